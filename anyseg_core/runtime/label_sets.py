@@ -1,0 +1,54 @@
+"""Class names and colours of the public data sets. A student's own classes are in its model card."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+UNLABELLED = 255
+"""Label of a pixel that has no class: ignored in training and scoring, published where nothing is known."""
+
+
+class LabelClass(NamedTuple):
+    """A class: its index is its position in the label set."""
+
+    name: str
+    color: tuple[int, int, int]
+    """RGB, 0-255."""
+
+
+DELIVER: tuple[LabelClass, ...] = (
+    LabelClass("Building", (70, 70, 70)),
+    LabelClass("Fence", (100, 40, 40)),
+    LabelClass("Other", (55, 90, 80)),
+    LabelClass("Pedestrian", (220, 20, 60)),
+    LabelClass("Pole", (153, 153, 153)),
+    LabelClass("RoadLine", (157, 234, 50)),
+    LabelClass("Road", (128, 64, 128)),
+    LabelClass("SideWalk", (244, 35, 232)),
+    LabelClass("Vegetation", (107, 142, 35)),
+    LabelClass("Cars", (0, 0, 142)),
+    LabelClass("Wall", (102, 102, 156)),
+    LabelClass("TrafficSign", (220, 220, 0)),
+    LabelClass("Sky", (70, 130, 180)),
+    LabelClass("Ground", (81, 0, 81)),
+    LabelClass("Bridge", (150, 100, 100)),
+    LabelClass("RailTrack", (230, 150, 140)),
+    LabelClass("GroundRail", (180, 165, 180)),
+    LabelClass("TrafficLight", (250, 170, 30)),
+    LabelClass("Static", (110, 190, 160)),
+    LabelClass("Dynamic", (170, 120, 50)),
+    LabelClass("Water", (45, 60, 150)),
+    LabelClass("Terrain", (145, 170, 100)),
+    LabelClass("TwoWheeler", (0, 0, 230)),
+    LabelClass("Bus", (0, 60, 100)),
+    LabelClass("Truck", (0, 0, 70)),
+)
+"""The 25 classes of DELIVER (CMNeXt, arXiv 2303.01480) in its label order, with CARLA's colours."""
+
+POTHOLE: tuple[LabelClass, ...] = (
+    LabelClass("Road", (128, 64, 128)),
+    LabelClass("Pothole", (255, 120, 0)),
+)
+"""The classes of the stereo pothole data set (ruirangerfan/stereo_pothole_datasets)."""
+
+LABEL_SETS: dict[str, tuple[LabelClass, ...]] = {"deliver": DELIVER, "pothole": POTHOLE}

@@ -1,0 +1,215 @@
+"""model.json: all that a robot needs to know of a student, beside its network files.
+
+A student is a folder: `model.json` (this card) and one or more ONNX files. Classes, colours, input size,
+encodings, normalisation, training data and hashes live here and nowhere else.
+
+Network contract (ONNX, TensorRT and the robot share it):
+
+- inputs `images` uint8 [M, H, W, 3] and `modality` int64 [M] (index into the card's `inputs`), 1 <= M <= 4
+  dynamic; absent modalities are not in the batch.
+- outputs `labels` uint8 [H, W] and `confidence` uint8 [H, W] (255 = certain). Normalisation, upsampling,
+  softmax and argmax are inside the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.modality import Modality
+
+CARD_NAME = "model.json"
+SCHEMA_VERSION = 1
+
+Triple = tuple[float, float, float]
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+class StudentError(Exception):
+    """A student folder that cannot be used; the message names the file and the remedy."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RgbEncoding(_Strict):
+    """Camera: the RGB image itself."""
+
+    kind: Literal["rgb"] = "rgb"
+
+
+class DepthEncoding(_Strict):
+    """Depth in metres -> [scaled depth, inverse depth, valid].
+
+    Scaled depth runs from 0 at `near_m` to 1 at `far_m`, logarithmically or linearly.
+    """
+
+    kind: Literal["depth"] = "depth"
+    scale: Literal["log", "linear"] = "log"
+    near_m: float = Field(default=1.0, gt=0)
+    far_m: float = Field(default=80.0, gt=0)
+
+    @model_validator(mode="after")
+    def _near_before_far(self) -> DepthEncoding:
+        if self.near_m >= self.far_m:
+            raise ValueError(f"near_m {self.near_m} must be less than far_m {self.far_m}")
+        return self
+
+
+class EventEncoding(_Strict):
+    """Event counts -> [positive, negative, 0], each count times `gain`, saturating (MUSES form)."""
+
+    kind: Literal["event_counts"] = "event_counts"
+    gain: float = Field(default=40.0, gt=0)
+
+
+class LidarEncoding(_Strict):
+    """Projected points -> [range, intensity, height above ground]; 0 where no point falls.
+
+    Range is logarithmic up to `max_range_m` (near = bright), intensity linear up to `max_intensity`, height
+    linear from `min_height_m` to `max_height_m` above the ground plane `camera_height_m` below the camera.
+    A point is drawn as a square of `2 * point_radius + 1` network pixels.
+    """
+
+    kind: Literal["lidar_projection"] = "lidar_projection"
+    max_range_m: float = Field(default=80.0, gt=1.0)
+    max_intensity: float = Field(default=255.0, gt=0)
+    camera_height_m: float = 1.6
+    min_height_m: float = -1.0
+    max_height_m: float = 7.0
+    point_radius: int = Field(default=1, ge=0, le=8)
+
+
+Encoding = Annotated[
+    Union[RgbEncoding, DepthEncoding, EventEncoding, LidarEncoding], Field(discriminator="kind")  # noqa: UP007
+]
+
+_ENCODING_OF: dict[Modality, type[_Strict]] = {
+    Modality.CAMERA: RgbEncoding,
+    Modality.DEPTH: DepthEncoding,
+    Modality.EVENT: EventEncoding,
+    Modality.LIDAR: LidarEncoding,
+}
+
+
+class InputSpec(_Strict):
+    """How one modality reaches the network: encoded to uint8, then (x / 255 - mean) / std in the graph."""
+
+    modality: Modality
+    encoding: Encoding
+    mean: Triple = (0.0, 0.0, 0.0)
+    std: Triple = (1.0, 1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _encoding_fits(self) -> InputSpec:
+        expected = _ENCODING_OF[self.modality]
+        if not isinstance(self.encoding, expected):
+            raise ValueError(f"{self.modality} cannot be encoded as {self.encoding.kind!r}")
+        return self
+
+
+class ClassSpec(_Strict):
+    """One class; its label is its position in the card's list."""
+
+    name: str
+    color: tuple[Channel, Channel, Channel]
+
+
+class NetworkSpec(_Strict):
+    """One ONNX file and the modalities it takes, alone or in any combination."""
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    modalities: tuple[Modality, ...] = Field(min_length=1)
+
+
+class TrainingRecord(_Strict):
+    """Where the weights come from. `metrics` holds what was measured, by name."""
+
+    method: str
+    data: str
+    git_revision: str
+    command: str = ""
+    metrics: dict[str, Any] = {}
+
+
+class ModelCard(_Strict):
+    """The card of a student folder."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    description: str
+    input_size: tuple[int, int]
+    """(height, width) of the network's input and output, multiples of 32."""
+    inputs: tuple[InputSpec, ...] = Field(min_length=1)
+    classes: tuple[ClassSpec, ...] = Field(min_length=2, max_length=UNLABELLED)
+    networks: tuple[NetworkSpec, ...] = Field(min_length=1)
+    label_stride: int = Field(default=1, ge=1, le=4)
+    """Labels are decided on a grid of this stride and repeated: 1 is exact, 2 is cheaper."""
+    training: TrainingRecord
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelCard:
+        modalities = self.modalities
+        if len(set(modalities)) != len(modalities):
+            raise ValueError("a modality is listed twice in `inputs`")
+        for network in self.networks:
+            unknown = set(network.modalities) - set(modalities)
+            if unknown:
+                raise ValueError(f"network {network.file} takes {sorted(unknown)}, absent from `inputs`")
+        if any(side <= 0 or side % 32 for side in self.input_size):
+            raise ValueError(f"input_size {self.input_size} must be positive multiples of 32")
+        return self
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return tuple(spec.modality for spec in self.inputs)
+
+    def index_of(self, modality: Modality) -> int:
+        """The network's `modality` value; raises ValueError for one the student does not take."""
+        return self.modalities.index(modality)
+
+    def write(self, folder: Path) -> None:
+        """Write model.json into `folder`."""
+        (folder / CARD_NAME).write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_card(folder: Path, *, verify: bool = True) -> ModelCard:
+    """Read and check the card of a student folder; with `verify`, its networks' hashes too.
+
+    Raises StudentError that names the file and the remedy.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise StudentError(f"no student at {folder}: {CARD_NAME} is missing. Run `anyseg doctor` to list the students.")
+    try:
+        card = ModelCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        raise StudentError(f"{path} is not a valid model card ({faults}). Export the student again.") from None
+    if verify:
+        _verify_networks(folder, card)
+    return card
+
+
+def _verify_networks(folder: Path, card: ModelCard) -> None:
+    for network in card.networks:
+        file = folder / network.file
+        if not file.is_file():
+            raise StudentError(f"{file} is missing, though {CARD_NAME} names it. Copy the whole student folder again.")
+        if sha256_of(file) != network.sha256:
+            raise StudentError(
+                f"{file} is damaged or not the network of this card (SHA-256 differs). "
+                "Copy the student folder again, or export it again."
+            )
