@@ -24,6 +24,8 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality
 
 CARD_NAME = "model.json"
+STUDENTS = Path(__file__).resolve().parent.parent / "students"
+"""Where the bundled students are, a folder each."""
 SCHEMA_VERSION = 1
 
 Triple = tuple[float, float, float]
@@ -163,6 +165,9 @@ class ModelCard(_Strict):
             unknown = set(network.modalities) - set(modalities)
             if unknown:
                 raise ValueError(f"network {network.file} takes {sorted(unknown)}, absent from `inputs`")
+        unserved = set(modalities).difference(*(network.modalities for network in self.networks))
+        if unserved:
+            raise ValueError(f"no network takes {', '.join(sorted(unserved))}, listed in `inputs`")
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise ValueError(f"input_size {self.input_size} must be positive multiples of 32")
         return self
@@ -178,6 +183,28 @@ class ModelCard(_Strict):
     def write(self, folder: Path) -> None:
         """Write model.json into `folder`."""
         (folder / CARD_NAME).write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
+
+
+def bundled_students() -> tuple[str, ...]:
+    """Names of the students that come with the package, sorted."""
+    return tuple(sorted(card.parent.name for card in STUDENTS.glob(f"*/{CARD_NAME}")))
+
+
+def find_student(student: str | Path) -> Path:
+    """The folder of a student: the name of a bundled one, or the path of a folder with a model.json.
+
+    Raises StudentError that lists the bundled students.
+    """
+    if str(student) in bundled_students():
+        return STUDENTS / str(student)
+    folder = Path(student).expanduser()
+    if student and (folder / CARD_NAME).is_file():
+        return folder
+    names = ", ".join(bundled_students()) or "none"
+    raise StudentError(
+        f"no student {str(student)!r}: neither a bundled student ({names}) nor a folder with a {CARD_NAME}. "
+        "Set model.student to one of those names or to the folder that `anyseg export` wrote."
+    )
 
 
 def sha256_of(path: Path) -> str:

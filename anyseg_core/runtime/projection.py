@@ -74,16 +74,13 @@ def project_points(
     """
     camera = rig.camera.resized(height, width)
     rotation = rig.camera_from_lidar[:3, :3].astype(np.float32)
-    translation = rig.camera_from_lidar[:3, 3].astype(np.float32)
-    xyz = points[:, :3] @ rotation.T + translation  # [N, 3]
-    in_front = np.flatnonzero(xyz[:, 2] > min_depth)  # NaN compares false
-    xyz = xyz[in_front]
-    with np.errstate(over="ignore", invalid="ignore"):
-        col = camera.fx * xyz[:, 0] / xyz[:, 2] + camera.cx + 0.5
-        row = camera.fy * xyz[:, 1] / xyz[:, 2] + camera.cy + 0.5
-    visible = (col >= 0) & (col < width) & (row >= 0) & (row < height)  # [K]
-    xyz, in_front = xyz[visible], in_front[visible]
-    far_to_near = np.argsort(-xyz[:, 2], kind="stable")
-    rows = row[visible][far_to_near].astype(np.int64)
-    cols = col[visible][far_to_near].astype(np.int64)
-    return rows, cols, in_front[far_to_near], xyz[far_to_near]
+    translation = rig.camera_from_lidar[:3, 3:].astype(np.float32)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        xyz = rotation @ points[:, :3].T + translation  # [3, N]: coordinates apart, so that each step is contiguous
+        x, y, z = xyz
+        col = x * camera.fx / z + (camera.cx + 0.5)  # [N]
+        row = y * camera.fy / z + (camera.cy + 0.5)
+    # NaN compares false everywhere, so NaN points are dropped here.
+    index = np.flatnonzero((z > min_depth) & (col >= 0) & (col < width) & (row >= 0) & (row < height))  # [K]
+    index = index[np.argsort(-z[index])]
+    return row[index].astype(np.int64), col[index].astype(np.int64), index, xyz.take(index, axis=1).T

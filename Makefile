@@ -1,0 +1,51 @@
+# Two commands matter: `make demo` and `make test`. Both set up .venv themselves.
+PYTHON ?= python3
+VENV   ?= .venv
+# pip's default torch for Linux brings CUDA (gigabytes); set TORCH to a CPU build where that is not wanted.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SPEC   := setup.py pyproject.toml
+
+.PHONY: demo test lint format students wheel clean
+
+demo: $(VENV)/.robot
+	$(BIN)/anyseg demo --out out/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Simulate the data, then train, export and check every bundled student (hours on a CPU, minutes on a GPU).
+students: $(VENV)/.test
+	$(BIN)/anyseg simulate dataset datasets/vehicle_sim
+	for name in vehicle_sim vehicle_sim_zero_fill pothole; do \
+	  $(BIN)/anyseg train config/train/$$name.yaml --out runs/$$name --resume && \
+	  $(BIN)/anyseg export runs/$$name anyseg_core/students/$$name || exit 1; \
+	done
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What runs the demo: no torch, no GPU, no ROS distribution (rclpy comes as a wheel).
+$(VENV)/.robot: $(VENV)/bin/python $(SPEC)
+	$(PIP) -e ".[ros,sim]"
+	touch $@
+
+# What runs the tests: the above, torch, and the checkers.
+$(VENV)/.test: $(VENV)/.robot
+	$(PIP) "$(TORCH)"
+	$(PIP) -e ".[ros,sim,train,test,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build install log dist *.egg-info .pytest_cache .ruff_cache

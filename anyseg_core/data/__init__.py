@@ -1,0 +1,1 @@
+"""Labelled samples of several sensors: data sets, packing, augmentation. No torch here."""

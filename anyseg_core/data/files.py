@@ -1,0 +1,43 @@
+"""Reading images for the data sets, with errors that name the file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.data.sample import DataError
+
+Size = tuple[int, int]
+
+
+def read_image(path: Path) -> NDArray[Any]:
+    """An image as stored, colour as RGB; raises DataError when it is missing or damaged."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise DataError(f"{path} is missing or damaged")
+    return image if image.ndim == 2 else np.ascontiguousarray(image[..., 2::-1])
+
+
+def resize_nearest(image: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Nearest-neighbour resize to (height, width): for labels and images whose zeros mean "nothing"."""
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+
+
+def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
+    """SHA-256 over settings and each file's name, size and modification time."""
+    digest = hashlib.sha256(repr(settings).encode())
+    for file in files:
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            raise DataError(f"{file} is missing, though its camera image is there") from None
+        digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}".encode())
+    return digest.hexdigest()

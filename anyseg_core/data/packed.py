@@ -1,0 +1,65 @@
+"""A data set decoded once into two arrays on disk, mapped into memory: reading a sample costs nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from anyseg_core.data.sample import Sample, SegmentationDataset
+
+_IMAGES, _LABELS, _NAMES = "images.npy", "labels.npy", "names.txt"
+
+
+class PackedDataset:
+    """The samples of `source`, packed under `cache`; packed again only when the source has changed."""
+
+    def __init__(self, source: SegmentationDataset, cache: Path) -> None:
+        self.inputs, self.classes, self.size = source.inputs, source.classes, source.size
+        self.description, self.fingerprint = source.description, source.fingerprint
+        folder = cache / self.fingerprint[:24]
+        if not folder.is_dir():
+            _pack(source, folder)
+        self._images = np.load(folder / _IMAGES, mmap_mode="r")  # [N, M, H, W, 3]
+        self._labels = np.load(folder / _LABELS, mmap_mode="r")  # [N, H, W]
+        self._names = (folder / _NAMES).read_text().splitlines()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(self._images[index], self._labels[index], self._names[index])
+
+    def pixel_counts(self) -> NDArray[np.int64]:
+        """Labelled pixels per class [K]."""
+        counts = np.zeros(256, np.int64)
+        for labels in self._labels:
+            counts += np.bincount(labels.ravel(), minlength=256)
+        return counts[: len(self.classes)]
+
+
+def _pack(source: SegmentationDataset, folder: Path) -> None:
+    """Write the arrays to a folder of another name and rename it: what exists is complete."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        shape = (len(source), len(source.inputs), *source.size, 3)
+        images = np.lib.format.open_memmap(partial / _IMAGES, "w+", np.uint8, shape)
+        labels = np.lib.format.open_memmap(partial / _LABELS, "w+", np.uint8, (len(source), *source.size))
+        names = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            loaded = pool.map(source.__getitem__, range(len(source)))
+            for i, sample in enumerate(tqdm(loaded, f"packing {source.description}", len(source), leave=False)):
+                images[i], labels[i] = sample.images, sample.labels
+                names.append(sample.name)
+        images.flush()
+        labels.flush()
+        (partial / _NAMES).write_text("\n".join(names))
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

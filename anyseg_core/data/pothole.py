@@ -1,0 +1,74 @@
+"""The stereo pothole data set of Rui Fan (github.com/ruirangerfan/stereo_pothole_datasets): RGB and disparity.
+
+The disparity is transformed so that an even road is nearly constant and a pothole lies below it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from anyseg_core.data.files import Size, fingerprint_of, read_image, resize_nearest
+from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
+from anyseg_core.runtime.input_images import encode_frame
+from anyseg_core.runtime.label_sets import POTHOLE, LabelClass
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.model_card import DepthEncoding, InputSpec, RgbEncoding
+
+_SEQUENCE = {"train": "dataset2", "val": "dataset1", "test": "dataset1"}
+"""One drive to train on, the other to test on; there is no third for validation."""
+RAW_PER_METRE = 1000.0
+"""A 16UC1 depth message counts millimetres, so a raw disparity of 50000 reaches the node as 50 "metres"."""
+
+_ENCODING = DepthEncoding(scale="linear", near_m=24.0, far_m=66.0)
+"""Road 40 to 65, holes 24 to 52 in both sequences; below is the far bottom of a few holes."""
+
+
+class Pothole:
+    """One sequence, encoded by the functions the robot uses, at `size` (height, width).
+
+    `split` is `train` (dataset2, 40 images), `val` or `test` (both dataset1, 12 images).
+    Raises DataError when the folder is not this data set.
+    """
+
+    classes: tuple[LabelClass, ...] = POTHOLE
+    inputs: tuple[InputSpec, ...] = (
+        InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        InputSpec(modality=Modality.DEPTH, encoding=_ENCODING, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.5)),
+    )
+
+    def __init__(self, root: Path, split: str, size: Size, limit: int | None = None) -> None:
+        if split not in _SEQUENCE:
+            raise DataError(f"unknown split {split!r} of the pothole data; known splits: {', '.join(_SEQUENCE)}")
+        self.root, self.split, self.size = root, split, size
+        self._names = sorted(path.stem for path in (root / "rgb").glob(f"{_SEQUENCE[split]}_*.jpg"))[:limit]
+        if not self._names:
+            raise DataError(f"no {_SEQUENCE[split]}_*.jpg in {root}/rgb; is {root} the stereo pothole data set?")
+
+    @property
+    def description(self) -> str:
+        return f"stereo pothole {_SEQUENCE[self.split]}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
+
+    @property
+    def fingerprint(self) -> str:
+        folders = (("rgb", "jpg"), ("disparity", "png"), ("label", "png"))
+        files = [self.root / folder / f"{name}.{end}" for name in self._names for folder, end in folders]
+        return fingerprint_of(files, self.size, self.inputs)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self._names[index]
+        pairs = zip(self.frames(name), self.inputs, strict=True)
+        images = [encode_frame(frame, spec, self.size) for frame, spec in pairs]
+        labels = read_image(self.root / "label" / f"{name}.png")
+        return Sample(np.stack(images), resize_nearest(labels, self.size), name)
+
+    def frames(self, name: str) -> tuple[ModalityFrame, ModalityFrame]:
+        """Camera and depth of one image as they reach the network through ROS messages."""
+        rgb = read_image(self.root / "rgb" / f"{name}.jpg")
+        disparity = read_image(self.root / "disparity" / f"{name}.png")
+        depth_m = (disparity / RAW_PER_METRE).astype(np.float32)
+        return ModalityFrame(Modality.CAMERA, rgb, 0), ModalityFrame(Modality.DEPTH, depth_m, 0)

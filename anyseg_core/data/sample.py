@@ -1,0 +1,59 @@
+"""A labelled sample, and what every data set offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.label_sets import LabelClass
+from anyseg_core.runtime.model_card import InputSpec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class DataError(Exception):
+    """Data that cannot be read; the message names the file or folder and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One moment, seen by every modality of the data set, with its labels."""
+
+    images: NDArray[np.uint8]
+    """[M, H, W, 3], the encoded image of each modality in the order of the data set's `inputs`."""
+    labels: NDArray[np.uint8]
+    """[H, W], class index, 255 = ignored."""
+    name: str
+
+
+class SegmentationDataset(Protocol):
+    """Samples of one size with the description that goes into a student's card."""
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]: ...
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every sample."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What the samples are, in words: name, split, number."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the samples would."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...

@@ -1,0 +1,78 @@
+"""Supervised training on random subsets of the modalities (L_sup of AnySeg, arXiv 2411.17141)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from anyseg_core.methods.base import Batch
+from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy, plain_mean
+from anyseg_core.models.anymodal import select_present
+
+
+class SupervisedConfig(BaseModel):
+    """Settings of the method `supervised`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["supervised"] = "supervised"
+    anymodal_dropout: bool = True
+    """Train on random subsets of the modalities; false trains on all of them, always."""
+    subsets: Literal["per_sample", "per_batch"] = "per_sample"
+    """One subset for the whole batch is what AnySeg's release does."""
+    subsets_per_step: int = Field(default=1, gt=0)
+    """Subsets drawn of each sample in a step; the encoder, nearly all of the cost, runs once for all of them."""
+    loss: Literal["ohem", "cross_entropy"] = "ohem"
+    ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
+    """Pixels whose class gets a probability below this are hard."""
+    class_balance: float = Field(default=0.0, ge=0, le=1)
+    """Weight of a class = its share of the training pixels to the power of minus this: 0 = all alike."""
+
+
+class Supervised:
+    """Cross entropy on the modalities that anymodal dropout leaves.
+
+    Args:
+        class_weights: [K], see `balance_weights`, or None for equal weights.
+    """
+
+    def __init__(self, config: SupervisedConfig, class_weights: Tensor | None = None) -> None:
+        self.config = config
+        self.class_weights = class_weights
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        subsets = self._subsets(batch)  # [S, B, M]
+        logits = model(select_present(batch.images, subsets.any(dim=0)), subsets)  # [S * B, H/4, W/4, K]
+        labels = batch.labels.repeat(len(subsets), 1, 1)  # [S * B, H/s, W/s]
+        pixel_losses = pixel_cross_entropy(logits.float(), labels, self.class_weights)
+        if self.config.loss == "ohem":
+            return {"sup": hard_example_mean(pixel_losses, self.config.ohem_threshold)}
+        return {"sup": plain_mean(pixel_losses)}
+
+    def _subsets(self, batch: Batch) -> Tensor:
+        """The modalities to train on, bool [S, B, M]."""
+        samples, modalities = batch.images.shape[:2]
+        if not self.config.anymodal_dropout:
+            subsets = torch.ones(1, samples, modalities, dtype=torch.bool)
+        elif self.config.subsets == "per_sample":
+            subsets = draw_subsets(self.config.subsets_per_step * samples, modalities).unflatten(0, (-1, samples))
+        else:
+            subsets = draw_subsets(self.config.subsets_per_step, modalities)[:, None].expand(-1, samples, -1)
+        return subsets.to(batch.images.device)
+
+
+def draw_subsets(samples: int, modalities: int) -> Tensor:
+    """Anymodal dropout: n uniform in 1..M, then a uniform subset of n modalities. bool [samples, M]."""
+    size = torch.randint(1, modalities + 1, (samples, 1))
+    rank = torch.rand(samples, modalities).argsort(dim=1).argsort(dim=1)  # a random permutation per sample
+    return rank < size
+
+
+def balance_weights(pixel_counts: Tensor, balance: float) -> Tensor:
+    """Pixel counts [K] -> class weights [K], whose mean over all pixels is 1; a class never seen weighs 0."""
+    share = pixel_counts.double() / pixel_counts.sum()
+    weights = torch.where(share > 0, share.clamp_min(1e-9) ** -balance, 0.0)
+    return (weights / (weights * share).sum()).float()

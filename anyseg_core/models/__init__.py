@@ -1,0 +1,1 @@
+"""Networks in torch: used to train and export, never on the robot."""

@@ -1,0 +1,135 @@
+"""The anymodal network (AnySeg, arXiv 2411.17141): one encoder for all, a mean over the modalities present."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyseg_core.models.mix_transformer import MixTransformer
+from anyseg_core.models.segformer_head import SegformerHead
+
+MissingPolicy = Literal["remove", "zero"]
+"""`remove`: a missing modality is not in the batch. `zero`: it counts in the mean as an all-zero image, which is
+how networks trained on all modalities are usually run when one fails."""
+
+
+class PresentImages(NamedTuple):
+    """A flat batch: only the modalities that are there, in any number per sample."""
+
+    images: Tensor
+    """uint8 [P, H, W, 3]."""
+    modality: Tensor
+    """int64 [P], index into the network's modalities."""
+    sample: Tensor
+    """int64 [P], which of the B samples an image belongs to, ascending."""
+    batch: int
+    """B, the number of samples."""
+
+
+def select_present(images: Tensor, present: Tensor) -> PresentImages:
+    """images uint8 [B, M, H, W, 3] and present bool [B, M] -> the flat batch of those present.
+
+    Raises ValueError when a sample has no modality at all.
+    """
+    if not bool(present.any(dim=1).all()):
+        raise ValueError("every sample needs at least one modality")
+    sample, modality = present.nonzero(as_tuple=True)  # [P] each
+    return PresentImages(images[sample, modality], modality, sample, images.shape[0])
+
+
+class AnymodalSegmenter(nn.Module):
+    """Parallel multimodal learning: stack modalities on the batch axis, encode, average per sample, decode.
+
+    Args:
+        mean, std: per modality, three channels; the network sees (x / 255 - mean) / std.
+        missing: what a missing modality means, see `MissingPolicy`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        mean: Sequence[Sequence[float]],
+        std: Sequence[Sequence[float]],
+        classes: int,
+        backbone: str = "b0",
+        head_width: int = 768,
+        *,
+        drop_path: float = 0.1,
+        dropout: float = 0.1,
+        missing: MissingPolicy = "remove",
+    ) -> None:
+        super().__init__()
+        self.encoder = MixTransformer(backbone, drop_path)
+        self.head = SegformerHead(self.encoder.dims, head_width, classes, dropout)
+        self.missing: MissingPolicy = missing
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)  # [M, 3]; the card keeps them
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def normalise(self, images: Tensor, modality: Tensor) -> Tensor:
+        """uint8 [P, H, W, 3] -> float [P, H, W, 3]."""
+        scale = (1.0 / (255.0 * self.std))[modality][:, None, None]  # [P, 1, 1, 3]
+        offset = (-self.mean / self.std)[modality][:, None, None]
+        return images.to(scale.dtype) * scale + offset
+
+    def encode(self, images: Tensor, modality: Tensor) -> list[Tensor]:
+        """uint8 [P, H, W, 3], int64 [P] -> the four stages' features, one map per image."""
+        return self.encoder(self.normalise(images, modality))
+
+    def average(self, features: list[Tensor], sample: Tensor, batch: int) -> list[Tensor]:
+        """Per-image features [P, h, w, C] -> the mean over each sample's modalities [B, h, w, C], per stage."""
+        count = torch.bincount(sample, minlength=batch).to(features[0].dtype)  # [B]
+        share = (1.0 / self._divisor(count))[sample]  # [P]
+        means = []
+        for feature in features:
+            weighted = feature * share[:, None, None, None]
+            means.append(feature.new_zeros(batch, *feature.shape[1:]).index_add(0, sample, weighted))
+        return self._add_missing(means, count)
+
+    def _divisor(self, count: Tensor) -> Tensor:
+        return count if self.missing == "remove" else torch.full_like(count, len(self.mean))
+
+    def _add_missing(self, means: list[Tensor], count: Tensor) -> list[Tensor]:
+        """With policy `zero`, add the features of an all-zero image for each modality that is missing."""
+        if self.missing == "remove" or bool((count == len(self.mean)).all()):
+            return means
+        absent = (1.0 - count / len(self.mean))[:, None, None, None]  # [B, 1, 1, 1]
+        height, width = means[0].shape[1] * 4, means[0].shape[2] * 4
+        return [mean + absent * zero for mean, zero in zip(means, self.zero_features(height, width), strict=True)]
+
+    def zero_features(self, height: int, width: int) -> list[Tensor]:
+        """Features [1, h, w, C] of an image that is zero after normalisation."""
+        return self.encoder(self.mean.new_zeros(1, height, width, 3))
+
+    def forward(self, batch: PresentImages, subsets: Tensor | None = None) -> Tensor:
+        """The flat batch -> logits [B, H/4, W/4, K]; with `subsets` -> [S * B, H/4, W/4, K].
+
+        `subsets` bool [S, B, M] asks for the logits of S subsets of each sample's present modalities. Each image is
+        encoded once: its features do not depend on the others, only the mean does.
+        """
+        features = self.encode(batch.images, batch.modality)
+        if subsets is None:
+            return self.head(self.average(features, batch.sample, batch.batch))
+        fused = self.head.fuse_stages(features)  # [P, width, H/4, W/4]; linear, so it commutes with the mean
+        means = subset_shares(batch, subsets) @ fused.flatten(1)  # [S * B, width * H/4 * W/4]
+        return self.head.decide(means.unflatten(1, fused.shape[1:]))
+
+
+def subset_shares(batch: PresentImages, subsets: Tensor) -> Tensor:
+    """The share of each image in each subset's mean: float [S * B, P], rows sum to one.
+
+    `subsets` bool [S, B, M]; none may be empty or hold a modality that the batch lacks.
+    """
+    of_sample = batch.sample == torch.arange(batch.batch, device=batch.sample.device)[:, None]  # [B, P]
+    member = (subsets[:, :, batch.modality] & of_sample).flatten(0, 1).float()  # [S * B, P]
+    return member / member.sum(dim=1, keepdim=True)
+
+
+def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits [B, h, w, K] -> [B, K, H, W], bilinear (align_corners=False)."""
+    return F.interpolate(logits.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False)

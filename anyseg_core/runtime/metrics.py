@@ -1,0 +1,76 @@
+"""Segmentation scores: confusion matrix, IoU, mean IoU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.label_sets import UNLABELLED
+
+
+class ConfusionMatrix:
+    """Pixel counts [K, K]: row = ground truth, column = prediction. Pixels labelled 255 are ignored.
+
+    A prediction of 255 where there is ground truth is a miss: it counts in the class's union, for no class.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.counts = np.zeros((num_classes, num_classes + 1), np.int64)  # the last column: predicted nothing
+
+    def add(self, labels: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> None:
+        """Count one label image against a prediction of the same shape.
+
+        Raises ValueError when the shapes differ or a value is neither a class nor 255.
+        """
+        if labels.shape != prediction.shape:
+            raise ValueError(f"labels {labels.shape} and prediction {prediction.shape} differ in shape")
+        known = labels != UNLABELLED
+        truth, guess = labels[known], prediction[known]
+        self._check("label", truth)
+        self._check("prediction", guess[guess != UNLABELLED])
+        column = np.minimum(guess, self.num_classes).astype(np.int64)
+        flat = np.bincount(truth * np.int64(self.num_classes + 1) + column, minlength=self.counts.size)
+        self.counts += flat.reshape(self.counts.shape)
+
+    def _check(self, what: str, values: NDArray[np.uint8]) -> None:
+        if values.size and int(values.max()) >= self.num_classes:
+            raise ValueError(f"{what} {int(values.max())} is out of range: the matrix has {self.num_classes} classes")
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of another matrix; raises ValueError when it has other classes."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
+        self.counts += other.counts
+
+    def iou(self) -> NDArray[np.float64]:
+        """IoU per class [K] in 0..1; NaN for a class that never occurs in the ground truth."""
+        true = self.counts.sum(axis=1)
+        predicted = self.counts[:, : self.num_classes].sum(axis=0)
+        hit = np.diagonal(self.counts)
+        union = true + predicted - hit
+        return np.where(true > 0, hit / np.maximum(union, 1), np.nan)
+
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur in the ground truth, in 0..1; NaN when nothing was labelled.
+
+        A class that is only ever predicted has no IoU of its own; its pixels still count in the union of
+        the classes they were taken from.
+        """
+        iou = self.iou()
+        present = iou[~np.isnan(iou)]
+        return float(present.mean()) if present.size else float("nan")
+
+    def pixel_accuracy(self) -> float:
+        """Share of labelled pixels that are right, in 0..1; NaN when nothing was labelled."""
+        total = int(self.counts.sum())
+        return float(np.diagonal(self.counts).sum() / total) if total else float("nan")
+
+
+def mean_over_subsets(mious: Sequence[float]) -> float:
+    """The plain mean over modality subsets, as the published tables take it; raises ValueError when empty."""
+    if not mious:
+        raise ValueError("no subset was scored")
+    return float(np.mean(mious))

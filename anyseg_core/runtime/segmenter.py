@@ -1,0 +1,194 @@
+"""Live frames -> labels and confidence: encode, choose the network, run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.engine import Engine, EngineError, EngineInfo, Labels, open_engine
+from anyseg_core.runtime.input_images import InputError, encode_frame
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
+from anyseg_core.runtime.projection import Rig
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """One label image, and what it was made of."""
+
+    labels: Labels
+    """uint8 [H, W] at network size."""
+    confidence: Labels
+    """uint8 [H, W], 255 = certain."""
+    modalities: tuple[Modality, ...]
+    """The modalities that it was made from, in the card's order."""
+    encode_s: float
+    """Seconds spent turning frames into network images."""
+    engine_s: float
+    """Seconds spent in the engine."""
+
+    def resized(self, height: int, width: int) -> tuple[Labels, Labels]:
+        """Labels and confidence at `height` x `width`; each pixel is that of the nearest network pixel."""
+        return _resized_nearest(self.labels, height, width), _resized_nearest(self.confidence, height, width)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A network of the student with the engine that runs it."""
+
+    spec: NetworkSpec
+    engine: Engine
+
+    def serves(self, modalities: Iterable[Modality]) -> bool:
+        return set(modalities) <= set(self.spec.modalities)
+
+
+class Segmenter:
+    """A student, ready to run. Open, use and close it on one thread."""
+
+    def __init__(self, card: ModelCard, networks: list[_Network]) -> None:
+        self.card = card
+        self._networks = networks
+
+    @classmethod
+    def open(cls, student: str | Path, backend: str = "auto", threads: int = 0) -> Segmenter:
+        """Open a student by name (bundled) or folder, check it against its card and warm it up.
+
+        Args:
+            backend: one of `engine.BACKENDS`.
+            threads: of the engine; 0 = every core this process may use.
+
+        Raises:
+            StudentError: no such student, or it is damaged or contradicts its card.
+            EngineError: the backend cannot be used here.
+        """
+        folder = find_student(student)
+        card = load_card(folder)
+        segmenter = cls(card, [])
+        try:
+            for spec in card.networks:
+                network = _Network(spec, open_engine(folder / spec.file, backend, threads))
+                segmenter._networks.append(network)
+                _warm_up(network, card, folder)
+        except Exception:
+            segmenter.close()
+            raise
+        return segmenter
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """What the student can use, in the card's order."""
+        return self.card.modalities
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """What really runs."""
+        return self._networks[0].engine.info
+
+    def segment(self, frames: Mapping[Modality, ModalityFrame], rig: Rig | None = None) -> Segmentation:
+        """Segment from exactly these frames; `rig` is needed where LiDAR is among them.
+
+        Where no network takes all of them together, each modality's network runs alone and the pixels are
+        decided by their confidence (`fuse`).
+
+        Raises:
+            InputError: no frame, a modality the student does not take, or a frame that cannot be encoded.
+            EngineError: inference failed.
+        """
+        self._check(frames)
+        started = time.perf_counter()
+        images = {
+            spec.modality: encode_frame(frames[spec.modality], spec, self.card.input_size, rig)
+            for spec in self.card.inputs
+            if spec.modality in frames
+        }
+        encoded = time.perf_counter()
+        results = [self._run(network, group, images) for network, group in self._plan(tuple(images))]
+        labels, confidence = results[0] if len(results) == 1 else fuse(results)
+        done = time.perf_counter()
+        return Segmentation(labels, confidence, tuple(images), encoded - started, done - encoded)
+
+    def close(self) -> None:
+        """Free the engines; the segmenter must not be used again."""
+        for network in self._networks:
+            network.engine.close()
+
+    def _check(self, frames: Mapping[Modality, ModalityFrame]) -> None:
+        if not frames:
+            raise InputError("there is no frame to segment")
+        unknown = [str(modality) for modality in frames if modality not in self.modalities]
+        if unknown:
+            raise InputError(f"student {self.card.name} does not take {', '.join(unknown)}")
+
+    def _plan(self, live: tuple[Modality, ...]) -> list[tuple[_Network, tuple[Modality, ...]]]:
+        """Which network runs on which modalities: the smallest that takes all, else one per modality."""
+        by_size = sorted(self._networks, key=lambda network: len(network.spec.modalities))
+        for network in by_size:
+            if network.serves(live):
+                return [(network, live)]
+        return [(next(n for n in by_size if n.serves([modality])), (modality,)) for modality in live]
+
+    def _run(
+        self, network: _Network, group: tuple[Modality, ...], images: Mapping[Modality, NDArray[np.uint8]]
+    ) -> tuple[Labels, Labels]:
+        batch = np.stack([images[modality] for modality in group])  # [M, H, W, 3]
+        index = np.array([self.card.index_of(modality) for modality in group], np.int64)  # [M]
+        return network.engine.run(batch, index)
+
+
+def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
+    """Several networks' (labels, confidence), each uint8 [H, W] -> one: a vote weighted by confidence.
+
+    The label with the greatest summed confidence wins a pixel; its confidence is that sum divided by the number
+    of networks, so disagreement lowers it. Ties go to the earlier network.
+    """
+    labels = np.stack([label for label, _ in results])  # [K, H, W]
+    weights = np.stack([confidence for _, confidence in results]).astype(np.uint16)  # [K, H, W]
+    votes = np.stack([np.where(labels == label, weights, 0).sum(axis=0) for label in labels])  # [K, H, W]
+    winner = votes.argmax(axis=0)[None]  # [1, H, W]
+    fused = np.take_along_axis(labels, winner, axis=0)[0]
+    confidence = np.take_along_axis(votes, winner, axis=0)[0] // len(results)
+    return fused, confidence.astype(np.uint8)
+
+
+def _warm_up(network: _Network, card: ModelCard, folder: Path) -> None:
+    """Run once with each number of modalities: engines allocate and tune on the first run of a shape.
+
+    Raises StudentError where the network contradicts the card.
+    """
+    height, width = card.input_size
+    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    for count in range(1, len(network.spec.modalities) + 1):
+        index = np.array([card.index_of(m) for m in network.spec.modalities[:count]], np.int64)
+        try:
+            labels, confidence = network.engine.run(np.repeat(noise, count, axis=0), index)
+        except EngineError as error:
+            raise StudentError(
+                f"{folder / network.spec.file} does not run with {count} modalities of {height}x{width} "
+                f"as its card says: {error}. Export the student again."
+            ) from error
+        fault = _contradiction(labels, confidence, card)
+        if fault:
+            raise StudentError(f"{folder / network.spec.file} contradicts its card: {fault}. Export the student again.")
+
+
+def _contradiction(labels: Labels, confidence: Labels, card: ModelCard) -> str | None:
+    for name, image in (("labels", labels), ("confidence", confidence)):
+        if image.shape != card.input_size or image.dtype != np.uint8:
+            return f"{name} is {image.dtype} {image.shape}, the card's input_size is {card.input_size}"
+    highest = int(labels.max())
+    if highest >= len(card.classes):
+        return f"it gives label {highest}, the card has {len(card.classes)} classes"
+    return None
+
+
+def _resized_nearest(image: Labels, height: int, width: int) -> Labels:
+    if image.shape == (height, width):
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

@@ -1,0 +1,128 @@
+"""A rendered drive kept in one file, so that it can be published in real time whatever rendering costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
+
+_FORMAT = 1
+_DEPTH_UNIT_M = 0.001
+_POINT_UNIT: NDArray[np.float32] = np.array([0.005, 0.005, 0.005, 0.01], np.float32)
+"""Metres of x, y, z and steps of intensity per count; int16 then reaches 160 m."""
+_IMAGES = (Modality.CAMERA, Modality.DEPTH, Modality.EVENT)
+_LABELS = "labels"
+
+
+class RecordingError(Exception):
+    """A recording that cannot be read; the message names the file and the remedy."""
+
+
+class RecordedDrive:
+    """A drive's frames, about 1 MB each at 640x480, unpacked on access, with the rig that took them.
+
+    Labels and events are kept exactly, depth to 1 mm, points to 5 mm, the camera as JPEG of quality 95. A loaded
+    recording reads each frame from its file when it is asked for.
+    """
+
+    def __init__(self, rig: Rig, stamps_ns: list[int], arrays: Mapping[str, NDArray]) -> None:
+        self._rig = rig
+        self._stamps_ns = stamps_ns
+        self._arrays = arrays  # "<frame>/<modality or labels>" -> packed array
+
+    @classmethod
+    def of(cls, frames: Iterable[DriveFrame], rig: Rig) -> RecordedDrive:
+        """A recording of `frames`."""
+        stamps_ns: list[int] = []
+        arrays: dict[str, NDArray] = {}
+        for index, frame in enumerate(frames):
+            stamps_ns.append(frame.stamp_ns)
+            arrays.update({f"{index}/{name}": array for name, array in _packed(frame).items()})
+        return cls(rig, stamps_ns, arrays)
+
+    def __len__(self) -> int:
+        return len(self._stamps_ns)
+
+    def __iter__(self) -> Iterator[DriveFrame]:
+        return (self.frame(index) for index in range(len(self)))
+
+    def rig(self) -> Rig:
+        """Camera intrinsics and LiDAR extrinsics."""
+        return self._rig
+
+    def frame(self, index: int) -> DriveFrame:
+        """The frame at that index; raises IndexError outside the recording."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} is outside the recording of {len(self)} frames")
+        packed = {name: self._arrays[f"{index}/{name}"] for name in (*(m.value for m in Modality), _LABELS)}
+        return _unpacked(packed, self._stamps_ns[index])
+
+    def save(self, path: Path) -> None:
+        """Write the recording to one .npz file."""
+        about = {"format": _FORMAT, "camera": asdict(self._rig.camera), "stamps_ns": self._stamps_ns}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            header = {"about": np.array(json.dumps(about)), "camera_from_lidar": self._rig.camera_from_lidar}
+            np.savez(file, **header, **self._arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> RecordedDrive:
+        """Open a recording; raises RecordingError where the file is missing, damaged or of another format."""
+        try:
+            archive = np.load(path, allow_pickle=False)
+            about = json.loads(str(archive["about"]))
+            if about["format"] != _FORMAT:
+                raise ValueError(f"format {about['format']}, expected {_FORMAT}")
+            return cls(Rig(PinholeCamera(**about["camera"]), archive["camera_from_lidar"]), about["stamps_ns"], archive)
+        except FileNotFoundError:
+            raise RecordingError(f"no recording at {path}: render one with `anyseg simulate`") from None
+        except (BadZipFile, EOFError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
+            raise RecordingError(f"{path} is not a recorded drive ({error}): render it again") from None
+
+
+def _packed(frame: DriveFrame) -> dict[str, NDArray]:
+    """Compressed images, and points as integers."""
+    data = {modality: sensor.data for modality, sensor in frame.frames.items()}
+    depth_mm = np.round(np.nan_to_num(data[Modality.DEPTH]) / _DEPTH_UNIT_M).astype(np.uint16)
+    counts = data[Modality.EVENT]
+    points = np.clip(np.round(data[Modality.LIDAR] / _POINT_UNIT), -32767, 32767)
+    return {
+        Modality.CAMERA.value: _compressed(data[Modality.CAMERA][..., ::-1], ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]),
+        Modality.DEPTH.value: _compressed(depth_mm),
+        Modality.EVENT.value: _compressed(np.concatenate([counts[..., 0], counts[..., 1]])),  # [2H, W]
+        Modality.LIDAR.value: points.astype(np.int16),
+        _LABELS: _compressed(frame.labels),
+    }
+
+
+def _unpacked(packed: dict[str, NDArray], stamp_ns: int) -> DriveFrame:
+    images = {modality: _image(packed[modality.value]) for modality in _IMAGES}
+    counts = images[Modality.EVENT]
+    height = len(counts) // 2
+    data = {
+        Modality.CAMERA: np.ascontiguousarray(images[Modality.CAMERA][..., ::-1]),
+        Modality.DEPTH: images[Modality.DEPTH].astype(np.float32) * np.float32(_DEPTH_UNIT_M),
+        Modality.EVENT: np.stack([counts[:height], counts[height:]], axis=-1),
+        Modality.LIDAR: packed[Modality.LIDAR.value] * _POINT_UNIT,
+    }
+    frame_ids = {Modality.LIDAR: LIDAR_FRAME_ID}
+    frames = {m: ModalityFrame(m, array, stamp_ns, frame_ids.get(m, CAMERA_FRAME_ID)) for m, array in data.items()}
+    return DriveFrame(stamp_ns, frames, _image(packed[_LABELS]))
+
+
+def _compressed(image: NDArray, kind: str = ".png", options: list[int] | None = None) -> NDArray:
+    return cv2.imencode(kind, image, options or [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].ravel()
+
+
+def _image(compressed: NDArray) -> NDArray:
+    return cv2.imdecode(compressed, cv2.IMREAD_UNCHANGED)  # type: ignore[return-value]

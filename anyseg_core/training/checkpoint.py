@@ -1,0 +1,168 @@
+"""Checkpoints: a folder of safetensors and JSON, written atomically, loaded strictly.
+
+    <run>/checkpoints/step_00001500/{model.safetensors, optimizer.safetensors, state.json}
+
+No random state is kept: everything random is drawn from (seed, step).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.mix_transformer import MixTransformer, load_encoder_weights
+from anyseg_core.runtime.model_card import ClassSpec, InputSpec
+from anyseg_core.training.config import TrainConfig
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message names the file and the remedy."""
+
+
+class TrainingState(BaseModel):
+    """All of a checkpoint that is not a tensor."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: TrainConfig
+    inputs: tuple[InputSpec, ...]
+    classes: tuple[ClassSpec, ...]
+    data: str
+    """Description of the training samples."""
+    git_revision: str
+    command: str
+    step: int = 0
+    elapsed_s: float = 0.0
+    metrics: dict[str, Any] = {}
+
+
+def build_model(state: TrainingState) -> AnymodalSegmenter:
+    """The network that a state describes, with fresh weights."""
+    model = state.config.model
+    return AnymodalSegmenter(
+        [spec.mean for spec in state.inputs],
+        [spec.std for spec in state.inputs],
+        len(state.classes),
+        model.backbone,
+        model.head_width,
+        drop_path=model.drop_path,
+        dropout=model.dropout,
+        missing=model.missing,
+    )
+
+
+def save_checkpoint(run: Path, state: TrainingState, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> Path:
+    """Write a checkpoint under `run`, then remove all but the newest `keep`. Returns its folder."""
+    folder = run / "checkpoints" / f"step_{state.step:08d}"
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, partial / MODEL)
+    save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
+    (partial / STATE).write_text(state.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    for old in _checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+    return folder
+
+
+def update_metrics(folder: Path, state: TrainingState) -> None:
+    """Replace the JSON part of a checkpoint, atomically."""
+    partial = folder / f"{STATE}.partial"
+    partial.write_text(state.model_dump_json(indent=2) + "\n")
+    partial.replace(folder / STATE)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """`path` itself if it is a checkpoint, else the newest one of the run; raises CheckpointError if none."""
+    if (path / STATE).is_file():
+        return path
+    found = _checkpoints(path)
+    if not found:
+        raise CheckpointError(f"no checkpoint at {path}: give a run folder or one of its checkpoints/step_* folders")
+    return found[-1]
+
+
+def load_state(checkpoint: Path) -> TrainingState:
+    """Read state.json; raises CheckpointError when it is missing or invalid."""
+    try:
+        return TrainingState.model_validate_json((checkpoint / STATE).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{checkpoint / STATE} cannot be used: {error}") from None
+
+
+def load_model(checkpoint: Path) -> tuple[AnymodalSegmenter, TrainingState]:
+    """The trained network, in eval mode, and its state; raises CheckpointError when they do not fit."""
+    state = load_state(checkpoint)
+    model = build_model(state)
+    load_weights(checkpoint, model)
+    return model.eval(), state
+
+
+def load_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Load the network's weights strictly; raises CheckpointError."""
+    try:
+        model.load_state_dict(load_file(checkpoint / MODEL), strict=True)
+    except Exception as error:  # safetensors raises its own kinds, torch RuntimeError
+        raise CheckpointError(f"{checkpoint / MODEL} does not hold the weights of this network: {error}") from None
+
+
+def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
+    """Load the optimiser's state; raises CheckpointError where it does not cover every parameter."""
+    tensors = load_file(checkpoint / OPTIMIZER)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    entries = [(name, key) for name in names.values() for key in ("step", "exp_avg", "exp_avg_sq")]
+    if {f"{name}:{key}" for name, key in entries} != set(tensors):
+        raise CheckpointError(f"{checkpoint / OPTIMIZER} belongs to another network; start without --resume")
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors[f"{names[id(parameter)]}:{key}"]
+                # The moments take the layout of their parameter, as the optimiser would have made them.
+                target = torch.empty_like(parameter) if key != "step" else torch.empty_like(value)
+                optimizer.state[parameter][key] = target.detach().copy_(value)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}:{key}": value.contiguous()
+        for parameter, entries in optimizer.state.items()
+        for key, value in entries.items()
+    }
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    found = [path for path in (run / "checkpoints").glob("step_*") if path.suffix != ".partial"]
+    return sorted(found)
+
+
+def init_encoder(encoder: MixTransformer, source: Path) -> None:
+    """Start the encoder from a checkpoint of ours, or from MiT weights of SegFormer or Hugging Face.
+
+    Raises CheckpointError that names the file.
+    """
+    try:
+        if source.is_dir():
+            weights = load_file(find_checkpoint(source) / MODEL)
+            own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
+            encoder.load_state_dict(own, strict=True)
+        elif source.suffix == ".safetensors":
+            load_encoder_weights(encoder, load_file(source))
+        else:
+            load_encoder_weights(encoder, torch.load(source, map_location="cpu", weights_only=True))
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways; each means the same to the reader
+        raise CheckpointError(f"model.init_from {source} does not hold encoder weights that fit: {error}") from None

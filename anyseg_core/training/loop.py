@@ -1,0 +1,262 @@
+"""The training loop: one for every method."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from anyseg_core.data.packed import PackedDataset
+from anyseg_core.methods import METHODS, Batch, Method
+from anyseg_core.methods.supervised import balance_weights
+from anyseg_core.runtime.model_card import ClassSpec
+from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.checkpoint import (
+    CheckpointError,
+    TrainingState,
+    build_model,
+    find_checkpoint,
+    init_encoder,
+    load_optimizer,
+    load_state,
+    load_weights,
+    save_checkpoint,
+    update_metrics,
+)
+from anyseg_core.training.config import OptimConfig, TrainConfig
+from anyseg_core.training.evaluation import score_subsets, summarise
+from anyseg_core.training.machine import tune_process
+from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
+
+METRICS_NAME = "metrics.json"
+
+
+def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False, show_progress: bool = True) -> Path:
+    """Train, evaluate on every subset of the modalities, and return the folder of the last checkpoint.
+
+    Args:
+        out: the run's folder, `runs/<name>` unless given; holds checkpoints, TensorBoard logs and metrics.json.
+        resume: go on from the newest checkpoint in `out`; without one, start.
+
+    Raises:
+        DataError, CheckpointError: the data or a checkpoint cannot be used.
+    """
+    run = Path("runs") / config.name if out is None else out
+    tune_process(config.machine.torch_threads)
+    fabric = _launch(config)
+    trainer = _Trainer(config, run, fabric, resume, show_progress)
+    trainer.run_phases()
+    return trainer.finish()
+
+
+def _launch(config: TrainConfig) -> Fabric:
+    machine = config.machine
+    fabric = Fabric(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        num_nodes=machine.num_nodes,
+        precision=machine.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+class _Trainer:
+    """The state of one run between steps."""
+
+    def __init__(self, config: TrainConfig, run: Path, fabric: Fabric, resume: bool, show_progress: bool) -> None:
+        self.config, self.run, self.fabric = config, run, fabric
+        self.show_progress = show_progress and fabric.is_global_zero
+        with fabric.rank_zero_first():
+            self.train_set = open_dataset(config.data, config.data.train_split)
+            self.val_set = open_dataset(config.data, config.data.val_split)
+        torch.manual_seed(config.seed)
+        self.state = _initial_state(config, self.train_set)
+        self.network = build_model(self.state)
+        self.optimizer = make_optimizer(self.network, config.optim)
+        self._restore(resume)
+        self.model, self.wrapped_optimizer = fabric.setup(self.network, self.optimizer)
+        self.method = _make_method(config, self.train_set, fabric.device)
+        self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
+        if fabric.is_global_zero:
+            (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+    def _restore(self, resume: bool) -> None:
+        """Load the newest checkpoint, or else the encoder's first weights."""
+        has_checkpoint = any((self.run / "checkpoints").glob("step_*"))
+        if has_checkpoint and not resume:
+            raise CheckpointError(f"{self.run} holds a run already: pass --resume to go on, or another --out")
+        if has_checkpoint:
+            checkpoint = find_checkpoint(self.run)
+            stored = load_state(checkpoint)
+            _check_same_run(stored, self.state)
+            self.state = self.state.model_copy(update={"step": stored.step, "elapsed_s": stored.elapsed_s})
+            load_weights(checkpoint, self.network)
+            load_optimizer(checkpoint, self.network, self.optimizer)
+        elif self.config.model.init_from is not None:
+            init_encoder(self.network.encoder, self.config.model.init_from)
+
+    @property
+    def done(self) -> float:
+        return progress(self.config.budget, self.state.step, self.state.elapsed_s)
+
+    def run_phases(self) -> None:
+        with tqdm(total=100, desc=self.config.name, unit="%", disable=not self.show_progress) as bar:
+            for phase in phases(self.config.budget, self.config.data.size):
+                if self.done < phase.end:
+                    self._run_phase(phase, bar)
+
+    def _run_phase(self, phase: Phase, bar: tqdm) -> None:
+        started = time.monotonic()
+        for batch in self._loader(phase.size):
+            losses = self._step(self.fabric.to_device(batch))
+            elapsed = self._agree(self.state.elapsed_s + time.monotonic() - started)
+            self.state = self.state.model_copy(update={"step": self.state.step + 1, "elapsed_s": elapsed})
+            self._record(losses, phase, bar)
+            started = time.monotonic()  # recording and evaluating are not training time
+            if self.done >= phase.end:
+                return
+
+    def _agree(self, elapsed_s: float) -> float:
+        """The first process's clock, so that all processes end a phase at the same step."""
+        return elapsed_s if self.fabric.world_size == 1 else self.fabric.broadcast(elapsed_s)
+
+    def _loader(self, size: tuple[int, int]) -> DataLoader[Batch]:
+        config = self.config
+        batches = Batches(
+            self.train_set,
+            size,
+            config.optim.batch_size,
+            config.augment,
+            label_stride=config.model.label_stride,
+            seed=config.seed,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        last = config.budget.max_steps or sys.maxsize
+        steps = range(self.state.step, last)
+        return DataLoader(batches, batch_size=None, sampler=steps, num_workers=config.machine.workers)  # type: ignore[arg-type]
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; everything random in it follows from seed, process and step."""
+        entropy = [self.config.seed, self.fabric.global_rank, self.state.step]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optim, self.done)
+        self.model.train()
+        losses = self.method.losses(self.model, batch)
+        self.fabric.backward(torch.stack(list(losses.values())).sum())
+        if self.config.optim.max_grad_norm is not None:
+            self.fabric.clip_gradients(self.model, self.wrapped_optimizer, max_norm=self.config.optim.max_grad_norm)
+        self.wrapped_optimizer.step()
+        self.wrapped_optimizer.zero_grad()
+        return {name: float(loss.detach()) for name, loss in losses.items()}
+
+    def _record(self, losses: dict[str, float], phase: Phase, bar: tqdm) -> None:
+        step, record = self.state.step, self.config.record
+        bar.n = round(100 * self.done, 1)
+        bar.set_postfix({"step": step, "size": phase.size[0]} | {k: f"{v:.3f}" for k, v in losses.items()})
+        if step % record.log_steps == 0:
+            scalars = losses | {"lr": self.optimizer.param_groups[0]["lr"], "height": phase.size[0]}
+            scalars["steps_per_s"] = step / max(self.state.elapsed_s, 1e-9)
+            self._log(scalars, "train")
+        if step % record.checkpoint_steps == 0:
+            self._save()
+        if record.validate_steps is not None and step % record.validate_steps == 0:
+            self._validate()
+
+    def _validate(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        count = min(self.config.record.validate_samples, len(self.val_set))
+        indices = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
+        metrics = self._score(indices)
+        if self.show_progress:
+            tqdm.write(f"step {self.state.step}: mean mIoU {metrics['mean']} {metrics['miou']}")
+        self._log({"mean": metrics["mean"]} | metrics["miou"], "val_miou")
+
+    def _score(self, indices: list[int] | None) -> dict[str, Any]:
+        names = [spec.name for spec in self.state.classes]
+        stride = self.config.model.label_stride
+        matrices = score_subsets(self.network, self.val_set, stride, indices, show_progress=self.show_progress)
+        return summarise(matrices, names)
+
+    def _log(self, scalars: dict[str, float], group: str) -> None:
+        if self.writer is not None:
+            for name, value in scalars.items():
+                self.writer.add_scalar(f"{group}/{name}", value, self.state.step)
+
+    def _save(self) -> Path:
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.run, self.state, self.network, self.optimizer)
+        self.fabric.barrier()
+        return find_checkpoint(self.run)
+
+    def finish(self) -> Path:
+        """Save, evaluate all validation samples, write metrics.json."""
+        checkpoint = self._save()
+        if self.fabric.is_global_zero:
+            metrics = {"data": self.val_set.description} | self._score(None)
+            self.state = self.state.model_copy(update={"metrics": metrics})
+            update_metrics(checkpoint, self.state)
+            (self.run / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
+        if self.writer is not None:
+            self.writer.close()
+        self.fabric.barrier()
+        return checkpoint
+
+
+def _initial_state(config: TrainConfig, dataset: PackedDataset) -> TrainingState:
+    return TrainingState(
+        config=config,
+        inputs=dataset.inputs,
+        classes=tuple(ClassSpec(name=entry.name, color=entry.color) for entry in dataset.classes),
+        data=dataset.description,
+        git_revision=git_revision(),
+        command=" ".join(["python -m anyseg_core.training", *sys.argv[1:]]),
+    )
+
+
+def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:
+    """Settings that a resumed run may not change."""
+    fixed = ("seed", "data", "model", "method", "augment")
+    changed = [key for key in fixed if getattr(stored.config, key) != getattr(wanted.config, key)]
+    changed += [key for key in ("inputs", "classes") if getattr(stored, key) != getattr(wanted, key)]
+    if changed:
+        raise CheckpointError(f"cannot resume: {', '.join(changed)} differ from the stored run; use another --out")
+
+
+def make_optimizer(model: nn.Module, optim: OptimConfig) -> AdamW:
+    """AdamW; biases and norms (1-D parameters) are not decayed."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return AdamW(groups, lr=optim.lr, fused=True)
+
+
+def _make_method(config: TrainConfig, dataset: PackedDataset, device: torch.device) -> Method:
+    weights: Tensor | None = None
+    if config.method.class_balance > 0:
+        counts = torch.from_numpy(dataset.pixel_counts())
+        weights = balance_weights(counts, config.method.class_balance).to(device)
+    return METHODS[config.method.name](config.method, weights)
+
+
+def git_revision() -> str:
+    """The commit the code is at, with `-dirty` for uncommitted changes; `unknown` outside a repository."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match="]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"

@@ -1,0 +1,1 @@
+"""`anyseg bench`: figures with their machine, command and spread."""

@@ -1,0 +1,99 @@
+"""What every benchmark prints and writes: machine, command, figures with spread, bars met or missed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured quantity: all its samples, and the bar it has to meet, if any."""
+
+    name: str
+    unit: str
+    samples: tuple[float, ...]
+    bar: str = ""
+    """The bar in words, e.g. `p50 <= 10`."""
+    met: bool | None = None
+    """None where there is no bar."""
+
+    def percentile(self, percent: float) -> float:
+        return float(np.percentile(self.samples, percent))
+
+    def summary(self) -> dict[str, float]:
+        """Number of samples, median and spread."""
+        values = {f"p{p}": self.percentile(p) for p in (5, 50, 95)}
+        return {"n": len(self.samples), **values, "max": max(self.samples)}
+
+
+@dataclass
+class Benchmark:
+    """The figures of one run of one benchmark."""
+
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, unit: str, samples: Sequence[float], bar: str = "", met: bool | None = None) -> Figure:
+        """Record a figure; an empty list of samples is an error of the benchmark."""
+        if not samples:
+            raise ValueError(f"benchmark figure {name!r} has no samples")
+        figure = Figure(name, unit, tuple(float(s) for s in samples), bar, met)
+        self.figures.append(figure)
+        return figure
+
+    @property
+    def met(self) -> bool:
+        """Whether no bar was missed."""
+        return all(figure.met is not False for figure in self.figures)
+
+    def print(self, console: Console) -> None:
+        """A table on the terminal."""
+        table = Table(title=self.title, title_justify="left")
+        table.add_column("figure")
+        for column in ("unit", "n", "p5", "p50", "p95", "max"):
+            table.add_column(column, justify="right")
+        table.add_column("bar")
+        for figure in self.figures:
+            values = figure.summary()
+            numbers = [f"{values[key]:.4g}" for key in ("p5", "p50", "p95", "max")]
+            verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]
+            table.add_row(figure.name, figure.unit, str(values["n"]), *numbers, f"{figure.bar} {verdict}".strip())
+        console.print(table)
+        for note in self.notes:
+            console.print(note)
+        console.print(f"machine: {machine()}\ncommand: {command()}")
+
+    def write(self, path: Path) -> None:
+        """The same as JSON, samples included."""
+        content = {"title": self.title, "machine": machine(), "command": command(), "notes": self.notes}
+        content["figures"] = [{**asdict(figure), **figure.summary()} for figure in self.figures]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def machine() -> str:
+    """Processor, cores and software, in a line."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cpu}, {cores} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def command() -> str:
+    """The command line of this process, without the folder of the program."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,220 @@
+"""A live run: vehicle and node as processes of their own, this process listening to both."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from anyseg_core.runtime.health import State
+from anyseg_core.runtime.modality import Modality
+from anyseg_ros.demo.recording import ReceivedMask, Recording, StatusSample
+from anyseg_ros.node_process import new_executor
+from anyseg_ros.segmentation_node import NAME as NODE_NAME
+from anyseg_ros.status_messages import INFERENCE, PREFIX
+from anyseg_ros.vehicle_publisher import GROUND_TRUTH
+
+NS_PER_S = 1_000_000_000
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+TAIL_S = 1.0
+"""How long to listen after the last ground truth: a mask may be on its way."""
+
+
+class LiveRunError(Exception):
+    """A process that did not start, or died; the message says which, and what it printed."""
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """What to run."""
+
+    drive: Path
+    """A recorded drive."""
+    frames: int
+    """How many frames it has: the run ends after the last one."""
+    student: str
+    faults: Path | None = None
+    loop_s: float | None = None
+    """Drive in circles for so many seconds instead of once to the end."""
+    node_parameters: Mapping[str, Any] = field(default_factory=dict)
+    log_folder: Path = Path("out/log")
+
+
+def record(run: LiveRun, on_progress: Callable[[float, Recording], None]) -> Recording:
+    """Run it and return what was heard. `on_progress` is called a few times a second with the seconds driven.
+
+    Raises LiveRunError when a process cannot be started or dies on the way.
+    """
+    recording = Recording()
+    node = _Listener(recording)
+    executor = new_executor()
+    executor.add_node(node)
+    try:
+        with _process("segmentation_node", run, _node_arguments(run)) as segmenter:
+            _spin_until(executor, lambda: node.node_is_up, segmenter, "segmentation_node")
+            with _process("simulated_vehicle_node", run, _vehicle_arguments(run)) as vehicle:
+                _spin_until(executor, lambda: bool(recording.truth), vehicle, "simulated_vehicle")
+                _listen(run, executor, recording, (segmenter, vehicle), on_progress)
+    finally:
+        executor.remove_node(node)
+        node.destroy_node()
+        executor.shutdown()
+    return recording
+
+
+def _listen(
+    run: LiveRun,
+    executor: Any,
+    recording: Recording,
+    processes: tuple[subprocess.Popen[bytes], ...],
+    on_progress: Callable[[float, Recording], None],
+) -> None:
+    """Spin until the drive is over and a moment longer."""
+    last_truth, heard = 0, time.monotonic()
+    while time.monotonic() - heard < TAIL_S:
+        executor.spin_once(timeout_sec=0.05)
+        if len(recording.truth) != last_truth:
+            last_truth, heard = len(recording.truth), time.monotonic()
+            driven_s = (max(recording.truth) - recording.start_ns) / NS_PER_S
+            on_progress(driven_s, recording)
+            if run.loop_s is not None and driven_s >= run.loop_s:
+                return
+        for process in processes:
+            if process.poll() is not None:
+                raise LiveRunError(f"{process.args!r} ended with code {process.returncode}; see {run.log_folder}")
+
+
+def _spin_until(executor: Any, condition: Callable[[], bool], process: subprocess.Popen[bytes], name: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not condition():
+        executor.spin_once(timeout_sec=0.05)
+        if process.poll() is not None:
+            raise LiveRunError(f"{name} ended with code {process.returncode} at the start")
+        if time.monotonic() > deadline:
+            raise LiveRunError(f"{name} was not heard within {START_TIMEOUT_S:.0f} s")
+
+
+def _node_arguments(run: LiveRun) -> dict[str, Any]:
+    return {"autostart": True, "model.student": run.student, **run.node_parameters}
+
+
+def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
+    arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": True}
+    return arguments | ({"faults": run.faults} if run.faults else {})
+
+
+@contextmanager
+def _process(module: str, run: LiveRun, parameters: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """One of our nodes as a process; its output goes to a log file. Ended with Ctrl-C's signal, as a user would."""
+    command = [sys.executable, "-m", f"anyseg_ros.{module}", "--ros-args"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={_ros_value(value)}"]
+    run.log_folder.mkdir(parents=True, exist_ok=True)
+    with (run.log_folder / f"{module}.log").open("wb") as log:
+        # Its own session: Ctrl-C in the terminal reaches only this process, which then ends the others in order.
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            yield process
+        finally:
+            _end(process)
+    if process.returncode not in (0, None):
+        raise LiveRunError(f"{module} ended with code {process.returncode}; see {run.log_folder / module}.log")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _ros_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _Listener(Node):
+    """Subscribes to masks, statuses and ground truth."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__("anyseg_demo")
+        self._recording = recording
+        self._status_publishers = 0
+        reliable = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+        latched = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(Image, f"{NODE_NAME}/segmentation/mask", self._on_mask, reliable)
+        self.create_subscription(Image, GROUND_TRUTH, self._on_truth, reliable)
+        self.create_subscription(DiagnosticArray, f"{NODE_NAME}/modality_status", self._on_status, latched)
+
+    @property
+    def node_is_up(self) -> bool:
+        """Whether the segmentation node has said anything: it does once it is active."""
+        return bool(self._recording.statuses)
+
+    def _on_mask(self, message: Image) -> None:
+        self._recording.masks.append(ReceivedMask(_stamp_ns(message), time.time_ns(), _pixels(message)))
+
+    def _on_truth(self, message: Image) -> None:
+        self._recording.truth[_stamp_ns(message)] = _pixels(message)
+
+    def _on_status(self, message: DiagnosticArray) -> None:
+        received_ns, stamp_ns = time.time_ns(), _stamp_ns(message)
+        values = {status.name.removeprefix(PREFIX): _values(status) for status in message.status}
+        engine_ms = _number(values.get(INFERENCE, {}).get("engine_ms", ""))
+        for name, entry in values.items():
+            if name == INFERENCE:
+                continue
+            sample = StatusSample(
+                stamp_ns,
+                received_ns,
+                Modality.parse(name.removesuffix(" status")),
+                State(entry["state"]),
+                entry["fault"],
+                entry["used"] == "true",
+                _number(entry["used_frame_age_ms"]),
+                engine_ms,
+            )
+            self._recording.statuses.append(sample)
+
+
+def _values(status: DiagnosticStatus) -> dict[str, str]:
+    return {pair.key: pair.value for pair in status.values}
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _stamp_ns(message: Any) -> int:
+    return message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
+
+
+def _pixels(message: Image) -> np.ndarray:
+    """A mono8 image as uint8 [H, W]; a copy, since the message's memory is used again."""
+    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width).copy()
+
+
+@contextmanager
+def ros() -> Iterator[None]:
+    """rclpy, initialised and shut down."""
+    rclpy.init()
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()

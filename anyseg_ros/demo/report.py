@@ -1,0 +1,178 @@
+"""Scores and pictures -> the terminal table and the HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TypedDict
+
+import jinja2
+from rich.console import Console
+from rich.table import Table
+
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.projection import Rig
+from anyseg_ros.bench.results import command, machine
+from anyseg_ros.demo import pictures
+from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
+from anyseg_ros.demo.scoring import PhaseScore, seconds_into
+from anyseg_ros.label_images import color_image, overlay_image, palette
+
+DASH = "–"
+OPACITY = 0.6
+"""Of the label colours over the camera picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class DriveRecord:
+    """Everything the report speaks of."""
+
+    recording: Recording
+    phases: Sequence[Phase]
+    scores: Sequence[PhaseScore]
+    broken: Sequence[str]
+    card: ModelCard
+    rig: Rig
+    frames_at: Callable[[int], Mapping[Modality, ModalityFrame]]
+    """What the sensors measured at a stamp, before any fault was injected."""
+    engine: str
+    schedule: str
+    seed: int
+    weather: str
+
+    @property
+    def verdict(self) -> str:
+        masks = len(self.recording.masks)
+        if self.broken:
+            return f"{len(self.broken)} promises broken in {masks} label images"
+        return f"{masks} label images, none missed, stale or wrongly stamped"
+
+
+class Row(TypedDict):
+    """A phase in words, the same on the terminal and in the report."""
+
+    span: str
+    fault: str
+    miou: str
+    rate: str
+    p50: str
+    p95: str
+    engine: str
+    reaction: str
+    used: str
+
+
+def row_of(score: PhaseScore) -> Row:
+    """The figures of a phase as text."""
+    return Row(
+        span=f"{score.phase.start_s:.0f}-{score.phase.end_s:.0f}",
+        fault=score.phase.name,
+        miou=DASH if score.miou is None else f"{100 * score.miou:.1f} %",
+        rate=f"{score.rate_hz:.1f} Hz",
+        p50=_milliseconds(score.latency_p50_ms),
+        p95=_milliseconds(score.latency_p95_ms),
+        engine=_milliseconds(score.engine_p50_ms),
+        reaction=_milliseconds(score.reaction_ms),
+        used=", ".join(f"{initials(used)} {count}" for used, count in sorted(score.used.items(), key=lambda u: -u[1])),
+    )
+
+
+def initials(modalities: Sequence[Modality]) -> str:
+    """C, D, E, L of the modalities, a dot for each absent one: `CD.L`."""
+    return "".join(m.value[0].upper() if m in modalities else "·" for m in MODALITIES)
+
+
+def _milliseconds(value: float | None) -> str:
+    return DASH if value is None else f"{value:.0f} ms"
+
+
+def print_table(console: Console, record: DriveRecord) -> None:
+    """The phases on the terminal, then every broken promise."""
+    table = Table(title="The drive, phase by phase", title_justify="left")
+    for title, justify in _COLUMNS:
+        table.add_column(title, justify=justify)
+    for score in record.scores:
+        table.add_row(*row_of(score).values())
+    console.print(table)
+    console.print("[dim]made from: C camera, D depth, E event, L lidar, and the number of label images[/]")
+    for line in record.broken[:10]:
+        console.print(f"[red]broken:[/] {line}")
+    if len(record.broken) > 10:
+        console.print(f"[red]and {len(record.broken) - 10} more[/]")
+    console.print(f"[{'red' if record.broken else 'green'}]{record.verdict}[/]")
+
+
+_COLUMNS = (
+    ("seconds", "left"),
+    ("fault injected", "left"),
+    ("mIoU", "right"),
+    ("rate", "right"),
+    ("p50", "right"),
+    ("p95", "right"),
+    ("engine", "right"),
+    ("reaction", "right"),
+    ("made from", "left"),
+)
+
+
+def write_report(path: Path, record: DriveRecord) -> None:
+    """Write the HTML report: one file, pictures inside."""
+    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    html = environment.from_string(template).render(
+        verdict=record.verdict,
+        broken=list(record.broken),
+        subtitle=f"{record.phases[-1].end_s:.0f} s of simulated driving ({record.weather}), sensors lost on schedule",
+        rows=[row_of(score) for score in record.scores],
+        machine=machine(),
+        bars=pictures.bars(record.scores),
+        timeline=pictures.timeline(record.recording, record.phases, record.phases[-1].end_s),
+        scenes=[_scene(record, index) for index, phase in enumerate(record.phases) if phase.faults],
+        classes=[c.model_dump() for c in record.card.classes],
+        command=command(),
+        card=record.card.model_dump(),
+        engine=record.engine,
+        schedule=record.schedule,
+        seed=record.seed,
+        weather=record.weather,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+
+
+def _scene(record: DriveRecord, index: int) -> dict[str, object]:
+    """Before, during and after the faults of a phase. The moment during is late in it, when the node has reacted."""
+    phase = record.phases[index]
+    during = phase.start_s + 0.75 * (phase.end_s - phase.start_s)
+    after = min(phase.end_s + 1.5, record.phases[-1].end_s - 0.2)
+    moments = [("before", max(phase.start_s - 0.5, 0.0)), ("during", during), ("after", after)]
+    lost = [m for m in MODALITIES if m not in phase.healthy()]
+    middle = _mask_near(record.recording, during)
+    strip = pictures.sensor_strip(record.frames_at(middle.stamp_ns), record.card, record.rig, lost) if middle else None
+    return {
+        "title": f"{phase.start_s:.0f}-{phase.end_s:.0f} s: {phase.name}",
+        "moments": [m for name, at in moments if (m := _moment(record, name, at))],
+        "strip": "" if strip is None else pictures.jpeg_uri(strip),
+    }
+
+
+def _moment(record: DriveRecord, name: str, at_s: float) -> dict[str, str] | None:
+    mask = _mask_near(record.recording, at_s)
+    if mask is None:
+        return None
+    camera = record.frames_at(mask.stamp_ns)[Modality.CAMERA].data
+    overlay = overlay_image(camera, color_image(mask.labels, palette(record.card)), OPACITY)  # type: ignore[arg-type]
+    used = ", ".join(m.value for m in record.recording.used_in(mask.stamp_ns))
+    return {
+        "overlay": pictures.jpeg_uri(overlay),
+        "caption": f"{name}, {seconds_into(record.recording, mask.stamp_ns):.1f} s: made from {used}",
+    }
+
+
+def _mask_near(recording: Recording, at_s: float) -> ReceivedMask | None:
+    """The mask whose stamp is nearest to `at_s`, among those with a ground truth."""
+    scored = [m for m in recording.masks if m.stamp_ns in recording.truth]
+    return min(scored, key=lambda m: abs(seconds_into(recording, m.stamp_ns) - at_s), default=None)

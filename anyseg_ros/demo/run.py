@@ -1,0 +1,133 @@
+"""The demo from end to end: render, drive live, score, report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from anyseg_core.cli import progress_bar
+from anyseg_core.runtime.faults import FaultSchedule
+from anyseg_core.runtime.health import HealthConfig
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
+from anyseg_core.sim import DriveConfig, RecordedDrive, Weather, render_drive
+from anyseg_ros.demo.live import LiveRun, record, ros
+from anyseg_ros.demo.recording import Recording, phases_of
+from anyseg_ros.demo.report import DriveRecord, initials, print_table, write_report
+from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
+from anyseg_ros.pipeline import SyncConfig
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What `anyseg demo` was asked for."""
+
+    out: Path
+    faults: Path
+    student: str = "vehicle_sim"
+    seed: int = 4_000_000
+    """Of a world that no student was trained in."""
+    weather: str = "cloud"
+    duration_s: float = 40.0
+    rate_hz: float = 10.0
+    workers: int = 0
+    """Rendering processes; 0 = one per core."""
+
+
+def run_demo(options: DemoOptions, console: Console) -> bool:
+    """Run it; returns whether every promise was kept.
+
+    Raises LiveRunError, StudentError or FaultScheduleError.
+    """
+    card = load_card(find_student(options.student))
+    schedule = FaultSchedule.load(options.faults)
+    path = rendered_drive(options, console)
+    drive = RecordedDrive.load(path)
+    run = LiveRun(path, len(drive), options.student, options.faults, log_folder=options.out / "log")
+    console.print("[bold]driving[/]: vehicle and node run as processes of their own and talk over DDS")
+    with isolated_ros_domain(), ros():
+        recording = record_with_display(run, options.duration_s, console)
+    record_ = _drive_record(options, card, schedule, drive, recording)
+    print_table(console, record_)
+    report = options.out / "report.html"
+    write_report(report, record_)
+    console.print(f"report: {report}")
+    return not record_.broken
+
+
+def rendered_drive(options: DemoOptions, console: Console) -> Path:
+    """The recording of the drive: rendered first, so that the sensors' timing stays true; kept for the next time."""
+    config = DriveConfig(options.seed, Weather.parse(options.weather), options.duration_s, options.rate_hz)
+    path = options.out / f"drive_{hashlib.sha256(repr(config).encode()).hexdigest()[:12]}.npz"
+    if path.is_file():
+        console.print(f"[bold]rendering[/]: {path} is there already")
+        return path
+    with progress_bar() as progress:
+        task = progress.add_task("rendering the drive", total=round(options.duration_s * options.rate_hz))
+        workers = options.workers or os.cpu_count() or 1
+        recorded = render_drive(config, workers, lambda done, _total: progress.update(task, completed=done))
+    recorded.save(path)
+    return path
+
+
+def record_with_display(run: LiveRun, duration_s: float, console: Console) -> Recording:
+    """Record a live run, showing the state of each sensor as it goes."""
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        return record(run, lambda driven_s, recording: live.update(_display(driven_s, duration_s, recording)))
+
+
+def _display(driven_s: float, duration_s: float, recording: Recording) -> Table:
+    newest = {status.modality: status for status in recording.statuses[-2 * len(MODALITIES) :]}
+    table = Table.grid(padding=(0, 2))
+    states = [f"{m}: {newest[m].state}{' (' + newest[m].fault + ')' if newest[m].fault else ''}" for m in newest]
+    used = initials(recording.used_in(recording.masks[-1].stamp_ns)) if recording.masks else "·"
+    table.add_row(f"{driven_s:4.0f} of {duration_s:.0f} s", f"{len(recording.masks)} masks, from {used}", *states)
+    return table
+
+
+@contextmanager
+def isolated_ros_domain() -> Iterator[None]:
+    """Talk only on this machine, in a domain of its own unless the user chose one."""
+    before = dict(os.environ)
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="anyseg_log_"))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _drive_record(
+    options: DemoOptions, card: ModelCard, schedule: FaultSchedule, drive: RecordedDrive, recording: Recording
+) -> DriveRecord:
+    phases = phases_of(schedule.faults, options.duration_s)
+    promise = Promise(1000.0 / options.rate_hz, SyncConfig.deadline_ms, HealthConfig.max_age_ms)
+    index_of = {stamp: index for index, stamp in enumerate(sorted(recording.truth))}
+
+    def frames_at(stamp_ns: int) -> Mapping[Modality, ModalityFrame]:
+        return drive.frame(index_of[stamp_ns]).frames
+
+    return DriveRecord(
+        recording=recording,
+        phases=phases,
+        scores=[score_phase(recording, phase, len(card.classes)) for phase in phases],
+        broken=broken_promises(recording, promise),
+        card=card,
+        rig=drive.rig(),
+        frames_at=frames_at,
+        engine="onnxruntime on the CPU",
+        schedule=str(options.faults),
+        seed=options.seed,
+        weather=options.weather,
+    )

@@ -1,0 +1,213 @@
+"""`anyseg doctor`: what this machine has, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from anyseg_core.runtime.model_card import StudentError, bundled_students, load_card
+from anyseg_ros.process_setup import MALLOC_ENV, PROFILE_ENV, profile_path
+
+
+class Level(Enum):
+    """How a finding is to be read; the value is its colour on the terminal."""
+
+    OK = "green"
+    OPTIONAL = "yellow"
+    MISSING = "red"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `remedy` is empty where nothing has to be done."""
+
+    subject: str
+    level: Level
+    detail: str
+    remedy: str = ""
+
+
+def installed(module: str) -> bool:
+    """Whether a module could be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution, or an empty string (ROS packages have none)."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _python() -> Iterator[Finding]:
+    usable = sys.version_info >= (3, 10)
+    yield Finding(
+        "Python",
+        Level.OK if usable else Level.MISSING,
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "" if usable else "Python 3.10 or newer is needed",
+    )
+
+
+def _ros() -> Iterator[Finding]:
+    if not installed("rclpy"):
+        remedy = "source a ROS 2 distribution, or `pip install anyseg_ros[ros]` for rclpy as wheels"
+        yield Finding("ROS 2 (rclpy)", Level.MISSING, "not found", remedy)
+        return
+    source = f"distribution {os.environ['ROS_DISTRO']}" if "ROS_DISTRO" in os.environ else "wheels, no distribution"
+    yield Finding("ROS 2 (rclpy)", Level.OK, f"{source} {version_of('ros-rclpy')}".strip())
+    import rclpy  # deferred: the report must work without ROS
+
+    rmw = rclpy.get_rmw_implementation_identifier()
+    fast = rmw.startswith("rmw_fastrtps")
+    yield Finding(
+        "RMW",
+        Level.OK if fast else Level.OPTIONAL,
+        rmw,
+        "" if fast else "the shipped shared-memory profile is for Fast DDS; tune this RMW for large messages yourself",
+    )
+    domain = os.environ.get("ROS_DOMAIN_ID", "0 (default)")
+    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET (default)")
+    yield Finding("Discovery", Level.OK, f"domain {domain}, range {reach}")
+
+
+def _transport() -> Iterator[Finding]:
+    profile = os.environ.get(PROFILE_ENV)
+    if profile is None:
+        detail = "not set here: with the default transport, best-effort images and clouds are mostly lost"
+        remedy = f"the launch files and `anyseg` set it; for your drivers: export {PROFILE_ENV}={profile_path()}"
+        yield Finding("Fast DDS profile", Level.OPTIONAL, detail, remedy)
+    else:
+        exists = Path(profile).is_file()
+        remedy = "" if exists else f"unset {PROFILE_ENV} or point it to {profile_path()}"
+        yield Finding("Fast DDS profile", Level.OK if exists else Level.MISSING, profile, remedy)
+    unset = [name for name in MALLOC_ENV if name not in os.environ]
+    remedy = "set by the launch files; for your drivers: " + " ".join(f"{k}={v}" for k, v in MALLOC_ENV.items())
+    yield Finding(
+        "Allocator",
+        Level.OPTIONAL if unset else Level.OK,
+        "not set here: " + ", ".join(unset) if unset else "tuned for large messages",
+        remedy if unset else "",
+    )
+    shm = Path("/dev/shm")
+    if shm.is_dir():
+        free = shutil.disk_usage(shm).free / 2**20
+        enough = free > 512
+        remedy = "" if enough else "every process maps a 64 MB segment: enlarge /dev/shm (docker: --shm-size=1g)"
+        yield Finding("/dev/shm", Level.OK if enough else Level.MISSING, f"{free:.0f} MB free", remedy)
+
+
+def _ros_packages() -> Iterator[Finding]:
+    purpose = {
+        "tf2_ros": "LiDAR extrinsics from TF (else from the `rig.*` parameters)",
+        "vision_msgs": "class names on ~/segmentation/label_info",
+        "cv_bridge": "contract tests of the conversions",
+        "sensor_msgs_py": "contract tests of the conversions",
+        "launch_ros": "`ros2 launch anyseg_ros vehicle.launch.py`",
+        "launch_testing": "tests of the launch files",
+    }
+    for module, use in purpose.items():
+        found = installed(module)
+        detail = "found" if found else "not found"
+        remedy = "" if found else f"comes with a ROS 2 distribution; needed for: {use}"
+        yield Finding(module, Level.OK if found else Level.OPTIONAL, detail, remedy)
+
+
+def _engines() -> Iterator[Finding]:
+    if installed("onnxruntime"):
+        import onnxruntime  # deferred: 40 ms that other commands need not pay
+
+        providers = ", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers())
+        yield Finding("onnxruntime", Level.OK, f"{onnxruntime.__version__}: {providers}")
+    else:
+        yield Finding("onnxruntime", Level.MISSING, "not found", "pip install onnxruntime")
+    for module in ("tensorrt", "pycuda"):
+        found = installed(module)
+        remedy = "" if found else "on a machine with an NVIDIA GPU: pip install anyseg_ros[gpu] (Jetson: from JetPack)"
+        yield Finding(module, Level.OK if found else Level.OPTIONAL, version_of(module) or "not found", remedy)
+    yield _gpu()
+    torch = version_of("torch")
+    remedy = "" if torch else "only training needs it: pip install anyseg_ros[train]"
+    yield Finding("torch", Level.OK if torch else Level.OPTIONAL, torch or "not found", remedy)
+
+
+def _gpu() -> Finding:
+    smi = shutil.which("nvidia-smi")
+    if smi is None:
+        return Finding("GPU", Level.OPTIONAL, "no NVIDIA driver here", "none needed: onnxruntime runs on the CPU")
+    query = [smi, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
+    if answer.returncode:
+        return Finding("GPU", Level.MISSING, answer.stdout.strip() or answer.stderr.strip(), "repair the NVIDIA driver")
+    return Finding("GPU", Level.OK, answer.stdout.strip().replace("\n", "; "))
+
+
+def _simulator() -> Iterator[Finding]:
+    missing = [module for module in ("trimesh", "embreex") if not installed(module)]
+    detail = "not found: " + ", ".join(missing) if missing else "trimesh, embreex"
+    remedy = "pip install anyseg_ros[sim]" if missing else ""
+    yield Finding("Simulator", Level.OPTIONAL if missing else Level.OK, detail, remedy)
+
+
+def _students() -> Iterator[Finding]:
+    folders = bundled_students()
+    if not folders:
+        yield Finding("Students", Level.MISSING, "none bundled", "reinstall the package, or `make students`")
+    for folder in folders:
+        try:
+            card = load_card(folder)
+        except StudentError as error:
+            yield Finding(f"student {folder.name}", Level.MISSING, "unusable", str(error))
+            continue
+        height, width = card.input_size
+        detail = f"{width}x{height}, {len(card.classes)} classes, {', '.join(m.value for m in card.modalities)}"
+        yield Finding(f"student {folder.name}", Level.OK, detail)
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "Machine": _python,
+    "ROS 2": _ros,
+    "Transport": _transport,
+    "ROS packages": _ros_packages,
+    "Engines": _engines,
+    "Simulator": _simulator,
+    "Students": _students,
+}
+
+
+def examine() -> dict[str, list[Finding]]:
+    """Every finding of every section, in the order of `SECTIONS`."""
+    return {title: list(section()) for title, section in SECTIONS.items()}
+
+
+def report(console: Console) -> bool:
+    """Print the findings; returns whether this machine can run the robot side."""
+    findings = examine()
+    for title, rows in findings.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        for row in rows:
+            table.add_row(f"[{row.level.value}]{row.level.name.lower()}[/]", row.subject, row.detail, row.remedy)
+        console.print(table)
+        console.print()
+    blocking = [row.subject for rows in findings.values() for row in rows if row.level is Level.MISSING]
+    if blocking:
+        console.print(f"[red]To run the node here, mend first:[/] {', '.join(blocking)}")
+    else:
+        console.print("[green]This machine can run the node.[/]")
+    return not blocking

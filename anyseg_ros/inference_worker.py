@@ -1,0 +1,134 @@
+"""The one thread that runs the network, drives the pipeline's clock, and never lets a callback wait for either."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.health import Fault, ModalityStatus
+from anyseg_core.runtime.input_images import InputError
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros.pipeline import Pipeline, Result
+
+MAX_WAIT_S = 0.1
+"""Between looks at the clock: a simulated one may jump, or run faster than real time."""
+MIN_WAIT_S = 0.001
+
+_Answer = TypeVar("_Answer")
+
+
+class Listener(Protocol):
+    """Gets what happens; called on the worker's thread."""
+
+    def on_result(self, result: Result) -> None:
+        """A mask was made."""
+
+    def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
+        """The state or fault of a modality changed and no mask says so."""
+
+    def on_inference_failure(self, error: Exception) -> None:
+        """A mask could not be made."""
+
+
+class InferenceWorker:
+    """Owns a student on its own thread, from opening to closing (an engine's context belongs to one thread).
+
+    Between `start` and `stop` frames go in by `deliver` from any thread, and results out to the listener.
+    """
+
+    def __init__(self, now_ns: Callable[[], int], listener: Listener) -> None:
+        self._now_ns = now_ns
+        self._listener = listener
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._changed = threading.Condition()
+        self._pipeline: Pipeline | None = None
+        self._loop: Future[None] | None = None
+        self._told: tuple[tuple[str, ...], ...] = ()
+        self._segmenter: Segmenter | None = None
+
+    def open(self, student: str, backend: str, threads: int) -> Segmenter:
+        """Open the student. Raises StudentError or EngineError, as `Segmenter.open` does."""
+        self._segmenter = self._thread.submit(Segmenter.open, student, backend, threads).result()
+        return self._segmenter
+
+    def start(self, pipeline: Pipeline) -> None:
+        """Begin to segment what is delivered."""
+        self._pipeline = pipeline
+        self._told = ()
+        self._loop = self._thread.submit(self._run, pipeline)
+
+    def stop(self) -> None:
+        """Finish the mask in work and stop; frames that are delivered afterwards are ignored."""
+        with self._changed:
+            self._pipeline = None
+            self._changed.notify()
+        if self._loop is not None:
+            self._loop.result()
+            self._loop = None
+
+    def close(self) -> None:
+        """Stop, and free the student and the thread."""
+        self.stop()
+        if self._segmenter is not None:
+            self._thread.submit(self._segmenter.close).result()
+            self._segmenter = None
+        self._thread.shutdown()
+
+    def deliver(self, frame: ModalityFrame) -> None:
+        """Hand over a frame; never waits for inference."""
+        self.apply(lambda pipeline, now_ns: pipeline.on_frame(frame, now_ns))
+
+    def reject(self, modality: Modality, fault: Fault, reason: str) -> None:
+        """Report a malformed message or a fault of the transport."""
+        self.apply(lambda pipeline, now_ns: pipeline.on_rejected(modality, fault, reason, now_ns))
+
+    def apply(self, action: Callable[[Pipeline, int], _Answer]) -> _Answer | None:
+        """Call `action(pipeline, now_ns)` when it is safe to; None while stopped."""
+        with self._changed:
+            if self._pipeline is None:
+                return None
+            answer = action(self._pipeline, self._now_ns())
+            self._changed.notify()
+            return answer
+
+    def _run(self, pipeline: Pipeline) -> None:
+        while True:
+            with self._changed:
+                if self._pipeline is not pipeline:
+                    return
+                now_ns = self._now_ns()
+                job = pipeline.poll(now_ns)
+                statuses = job.statuses if job else pipeline.statuses(now_ns)
+                news = self._is_news(statuses)
+                if job is None and not news:
+                    self._changed.wait(self._wait_s(pipeline, now_ns))
+                    continue
+            if job is None:
+                self._listener.on_statuses(statuses)
+                continue
+            try:
+                result = pipeline.run(job)
+            except (InputError, EngineError) as error:
+                self._listener.on_inference_failure(error)
+                self._listener.on_statuses(statuses)
+            else:
+                self._listener.on_result(result)
+
+    def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
+        """Whether a state or fault differs from what the listener was told last."""
+        now = tuple((str(s.modality), str(s.state), str(s.fault)) for s in statuses)
+        if now == self._told:
+            return False
+        self._told = now
+        return True
+
+    @staticmethod
+    def _wait_s(pipeline: Pipeline, now_ns: int) -> float:
+        wakeup_ns = pipeline.next_wakeup_ns(now_ns)
+        if wakeup_ns is None:
+            return MAX_WAIT_S
+        return min(max((wakeup_ns - now_ns) / 1e9, MIN_WAIT_S), MAX_WAIT_S)

@@ -1,0 +1,77 @@
+"""One node as a process: settings, spinning, and an end with exit code 0 and nothing left in shared memory."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyseg_ros.process_setup import set_up_process
+
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+    from rclpy.node import Node
+
+SPIN_TIMEOUT_S = 0.1
+"""Between looks at whether a signal came."""
+
+_Node = TypeVar("_Node", bound="Node")
+
+
+def run(
+    create: Callable[[], _Node],
+    start: Callable[[_Node], int | None] | None = None,
+    bad_input: tuple[type[Exception], ...] = (),
+) -> int:
+    """Run a node until Ctrl-C or SIGTERM; returns the exit code.
+
+    `start` is called with the node before it spins; an exit code from it ends the process. An exception of `bad_input`
+    from `create` is the user's to mend: its message is printed, and the code is 1.
+    """
+    set_up_process()
+    import rclpy  # deferred: Fast DDS and the allocator read their settings when they are loaded
+    from rclpy.signals import SignalHandlerOptions
+
+    asked_to_stop = _StopFlag()
+    # rclpy's own handlers invalidate the context at once: nothing could then be ended in order.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = create()
+    except bad_input as error:
+        print(f"error: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 1
+    executor = new_executor()
+    executor.add_node(node)
+    exit_code = start(node) if start is not None else None
+    while exit_code is None and not asked_to_stop.is_set:
+        executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
+    executor.remove_node(node)
+    node.destroy_node()
+    executor.shutdown()
+    rclpy.shutdown()
+    return exit_code or 0
+
+
+def new_executor() -> Executor:
+    """The executor with the least time per message that this distribution has."""
+    try:
+        from rclpy.experimental.events_executor import EventsExecutor
+    except ImportError:  # before Kilted
+        from rclpy.executors import SingleThreadedExecutor
+
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
+class _StopFlag:
+    """Set by SIGINT and SIGTERM, however often: a launch sends both, after the terminal has sent the first."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: Any) -> None:
+        self.is_set = True

@@ -1,0 +1,290 @@
+"""The node's parameters: dataclasses <-> flat ROS parameter names, validated. No rclpy.
+
+Every default is written once: here, or in the dataclass of the part that it configures. `config/vehicle.yaml` lists
+them with comments, and a test holds it to these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.engine import BACKENDS
+from anyseg_core.runtime.health import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.projection import PinholeCamera
+from anyseg_ros.pipeline import SyncConfig
+
+RELIABILITIES = ("best_effort", "reliable")
+PRECISIONS = ("auto", "fp32")
+
+DEFAULT_TOPICS: Mapping[Modality, str] = MappingProxyType(
+    {
+        Modality.CAMERA: "camera/image_raw",
+        Modality.DEPTH: "depth/image_rect",
+        Modality.EVENT: "events",
+        Modality.LIDAR: "lidar/points",
+    }
+)
+
+
+class ParameterError(ValueError):
+    """Parameters that cannot be used: every mistake with its name and remedy, one a line."""
+
+
+@dataclass(frozen=True)
+class ModalityParameters:
+    """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
+
+    topic: str
+    """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
+    enabled: bool = True
+    expected_rate_hz: float = HealthConfig.expected_rate_hz
+    max_age_ms: float = HealthConfig.max_age_ms
+    startup_grace_s: float = HealthConfig.startup_grace_s
+    qos: str = "best_effort"
+    """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
+
+    def __post_init__(self) -> None:
+        if not self.topic:
+            raise ValueError("topic must not be empty; to leave the modality out set enabled to false")
+        if self.qos not in RELIABILITIES:
+            raise ValueError(f"qos must be one of {', '.join(RELIABILITIES)}, not {self.qos!r}")
+        self.health({})
+
+    def health(self, checks: Mapping[Fault, CheckConfig]) -> HealthConfig:
+        """The limits that its monitor gets."""
+        return HealthConfig(self.expected_rate_hz, self.max_age_ms, self.startup_grace_s, checks)
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """The student and how it runs. Raises ValueError that names the field."""
+
+    student: str = "vehicle_sim"
+    """Name of a bundled student, or a folder with a model.json."""
+    backend: str = "auto"
+    """One of `engine.BACKENDS`."""
+    precision: str = "auto"
+    """One of `PRECISIONS`; auto is that of the network file."""
+    engine_cache_dir: str = ""
+    """Where an engine that must be built keeps what it built; onnxruntime builds nothing."""
+    build_only: bool = False
+    """Configure, which opens and warms up every network, and end the process."""
+    threads: int = 0
+    """Of the engine; 0 = every core this process may use."""
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)} in this version, not {self.precision!r}"
+            )
+        if self.engine_cache_dir:
+            raise ValueError("engine_cache_dir must be empty in this version: no engine of it builds anything")
+        if self.threads < 0:
+            raise ValueError(f"threads must be >= 0, not {self.threads}")
+
+
+@dataclass(frozen=True)
+class RigParameters:
+    """Calibration of camera and LiDAR, where no topic tells it. Raises ValueError that names the field."""
+
+    use_tf: bool = True
+    """Take the extrinsics from TF where tf2_ros is installed and the transform exists."""
+    camera_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Position of the LiDAR in the camera's optical frame (x right, y down, z forward)."""
+    camera_from_lidar_rotation_xyzw: tuple[float, ...] = (0.5, -0.5, 0.5, 0.5)
+    """Quaternion of the LiDAR's axes in the optical frame; the default is a LiDAR that looks where the camera does
+    (x forward, y left, z up)."""
+    intrinsics: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    """width, height, fx, fy, cx, cy in pixels, used until a camera_info arrives; zeros = none."""
+
+    def __post_init__(self) -> None:
+        for name, length in (
+            ("camera_from_lidar_translation_m", 3),
+            ("camera_from_lidar_rotation_xyzw", 4),
+            ("intrinsics", 6),
+        ):
+            values = getattr(self, name)
+            if len(values) != length or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be {length} finite numbers, not {list(values)}")
+        if abs(np.linalg.norm(self.camera_from_lidar_rotation_xyzw) - 1.0) > 0.01:
+            raise ValueError("camera_from_lidar_rotation_xyzw must be a unit quaternion (x, y, z, w)")
+        self.camera()
+
+    def camera(self) -> PinholeCamera | None:
+        """The intrinsics, or None where they are left to camera_info."""
+        if not any(self.intrinsics):
+            return None
+        width, height, fx, fy, cx, cy = self.intrinsics
+        return PinholeCamera(int(width), int(height), fx, fy, cx, cy)
+
+    def camera_from_lidar(self) -> NDArray[np.float64]:
+        """The extrinsics as a 4x4 transform."""
+        return rigid_transform(self.camera_from_lidar_translation_m, self.camera_from_lidar_rotation_xyzw)
+
+
+def rigid_transform(translation: Sequence[float], rotation_xyzw: Sequence[float]) -> NDArray[np.float64]:
+    """Translation [3] in metres and quaternion [4] (x, y, z, w; normalised here) -> 4x4 transform."""
+    x, y, z, w = np.asarray(rotation_xyzw, float) / np.linalg.norm(rotation_xyzw)
+    transform = np.eye(4)
+    transform[:3, :3] = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    transform[:3, 3] = translation
+    return transform
+
+
+@dataclass(frozen=True)
+class OutputParameters:
+    """How results are drawn. Raises ValueError that names the field."""
+
+    overlay_opacity: float = 0.5
+    """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlay_opacity <= 1:
+            raise ValueError(f"overlay_opacity must be in [0, 1], not {self.overlay_opacity}")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters of segmentation_node."""
+
+    modalities: Mapping[Modality, ModalityParameters] = field(
+        default_factory=lambda: {m: ModalityParameters(topic) for m, topic in DEFAULT_TOPICS.items()}
+    )
+    faults: Mapping[Fault, CheckConfig] = field(default_factory=lambda: dict(DEFAULT_CHECKS))
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    model: ModelParameters = field(default_factory=ModelParameters)
+    rig: RigParameters = field(default_factory=RigParameters)
+    output: OutputParameters = field(default_factory=OutputParameters)
+    autostart: bool = False
+    """Configure and activate at the start; a failure leaves the node alive and unconfigured."""
+
+    def health(self, modalities: Sequence[Modality] = MODALITIES) -> dict[Modality, HealthConfig]:
+        """What the pipeline expects of these modalities."""
+        return {modality: self.modalities[modality].health(self.faults) for modality in modalities}
+
+
+_SECTIONS = ("sync", "model", "rig", "output")
+_DEFAULTS = Parameters()
+_CHANGEABLE_FIELDS = ("enabled", "expected_rate_hz", "max_age_ms", "startup_grace_s")
+_FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service", "simulated_vehicle.")
+"""Names that rclpy declares itself, on every node."""
+
+
+def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
+    """Flat name -> value, as ROS takes it."""
+    sections: dict[str, Any] = {f"modalities.{m}": part for m, part in parameters.modalities.items()}
+    sections |= {f"faults.{fault}": check for fault, check in parameters.faults.items()}
+    sections |= {name: getattr(parameters, name) for name in _SECTIONS}
+    values = {
+        f"{prefix}.{f.name}": _to_ros(getattr(part, f.name))
+        for prefix, part in sections.items()
+        for f in dataclasses.fields(part)
+    }
+    return {**values, "autostart": parameters.autostart}
+
+
+def from_values(values: Mapping[str, Any]) -> Parameters:
+    """Flat names -> Parameters; what is missing has its default.
+
+    Raises ParameterError that lists every unknown name, wrong type and impossible value with its remedy.
+    """
+    mistakes = unknown_names(values)
+    modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in _DEFAULTS.modalities.items()}
+    faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
+    sections = {name: _section(name, getattr(_DEFAULTS, name), values, mistakes) for name in _SECTIONS}
+    autostart = values.get("autostart", _DEFAULTS.autostart)
+    if not isinstance(autostart, bool):
+        mistakes.append(f"autostart: must be true or false, not {autostart!r}")
+    if mistakes:
+        raise ParameterError("\n".join(mistakes))
+    return Parameters(modalities, faults, **sections, autostart=autostart)
+
+
+def unknown_names(values: Mapping[str, Any]) -> list[str]:
+    """A line for every name that is no parameter, with the nearest one that is."""
+    known = to_values()
+    lines = []
+    for name in values:
+        if name in known or name.startswith(_FOREIGN):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "config/vehicle.yaml lists all of them"
+        lines.append(f"unknown parameter {name}: {remedy}")
+    return lines
+
+
+def changeable_at_run_time(name: str) -> bool:
+    """Whether a configured node accepts a change of this parameter."""
+    parts = name.split(".")
+    if parts[0] == "modalities":
+        return parts[-1] in _CHANGEABLE_FIELDS
+    return parts[0] in ("faults", "sync", "output") or name.startswith(_FOREIGN)
+
+
+_Part = TypeVar("_Part")
+
+
+def _section(prefix: str, default: _Part, values: Mapping[str, Any], mistakes: list[str]) -> _Part:
+    """The dataclass of one section; what is wrong goes to `mistakes`, and the default is returned."""
+    changes: dict[str, Any] = {}
+    before = len(mistakes)
+    for f in dataclasses.fields(default):  # type: ignore[arg-type]
+        name = f"{prefix}.{f.name}"
+        if name not in values:
+            continue
+        try:
+            changes[f.name] = _from_ros(values[name], getattr(default, f.name))
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
+    if len(mistakes) > before:
+        return default
+    try:
+        return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    except ValueError as error:
+        mistakes.append(f"{prefix}: {error}")
+        return default
+
+
+def _to_ros(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [str(item) if isinstance(item, Modality) else item for item in value]
+    return value
+
+
+def _from_ros(value: Any, default: Any) -> Any:
+    """The value in the type of `default`; an integer is a fine float. Raises ValueError."""
+    if isinstance(default, tuple):
+        return _tuple_from_ros(value, default)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise ValueError(f"must be {_TYPE_NAMES[type(default)]}, not {value!r}")
+    return value
+
+
+def _tuple_from_ros(value: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ValueError(f"must be a list, not {value!r}")
+    if isinstance(default[0], Modality):
+        return tuple(Modality.parse(str(item)) for item in value)
+    return tuple(_from_ros(item, 0.0) for item in value)
+
+
+_TYPE_NAMES: Mapping[type, str] = MappingProxyType(
+    {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+)

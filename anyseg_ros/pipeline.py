@@ -1,0 +1,273 @@
+"""Frames in, label images out: buffer, health and segmenter with an injected clock; no rclpy, no threads.
+
+The node and the replay of bags run this same file, so one log gives one result. Every call but `run` is told the
+time and belongs under the caller's lock; `run` is the heavy one and touches nothing but its job and the segmenter.
+
+Which frames make a mask:
+
+1. The anchor is the first usable modality of `anchor_order`; its new frame triggers the mask and gives the stamp.
+2. While frames of other usable modalities that belong to it are still on their way, it waits for them for
+   `join_wait_ms` at most. Without this, synchronous sensors would never meet: their messages arrive some
+   milliseconds apart.
+3. Where no mask was started for `deadline_ms`, the next usable modality that has a new frame is promoted.
+4. Others join with the frame stamped nearest to the anchor's, within `max_time_diff_ms` and not older than their
+   `max_age_ms`.
+5. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from anyseg_core.runtime.health import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_ros.frame_buffer import BufferedFrame, FrameBuffer
+
+NS_PER_MS = 1_000_000
+CLOCK_JUMP_NS = 500 * NS_PER_MS
+"""A clock that steps back by more has been reset (a bag that loops); less is callbacks overtaking each other."""
+STAMP_JUMP_NS = 1000 * NS_PER_MS
+"""A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
+NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """Which frames go together. Raises ValueError that names the field."""
+
+    anchor_order: tuple[Modality, ...] = MODALITIES
+    """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
+    max_time_diff_ms: float = 50.0
+    """Largest difference between the stamps of the anchor and of a frame that joins it."""
+    deadline_ms: float = 150.0
+    """Time without a new mask after which the next usable modality is promoted to anchor."""
+    join_wait_ms: float = 25.0
+    """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
+
+    def __post_init__(self) -> None:
+        if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
+            raise ValueError("anchor_order must name at least one modality, and none twice")
+        for name in ("max_time_diff_ms", "join_wait_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number >= 0, not {getattr(self, name)}")
+        if not 0 < self.deadline_ms < float("inf"):
+            raise ValueError(f"deadline_ms must be a finite number > 0, not {self.deadline_ms}")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The frames of one mask, and the health that chose them."""
+
+    anchor: Modality
+    frames: Mapping[Modality, ModalityFrame]
+    """The anchor's and those that joined it."""
+    rig: Rig | None
+    created_ns: int
+    statuses: tuple[ModalityStatus, ...]
+
+    @property
+    def anchor_frame(self) -> ModalityFrame:
+        return self.frames[self.anchor]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A mask at network size and the job that it was made from."""
+
+    job: Job
+    segmentation: Segmentation
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """(height, width) of the mask: the anchor's image; for LiDAR the calibrated camera's."""
+        size = self.job.anchor_frame.image_size
+        if size is None and self.job.rig is not None:
+            size = self.job.rig.camera.height, self.job.rig.camera.width
+        return size or self.segmentation.labels.shape[:2]
+
+
+class Pipeline:
+    """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
+
+    def __init__(
+        self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, segmenter: Segmenter, now_ns: int
+    ) -> None:
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        self._health = dict(health)
+        self._sync = sync
+        self._segmenter = segmenter
+        self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
+        self._buffer = FrameBuffer()
+        self._rig: Rig | None = None
+        self._start_anew(now_ns)
+
+    # --- what happens, in the order of the clock -----------------------------------------------------------------
+
+    def on_frame(self, frame: ModalityFrame, now_ns: int) -> None:
+        """A well-formed frame was received."""
+        now_ns = self._advance(now_ns)
+        monitor = self._monitors[frame.modality]
+        monitor.on_frame(frame, now_ns)
+        if monitor.usable(now_ns):
+            self._buffer.put(frame, now_ns)
+
+    def on_rejected(self, modality: Modality, fault: Fault, reason: str, now_ns: int) -> None:
+        """A malformed message, or a fault of the transport."""
+        self._monitors[modality].on_rejected(fault, reason, self._advance(now_ns))
+
+    def poll(self, now_ns: int) -> Job | None:
+        """The frames to segment now, or None. Call it after every message and at `next_wakeup_ns`."""
+        now_ns = self._advance(now_ns)
+        for monitor in self._monitors.values():
+            monitor.on_time(now_ns)
+        anchor = self._anchor(now_ns)
+        if anchor is None or self._ready_ns(anchor, now_ns) > now_ns:
+            return None
+        frame = anchor.frame
+        self._last_stamp_ns, self._last_job_ns = frame.stamp_ns, now_ns
+        frames = self._frames_with(frame, now_ns)
+        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns))
+
+    def next_wakeup_ns(self, now_ns: int) -> int | None:
+        """When `poll` must be called though no message arrives, None while nothing is awaited."""
+        now_ns = self._advance(now_ns)
+        times = [monitor.next_deadline_ns() for monitor in self._monitors.values()]
+        anchor = self._anchor(now_ns)
+        if anchor is not None:
+            times.append(self._ready_ns(anchor, now_ns))
+        elif self._promotion_helps(now_ns):
+            times.append(self._overdue_ns)
+        return min((time for time in times if time is not None), default=None)
+
+    def run(self, job: Job) -> Result:
+        """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
+        return Result(job, self._segmenter.segment(job.frames, job.rig))
+
+    # --- state and settings --------------------------------------------------------------------------------------
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that are watched and used."""
+        return tuple(self._monitors)
+
+    def statuses(self, now_ns: int) -> tuple[ModalityStatus, ...]:
+        """The health of every modality."""
+        now_ns = self._advance(now_ns)
+        statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
+        return tuple(replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
+
+    def usable(self, now_ns: int) -> tuple[Modality, ...]:
+        """The modalities that a mask may use now."""
+        return tuple(m for m, monitor in self._monitors.items() if monitor.usable(now_ns) and self._has_rig_for(m))
+
+    def set_rig(self, rig: Rig) -> None:
+        """Intrinsics and extrinsics for LiDAR, which is not used before they are known."""
+        self._rig = rig
+
+    def set_enabled(self, modality: Modality, enabled: bool, now_ns: int) -> None:
+        """Take a modality out of use, or let it start again."""
+        self._monitors[modality].set_enabled(enabled, self._advance(now_ns))
+        if not enabled:
+            self._buffer.drop(modality)
+
+    def clear_faults(self, now_ns: int) -> None:
+        """Forget every fault: a failed sensor is back with its first good frame."""
+        for monitor in self._monitors.values():
+            monitor.clear_faults(self._advance(now_ns))
+
+    def reconfigure(self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, now_ns: int) -> None:
+        """Use other limits from now on, for the same modalities."""
+        now_ns = self._advance(now_ns)
+        for modality, monitor in self._monitors.items():
+            self._health[modality] = health[modality]
+            monitor.reconfigure(health[modality], now_ns)
+        self._sync = sync
+
+    # --- decisions -----------------------------------------------------------------------------------------------
+
+    def _start_anew(self, now_ns: int) -> None:
+        self._now_ns = now_ns
+        self._last_stamp_ns: int | None = None
+        self._last_job_ns: int | None = None
+        self._buffer.clear()
+
+    def _advance(self, now_ns: int) -> int:
+        """The time that never runs backwards; starts anew where the clock was set back."""
+        if now_ns < self._now_ns - CLOCK_JUMP_NS:
+            for monitor in self._monitors.values():
+                monitor.reset(now_ns)
+            self._start_anew(now_ns)
+        self._now_ns = max(self._now_ns, now_ns)
+        return self._now_ns
+
+    @property
+    def _overdue_ns(self) -> int:
+        """From when on a lower modality may take the place of an anchor that is late."""
+        return 0 if self._last_job_ns is None else self._last_job_ns + int(self._sync.deadline_ms * NS_PER_MS)
+
+    def _anchor(self, now_ns: int) -> BufferedFrame | None:
+        """The new frame of the first usable modality; of a lower one where that is overdue."""
+        for modality in self._candidates(now_ns):
+            entry = self._buffer.newest(modality)
+            if entry is not None and self._is_new(entry.frame):
+                return entry
+            if now_ns < self._overdue_ns:
+                return None
+        return None
+
+    def _candidates(self, now_ns: int) -> list[Modality]:
+        usable = self.usable(now_ns)
+        return [modality for modality in self._sync.anchor_order if modality in usable]
+
+    def _promotion_helps(self, now_ns: int) -> bool:
+        """Whether a modality below a late anchor has a new frame already."""
+        if now_ns >= self._overdue_ns:
+            return False
+        newest = (self._buffer.newest(modality) for modality in self._candidates(now_ns))
+        return any(entry is not None and self._is_new(entry.frame) for entry in newest)
+
+    def _is_new(self, frame: ModalityFrame) -> bool:
+        last = self._last_stamp_ns
+        return last is None or frame.stamp_ns > last or frame.stamp_ns < last - STAMP_JUMP_NS
+
+    def _ready_ns(self, anchor: BufferedFrame, now_ns: int) -> int:
+        """When the anchor need wait no longer: now, or when the last frame on its way is given up."""
+        given_up_ns = anchor.received_ns + int(self._sync.join_wait_ms * NS_PER_MS)
+        others = (modality for modality in self.usable(now_ns) if modality is not anchor.frame.modality)
+        awaited = any(self._is_on_its_way(modality, anchor, given_up_ns) for modality in others)
+        return given_up_ns if awaited else now_ns
+
+    def _is_on_its_way(self, modality: Modality, anchor: BufferedFrame, given_up_ns: int) -> bool:
+        """Whether a frame that fits the anchor better than what is here should arrive before `given_up_ns`."""
+        newest, period_ns = self._buffer.newest(modality), self._buffer.period_ns(modality)
+        if newest is None or period_ns is None:
+            return False
+        behind_ns = anchor.frame.stamp_ns - newest.frame.stamp_ns
+        fits_better = abs(behind_ns - period_ns) < abs(behind_ns)
+        joins = abs(behind_ns - period_ns) <= self._sync.max_time_diff_ms * NS_PER_MS
+        return fits_better and joins and newest.received_ns + period_ns <= given_up_ns
+
+    def _frames_with(self, anchor: ModalityFrame, now_ns: int) -> dict[Modality, ModalityFrame]:
+        """The anchor and the frames that belong to it."""
+        frames = {anchor.modality: anchor}
+        max_difference_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
+        for modality in self.usable(now_ns):
+            entry = self._buffer.nearest(modality, anchor.stamp_ns, max_difference_ns)
+            if modality is not anchor.modality and entry is not None and self._is_young(entry, now_ns):
+                frames[modality] = entry.frame
+        return frames
+
+    def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
+        config = self._health[entry.frame.modality]
+        stamps_are_trusted = config.check(Fault.STALE_STAMP).enabled
+        born_ns = min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
+        return now_ns - born_ns <= config.max_age_ms * NS_PER_MS
+
+    def _has_rig_for(self, modality: Modality) -> bool:
+        return modality is not Modality.LIDAR or self._rig is not None
+
+    def _lacks_rig(self, status: ModalityStatus) -> bool:
+        return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

@@ -1,0 +1,108 @@
+"""Where the calibration comes from: camera_info and TF, else parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo
+
+from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_ros.conversions import ConversionError, pinhole_camera
+from anyseg_ros.inference_worker import InferenceWorker
+from anyseg_ros.parameters import RigParameters, rigid_transform
+from anyseg_ros.sensor_input import WARN_PERIOD_S, sensor_qos
+
+try:
+    import tf2_ros
+except ImportError:  # the wheels have none: the rig.* parameters give the extrinsics
+    tf2_ros = None
+
+CAMERA_INFO = "camera/camera_info"
+DEPTH_INFO = "depth/camera_info"
+
+
+class RigSource:
+    """Keeps the rig of the pipeline up to date.
+
+    The depth camera's intrinsics stand in until the camera's arrive: students are trained on aligned images, so
+    both look at the same view.
+    """
+
+    def __init__(self, node: Node, parameters: RigParameters, worker: InferenceWorker) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._worker = worker
+        self._cameras: dict[str, PinholeCamera] = {}
+        self._optical_frame = self._lidar_frame = ""
+        self._set: tuple[PinholeCamera, bytes] | None = None
+        self._subscriptions = [self._subscribe(topic) for topic in (CAMERA_INFO, DEPTH_INFO)]
+        self._tf = _TransformSource(node) if parameters.use_tf and tf2_ros is not None else None
+
+    def destroy(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        if self._tf is not None:
+            self._tf.destroy()
+
+    def refresh(self, lidar_frame: str) -> None:
+        """Hand over the rig where it has changed; `lidar_frame` is the frame_id of the points."""
+        self._lidar_frame = lidar_frame
+        camera = self._cameras.get(CAMERA_INFO) or self._cameras.get(DEPTH_INFO) or self._parameters.camera()
+        if camera is None:
+            return
+        extrinsics = self._extrinsics(lidar_frame)
+        key = (camera, extrinsics.tobytes())
+        if key != self._set:
+            self._set = key
+            self._worker.apply(lambda pipeline, _now_ns: pipeline.set_rig(Rig(camera, extrinsics)))
+
+    def _extrinsics(self, lidar_frame: str) -> NDArray[np.float64]:
+        found = self._tf.lookup(self._optical_frame, lidar_frame) if self._tf is not None else None
+        return self._parameters.camera_from_lidar() if found is None else found
+
+    def _subscribe(self, topic: str) -> Any:
+        def on_info(message: CameraInfo) -> None:
+            self._on_info(topic, message)
+
+        return self._node.create_subscription(CameraInfo, topic, on_info, sensor_qos("best_effort"))
+
+    def _on_info(self, topic: str, message: CameraInfo) -> None:
+        try:
+            camera = pinhole_camera(message)
+        except ConversionError as error:
+            self._node.get_logger().warning(f"{topic} is ignored: {error}", throttle_duration_sec=WARN_PERIOD_S)
+            return
+        if topic == CAMERA_INFO or not self._optical_frame:
+            self._optical_frame = message.header.frame_id
+        if self._cameras.get(topic) != camera:
+            self._cameras[topic] = camera
+            self.refresh(self._lidar_frame)
+
+
+class _TransformSource:
+    """The newest transform between two frames, by TF."""
+
+    def __init__(self, node: Node) -> None:
+        assert tf2_ros is not None
+        self._buffer = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def lookup(self, target: str, source: str) -> NDArray[np.float64] | None:
+        """target_from_source as 4x4, or None where TF does not know it (yet)."""
+        if tf2_ros is None or not target or not source:
+            return None
+        try:
+            transform = self._buffer.lookup_transform(target, source, Time()).transform
+        except tf2_ros.TransformException:
+            return None
+        t, r = transform.translation, transform.rotation
+        return rigid_transform((t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
+
+    def destroy(self) -> None:
+        """End the listener's subscriptions."""
+        self._listener.unregister()

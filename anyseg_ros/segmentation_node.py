@@ -1,0 +1,294 @@
+"""segmentation_node: keeps publishing a label image from whichever of camera, depth, event and LiDAR are alive.
+
+A lifecycle node that only wires: topics -> conversions -> worker (pipeline, student) -> messages. With the parameter
+`autostart` it configures and activates itself, for launches without a lifecycle manager.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.health import ModalityStatus
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros import parameters as node_parameters
+from anyseg_ros.inference_worker import InferenceWorker
+from anyseg_ros.mask_outputs import MaskOutputs, time_message
+from anyseg_ros.node_process import run
+from anyseg_ros.parameters import ParameterError, Parameters
+from anyseg_ros.pipeline import Pipeline, Result
+from anyseg_ros.rig_source import RigSource
+from anyseg_ros.sensor_input import SensorInput
+from anyseg_ros.status_messages import InferenceRecord, diagnostics_array
+
+NAME = "segmentation_node"
+DIAGNOSTICS_PERIOD_S = 1.0
+NO_PUBLISHER_PERIOD_S = 5.0
+"""Time for discovery before a topic without a publisher is worth a warning."""
+
+
+class SegmentationNode(LifecycleNode):
+    """The lifecycle node. `namespace`, `parameter_overrides` ... are passed on to rclpy.
+
+    The worker calls `on_result`, `on_statuses` and `on_inference_failure` on its own thread.
+    """
+
+    def __init__(self, **node_options: Any) -> None:
+        super().__init__(NAME, automatically_declare_parameters_from_overrides=True, **node_options)
+        self._declare_parameters()
+        self._settings = Parameters()
+        self._worker: InferenceWorker | None = None
+        self._segmenter: Segmenter | None = None
+        self._outputs: MaskOutputs | None = None
+        self._inputs: list[SensorInput] = []
+        self._rig: RigSource | None = None
+        self._record = InferenceRecord()
+        self._configured: list[Callable[[], Any]] = []  # what ends what a configured node has, newest last
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+
+    # --- lifecycle -----------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters and open the student; one clear error and FAILURE where they cannot be used."""
+        worker = InferenceWorker(self._now_ns, self)
+        try:
+            self._settings = node_parameters.from_values(self._parameter_values())
+            model = self._settings.model
+            self._segmenter = worker.open(model.student, model.backend, model.threads)
+            self._modalities()
+        except (ParameterError, StudentError, EngineError) as error:
+            worker.close()
+            self.get_logger().error(f"cannot configure: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._worker = worker
+        self._offer_outputs(self._segmenter)
+        self.get_logger().info(f"configured: {self._segmenter.card.name} on {self._segmenter.engine_info}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and segment."""
+        assert self._worker is not None
+        assert self._segmenter is not None
+        worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
+        self._record = InferenceRecord()
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns)
+        for modality in modalities:
+            pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
+        worker.start(pipeline)
+        self._rig = RigSource(self, self._settings.rig, worker)
+        self._rig.refresh("")
+        self._inputs = [SensorInput(self, m, self._settings.modalities[m], worker) for m in modalities]
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening and segmenting; the student stays open."""
+        self._end_activity()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured: the student is closed."""
+        self._end_everything()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End whatever runs."""
+        self._end_everything()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed by an exception: back to unconfigured, so that it may be tried again."""
+        self._end_everything()
+        super().on_error(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """End whatever runs, and the node."""
+        self._end_everything()
+        super().destroy_node()
+
+    # --- what the worker tells -----------------------------------------------------------------------------------
+
+    def on_result(self, result: Result) -> None:
+        """Publish a mask and its status."""
+        assert self._outputs is not None
+        self._outputs.publish_result(result, self._settings.output.overlay_opacity)
+        segmentation = result.segmentation
+        self._record = replace(
+            self._record,
+            masks=self._record.masks + 1,
+            last_error="",
+            used=segmentation.modalities,
+            encode_ms=1e3 * segmentation.encode_s,
+            engine_ms=1e3 * segmentation.engine_s,
+            latency_ms=(self._now_ns() - result.job.anchor_frame.stamp_ns) / 1e6,
+        )
+
+    def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
+        """Publish a change that comes without a mask."""
+        assert self._outputs is not None
+        self._outputs.publish_statuses(time_message(self._now_ns()), statuses, ())
+
+    def on_inference_failure(self, error: Exception) -> None:
+        """Count it; the next frame is tried all the same."""
+        self._record = replace(self._record, failures=self._record.failures + 1, last_error=str(error))
+        self.get_logger().error(f"no label image: {error}", throttle_duration_sec=5.0)
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def _declare_parameters(self) -> None:
+        """Those that were not set at the start; unknown ones that were are reported at configure."""
+        descriptor = ParameterDescriptor(dynamic_typing=True)  # 10 is a fine 10.0; `parameters` checks the types
+        for name, value in node_parameters.to_values().items():
+            if self.has_parameter(name):
+                self.set_descriptor(name, descriptor)
+            else:
+                self.declare_parameter(name, value, descriptor, ignore_override=True)
+
+    def _parameter_values(self) -> dict[str, Any]:
+        return {name: parameter.value for name, parameter in self.get_parameters_by_prefix("").items()}
+
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Validate the whole set with the changes in it, then use it."""
+        if self._worker is not None:
+            fixed = [change.name for change in changes if not node_parameters.changeable_at_run_time(change.name)]
+            if fixed:
+                reason = f"{', '.join(fixed)} can be changed only before configure: clean up the node first"
+                return SetParametersResult(successful=False, reason=reason)
+        values = self._parameter_values() | {change.name: change.value for change in changes}
+        try:
+            self._reconfigure(node_parameters.from_values(values))
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _reconfigure(self, new: Parameters) -> None:
+        old, self._settings = self._settings, new
+        if self._worker is None:
+            return
+
+        def apply(pipeline: Pipeline, now_ns: int) -> None:
+            pipeline.reconfigure(new.health(pipeline.modalities), new.sync, now_ns)
+            for modality in pipeline.modalities:
+                if new.modalities[modality].enabled != old.modalities[modality].enabled:
+                    pipeline.set_enabled(modality, new.modalities[modality].enabled, now_ns)
+
+        self._worker.apply(apply)
+
+    def _modalities(self) -> tuple[Modality, ...]:
+        """Those that the student takes. Raises ParameterError where none of them can be an anchor."""
+        assert self._segmenter is not None
+        taken = self._segmenter.modalities
+        if not set(taken) & set(self._settings.sync.anchor_order):
+            order = ", ".join(map(str, self._settings.sync.anchor_order))
+            raise ParameterError(
+                f"sync.anchor_order ({order}) names none of the modalities that student {self._segmenter.card.name} "
+                f"takes ({', '.join(map(str, taken))}): add one of them"
+            )
+        return taken
+
+    # --- services and diagnostics --------------------------------------------------------------------------------
+
+    def _offer_outputs(self, segmenter: Segmenter) -> None:
+        """Everything that a configured node has; `_configured` ends it."""
+        self._outputs = MaskOutputs(self, segmenter.card)
+        self._configured.append(self._outputs.destroy)
+        diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._configured.append(lambda: self.destroy_publisher(diagnostics))
+        clear = self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
+        self._configured.append(lambda: self.destroy_service(clear))
+        for modality in segmenter.modalities:
+            self._offer_switch(modality)
+        timer = self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
+        self._configured.append(lambda: self.destroy_timer(timer))
+        watch = self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
+        self._configured.append(lambda: self.destroy_timer(watch))
+
+    def _offer_switch(self, modality: Modality) -> None:
+        def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+            change = Parameter(f"modalities.{modality}.enabled", value=request.data)
+            result = self.set_parameters([change])[0]
+            response.success, response.message = result.successful, result.reason
+            return response
+
+        service = self.create_service(SetBool, f"~/set_{modality}_enabled", on_request)
+        self._configured.append(lambda: self.destroy_service(service))
+
+    def _on_clear_faults(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        assert self._worker is not None
+        self._worker.apply(lambda pipeline, now_ns: pipeline.clear_faults(now_ns))
+        response.success = True
+        return response
+
+    def _publish_diagnostics(self, publisher: Any) -> None:
+        assert self._worker is not None
+        assert self._segmenter is not None
+        if self._rig is not None:
+            self._refresh_rig(self._rig)
+        statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
+        if statuses is None:  # configured, not active: there is nothing to diagnose
+            return
+        stamp = time_message(self._now_ns())
+        engine = self._segmenter.engine_info
+        publisher.publish(diagnostics_array(stamp, statuses, self._record, engine, self._segmenter.card.name))
+
+    def _refresh_rig(self, rig: RigSource) -> None:
+        """TF may have learnt the extrinsics since the last look."""
+        rig.refresh(next((i.frame_id for i in self._inputs if i.modality is Modality.LIDAR), ""))
+
+    def _check_connections(self) -> None:
+        for sensor in self._inputs:
+            if self._settings.modalities[sensor.modality].enabled:
+                sensor.check_connection()
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _end_activity(self) -> None:
+        for sensor in self._inputs:
+            sensor.destroy()
+        self._inputs = []
+        if self._rig is not None:
+            self._rig.destroy()
+            self._rig = None
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _end_everything(self) -> None:
+        self._end_activity()
+        if self._worker is not None:
+            self._worker.close()
+        while self._configured:
+            self._configured.pop()()
+        self._worker = self._segmenter = self._outputs = None
+
+
+def start(node: SegmentationNode) -> int | None:
+    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all."""
+    succeeded = TransitionCallbackReturn.SUCCESS
+    if node.get_parameter("model.build_only").value is True:
+        return 0 if node.trigger_configure() is succeeded else 1
+    if node.get_parameter("autostart").value is True and node.trigger_configure() is succeeded:
+        node.trigger_activate()
+    return None
+
+
+def main() -> None:
+    """Entry point `segmentation_node`."""
+    sys.exit(run(SegmentationNode, start))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Health and engine -> diagnostic messages (REP-107 levels; STALE is left to the aggregator)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from anyseg_core.runtime.engine import EngineInfo
+from anyseg_core.runtime.health import ModalityStatus, State
+from anyseg_core.runtime.modality import Modality
+
+PREFIX = "anyseg: "
+LEVELS: Mapping[State, bytes] = {
+    State.ACTIVE: DiagnosticStatus.OK,
+    State.DISABLED: DiagnosticStatus.OK,
+    State.WAITING: DiagnosticStatus.WARN,
+    State.SUSPECT: DiagnosticStatus.WARN,
+    State.RECOVERING: DiagnosticStatus.WARN,
+    State.FAILED: DiagnosticStatus.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class InferenceRecord:
+    """What inference has done since the node was activated."""
+
+    masks: int = 0
+    failures: int = 0
+    last_error: str = ""
+    """Of the last attempt; empty when it succeeded."""
+    used: tuple[Modality, ...] = ()
+    """In the last mask."""
+    encode_ms: float = 0.0
+    engine_ms: float = 0.0
+    latency_ms: float = 0.0
+    """From the stamp of the anchor frame to the end of inference."""
+
+
+def status_array(stamp: Time, statuses: Sequence[ModalityStatus], used: Collection[Modality]) -> DiagnosticArray:
+    """`~/modality_status`: one status a modality; `used` are those in the mask of that stamp."""
+    array = DiagnosticArray(status=[modality_status(status, status.modality in used) for status in statuses])
+    array.header.stamp = stamp
+    return array
+
+
+def modality_status(status: ModalityStatus, used: bool) -> DiagnosticStatus:
+    """The health of one modality. An absent number is an empty value."""
+    values: dict[str, Any] = {
+        "state": status.state,
+        "fault": status.fault or "",
+        "used": str(used).lower(),
+        "age_ms": _number(status.age_ms),
+        "rate_hz": _number(status.rate_hz),
+        "received": status.received,
+        "rejected": status.rejected,
+        **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
+    }
+    message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
+    return _status(f"{status.modality} status", LEVELS[status.state], message, values)
+
+
+def diagnostics_array(
+    stamp: Time, statuses: Sequence[ModalityStatus], record: InferenceRecord, engine: EngineInfo, student: str
+) -> DiagnosticArray:
+    """`/diagnostics`: every modality, inference, and engine."""
+    usable = [s.modality for s in statuses if s.state is State.ACTIVE]
+    array = status_array(stamp, statuses, record.used if usable else ())
+    array.status = [*array.status, inference_status(statuses, record), engine_status(record, engine, student)]
+    return array
+
+
+def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> DiagnosticStatus:
+    """OK with every enabled modality, WARN with some, ERROR with none."""
+    wanted = [s for s in statuses if s.state is not State.DISABLED]
+    lost = [str(s.modality) for s in wanted if s.state is not State.ACTIVE]
+    if len(lost) == len(wanted):
+        level, message = DiagnosticStatus.ERROR, "no label image: no modality is usable"
+    elif record.last_error:
+        level, message = DiagnosticStatus.ERROR, f"no label image: {record.last_error}"
+    elif lost:
+        level, message = DiagnosticStatus.WARN, f"segmenting without {', '.join(lost)}"
+    else:
+        level, message = DiagnosticStatus.OK, "segmenting with every modality"
+    values = {
+        "masks": record.masks,
+        "failures": record.failures,
+        "used": ",".join(map(str, record.used)),
+        "encode_ms": _number(record.encode_ms),
+        "engine_ms": _number(record.engine_ms),
+        "latency_ms": _number(record.latency_ms),
+    }
+    return _status("inference", level, message, values)
+
+
+def engine_status(record: InferenceRecord, engine: EngineInfo, student: str) -> DiagnosticStatus:
+    """What really runs, and why it was chosen."""
+    level = DiagnosticStatus.ERROR if record.last_error else DiagnosticStatus.OK
+    values = {
+        "student": student,
+        "backend": engine.backend,
+        "device": engine.device,
+        "precision": engine.precision,
+        "reason": engine.reason,
+    }
+    return _status("engine", level, record.last_error or f"{engine.backend} on {engine.device}", values)
+
+
+def _quiet_message(status: ModalityStatus) -> str:
+    return f"{status.state}: {status.reason}" if status.reason else str(status.state)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(name=PREFIX + name, level=level, message=message, hardware_id="anyseg", values=pairs)

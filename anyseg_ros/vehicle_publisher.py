@@ -1,0 +1,101 @@
+"""Frames -> the topics of a vehicle's drivers. Used by the simulated vehicle, the demo, the benchmark and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_ros.conversions import byte_array, image_message
+from anyseg_ros.mask_outputs import header_of
+from anyseg_ros.parameters import DEFAULT_TOPICS
+from anyseg_ros.rig_source import CAMERA_INFO, DEPTH_INFO
+
+GROUND_TRUTH = "ground_truth/labels"
+QUEUE_DEPTH = 5
+POINT_FIELDS = ("x", "y", "z", "intensity")
+
+
+class VehiclePublisher:
+    """Publishes frames as drivers do: reliable, relative topic names, camera_info beside each image."""
+
+    def __init__(self, node: Node, rig: Rig) -> None:
+        self._rig = rig
+        self._sensors = {
+            modality: node.create_publisher(_MESSAGES[modality][0], topic, QUEUE_DEPTH)
+            for modality, topic in DEFAULT_TOPICS.items()
+        }
+        self._infos = {
+            Modality.CAMERA: node.create_publisher(CameraInfo, CAMERA_INFO, QUEUE_DEPTH),
+            Modality.DEPTH: node.create_publisher(CameraInfo, DEPTH_INFO, QUEUE_DEPTH),
+        }
+        self._labels = node.create_publisher(Image, GROUND_TRUTH, QUEUE_DEPTH)
+
+    def publish(self, frame: ModalityFrame) -> None:
+        """One sensor's frame, with its camera_info before it."""
+        if frame.modality in self._infos:
+            self._infos[frame.modality].publish(camera_info_message(self._rig.camera, header_of(frame)))
+        self._sensors[frame.modality].publish(_MESSAGES[frame.modality][1](frame))
+
+    def publish_labels(self, labels: NDArray[np.uint8], header: Header) -> None:
+        """The true labels uint8 [H, W] of the camera image with that header."""
+        self._labels.publish(image_message(labels, "mono8", header))
+
+
+def camera_info_message(camera: PinholeCamera, header: Header) -> CameraInfo:
+    """Intrinsics of a rectified image."""
+    k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message = CameraInfo(header=header, height=camera.height, width=camera.width, distortion_model="plumb_bob")
+    message.d, message.k, message.r, message.p = [0.0] * 5, k, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0], p
+    return message
+
+
+def camera_message(frame: ModalityFrame) -> Image:
+    """RGB uint8 [H, W, 3] -> rgb8."""
+    return image_message(frame.data, "rgb8", header_of(frame))  # type: ignore[arg-type]
+
+
+def depth_message(frame: ModalityFrame) -> Image:
+    """Metres float32 [H, W] -> 32FC1."""
+    height, width = frame.data.shape
+    message = Image(header=header_of(frame), encoding="32FC1", height=height, width=width, step=4 * width)
+    message.data = byte_array(frame.data)
+    return message
+
+
+def event_message(frame: ModalityFrame) -> Image:
+    """Counts uint8 [H, W, 2] -> rgb8: red = positive, green = negative, blue = 0."""
+    counts = np.zeros((*frame.data.shape[:2], 3), np.uint8)
+    counts[..., :2] = frame.data
+    return image_message(counts, "rgb8", header_of(frame))
+
+
+def lidar_message(frame: ModalityFrame) -> PointCloud2:
+    """Points float32 [N, 4] -> an unorganised cloud of x, y, z, intensity."""
+    fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(POINT_FIELDS)
+    ]
+    message = PointCloud2(header=header_of(frame), height=1, width=len(frame.data), fields=fields, point_step=16)
+    message.row_step = 16 * len(frame.data)
+    message.is_dense = bool(np.isfinite(frame.data[:, :3]).all())
+    message.data = byte_array(np.asarray(frame.data, "<f4"))
+    return message
+
+
+_MESSAGES: Mapping[Modality, tuple[type, Callable[[ModalityFrame], Any]]] = MappingProxyType(
+    {
+        Modality.CAMERA: (Image, camera_message),
+        Modality.DEPTH: (Image, depth_message),
+        Modality.EVENT: (Image, event_message),
+        Modality.LIDAR: (PointCloud2, lidar_message),
+    }
+)

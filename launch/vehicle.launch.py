@@ -1,0 +1,121 @@
+"""segmentation_node on a vehicle's topics, or with `simulate:=true` on those of the simulated vehicle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.substitutions import LaunchConfiguration, PythonExpression
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from anyseg_ros.process_setup import process_environment
+from launch import LaunchDescription
+
+PACKAGE = "anyseg_ros"
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The node, and with their arguments the simulated vehicle, RViz and the Foxglove bridge."""
+    config = Path(get_package_share_directory(PACKAGE)) / "config"
+    environment = [SetEnvironmentVariable(name, value) for name, value in process_environment().items()]
+    node = segmentation_node(config)
+    # build_only ends the node's process when its networks are ready; the launch then has nothing left to do.
+    built = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason="the engine is built"))])
+    handler = RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only")))
+    companions = [simulated_vehicle(), rviz(config), foxglove_bridge()]
+    return LaunchDescription([*arguments(config), *environment, handler, node, *companions])
+
+
+def arguments(config: Path) -> list[DeclareLaunchArgument]:
+    """The launch arguments with their defaults."""
+    rows = {
+        "params_file": (str(config / "vehicle.yaml"), "parameters of segmentation_node"),
+        "namespace": ("", "of every node and topic"),
+        "use_sim_time": ("false", "take the time from /clock"),
+        "autostart": ("true", "configure and activate at once; false leaves that to a lifecycle manager"),
+        "build_only": ("false", "open and warm up the networks, then end"),
+        "simulate": ("false", "publish the simulated vehicle's sensors too"),
+        "recording": ("", "a recorded drive for the simulated vehicle; without it the drive is rendered live"),
+        "faults": ("", "a fault schedule (YAML) for the simulated vehicle"),
+        "rviz": ("false", "show the masks in RViz"),
+        "foxglove": ("false", "start the Foxglove bridge"),
+        "log_level": ("info", "of the nodes: debug, info, warn, error"),
+    }
+    return [DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in rows.items()]
+
+
+def flag(name: str) -> ParameterValue:
+    """A launch argument as a boolean parameter."""
+    return ParameterValue(LaunchConfiguration(name), value_type=bool)
+
+
+def segmentation_node(config: Path) -> LifecycleNode:
+    """The node; it starts itself (`autostart`), so no transition has to be chased by events."""
+    simulated = PythonExpression(
+        [
+            "'", str(config / "simulated_vehicle.yaml"), "' if '", LaunchConfiguration("simulate"),
+            "'.lower() == 'true' else '", LaunchConfiguration("params_file"), "'",
+        ]
+    )  # fmt: skip
+    overrides = {
+        "use_sim_time": flag("use_sim_time"),
+        "autostart": flag("autostart"),
+        "model.build_only": flag("build_only"),
+    }
+    return LifecycleNode(
+        package=PACKAGE,
+        executable="segmentation_node",
+        name="segmentation_node",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[LaunchConfiguration("params_file"), simulated, overrides],
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+    )
+
+
+def simulated_vehicle() -> Node:
+    """The simulated vehicle's drivers."""
+    overrides = {
+        "use_sim_time": flag("use_sim_time"),
+        "recording": ParameterValue(LaunchConfiguration("recording"), value_type=str),
+        "faults": ParameterValue(LaunchConfiguration("faults"), value_type=str),
+    }
+    return Node(
+        package=PACKAGE,
+        executable="simulated_vehicle",
+        name="simulated_vehicle",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[overrides],
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+        condition=IfCondition(LaunchConfiguration("simulate")),
+    )
+
+
+def rviz(config: Path) -> ExecuteProcess:
+    """RViz with the overlay and the points."""
+    return ExecuteProcess(
+        cmd=["rviz2", "-d", str(config / "vehicle.rviz")], condition=IfCondition(LaunchConfiguration("rviz"))
+    )
+
+
+def foxglove_bridge() -> Node:
+    """The websocket for Foxglove."""
+    return Node(
+        package="foxglove_bridge",
+        executable="foxglove_bridge",
+        name="foxglove_bridge",
+        namespace=LaunchConfiguration("namespace"),
+        condition=IfCondition(LaunchConfiguration("foxglove")),
+    )

@@ -1,0 +1,75 @@
+"""Install with pip (no ROS: the `ros` extra brings rclpy as wheels) or with colcon (package.xml)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "anyseg_ros"
+ROS = [
+    "ros-rclpy[fastrtps]>=9.1,<10",
+    "ros-sensor-msgs>=5.5,<6",
+    "ros-std-msgs>=5.5,<6",
+    "ros-std-srvs>=5.5,<6",
+    "ros-diagnostic-msgs>=5.5,<6",
+]
+SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
+TRAIN = ["torch>=2.5,<3", "lightning>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1"]
+TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
+DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5"]
+
+
+def files_of(*patterns: str) -> list[str]:
+    return [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
+    package_data={"anyseg_core": ["students/*/*"], "anyseg_ros": ["resource/*", "demo/*.j2"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
+        (f"share/{PACKAGE}", ["package.xml"]),
+        (f"share/{PACKAGE}/launch", files_of("launch/*.launch.py")),
+        (f"share/{PACKAGE}/config", files_of("config/*.yaml", "config/*.xml", "config/*.rviz")),
+        (f"share/{PACKAGE}/config/train", files_of("config/train/*.yaml")),
+        (f"share/{PACKAGE}/config/faults", files_of("config/faults/*.yaml")),
+    ],
+    python_requires=">=3.10",
+    install_requires=[
+        "setuptools",
+        "numpy>=1.21,<3",
+        "opencv-python-headless>=4.5,<6",
+        "onnxruntime>=1.17,<2",
+        "pydantic>=2.5,<3",
+        "PyYAML>=5.4,<7",
+        "rosbags>=0.10,<1",
+        "typer>=0.12,<1",
+        "rich>=13,<16",
+        "jinja2>=3.0,<4",
+        "matplotlib>=3.5,<4",
+        "psutil>=5.9,<8",
+    ],
+    extras_require={
+        "ros": ROS,
+        "train": TRAIN,
+        "sim": SIM,
+        "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
+        "fleet": ["ray>=2.30,<3"],
+        "test": TEST,
+        "dev": DEV,
+    },
+    zip_safe=True,
+    maintainer="anyseg_ros maintainers",
+    maintainer_email="maintainers@anyseg-ros.example.org",
+    description="ROS 2 semantic segmentation that goes on when a camera, depth, event or LiDAR sensor dies",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "anyseg = anyseg_ros.cli:main",
+            "segmentation_node = anyseg_ros.segmentation_node:main",
+            "simulated_vehicle = anyseg_ros.simulated_vehicle_node:main",
+        ]
+    },
+)

@@ -1,0 +1,157 @@
+"""Nodes over real DDS in one process: a driver and a listener around the node under test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy_student import write_toy_student
+
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_ros.parameters import RigParameters
+
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+from anyseg_ros.mask_outputs import STATE_QOS  # noqa: E402
+from anyseg_ros.node_process import new_executor  # noqa: E402
+from anyseg_ros.segmentation_node import SegmentationNode  # noqa: E402
+from anyseg_ros.vehicle_publisher import VehiclePublisher  # noqa: E402
+
+HEIGHT, WIDTH = 48, 80
+RIG = Rig(PinholeCamera(WIDTH, HEIGHT, 40.0, 40.0, 39.5, 23.5), RigParameters().camera_from_lidar())
+TIMEOUT_S = 20.0
+"""Generous: what is waited for takes a fraction of a second."""
+PERIOD_S = 0.05
+NS = "vehicle"
+
+
+def live_frame(modality: Modality, stamp_ns: int) -> ModalityFrame:
+    """A frame as a living sensor sends it: never the same content twice."""
+    rng = np.random.default_rng(stamp_ns % 2**32)
+    if modality is Modality.CAMERA:
+        data = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    elif modality is Modality.DEPTH:
+        data = rng.uniform(1, 50, (HEIGHT, WIDTH)).astype(np.float32)
+    elif modality is Modality.EVENT:
+        data = rng.integers(0, 3, (HEIGHT, WIDTH, 2), np.uint8)
+    else:
+        data = rng.uniform(-1, 20, (500, 4)).astype(np.float32)
+    return ModalityFrame(modality, data, stamp_ns, f"{modality}_frame")
+
+
+class Vehicle:
+    """The node under test with drivers and a listener; `spin` drives all of them."""
+
+    def __init__(self, overrides: Mapping[str, Any], namespace: str = NS) -> None:
+        values = [Parameter(name, value=value) for name, value in overrides.items()]
+        self.node = SegmentationNode(namespace=namespace, parameter_overrides=values)
+        self.driver = rclpy.create_node("driver", namespace=namespace)
+        self.publisher = VehiclePublisher(self.driver, RIG)
+        self.masks: list[Image] = []
+        self.statuses: list[DiagnosticArray] = []
+        self.diagnostics: list[DiagnosticArray] = []
+        own = f"/{namespace}/segmentation_node"
+        self.driver.create_subscription(Image, f"{own}/segmentation/mask", self.masks.append, 10)
+        self.driver.create_subscription(DiagnosticArray, f"{own}/modality_status", self.statuses.append, STATE_QOS)
+        self.driver.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
+        self.alive: set[Modality] = set(MODALITIES)
+        self.sent: dict[int, set[Modality]] = {}
+        self.driver.create_timer(PERIOD_S, self._send)
+        self.executor = new_executor()
+        for node in (self.node, self.driver):
+            self.executor.add_node(node)
+
+    def _send(self) -> None:
+        stamp_ns = self.driver.get_clock().now().nanoseconds
+        self.sent[stamp_ns] = set(self.alive)
+        for modality in self.alive:
+            self.publisher.publish(live_frame(modality, stamp_ns))
+
+    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Spin until it is so; fails the test after `TIMEOUT_S`."""
+        end = time.monotonic() + TIMEOUT_S
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"waited {TIMEOUT_S} s for {what}; newest status: {self.states()}")
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def spin_masks(self, count: int) -> None:
+        """Spin until `count` more masks have come."""
+        wanted = len(self.masks) + count
+        self.spin_until(lambda: len(self.masks) >= wanted, f"{count} masks")
+
+    def spin_for(self, seconds: float) -> None:
+        """Spin for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def states(self) -> dict[str, dict[str, str]]:
+        """modality -> its newest status, as key -> value."""
+        return status_values(self.statuses[-1]) if self.statuses else {}
+
+    def used(self) -> set[str]:
+        """The modalities in the newest status' mask."""
+        return {name for name, values in self.states().items() if values["used"] == "true"}
+
+    def fault_of(self, modality: Modality) -> str:
+        return self.states().get(modality.value, {}).get("fault", "")
+
+    def call(self, service_type: Any, name: str, request: Any) -> Any:
+        """The answer of a service of the node."""
+        client = self.driver.create_client(service_type, f"{self.node.get_fully_qualified_name()}/{name}")
+        self.spin_until(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        self.spin_until(future.done, f"the answer of {name}")
+        self.driver.destroy_client(client)
+        return future.result()
+
+    def destroy(self) -> None:
+        for node in (self.node, self.driver):
+            self.executor.remove_node(node)
+            node.destroy_node()
+        self.executor.shutdown()
+
+
+def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:
+    """`anyseg: camera status` ... -> {"camera": {"state": ..., "message": ...}}."""
+    return {
+        status.name.removeprefix("anyseg: ").removesuffix(" status"): {
+            "message": status.message,
+            **{pair.key: pair.value for pair in status.values},
+        }
+        for status in array.status
+    }
+
+
+def toy_parameters(folder: Path) -> dict[str, Any]:
+    """A toy student and the limits of 20 Hz sensors on a busy machine."""
+    values: dict[str, Any] = {"model.student": str(write_toy_student(folder / "toy")), "model.threads": 1}
+    for modality in MODALITIES:
+        values[f"modalities.{modality}.startup_grace_s"] = 30.0
+        values[f"modalities.{modality}.max_age_ms"] = 1000.0
+    values["faults.stale_stamp.threshold"] = 1000.0
+    values["faults.silent.threshold"] = 4.0
+    return values
+
+
+@contextmanager
+def running(overrides: Mapping[str, Any]) -> Iterator[Vehicle]:
+    """An active node with its vehicle."""
+    vehicle = Vehicle(overrides)
+    try:
+        vehicle.node.trigger_configure()
+        vehicle.node.trigger_activate()
+        yield vehicle
+    finally:
+        vehicle.destroy()

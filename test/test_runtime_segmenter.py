@@ -1,0 +1,223 @@
+"""Segmenter: the right network gets the right images, and a bad student gets one clear error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+from toy_student import toy_card, toy_network, toy_output, write_toy_student
+
+from anyseg_core.runtime import model_card
+from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.input_images import InputError, encode_frame
+from anyseg_core.runtime.label_sets import DELIVER, POTHOLE
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.model_card import StudentError, find_student, load_card, sha256_of
+from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_core.runtime.segmenter import Segmentation, Segmenter, fuse
+
+SIZE = (64, 96)
+RIG = Rig(PinholeCamera(width=160, height=120, fx=100.0, fy=100.0, cx=79.5, cy=59.5))
+SUBSETS = [subset for count in range(1, 5) for subset in combinations(MODALITIES, count)]
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def make_frames(seed: int = 0) -> dict[Modality, ModalityFrame]:
+    rng = np.random.default_rng(seed)
+    data: dict[Modality, NDArray] = {
+        Modality.CAMERA: rng.integers(0, 256, (120, 160, 3), np.uint8),
+        Modality.DEPTH: rng.uniform(1, 60, (120, 160)).astype(np.float32),
+        Modality.EVENT: rng.integers(0, 5, (120, 160, 2), np.uint8),
+        Modality.LIDAR: rng.uniform([-5, -2, 2, 0], [5, 2, 40, 255], (500, 4)).astype(np.float32),
+    }
+    return {m: ModalityFrame(m, data[m], stamp_ns=1) for m in MODALITIES}
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_student(tmp_path_factory.mktemp("students") / "toy", SIZE)
+
+
+def expected(segmenter: Segmenter, frames: dict[Modality, ModalityFrame]) -> tuple[NDArray, NDArray]:
+    specs = [spec for spec in segmenter.card.inputs if spec.modality in frames]
+    images = np.stack([encode_frame(frames[spec.modality], spec, SIZE, RIG) for spec in specs])
+    index = np.array([segmenter.modalities.index(spec.modality) for spec in specs])
+    return toy_output(images, index)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
+def test_each_subset_is_segmented_from_exactly_its_modalities(student: Path, subset: tuple[Modality, ...]) -> None:
+    segmenter = Segmenter.open(student)
+    frames = {m: frame for m, frame in reversed(make_frames().items()) if m in subset}
+    result = segmenter.segment(frames, RIG)
+    labels, confidence = expected(segmenter, frames)
+    np.testing.assert_array_equal(result.labels, labels)
+    np.testing.assert_array_equal(result.confidence, confidence)
+    assert result.modalities == subset
+    assert result.encode_s > 0
+    assert result.engine_s > 0
+
+
+def test_the_index_of_a_modality_is_its_place_in_the_card(tmp_path: Path) -> None:
+    segmenter = Segmenter.open(write_toy_student(tmp_path, SIZE, [Modality.LIDAR, Modality.CAMERA]))
+    assert segmenter.modalities == (Modality.LIDAR, Modality.CAMERA)
+    black = ModalityFrame(Modality.CAMERA, np.zeros((120, 160, 3), np.uint8), 1)
+    assert (segmenter.segment({Modality.CAMERA: black}).labels == 2).all()  # bit of index 1
+
+
+def test_one_network_per_modality_runs_each_alone_and_fuses(tmp_path: Path) -> None:
+    segmenter = Segmenter.open(write_toy_student(tmp_path, SIZE, one_network_each=True))
+    frames = make_frames()
+    alone = [expected(segmenter, {m: frames[m]}) for m in MODALITIES]
+    labels, confidence = fuse(alone)
+    result = segmenter.segment(frames, RIG)
+    np.testing.assert_array_equal(result.labels, labels)
+    np.testing.assert_array_equal(result.confidence, confidence)
+    assert result.modalities == MODALITIES
+    one = segmenter.segment({Modality.DEPTH: frames[Modality.DEPTH]})
+    np.testing.assert_array_equal(one.labels, alone[1][0])
+
+
+def test_the_smallest_network_that_takes_all_frames_is_chosen(tmp_path: Path) -> None:
+    camera, both = tmp_path / "camera.onnx", tmp_path / "both.onnx"
+    onnx.save(toy_network(SIZE, 25), both)
+    alone = toy_network(SIZE, 25)
+    alone.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.array([20, 20, 20, 20]), "bits"))
+    onnx.save(alone, camera)
+    networks = [
+        model_card.NetworkSpec(file=file.name, sha256=sha256_of(file), modalities=modalities)
+        for file, modalities in ((both, (Modality.CAMERA, Modality.DEPTH)), (camera, (Modality.CAMERA,)))
+    ]
+    toy_card("two", SIZE, [Modality.CAMERA, Modality.DEPTH], DELIVER, networks).write(tmp_path)
+    segmenter = Segmenter.open(tmp_path)
+    black = ModalityFrame(Modality.CAMERA, np.zeros((*SIZE, 3), np.uint8), 1)
+    far = ModalityFrame(Modality.DEPTH, np.zeros(SIZE, np.float32), 1)
+    assert (segmenter.segment({Modality.CAMERA: black}).labels == 20).all()
+    assert (segmenter.segment({Modality.CAMERA: black, Modality.DEPTH: far}).labels == 3).all()
+
+
+_label_images = npst.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 3))
+_confidences = npst.arrays(np.uint8, (3, 4, 5))
+
+
+@given(_label_images, _confidences)
+def test_fused_labels_are_the_weightiest_and_disagreement_lowers_confidence(
+    labels: NDArray[np.uint8], confidences: NDArray[np.uint8]
+) -> None:
+    fused, confidence = fuse(list(zip(labels, confidences, strict=True)))
+    weight = np.stack([np.where(labels == c, confidences.astype(int), 0).sum(axis=0) for c in range(4)])  # [4, H, W]
+    of_winner = np.take_along_axis(weight, fused[None].astype(int), axis=0)[0]
+    np.testing.assert_array_equal(of_winner, weight.max(axis=0))
+    np.testing.assert_array_equal(confidence, of_winner // 3)
+    assert (fused[None] == labels).any(axis=0).all()
+
+
+def test_fusion_of_certain_agreement_stays_certain() -> None:
+    labels, certain = np.full((2, 2), 7, np.uint8), np.full((2, 2), 255, np.uint8)
+    fused, confidence = fuse([(labels, certain)] * 4)
+    assert (fused == 7).all()
+    assert (confidence == 255).all()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (128, 192), (32, 48), (100, 141)])
+def test_resizing_takes_the_nearest_network_pixel(size: tuple[int, int]) -> None:
+    rows, cols = (axis.astype(np.uint8) for axis in np.indices(SIZE))
+    resized_rows, resized_cols = Segmentation(rows, cols, (), 0.0, 0.0).resized(*size)
+    assert resized_rows.shape == resized_cols.shape == size
+    wanted = ((np.indices(size) + 0.5).T * np.divide(SIZE, size)).T  # centre of each pixel on the network's grid
+    distance = np.abs(np.stack([resized_rows, resized_cols]) + 0.5 - wanted)
+    assert distance.max() <= 0.5 + 1e-3
+
+
+def test_bad_frames_are_named(student: Path, tmp_path: Path) -> None:
+    segmenter, frames = Segmenter.open(student), make_frames()
+    with pytest.raises(InputError, match="no frame"):
+        segmenter.segment({})
+    with pytest.raises(InputError, match="camera intrinsics"):
+        segmenter.segment({Modality.LIDAR: frames[Modality.LIDAR]}, rig=None)
+    empty = ModalityFrame(Modality.CAMERA, np.zeros((0, 10, 3), np.uint8), 1)
+    with pytest.raises(InputError, match="camera frame is empty"):
+        segmenter.segment({Modality.CAMERA: empty})
+    camera_only = Segmenter.open(write_toy_student(tmp_path, SIZE, [Modality.CAMERA]))
+    with pytest.raises(InputError, match="does not take depth"):
+        camera_only.segment(frames, RIG)
+
+
+def test_a_closed_segmenter_does_not_run(student: Path) -> None:
+    segmenter = Segmenter.open(student)
+    segmenter.close()
+    with pytest.raises(EngineError, match="closed"):
+        segmenter.segment(make_frames(), RIG)
+
+
+def test_a_network_of_another_size_than_its_card_is_refused(tmp_path: Path) -> None:
+    card = load_card(write_toy_student(tmp_path, SIZE))
+    card.model_copy(update={"input_size": (128, 96)}).write(tmp_path)
+    with pytest.raises(StudentError, match=r"student\.onnx does not run with 1 modalities of 128x96"):
+        Segmenter.open(tmp_path)
+
+
+def test_a_network_with_more_classes_than_its_card_is_refused(tmp_path: Path) -> None:
+    card = load_card(write_toy_student(tmp_path, SIZE))
+    card.model_copy(update={"classes": card.classes[: len(POTHOLE)]}).write(tmp_path)
+    with pytest.raises(StudentError, match="the card has 2 classes"):
+        Segmenter.open(tmp_path)
+
+
+def test_a_damaged_network_is_refused(tmp_path: Path) -> None:
+    write_toy_student(tmp_path, SIZE)
+    with (tmp_path / "student.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(StudentError, match="SHA-256 differs"):
+        Segmenter.open(tmp_path)
+
+
+def test_a_missing_network_is_named(tmp_path: Path) -> None:
+    (write_toy_student(tmp_path, SIZE) / "student.onnx").unlink()
+    with pytest.raises(StudentError, match=r"student\.onnx is missing"):
+        Segmenter.open(tmp_path)
+
+
+def test_a_card_with_a_modality_that_no_network_takes_is_refused(tmp_path: Path) -> None:
+    card = load_card(write_toy_student(tmp_path, SIZE))
+    camera_only = card.networks[0].model_copy(update={"modalities": (Modality.CAMERA,)})
+    card.model_copy(update={"networks": (camera_only,)}).write(tmp_path)
+    with pytest.raises(StudentError, match="no network takes depth, event, lidar"):
+        load_card(tmp_path)
+
+
+def test_students_are_found_by_name_and_by_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(model_card, "STUDENTS", tmp_path)
+    write_toy_student(tmp_path / "vehicle_toy")
+    (tmp_path / "not_a_student").mkdir()
+    assert model_card.bundled_students() == ("vehicle_toy",)
+    assert find_student("vehicle_toy") == tmp_path / "vehicle_toy"
+    assert find_student(str(tmp_path / "vehicle_toy")) == tmp_path / "vehicle_toy"
+    for absent in ("nobody", "", str(tmp_path / "not_a_student")):
+        with pytest.raises(StudentError, match=r"vehicle_toy.*model\.student"):
+            find_student(absent)
+
+
+def test_the_runtime_needs_neither_torch_nor_ros() -> None:
+    program = """
+import importlib, pathlib, sys
+for absent in ("torch", "lightning", "rclpy", "sensor_msgs"):
+    sys.modules[absent] = None
+names = [file.stem for file in pathlib.Path("anyseg_core/runtime").glob("*.py")]
+for name in names:
+    if name != "engine_tensorrt":
+        importlib.import_module(f"anyseg_core.runtime.{name}")
+print(len(names))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 10

@@ -1,0 +1,191 @@
+"""What the simulator writes reads back: DELIVER's layout, ROS 2 bags, recorded drives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from anyseg_core.runtime.input_images import encode_frame
+from anyseg_core.runtime.label_sets import DELIVER
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.model_card import InputSpec
+from anyseg_core.sim import Drive, DriveConfig, Weather
+from anyseg_core.sim.bag_writer import TOPICS, write_bag
+from anyseg_core.sim.deliver_writer import (
+    FOLDER_OF,
+    INPUTS_NAME,
+    LABEL_FOLDER,
+    VEHICLE_INPUTS,
+    DriveJob,
+    drive_config,
+    simulate_dataset,
+    write_drive,
+    write_inputs,
+)
+from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
+from anyseg_core.sim.workers import render_drives
+
+SMALL = DriveConfig(seed=5, weather=Weather.SUN, duration_s=0.3, width=96, height=64)
+
+
+@pytest.fixture(scope="module")
+def drive() -> Drive:
+    return Drive(SMALL)
+
+
+# --- DELIVER ---
+
+
+def read(root: Path, config: DriveConfig, index: int, folder: str, suffix: str) -> np.ndarray:
+    place = root / folder / str(config.weather) / "val" / f"MAP_{config.seed}_point0"
+    image = cv2.imread(str(place / f"{index:06d}_{suffix}_front.png"), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image[..., ::-1]
+
+
+def test_deliver_files_hold_the_network_images_and_labels(tmp_path: Path, drive: Drive) -> None:
+    assert write_drive(DriveJob(tmp_path, "val", SMALL, every=3, size=(64, 64))) == 1
+    frame = drive.frame(2)
+    for spec in VEHICLE_INPUTS:
+        expected = encode_frame(frame.frames[spec.modality], spec, (64, 64), drive.rig())
+        np.testing.assert_array_equal(read(tmp_path, SMALL, 2, *FOLDER_OF[spec.modality]), expected)
+    stored = read(tmp_path, SMALL, 2, *LABEL_FOLDER)[..., 0]
+    assert 1 <= stored.min() <= stored.max() <= len(DELIVER)
+    np.testing.assert_array_equal(stored - 1, cv2.resize(frame.labels, (64, 64), interpolation=cv2.INTER_NEAREST))
+
+
+def test_inputs_file_holds_the_specs(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    stored = json.loads((tmp_path / INPUTS_NAME).read_text())
+    assert tuple(InputSpec.model_validate(spec) for spec in stored) == VEHICLE_INPUTS
+    assert tuple(spec.modality for spec in VEHICLE_INPUTS) == MODALITIES
+
+
+def test_simulate_dataset_writes_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[DriveJob] = []
+    monkeypatch.setattr("anyseg_core.sim.deliver_writer.write_drive", lambda job: written.append(job) or 4)
+    progress: list[tuple[int, int]] = []
+    count = simulate_dataset(
+        tmp_path, 5, 2, 4, test_drives=1, workers=0, progress=lambda done, total: progress.append((done, total))
+    )
+    assert count == 32
+    assert progress[-1] == (8, 8)
+    assert [job.split for job in written] == ["train"] * 5 + ["val"] * 2 + ["test"]
+    assert {job.config.weather for job in written[:5]} == set(Weather)
+    assert len({job.config.seed for job in written}) == 8
+    assert {len(range(job.every - 1, round(job.config.duration_s * 10), job.every)) for job in written} == {4}
+    assert (tmp_path / INPUTS_NAME).is_file()
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 5), (-1, 5, 5), (1, 1, 0)])
+def test_empty_data_set_is_refused(tmp_path: Path, counts: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="nothing to simulate"):
+        simulate_dataset(tmp_path, *counts)
+
+
+def test_splits_share_no_world() -> None:
+    seeds = [{drive_config(split, k, 1.0).seed for k in range(200)} for split in ("train", "val", "test")]
+    assert not seeds[0] & seeds[1]
+    assert not seeds[1] & seeds[2]
+    assert not seeds[0] & seeds[2]
+
+
+@pytest.mark.slow
+def test_processes_render_what_one_does(drive: Drive) -> None:
+    other = DriveConfig(seed=6, weather=Weather.RAIN, duration_s=0.2, width=96, height=64)
+    rendered = dict(render_drives([SMALL, other], workers=2))
+    assert set(rendered) == {SMALL, other}
+    np.testing.assert_array_equal(
+        rendered[SMALL][1].frames[Modality.EVENT].data, drive.frame(1).frames[Modality.EVENT].data
+    )
+
+
+def test_negative_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers -1"):
+        list(render_drives([SMALL], workers=-1))
+
+
+# --- bags ---
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_bag_reads_back(tmp_path: Path, drive: Drive, storage: str) -> None:
+    from rosbags.highlevel import AnyReader
+
+    folder = tmp_path / "bag"
+    assert write_bag(folder, drive, drive.rig(), storage=storage) == 3
+    with AnyReader([folder]) as reader:
+        messages = {c.topic: (t, reader.deserialize(raw, c.msgtype)) for c, t, raw in reader.messages()}  # the last
+        counts = {topic: sum(c.msgcount for c in reader.topics[topic].connections) for topic in TOPICS}
+    assert counts == {topic: 1 if topic == "/tf_static" else 3 for topic in TOPICS}
+    last = drive.frame(2)
+    sensor = {m: last.frames[m].data for m in MODALITIES}
+    stamp, image = messages["/camera/image_raw"]
+    assert stamp == last.stamp_ns == image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+    assert (image.encoding, image.step, image.header.frame_id) == ("rgb8", 96 * 3, "camera_optical_frame")
+    np.testing.assert_array_equal(image.data.reshape(64, 96, 3), sensor[Modality.CAMERA])
+    depth = messages["/depth/image_rect"][1]
+    np.testing.assert_array_equal(depth.data.view(np.float32).reshape(64, 96), sensor[Modality.DEPTH])
+    events = messages["/events"][1].data.reshape(64, 96, 3)
+    np.testing.assert_array_equal(events[..., :2], sensor[Modality.EVENT])
+    cloud = messages["/lidar/points"][1]
+    assert [f.name for f in cloud.fields] == ["x", "y", "z", "intensity"]
+    np.testing.assert_array_equal(cloud.data.view(np.float32).reshape(-1, 4), sensor[Modality.LIDAR])
+    labels = messages["/ground_truth/labels"][1]
+    np.testing.assert_array_equal(labels.data.reshape(64, 96), last.labels)
+    info = messages["/camera/camera_info"][1]
+    assert info.k[0] == info.p[0] == drive.rig().camera.fx
+    assert info.k[5] == info.p[6] == drive.rig().camera.cy
+    transform = messages["/tf_static"][1].transforms[0]
+    assert transform.child_frame_id == cloud.header.frame_id == "lidar"
+    assert transform.transform.translation.z == pytest.approx(drive.rig().camera_from_lidar[2, 3])
+
+
+def test_bag_is_not_written_over_another(tmp_path: Path, drive: Drive) -> None:
+    with pytest.raises(FileExistsError, match="exists already"):
+        write_bag(tmp_path, drive, drive.rig())
+
+
+def test_unknown_storage_names_the_known(tmp_path: Path, drive: Drive) -> None:
+    with pytest.raises(ValueError, match="mcap or sqlite3"):
+        write_bag(tmp_path / "bag", drive, drive.rig(), storage="rosbag1")
+
+
+# --- recorded drives ---
+
+
+def test_recording_reads_back(tmp_path: Path, drive: Drive) -> None:
+    path = tmp_path / "drives" / "small.npz"
+    RecordedDrive.of(drive, drive.rig()).save(path)
+    recording = RecordedDrive.load(path)
+    assert len(recording) == 3
+    assert recording.rig().camera == drive.rig().camera
+    np.testing.assert_array_equal(recording.rig().camera_from_lidar, drive.rig().camera_from_lidar)
+    for original, copy in zip(drive, recording, strict=True):
+        assert copy.stamp_ns == original.stamp_ns
+        np.testing.assert_array_equal(copy.labels, original.labels)
+        then = {m: original.frames[m].data.astype(np.float32) for m in MODALITIES}
+        now = {m: copy.frames[m].data.astype(np.float32) for m in MODALITIES}
+        np.testing.assert_array_equal(now[Modality.EVENT], then[Modality.EVENT])
+        np.testing.assert_allclose(now[Modality.DEPTH], then[Modality.DEPTH], atol=0.00051)
+        np.testing.assert_allclose(now[Modality.LIDAR], then[Modality.LIDAR], atol=0.0051)
+        assert np.abs(now[Modality.CAMERA] - then[Modality.CAMERA]).mean() < 6
+        assert [copy.frames[m].data.dtype for m in MODALITIES] == [original.frames[m].data.dtype for m in MODALITIES]
+        assert [copy.frames[m].frame_id for m in MODALITIES] == [original.frames[m].frame_id for m in MODALITIES]
+
+
+def test_missing_recording_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="anyseg simulate"):
+        RecordedDrive.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])
+def test_damaged_recording_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.npz"
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"bad\.npz is not a recorded drive"):
+        RecordedDrive.load(path)

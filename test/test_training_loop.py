@@ -1,0 +1,225 @@
+"""The loop learns, resumes to the bit, and scores subsets as separate runs would."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from shapes_dataset import SIDE, shapes_config, write_shapes
+
+from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
+from anyseg_core.methods.supervised import balance_weights, draw_subsets
+from anyseg_core.models.anymodal import select_present
+from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.training import loop
+from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_model
+from anyseg_core.training.evaluation import all_subsets, decide_labels, evaluate, subset_logits, subset_name
+from anyseg_core.training.loop import METRICS_NAME, make_optimizer, train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a short run with every random part on."""
+    return train(shapes_config(root), tmp_path_factory.mktemp("runs") / "whole", show_progress=False)
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+@pytest.mark.parametrize("killed_at", [2, 3], ids=["at_a_checkpoint", "between_checkpoints"])
+def test_a_killed_and_resumed_run_gives_the_same_weights(
+    root: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    config = shapes_config(root, record={"checkpoint_steps": 2})
+    record = loop._Trainer._record
+
+    def record_then_die(trainer: loop._Trainer, *args: object) -> None:
+        record(trainer, *args)  # type: ignore[arg-type]
+        if trainer.state.step == killed_at:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Trainer, "_record", record_then_die)
+        with pytest.raises(KilledError):
+            train(config, tmp_path / "run", show_progress=False)
+    assert find_checkpoint(tmp_path / "run").name == "step_00000002"
+    resumed = train(config, tmp_path / "run", resume=True, show_progress=False)
+    unbroken, continued = load_file(trained / MODEL), load_file(resumed / MODEL)
+    assert unbroken.keys() == continued.keys()
+    for key, value in unbroken.items():
+        assert torch.equal(value, continued[key]), key
+
+
+def test_training_lowers_the_loss(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[float] = []
+    record = loop._Trainer._record
+    monkeypatch.setattr(
+        loop._Trainer, "_record", lambda self, named, *rest: (losses.append(named["sup"]), record(self, named, *rest))
+    )
+    config = shapes_config(root, budget={"max_steps": 30, "resolution_schedule": [[0.0, 32], [0.5, 64]]})
+    train(config, tmp_path / "run", show_progress=False)
+    assert len(losses) == 30
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+
+def test_the_run_leaves_metrics_of_every_subset(trained: Path) -> None:
+    metrics = json.loads((trained.parents[1] / METRICS_NAME).read_text())
+    assert len(metrics["miou"]) == 15
+    assert metrics["mean"] == pytest.approx(np.mean(list(metrics["miou"].values())), abs=0.01)
+    assert load_model(trained)[1].metrics == metrics
+    assert list((trained.parents[1] / "tensorboard").iterdir())
+
+
+def test_evaluating_a_checkpoint_again_gives_the_same_scores(trained: Path) -> None:
+    assert evaluate(trained) == json.loads((trained.parents[1] / METRICS_NAME).read_text())
+
+
+@pytest.mark.parametrize("missing", ["remove", "zero"])
+@torch.no_grad()
+def test_shared_encoding_scores_as_separate_runs_do(trained: Path, root: Path, missing: str) -> None:
+    model, _ = load_model(trained)
+    model.missing = missing  # type: ignore[assignment]
+    images = torch.from_numpy(np.array(open_dataset(shapes_config(root).data, "val")[0].images))
+    for subset, logits in subset_logits(model, images):
+        present = torch.zeros(1, 4, dtype=torch.bool)
+        present[0, list(subset)] = True
+        torch.testing.assert_close(logits, model(select_present(images[None], present)), atol=1e-4, rtol=1e-3)
+
+
+def test_subsets_come_in_the_order_of_the_tables() -> None:
+    letters = ["".join("RDEL"[index] for index in subset) for subset in all_subsets(4)]
+    assert letters == ["R", "D", "E", "L", "RD", "RE", "RL", "DE", "DL", "EL", "RDE", "RDL", "REL", "DEL", "RDEL"]
+    assert subset_name((0, 3), MODALITIES) == "camera+lidar"
+
+
+def test_a_run_is_not_overwritten(trained: Path, root: Path) -> None:
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(shapes_config(root), trained.parents[1], show_progress=False)
+
+
+def test_resuming_another_run_is_refused(trained: Path, root: Path) -> None:
+    other = shapes_config(root, model={"head_width": 24})
+    with pytest.raises(CheckpointError, match="model differ"):
+        train(other, trained.parents[1], resume=True, show_progress=False)
+
+
+def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        find_checkpoint(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    weights = load_file(copy / MODEL)
+    weights.pop("head.fuse.weight")
+    save_file(weights, copy / MODEL)
+    with pytest.raises(CheckpointError, match=r"head\.fuse\.weight"):
+        load_model(copy)
+    (copy / MODEL).write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load_model(copy)
+
+
+def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:
+    source, _ = load_model(trained)
+    target, _ = load_model(trained)
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.zero_()
+    init_encoder(target.encoder, trained.parents[1])
+    torch.testing.assert_close(dict(target.encoder.state_dict()), dict(source.encoder.state_dict()))
+    assert not target.head.fuse.weight.any()
+
+
+def test_wrong_encoder_weights_are_named(trained: Path, tmp_path: Path) -> None:
+    rubbish = tmp_path / "mit.pth"
+    rubbish.write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"mit\.pth"):
+        init_encoder(load_model(trained)[0].encoder, rubbish)
+
+
+def test_biases_and_norms_are_not_decayed(trained: Path) -> None:
+    model, state = load_model(trained)
+    decayed, free = make_optimizer(model, state.config.optim).param_groups
+    assert decayed["weight_decay"] == 0.01
+    assert free["weight_decay"] == 0.0
+    assert {parameter.ndim for parameter in free["params"]} == {1}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def test_every_sample_comes_once_per_epoch_whatever_the_processes(root: Path) -> None:
+    config = shapes_config(root)
+    dataset = open_dataset(config.data, "train")  # 6 samples
+    ranks = [Batches(dataset, (SIDE, SIDE), 1, config.augment, seed=1, rank=rank, world=2) for rank in range(2)]
+    epochs = [
+        [index for step in steps for b in ranks for index in b.indices(step)] for steps in (range(3), range(3, 6))
+    ]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(6))] * 2
+    assert epochs[0] != epochs[1]
+
+
+def test_a_batch_depends_on_its_step_alone(root: Path) -> None:
+    config = shapes_config(root)
+    batches = Batches(open_dataset(config.data, "train"), (32, 32), 2, config.augment, label_stride=2, seed=1)
+    first, again, other = batches[5], batches[5], batches[6]
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.labels, again.labels)
+    assert not torch.equal(first.images, other.images)
+    assert first.images.shape == (2, 4, 32, 32, 3)
+    assert first.labels.shape == (2, 16, 16)
+
+
+def test_anymodal_dropout_draws_sizes_and_subsets_evenly() -> None:
+    torch.manual_seed(0)
+    subsets = draw_subsets(40_000, 4)
+    sizes = subsets.sum(dim=1)
+    assert sizes.min() == 1
+    np.testing.assert_allclose(torch.bincount(sizes)[1:] / 40_000, 0.25, atol=0.01)
+    pairs = Counter(tuple(row) for row in subsets[sizes == 2].int().tolist())
+    assert len(pairs) == 6
+    np.testing.assert_allclose(np.array(list(pairs.values())) / (sizes == 2).sum().item(), 1 / 6, atol=0.015)
+
+
+def test_cross_entropy_ignores_unlabelled_pixels() -> None:
+    logits = torch.randn(1, 2, 2, 3)
+    labels = torch.tensor([[[0, 255], [2, 255]]])
+    losses = pixel_cross_entropy(logits, labels)
+    expected = -logits.log_softmax(dim=-1)[0, :, 0][[0, 1], [0, 2]]
+    torch.testing.assert_close(losses, expected)
+
+
+def test_hard_pixels_are_those_of_low_probability_and_never_too_few() -> None:
+    losses = -torch.tensor([0.9, 0.8, 0.6, 0.1]).log()
+    torch.testing.assert_close(hard_example_mean(losses, 0.7), losses[2:].mean())
+    torch.testing.assert_close(hard_example_mean(losses, 0.05, min_share=0.5), losses[2:].mean())
+    assert hard_example_mean(torch.zeros(0)) == 0
+
+
+def test_class_weights_favour_the_rare_and_keep_the_scale() -> None:
+    counts = torch.tensor([90, 10, 0])
+    weights = balance_weights(counts, 0.5)
+    assert weights[1] / weights[0] == pytest.approx(3.0)
+    assert weights[2] == 0
+    assert (weights * counts).sum() / counts.sum() == pytest.approx(1.0)
+    torch.testing.assert_close(balance_weights(counts, 0.0)[:2], torch.ones(2))
+
+
+def test_labels_are_decided_on_the_grid_and_repeated() -> None:
+    logits = torch.zeros(1, 2, 2, 3)
+    logits[0, 0, 1, 2] = 5.0
+    labels = decide_labels(logits, (8, 8), 2)
+    assert labels.shape == (8, 8)
+    np.testing.assert_array_equal(labels[::2, ::2], labels[1::2, 1::2])
+    assert labels[1, 6] == 2
+    assert labels[6, 1] == 0
