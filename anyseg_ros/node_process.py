@@ -47,6 +47,7 @@ def run(
     exit_code = start(node) if start is not None else None
     while exit_code is None and not asked_to_stop.is_set:
         executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
+    asked_to_stop.ignore_further_signals()
     executor.remove_node(node)
     node.destroy_node()
     executor.shutdown()
@@ -72,6 +73,12 @@ class _StopFlag:
         self.is_set = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+
+    @staticmethod
+    def ignore_further_signals() -> None:
+        """Until the process is gone: the interpreter drops handlers before it ends, but keeps to ignoring."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.is_set = True

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,14 +100,15 @@ def encode_groups(groups: list[tuple]) -> tuple[list[int], list[Row]]:
         encoder.set_time(us)
         encoder.set_row(y)
         encoder.vector(x, polarity, masks) if masks else encoder.single(x, polarity)
+        start = x
         for length, mask in masks or [(1, 1)]:
-            fired = [x + bit for bit in range(length) if mask >> bit & 1]
+            fired = [start + bit for bit in range(length) if mask >> bit & 1]
             expected += [(column, y, polarity, us * 1000) for column in fired if column < WIDTH]
-            x += length
+            start += length
     return encoder.words, expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(group, max_size=20))
 def test_evt3_round_trip(groups: list[tuple]) -> None:
     words, expected = encode_groups(groups)
@@ -117,7 +120,7 @@ def test_evt3_round_trip(groups: list[tuple]) -> None:
     assert decoder.counts.unsynchronised == decoder.counts.unknown_words == 0
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=120), st.data())
 @pytest.mark.parametrize("encoding", ["evt3", "evt2"])
 def test_packet_borders_change_nothing(encoding: str, noise: list[int], data: st.DataObject) -> None:
@@ -129,15 +132,18 @@ def test_packet_borders_change_nothing(encoding: str, noise: list[int], data: st
     borders = [0, *(cut * size for cut in cuts), len(stream)]
     whole, split = EventDecoder(encoding, WIDTH, HEIGHT), EventDecoder(encoding, WIDTH, HEIGHT)
     expected = rows(whole.decode(stream))
-    got = [row for a, b in zip(borders, borders[1:], strict=False) for row in rows(split.decode(stream[a:b]))]
+    got = [row for a, b in pairwise(borders) for row in rows(split.decode(stream[a:b]))]
     assert got == expected
     split.counts.packets = whole.counts.packets
     assert split.counts == whole.counts
 
 
-def reference(words: list[int], encoding: str, width: int, height: int) -> tuple[list[Row], dict[str, int]]:
+def reference(  # noqa: C901, PLR0912, PLR0915 (one branch for each type of word)
+    words: list[int], encoding: str, width: int, height: int
+) -> tuple[list[Row], dict[str, int]]:
     """The format read word by word, without any thought of speed."""
-    counts = dict.fromkeys(("events", "triggers", "other_words", "unknown_words", "out_of_bounds", "unsynchronised"), 0)
+    tallies = ["events", "triggers", "other_words", "unknown_words", "out_of_bounds", "unsynchronised"]
+    counts: dict[str, int] = {str(tally): 0 for tally in tallies}
     evt3 = encoding == "evt3"
     names = [
         "y",
@@ -207,7 +213,7 @@ def assert_same_as_reference(words: list[int], encoding: str, width: int, height
 
 
 @pytest.mark.parametrize("encoding", ["evt3", "libcaer_cmp"])
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=300))
 def test_random_words_like_the_reference(encoding: str, words: list[int]) -> None:
     assert_same_as_reference(words, encoding, WIDTH, HEIGHT)
@@ -220,7 +226,7 @@ def test_long_noise_like_the_reference(encoding: str) -> None:
     assert_same_as_reference(words, encoding, 2048, 2048)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=400), st.sampled_from(ENCODINGS), st.booleans(), st.integers(0, 1 << 61))
 def test_any_bytes_give_valid_events(data: bytes, encoding: str, big_endian: bool, time_base: int) -> None:
     decoder = EventDecoder(encoding, 320, 240, big_endian)
@@ -271,7 +277,7 @@ def test_time_wraps_and_small_steps_back() -> None:
     assert decoder.counts.time_corrections == 2
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 2047), st.booleans(), st.integers(0, 1 << 33))))
 def test_evt2_round_trip(events: list[Row]) -> None:
     words, expected, us, high = [], [], 0, -1
@@ -287,7 +293,7 @@ def test_evt2_round_trip(events: list[Row]) -> None:
     assert decoder.counts.triggers == len(events)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 639), st.integers(0, 479), st.booleans(), st.integers(0, 1 << 24)), max_size=50)
 )
@@ -341,7 +347,7 @@ def test_dvs_event_array(events: list[Row], order: str) -> None:
 
     objects = [SimpleNamespace(x=x, y=y, polarity=bool(p), ts=stamp(t)) for x, y, p, t in events]
     header = SimpleNamespace(stamp=stamp(5_000_000_006), frame_id="cam")
-    message = SimpleNamespace(header=header, width=8, height=6, events=objects)
+    message: Any = SimpleNamespace(header=header, width=8, height=6, events=objects)
     assert rows(EventArray.from_message(message).events) == rows(array.events)
 
 

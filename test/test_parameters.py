@@ -60,7 +60,10 @@ def test_check_settings_reach_the_monitors() -> None:
 
 
 MISTAKES = [
-    ({"modalities.camra.topic": "x"}, "unknown parameter modalities.camra.topic: did you mean modalities.camera.topic?"),
+    (
+        {"modalities.camra.topic": "x"},
+        "unknown parameter modalities.camra.topic: did you mean modalities.camera.topic?",
+    ),
     ({"zzz": 1}, "config/vehicle.yaml lists all of them"),
     ({"sync.anchor_order": ["camera", "radar"]}, "known modalities: camera, depth, event, lidar"),
     ({"sync.anchor_order": ["camera", "camera"]}, "none twice"),

@@ -113,7 +113,7 @@ def test_any_seed_renders(seed: int, weather: Weather) -> None:
 
 def test_most_classes_occur() -> None:
     seen: set[int] = set()
-    for seed in range(24):
+    for seed in range(10):
         world = build_world(seed, ego_motion(seed, 30.0, 8.0))
         seen |= {m.label for m in world.static.materials}
         seen |= {m.label for actor in world.actors for m in actor.phases[0].materials}
@@ -184,7 +184,7 @@ def test_lidar_points_on_the_road_are_on_the_ground() -> None:
 
 
 def test_lidar_hits_no_sky() -> None:
-    rows, cols, _, xyz = project_points(data(frame(), Modality.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
+    rows, cols, *_ = project_points(data(frame(), Modality.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
     in_sky = frame().labels[rows, cols] == LABEL["Sky"]
     assert in_sky.mean() < 0.06  # parallax at outlines: the LiDAR sits above and behind the camera
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -119,7 +120,9 @@ def test_bag_reads_back(tmp_path: Path, drive: Drive, storage: str) -> None:
     folder = tmp_path / "bag"
     assert write_bag(folder, drive, drive.rig(), storage=storage) == 3
     with AnyReader([folder]) as reader:
-        messages = {c.topic: (t, reader.deserialize(raw, c.msgtype)) for c, t, raw in reader.messages()}  # the last
+        messages: dict[str, tuple[int, Any]] = {  # the last of each topic
+            c.topic: (t, reader.deserialize(raw, c.msgtype)) for c, t, raw in reader.messages()
+        }
         counts = {topic: sum(c.msgcount for c in reader.topics[topic].connections) for topic in TOPICS}
     assert counts == {topic: 1 if topic == "/tf_static" else 3 for topic in TOPICS}
     last = drive.frame(2)

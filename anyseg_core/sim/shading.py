@@ -79,8 +79,9 @@ class Shader:
             gloss = np.maximum(gloss, flat * np.float32(0.55 * air.wetness))
             factor = factor * (1 - flat * np.float32(0.45 * air.wetness))
         gloss = np.maximum(gloss, glass)
-        mirror = gloss * (_MIRROR_AT_NORMAL + (1 - _MIRROR_AT_NORMAL) * (1 - np.clip(facing, 0, 1)) ** 4)
-        upward = direction[2] + 2 * facing * hits.normal[2]
+        grazing = np.square(1 - np.clip(facing, 0, 1))
+        mirror = gloss * (_MIRROR_AT_NORMAL + (1 - _MIRROR_AT_NORMAL) * grazing * grazing)
+        mirrored_sky = _zenith_share(direction[2] + 2 * facing * hits.normal[2])
         dimmed = factor * (1 - 0.85 * glass)
         glow = self.table["emission"][hits.material] * np.float32(air.lamps) + lit
         through = np.exp(-np.float32(air.haze_per_m) * distance)
@@ -92,7 +93,7 @@ class Shader:
             value *= light[c]
             value += emitted
             value *= 1 - mirror
-            value += mirror * _sky_gradient(air, c, upward)
+            value += mirror * _sky_gradient(air, c, mirrored_sky)
             value *= through
             value += (1 - through) * np.float32(air.horizon[c])
             out[c] = value
@@ -163,7 +164,7 @@ class Shader:
         cosine = beam[0] * forward[0] + beam[1] * forward[1]
         dipped = np.clip(1.0 - np.maximum(beam[2], 0) * 25, 0.06, 1.0)  # a dipped beam ends at the horizon
         cone = np.clip((cosine - 0.72) / 0.28, 0, 1) ** 2 * dipped
-        arriving = np.clip(-(hits.normal * beam).sum(axis=0), 0, 1) ** np.float32(0.5)
+        arriving = np.sqrt(np.clip(-(hits.normal * beam).sum(axis=0), 0, 1))
         head = cone * arriving * np.float32(22.0) / (reach * reach + 25.0)
         for c in range(3):
             light[c] += lamps * _WARM[c] + head * _HEADLIGHT[c]
@@ -182,9 +183,10 @@ class Shader:
         )
         cover = np.clip(texture_set().factor[index] * 0.5 + air.cloudiness, 0, 1) * np.clip(rise * 6 - 0.2, 0, 1)
         cover *= np.float32(min(air.cloudiness, 0.7))
+        share = _zenith_share(d[2])
         for c in range(3):
             bright = np.float32(air.horizon[c] * 1.15)
-            gradient = _sky_gradient(air, c, d[2])
+            gradient = _sky_gradient(air, c, share)
             out[c, sky] = gradient + cover * (bright - gradient)
         if max(air.key) > 0.6:
             self._glare(out, direction, sky)
@@ -197,9 +199,13 @@ class Shader:
             out += 0.5 * np.exp((toward - 1) * 12)
 
 
-def _sky_gradient(air: Atmosphere, channel: int, upward: Floats) -> Floats:
-    """Clear-sky radiance by the vertical component of a direction."""
-    share = np.sqrt(np.clip(upward, 0, 1))
+def _zenith_share(upward: Floats) -> Floats:
+    """How much of the zenith's colour the clear sky has, by the vertical component of a direction."""
+    return np.sqrt(np.clip(upward, 0, 1))
+
+
+def _sky_gradient(air: Atmosphere, channel: int, share: Floats) -> Floats:
+    """Clear-sky radiance; `share` from `_zenith_share`."""
     return np.float32(air.horizon[channel]) + share * np.float32(air.zenith[channel] - air.horizon[channel])
 
 
