@@ -27,7 +27,7 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
-    package_data={"anyseg_core": ["students/*/*"], "anyseg_ros": ["resource/*", "demo/*.j2"]},
+    package_data={"anyseg_core": ["students/*/*"], "anyseg_ros": ["resource/*", "demo/*.j2", "demo/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from anyseg_core.sim.recorded_drive import RecordedDrive
 
 console = Console()
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
@@ -17,6 +21,8 @@ simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data s
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
 Workers = Annotated[int, typer.Option(min=0, help="Rendering processes; 0 = one per core.")]
 Seed = Annotated[int, typer.Option(help="World and traffic; the same seed gives the same drive.")]
+DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
+RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
 WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
 
 
@@ -31,6 +37,94 @@ def progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     )
+
+
+@simulate.command("dataset")
+def simulate_dataset(
+    root: Annotated[Path, typer.Argument(help="Folder of the data set; made where missing.")],
+    train_drives: Annotated[int, typer.Option(min=0, help="Drives, each in a world of its own.")] = 160,
+    val_drives: Annotated[int, typer.Option(min=0)] = 20,
+    test_drives: Annotated[int, typer.Option(min=0)] = 0,
+    frames: Annotated[int, typer.Option(min=1, help="Frames kept of a drive, 0.8 s apart.")] = 12,
+    workers: Workers = 0,
+) -> None:
+    """Write a data set in DELIVER's layout, with all five weathers."""
+    from anyseg_core.sim.deliver_writer import simulate_dataset as write
+
+    with progress_bar() as progress:
+        task = progress.add_task("drives", total=train_drives + val_drives + test_drives)
+        try:
+            count = write(
+                root,
+                train_drives,
+                val_drives,
+                frames,
+                test_drives=test_drives,
+                workers=workers or cores(),
+                progress=lambda done, _total: progress.update(task, completed=done),
+            )
+        except (ValueError, OSError) as error:
+            raise fail(error) from None
+    console.print(f"{count} frames in {root}")
+
+
+@simulate.command("drive")
+def simulate_drive(
+    file: Annotated[Path, typer.Argument(help="The recording, *.npz.")],
+    seed: Seed = 0,
+    weather: WeatherName = "sun",
+    duration_s: DurationS = 20.0,
+    rate_hz: RateHz = 10.0,
+    workers: Workers = 0,
+) -> None:
+    """Render a drive to a file that `anyseg simulate live` plays in real time."""
+    record(seed, weather, duration_s, rate_hz, workers).save(file)
+    console.print(f"recording: {file}")
+
+
+@simulate.command("bag")
+def simulate_bag(
+    folder: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    seed: Seed = 0,
+    weather: WeatherName = "sun",
+    duration_s: DurationS = 20.0,
+    rate_hz: RateHz = 10.0,
+    storage: Annotated[str, typer.Option(help="mcap or sqlite3.")] = "mcap",
+    workers: Workers = 0,
+) -> None:
+    """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
+    from anyseg_core.sim.bag_writer import write_bag
+
+    if folder.exists():
+        raise fail(f"{folder} exists already: choose another folder, or remove it")
+    drive = record(seed, weather, duration_s, rate_hz, workers)
+    try:
+        count = write_bag(folder, drive, drive.rig(), storage=storage)
+    except ValueError as error:
+        raise fail(error) from None
+    console.print(f"{count} messages in {folder}")
+
+
+def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: int) -> RecordedDrive:
+    """Render a drive, with a progress bar."""
+    from anyseg_core.sim.drive import DriveConfig
+    from anyseg_core.sim.recorded_drive import record_drive
+    from anyseg_core.sim.weather import Weather
+
+    try:
+        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
+    except ValueError as error:
+        raise fail(error) from None
+    with progress_bar() as progress:
+        task = progress.add_task("rendering", total=None)
+        return record_drive(
+            config, workers or cores(), lambda done, total: progress.update(task, completed=done, total=total)
+        )
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train(

@@ -118,10 +118,8 @@ class StudentNetwork(nn.Module):
 
     def _to_pixels(self, x: Tensor) -> Tensor:
         """[H/s, W/s] -> uint8 [H, W], each value repeated."""
-        stride = self.label_stride
-        if stride > 1:
-            height, width = x.shape
-            x = x[:, None, :, None].expand(height, stride, width, stride).reshape(height * stride, width * stride)
+        if self.label_stride > 1:
+            x = F.interpolate(x[None, None], scale_factor=float(self.label_stride), mode="nearest")[0, 0]
         return x.to(torch.uint8)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
@@ -14,10 +14,10 @@ from std_msgs.msg import Header
 from anyseg_core.runtime.health import ModalityStatus
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_ros.conversions import NS_PER_S, image_message
+from anyseg_ros.conversions import image_message
 from anyseg_ros.label_images import color_image, overlay_image, palette
 from anyseg_ros.pipeline import Result
-from anyseg_ros.status_messages import status_array
+from anyseg_ros.status_messages import mask_array, status_array, time_message
 
 try:
     import vision_msgs.msg as vision_msgs
@@ -57,7 +57,7 @@ class MaskOutputs:
         header = header_of(anchor)
         labels, confidence = result.segmentation.resized(*result.mask_size)
         self._mask.publish(image_message(labels, "mono8", header))
-        self.publish_statuses(header.stamp, result.job.statuses, result.segmentation.modalities)
+        self._status.publish(mask_array(result))
         if self._confidence.get_subscription_count():
             self._confidence.publish(image_message(confidence, "mono8", header))
         if not (self._color_mask.get_subscription_count() or self._overlay.get_subscription_count()):
@@ -70,16 +70,11 @@ class MaskOutputs:
                 colored = overlay_image(anchor.data, colored, overlay_opacity)  # type: ignore[arg-type]
             self._overlay.publish(image_message(colored, "rgb8", header))
 
-    def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus], used: Collection[Modality]) -> None:
-        """The health of every modality, stamped as the mask that it belongs to."""
-        self._status.publish(status_array(stamp, statuses, used))
+    def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:
+        """The health of every modality where there is no mask to tell it with."""
+        self._status.publish(status_array(stamp, statuses, {}))
 
 
 def header_of(frame: ModalityFrame) -> Header:
     """The header of the message that the frame came from."""
     return Header(stamp=time_message(frame.stamp_ns), frame_id=frame.frame_id)
-
-
-def time_message(time_ns: int) -> Time:
-    """Nanoseconds -> builtin_interfaces/Time."""
-    return Time(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)

@@ -24,13 +24,13 @@ from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros import parameters as node_parameters
 from anyseg_ros.inference_worker import InferenceWorker
-from anyseg_ros.mask_outputs import MaskOutputs, time_message
+from anyseg_ros.mask_outputs import MaskOutputs
 from anyseg_ros.node_process import run
 from anyseg_ros.parameters import ParameterError, Parameters
 from anyseg_ros.pipeline import Pipeline, Result
 from anyseg_ros.rig_source import RigSource
 from anyseg_ros.sensor_input import SensorInput
-from anyseg_ros.status_messages import InferenceRecord, diagnostics_array
+from anyseg_ros.status_messages import InferenceRecord, diagnostics_array, time_message, used_ages_ms
 
 NAME = "segmentation_node"
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -128,7 +128,7 @@ class SegmentationNode(LifecycleNode):
             self._record,
             masks=self._record.masks + 1,
             last_error="",
-            used=segmentation.modalities,
+            used_ages_ms=used_ages_ms(result),
             encode_ms=1e3 * segmentation.encode_s,
             engine_ms=1e3 * segmentation.engine_s,
             latency_ms=(self._now_ns() - result.job.anchor_frame.stamp_ns) / 1e6,
@@ -137,7 +137,7 @@ class SegmentationNode(LifecycleNode):
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """Publish a change that comes without a mask."""
         assert self._outputs is not None
-        self._outputs.publish_statuses(time_message(self._now_ns()), statuses, ())
+        self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
 
     def on_inference_failure(self, error: Exception) -> None:
         """Count it; the next frame is tried all the same."""

@@ -22,8 +22,8 @@ from anyseg_core.runtime.projection import Rig
 from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
 from anyseg_core.sim.weather import Weather
-from anyseg_ros.mask_outputs import time_message
 from anyseg_ros.node_process import run
+from anyseg_ros.status_messages import time_message
 from anyseg_ros.vehicle_publisher import VehiclePublisher
 
 NAME = "simulated_vehicle"
@@ -67,6 +67,9 @@ class SimulatedVehicleNode(Node):
         self.declare_parameter("recording", "")  # a recorded drive; without it the drive is rendered live
         self.declare_parameter("faults", "")  # a fault schedule (YAML)
         self.declare_parameter("loop", True)  # from the end back to the start
+        self.declare_parameter(
+            "await_subscribers", False
+        )  # start when every topic has one, so that none misses a frame
         self.declare_parameter("seed", 0)
         self.declare_parameter("weather", str(Weather.SUN))
         self.declare_parameter("duration_s", DriveConfig.duration_s)
@@ -90,13 +93,19 @@ class SimulatedVehicleNode(Node):
 
     def _on_tick(self) -> None:
         """Publish the frame that is ready, then make the next one ready."""
-        if self._next is None:
+        if self._next is None or not self._may_start():
             return
         now_ns = self.get_clock().now().nanoseconds
         self._start_ns = now_ns if self._start_ns is None else self._start_ns
         self._publish(self._next, now_ns, (now_ns - self._start_ns) / 1e9)
         index = next(self._indices, None)
         self._next = None if index is None else self._source.frame(index)
+
+    def _may_start(self) -> bool:
+        """Once under way it does not stop again."""
+        if self._start_ns is not None or not self.get_parameter("await_subscribers").value:
+            return True
+        return self._vehicle.is_heard()
 
     def _publish(self, instant: DriveFrame, now_ns: int, elapsed_s: float) -> None:
         frame_id = instant.frames[Modality.CAMERA].frame_id

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -12,8 +12,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from anyseg_core.runtime.engine import EngineInfo
 from anyseg_core.runtime.health import ModalityStatus, State
 from anyseg_core.runtime.modality import Modality
+from anyseg_ros.conversions import NS_PER_S
+from anyseg_ros.pipeline import Result
 
 PREFIX = "anyseg: "
+MASK = "mask"
+"""Name of the status that says how the mask was made."""
 LEVELS: Mapping[State, bytes] = {
     State.ACTIVE: DiagnosticStatus.OK,
     State.DISABLED: DiagnosticStatus.OK,
@@ -32,27 +36,51 @@ class InferenceRecord:
     failures: int = 0
     last_error: str = ""
     """Of the last attempt; empty when it succeeded."""
-    used: tuple[Modality, ...] = ()
-    """In the last mask."""
+    used_ages_ms: Mapping[Modality, float] = field(default_factory=dict)
+    """What the last mask was made from, with the age that each frame had then."""
     encode_ms: float = 0.0
     engine_ms: float = 0.0
     latency_ms: float = 0.0
     """From the stamp of the anchor frame to the end of inference."""
 
 
-def status_array(stamp: Time, statuses: Sequence[ModalityStatus], used: Collection[Modality]) -> DiagnosticArray:
-    """`~/modality_status`: one status a modality; `used` are those in the mask of that stamp."""
-    array = DiagnosticArray(status=[modality_status(status, status.modality in used) for status in statuses])
+def status_array(
+    stamp: Time, statuses: Sequence[ModalityStatus], used_ages_ms: Mapping[Modality, float]
+) -> DiagnosticArray:
+    """`~/modality_status`: one status a modality; `used_ages_ms` are those in the mask of that stamp."""
+    array = DiagnosticArray(status=[modality_status(s, used_ages_ms.get(s.modality)) for s in statuses])
     array.header.stamp = stamp
     return array
 
 
-def modality_status(status: ModalityStatus, used: bool) -> DiagnosticStatus:
-    """The health of one modality. An absent number is an empty value."""
+def mask_array(result: Result) -> DiagnosticArray:
+    """`~/modality_status` of a mask: its modalities, then how it was made."""
+    segmentation, job = result.segmentation, result.job
+    array = status_array(time_message(job.anchor_frame.stamp_ns), job.statuses, used_ages_ms(result))
+    values = {
+        "anchor": job.anchor,
+        "used": ",".join(map(str, segmentation.modalities)),
+        "encode_ms": _number(1e3 * segmentation.encode_s),
+        "engine_ms": _number(1e3 * segmentation.engine_s),
+    }
+    made_from = f"made from {', '.join(map(str, segmentation.modalities))}"
+    array.status = [*array.status, _status(MASK, DiagnosticStatus.OK, made_from, values)]
+    return array
+
+
+def used_ages_ms(result: Result) -> dict[Modality, float]:
+    """The modalities of a mask, and the age of each frame when the mask was begun."""
+    job = result.job
+    return {m: (job.created_ns - job.frames[m].stamp_ns) / 1e6 for m in result.segmentation.modalities}
+
+
+def modality_status(status: ModalityStatus, used_age_ms: float | None) -> DiagnosticStatus:
+    """The health of one modality; `used_age_ms` is that of its frame in the mask. An absent number is an empty value."""
     values: dict[str, Any] = {
         "state": status.state,
         "fault": status.fault or "",
-        "used": str(used).lower(),
+        "used": str(used_age_ms is not None).lower(),
+        "used_age_ms": _number(used_age_ms),
         "age_ms": _number(status.age_ms),
         "rate_hz": _number(status.rate_hz),
         "received": status.received,
@@ -68,7 +96,7 @@ def diagnostics_array(
 ) -> DiagnosticArray:
     """`/diagnostics`: every modality, inference, and engine."""
     usable = [s.modality for s in statuses if s.state is State.ACTIVE]
-    array = status_array(stamp, statuses, record.used if usable else ())
+    array = status_array(stamp, statuses, record.used_ages_ms if usable else {})
     array.status = [*array.status, inference_status(statuses, record), engine_status(record, engine, student)]
     return array
 
@@ -88,7 +116,7 @@ def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord
     values = {
         "masks": record.masks,
         "failures": record.failures,
-        "used": ",".join(map(str, record.used)),
+        "used": ",".join(map(str, record.used_ages_ms)),
         "encode_ms": _number(record.encode_ms),
         "engine_ms": _number(record.engine_ms),
         "latency_ms": _number(record.latency_ms),
@@ -120,3 +148,8 @@ def _number(value: float | None) -> str:
 def _status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(name=PREFIX + name, level=level, message=message, hardware_id="anyseg", values=pairs)
+
+
+def time_message(time_ns: int) -> Time:
+    """Nanoseconds -> builtin_interfaces/Time."""
+    return Time(sec=time_ns // NS_PER_S, nanosec=time_ns % NS_PER_S)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -38,6 +39,11 @@ class VehiclePublisher:
             Modality.DEPTH: node.create_publisher(CameraInfo, DEPTH_INFO, QUEUE_DEPTH),
         }
         self._labels = node.create_publisher(Image, GROUND_TRUTH, QUEUE_DEPTH)
+
+    def is_heard(self) -> bool:
+        """Whether every sensor, every camera_info and the ground truth has a subscriber."""
+        publishers = [*self._sensors.values(), *self._infos.values(), self._labels]
+        return all(publisher.get_subscription_count() for publisher in publishers)
 
     def publish(self, frame: ModalityFrame) -> None:
         """One sensor's frame, with its camera_info before it."""
@@ -75,7 +81,7 @@ def depth_message(frame: ModalityFrame) -> Image:
 def event_message(frame: ModalityFrame) -> Image:
     """Counts uint8 [H, W, 2] -> rgb8: red = positive, green = negative, blue = 0."""
     counts = np.zeros((*frame.data.shape[:2], 3), np.uint8)
-    counts[..., :2] = frame.data
+    cv2.mixChannels([frame.data], [counts], [0, 0, 1, 1])  # type: ignore[list-item]
     return image_message(counts, "rgb8", header_of(frame))
 
 

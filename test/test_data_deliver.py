@@ -138,5 +138,7 @@ def test_colour_survives_the_way_through_opencv(root: Path) -> None:
     red[..., 0] = 255
     path = root / "img/sun/train/MAP_1_point0/000000_rgb_front.png"
     write_png(path, red)
-    assert cv2.imread(str(path))[0, 0].tolist() == [0, 0, 255]
+    stored = cv2.imread(str(path))
+    assert stored is not None
+    assert stored[0, 0].tolist() == [0, 0, 255]
     assert Deliver(root, "train", SIZE)[0].images[0, 0, 0].tolist() == [255, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +105,11 @@ def corrupt(path: Path) -> None:
     raise AssertionError("the classifier's matrix was not found")
 
 
-def test_a_network_that_disagrees_is_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = export_module.write_network
-
+def test_a_network_that_disagrees_is_refused(
+    checkpoint: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def write_broken(network: StudentNetwork, path: Path, size: tuple[int, int]) -> None:
-        write(network, path, size)
+        shutil.copy(student / NETWORK_NAME, path)
         corrupt(path)
 
     monkeypatch.setattr(export_module, "write_network", write_broken)

@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
-import rclpy  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from ros_harness import HEIGHT, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
-from std_srvs.srv import SetBool, Trigger  # noqa: E402
+import rclpy
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_harness import HEIGHT, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_srvs.srv import SetBool, Trigger
 
-from anyseg_core.runtime.modality import MODALITIES, Modality  # noqa: E402
-from anyseg_ros.conversions import stamp_ns  # noqa: E402
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.conversions import stamp_ns
 
 pytestmark = pytest.mark.ros
 

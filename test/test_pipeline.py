@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
@@ -35,7 +36,7 @@ def live(modality: Modality, stamp_ns: int) -> ModalityFrame:
 class EchoSegmenter:
     """A segmenter whose mask says which modalities it was given."""
 
-    def segment(self, frames: Mapping[Modality, ModalityFrame], rig: Rig | None = None) -> Segmentation:
+    def segment(self, frames: Mapping[Modality, ModalityFrame], _rig: Rig | None = None) -> Segmentation:
         blank = np.zeros((4, 4), np.uint8)
         return Segmentation(blank, blank, tuple(m for m in MODALITIES if m in frames), 0.0, 0.0)
 
@@ -44,7 +45,7 @@ class EchoSegmenter:
 class World:
     """Sensors that deliver at their times, and a caller that polls as the node does."""
 
-    sync: SyncConfig = SyncConfig()
+    sync: SyncConfig = field(default_factory=SyncConfig)
     checks: Mapping[Fault, CheckConfig] = field(default_factory=dict)
     max_age_ms: float = 300.0
     modalities: Sequence[Modality] = MODALITIES
@@ -162,7 +163,7 @@ def test_a_late_anchor_is_replaced_at_the_deadline_for_this_mask() -> None:
     world.drive(0, 500, [CAMERA, DEPTH])
     world.drive(500, 700, [DEPTH])
     started = [job.created_ns for job in world.jobs]
-    assert max(later - earlier for earlier, later in zip(started, started[1:])) <= 150 * MS
+    assert max(later - earlier for earlier, later in pairwise(started)) <= 150 * MS
     assert world.jobs[-1].anchor is DEPTH
     world.drive(700, 800, [CAMERA, DEPTH])
     assert world.jobs[-1].anchor is CAMERA
@@ -303,7 +304,7 @@ def test_whatever_arrives_masks_are_young_ordered_and_from_good_frames(
         else:
             world.deliver(modality, at_ms + stamp_lag_ms, at_ms)
     stamps = world.stamps_ms()
-    assert all(later > earlier for earlier, later in zip(stamps, stamps[1:]))
+    assert all(later > earlier for earlier, later in pairwise(stamps))
     for job in world.jobs:
         assert job.anchor in job.frames
         for frame in job.frames.values():

@@ -60,6 +60,7 @@ def _pack(source: SegmentationDataset, folder: Path) -> None:
         images.flush()
         labels.flush()
         (partial / _NAMES).write_text("\n".join(names))
-        partial.rename(folder)
+        if not folder.is_dir():  # another run may have packed the same data meanwhile
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

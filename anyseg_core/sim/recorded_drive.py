@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import PinholeCamera, Rig
-from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
+from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, Drive, DriveConfig, DriveFrame
+from anyseg_core.sim.workers import Progress, map_over_processes
 
 _FORMAT = 1
 _DEPTH_UNIT_M = 0.001
@@ -88,6 +90,48 @@ class RecordedDrive:
             raise RecordingError(f"no recording at {path}: render one with `anyseg simulate`") from None
         except (BadZipFile, EOFError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise RecordingError(f"{path} is not a recorded drive ({error}): render it again") from None
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Some successive frames of a drive: what one process renders at a time."""
+
+    config: DriveConfig
+    start: int
+    stop: int
+
+
+_STRETCH_FRAMES = 20
+"""Long enough that the extra look before a stretch's first frame, for its events, costs little."""
+
+
+def record_drive(config: DriveConfig, workers: int = 1, progress: Progress | None = None) -> RecordedDrive:
+    """Render a drive over `workers` processes; `progress` is called with (frames done, frames)."""
+    drive = Drive(config)
+    count = len(drive)
+    stretches = [_Stretch(config, at, min(at + _STRETCH_FRAMES, count)) for at in range(0, count, _STRETCH_FRAMES)]
+    stamps_ns: dict[int, int] = {}
+    arrays: dict[str, NDArray] = {}
+    for frames in map_over_processes(_render_stretch, stretches, workers):
+        for index, stamp_ns, packed in frames:
+            stamps_ns[index] = stamp_ns
+            arrays.update({f"{index}/{name}": array for name, array in packed.items()})
+        if progress is not None:
+            progress(len(stamps_ns), count)
+    return RecordedDrive(drive.rig(), [stamps_ns[index] for index in range(count)], arrays)
+
+
+def _render_stretch(stretch: _Stretch) -> list[tuple[int, int, dict[str, NDArray]]]:
+    """(index, stamp, packed arrays) of each frame."""
+    drive = _drive_of(stretch.config)
+    frames = ((index, drive.frame(index)) for index in range(stretch.start, stretch.stop))
+    return [(index, frame.stamp_ns, _packed(frame)) for index, frame in frames]
+
+
+@lru_cache(maxsize=1)
+def _drive_of(config: DriveConfig) -> Drive:
+    """A process builds the world once, not for each of its stretches."""
+    return Drive(config)
 
 
 def _packed(frame: DriveFrame) -> dict[str, NDArray]:

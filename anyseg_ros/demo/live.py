@@ -21,10 +21,13 @@ from sensor_msgs.msg import Image
 
 from anyseg_core.runtime.health import State
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.projection import Rig
+from anyseg_core.sim.bag_writer import quaternion
+from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_ros.demo.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.node_process import new_executor
 from anyseg_ros.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.status_messages import INFERENCE, PREFIX
+from anyseg_ros.status_messages import MASK, PREFIX
 from anyseg_ros.vehicle_publisher import GROUND_TRUTH
 
 NS_PER_S = 1_000_000_000
@@ -51,6 +54,7 @@ class LiveRun:
     loop_s: float | None = None
     """Drive in circles for so many seconds instead of once to the end."""
     node_parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Of segmentation_node, besides the student; the drive's own extrinsics are among them already."""
     log_folder: Path = Path("out/log")
 
 
@@ -109,7 +113,21 @@ def _spin_until(executor: Any, condition: Callable[[], bool], process: subproces
 
 
 def _node_arguments(run: LiveRun) -> dict[str, Any]:
-    return {"autostart": True, "model.student": run.student, **run.node_parameters}
+    return {
+        "autostart": True,
+        "model.student": run.student,
+        **rig_parameters(RecordedDrive.load(run.drive).rig()),
+        **run.node_parameters,
+    }
+
+
+def rig_parameters(rig: Rig) -> dict[str, list[float]]:
+    """The LiDAR's extrinsics as parameters of segmentation_node; a real vehicle tells them by TF."""
+    transform = np.asarray(rig.camera_from_lidar)
+    return {
+        "rig.camera_from_lidar_translation_m": [float(value) for value in transform[:3, 3]],
+        "rig.camera_from_lidar_rotation_xyzw": [float(value) for value in quaternion(transform[:3, :3])],
+    }
 
 
 def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
@@ -176,9 +194,9 @@ class _Listener(Node):
     def _on_status(self, message: DiagnosticArray) -> None:
         received_ns, stamp_ns = time.time_ns(), _stamp_ns(message)
         values = {status.name.removeprefix(PREFIX): _values(status) for status in message.status}
-        engine_ms = _number(values.get(INFERENCE, {}).get("engine_ms", ""))
+        engine_ms = _number(values.get(MASK, {}).get("engine_ms", ""))
         for name, entry in values.items():
-            if name == INFERENCE:
+            if name == MASK:
                 continue
             sample = StatusSample(
                 stamp_ns,
@@ -187,7 +205,7 @@ class _Listener(Node):
                 State(entry["state"]),
                 entry["fault"],
                 entry["used"] == "true",
-                _number(entry["used_frame_age_ms"]),
+                _number(entry["used_age_ms"]),
                 engine_ms,
             )
             self._recording.statuses.append(sample)

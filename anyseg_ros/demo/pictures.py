@@ -34,7 +34,9 @@ STATE_COLORS = {
 }
 
 
-def sensor_strip(frames: Mapping[Modality, ModalityFrame], card: ModelCard, rig: Rig, lost: Sequence[Modality]) -> Image:
+def sensor_strip(
+    frames: Mapping[Modality, ModalityFrame], card: ModelCard, rig: Rig, lost: Sequence[Modality]
+) -> Image:
     """The network's input images side by side, uint8 [H, 4 * W, 3]; a lost sensor is dark and crossed out."""
     tiles = []
     for spec in card.inputs:

@@ -39,7 +39,7 @@ class StatusSample:
     used: bool
     """Whether the mask of this stamp was made with it."""
     frame_age_ms: float | None
-    """Age of its newest frame, None before the first."""
+    """Age of its frame when that mask was begun; None where it was not used."""
     engine_ms: float | None
     """Time in the engine of the mask of this stamp."""
 

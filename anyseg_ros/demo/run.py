@@ -19,12 +19,17 @@ from anyseg_core.runtime.faults import FaultSchedule
 from anyseg_core.runtime.health import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
-from anyseg_core.sim import DriveConfig, RecordedDrive, Weather, render_drive
+from anyseg_core.sim.drive import DriveConfig
+from anyseg_core.sim.recorded_drive import RecordedDrive, record_drive
+from anyseg_core.sim.weather import Weather
 from anyseg_ros.demo.live import LiveRun, record, ros
 from anyseg_ros.demo.recording import Recording, phases_of
 from anyseg_ros.demo.report import DriveRecord, initials, print_table, write_report
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
 from anyseg_ros.pipeline import SyncConfig
+
+DEMO_FAULTS = Path(__file__).parent / "faults.yaml"
+"""Package data, so that the demo runs from wherever it was installed."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def rendered_drive(options: DemoOptions, console: Console) -> Path:
     with progress_bar() as progress:
         task = progress.add_task("rendering the drive", total=round(options.duration_s * options.rate_hz))
         workers = options.workers or os.cpu_count() or 1
-        recorded = render_drive(config, workers, lambda done, _total: progress.update(task, completed=done))
+        recorded = record_drive(config, workers, lambda done, _total: progress.update(task, completed=done))
     recorded.save(path)
     return path
 
