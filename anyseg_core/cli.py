@@ -1,4 +1,4 @@
-"""The commands of `anyseg` that need no ROS: simulate, train, evaluate, export. torch is loaded only when one is called."""
+"""The commands of `anyseg` that need no ROS: simulate, train, evaluate, export. torch waits until one is called."""
 
 from __future__ import annotations
 
@@ -134,6 +134,9 @@ def train(
     set_: Overrides = None,
 ) -> None:
     """Train a student; interrupted runs go on with --resume."""
+    from anyseg_core.training.machine import wait_without_spinning
+
+    wait_without_spinning()  # before torch is loaded
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config

@@ -75,7 +75,7 @@ def used_ages_ms(result: Result) -> dict[Modality, float]:
 
 
 def modality_status(status: ModalityStatus, used_age_ms: float | None) -> DiagnosticStatus:
-    """The health of one modality; `used_age_ms` is that of its frame in the mask. An absent number is an empty value."""
+    """The health of one modality, and the age of its frame in the mask. An absent number is an empty value."""
     values: dict[str, Any] = {
         "state": status.state,
         "fault": status.fault or "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -226,8 +227,16 @@ def _initial_state(config: TrainConfig, dataset: PackedDataset) -> TrainingState
         classes=tuple(ClassSpec(name=entry.name, color=entry.color) for entry in dataset.classes),
         data=dataset.description,
         git_revision=git_revision(),
-        command=" ".join(["python -m anyseg_core.training", *sys.argv[1:]]),
+        command=_command_line(),
     )
+
+
+def _command_line() -> str:
+    """How this process was started, without the folders of the program."""
+    program = [Path(sys.argv[0]).name]
+    if program == ["__main__.py"]:
+        program = ["python", "-m", "anyseg_core.training"]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,7 @@ def phases_of(entries: Iterable[ScheduledFault], duration_s: float) -> list[Phas
         borders |= {min(entry.start_s, duration_s), min(entry.start_s + entry.duration_s, duration_s)}
     cuts = sorted(borders)
     phases = []
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         active = tuple(e for e in entries if e.start_s <= start < e.start_s + e.duration_s)
         phases.append(Phase(start, end, active))
     return phases

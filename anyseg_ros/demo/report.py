@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import jinja2
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +22,7 @@ from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
 from anyseg_ros.label_images import color_image, overlay_image, palette
 
-DASH = "–"
+DASH = "-"
 OPACITY = 0.6
 """Of the label colours over the camera picture."""
 
@@ -70,12 +71,12 @@ def row_of(score: PhaseScore) -> Row:
     return Row(
         span=f"{score.phase.start_s:.0f}-{score.phase.end_s:.0f}",
         fault=score.phase.name,
-        miou=DASH if score.miou is None else f"{100 * score.miou:.1f} %",
-        rate=f"{score.rate_hz:.1f} Hz",
-        p50=_milliseconds(score.latency_p50_ms),
-        p95=_milliseconds(score.latency_p95_ms),
-        engine=_milliseconds(score.engine_p50_ms),
-        reaction=_milliseconds(score.reaction_ms),
+        miou=DASH if score.miou is None else f"{100 * score.miou:.1f}",
+        rate=f"{score.rate_hz:.1f}",
+        p50=_rounded(score.latency_p50_ms),
+        p95=_rounded(score.latency_p95_ms),
+        engine=_rounded(score.engine_p50_ms),
+        reaction=_rounded(score.reaction_ms),
         used=", ".join(f"{initials(used)} {count}" for used, count in sorted(score.used.items(), key=lambda u: -u[1])),
     )
 
@@ -85,17 +86,19 @@ def initials(modalities: Sequence[Modality]) -> str:
     return "".join(m.value[0].upper() if m in modalities else "·" for m in MODALITIES)
 
 
-def _milliseconds(value: float | None) -> str:
-    return DASH if value is None else f"{value:.0f} ms"
+def _rounded(value: float | None) -> str:
+    return DASH if value is None else f"{value:.0f}"
 
 
 def print_table(console: Console, record: DriveRecord) -> None:
     """The phases on the terminal, then every broken promise."""
-    table = Table(title="The drive, phase by phase", title_justify="left")
-    for title, justify in _COLUMNS:
-        table.add_column(title, justify=justify)
+    table = Table(
+        title="The drive, phase by phase (times in ms)", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0)
+    )
+    for column in COLUMNS:
+        table.add_column(column)
     for score in record.scores:
-        table.add_row(*row_of(score).values())
+        table.add_row(*map(str, row_of(score).values()))
     console.print(table)
     console.print("[dim]made from: C camera, D depth, E event, L lidar, and the number of label images[/]")
     for line in record.broken[:10]:
@@ -105,22 +108,12 @@ def print_table(console: Console, record: DriveRecord) -> None:
     console.print(f"[{'red' if record.broken else 'green'}]{record.verdict}[/]")
 
 
-_COLUMNS = (
-    ("seconds", "left"),
-    ("fault injected", "left"),
-    ("mIoU", "right"),
-    ("rate", "right"),
-    ("p50", "right"),
-    ("p95", "right"),
-    ("engine", "right"),
-    ("reaction", "right"),
-    ("made from", "left"),
-)
+COLUMNS = ("s", "fault injected", "mIoU %", "Hz", "p50", "p95", "engine", "reaction", "made from")
 
 
 def write_report(path: Path, record: DriveRecord) -> None:
     """Write the HTML report: one file, pictures inside."""
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = resources.files("anyseg_ros.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     html = environment.from_string(template).render(
         verdict=record.verdict,
