@@ -68,8 +68,8 @@ setup(
     entry_points={
         "console_scripts": [
             "anyseg = anyseg_ros.cli:main",
-            "segmentation_node = anyseg_ros.segmentation_node:main",
-            "simulated_vehicle = anyseg_ros.simulated_vehicle_node:main",
+            "segmentation_node = anyseg_ros.entry_points:segmentation_node",
+            "simulated_vehicle = anyseg_ros.entry_points:simulated_vehicle",
         ]
     },
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 
 console = Console()
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
+
+
+class BagStorage(str, Enum):
+    """How a ROS 2 bag keeps its messages."""
+
+    MCAP = "mcap"
+    SQLITE3 = "sqlite3"
+
 
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")]
 Workers = Annotated[int, typer.Option(min=0, help="Rendering processes; 0 = one per core.")]
@@ -28,7 +38,7 @@ WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog."
 
 def fail(message: object) -> typer.Exit:
     """Print an error that the user can act on; raise what is returned."""
-    Console(stderr=True).print(f"[red]error:[/] {message}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
     return typer.Exit(2)
 
 
@@ -78,7 +88,11 @@ def simulate_drive(
     workers: Workers = 0,
 ) -> None:
     """Render a drive to a file that `anyseg simulate live` plays in real time."""
-    record(seed, weather, duration_s, rate_hz, workers).save(file)
+    drive = record(seed, weather, duration_s, rate_hz, workers)
+    try:
+        drive.save(file)
+    except OSError as error:
+        raise fail(error) from None
     console.print(f"recording: {file}")
 
 
@@ -89,7 +103,7 @@ def simulate_bag(
     weather: WeatherName = "sun",
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
-    storage: Annotated[str, typer.Option(help="mcap or sqlite3.")] = "mcap",
+    storage: BagStorage = BagStorage.MCAP,
     workers: Workers = 0,
 ) -> None:
     """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
@@ -99,10 +113,10 @@ def simulate_bag(
         raise fail(f"{folder} exists already: choose another folder, or remove it")
     drive = record(seed, weather, duration_s, rate_hz, workers)
     try:
-        count = write_bag(folder, drive, drive.rig(), storage=storage)
-    except ValueError as error:
+        count = write_bag(folder, drive, drive.rig(), storage=storage.value)
+    except OSError as error:
         raise fail(error) from None
-    console.print(f"{count} messages in {folder}")
+    console.print(f"{count} frames in {folder}")
 
 
 def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: int) -> RecordedDrive:

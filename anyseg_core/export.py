@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import onnxscript
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from onnxscript import opset20
 from torch import Tensor, nn
 
 from anyseg_core.data.sample import DataError
@@ -26,7 +28,7 @@ from anyseg_core.training.checkpoint import CheckpointError, TrainingState, find
 from anyseg_core.training.evaluation import all_subsets, decide_labels
 
 NETWORK_NAME = "student.onnx"
-OPSET = 18
+OPSET = 20
 MIN_AGREEMENT = 0.999
 """Share of pixels on which onnxruntime and torch must give the same label, over all subsets."""
 PARITY_SAMPLES = 4
@@ -129,6 +131,11 @@ def interpolation_matrix(source: int, target: int) -> Tensor:
     return F.interpolate(unit, size=target, mode="linear", align_corners=False)[:, 0].T.contiguous()
 
 
+def _gelu(x: onnxscript.FLOAT, approximate: str = "none") -> onnxscript.FLOAT:
+    """GELU as the one operator it has been since opset 20: as the exporter's five, it is a tenth of an engine's time."""
+    return opset20.Gelu(x, approximate=approximate)
+
+
 def write_network(network: StudentNetwork, path: Path, size: tuple[int, int]) -> None:
     """Write the ONNX file, weights inside, with a dynamic number of modalities."""
     modalities = network.model.mean.shape[0]
@@ -146,6 +153,7 @@ def write_network(network: StudentNetwork, path: Path, size: tuple[int, int]) ->
             output_names=["labels", "confidence"],
             dynamic_shapes={"images": {0: count}, "modality": {0: count}},
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.gelu.default: _gelu},
             dynamo=True,
             external_data=False,
             verbose=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -47,15 +49,16 @@ def demo(
     from anyseg_core.runtime.engine import EngineError
     from anyseg_core.runtime.faults import FaultScheduleError
     from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_ros.demo.live import LiveRunError
     from anyseg_ros.demo.run import DEMO_FAULTS, DemoOptions, run_demo
 
     options = DemoOptions(out, faults or DEMO_FAULTS, student, seed, weather, duration_s, workers=workers)
     try:
-        kept = run_demo(options, core.console)
-    except (LiveRunError, StudentError, EngineError, FaultScheduleError, ValueError) as error:
+        outcome = run_demo(options, core.console)
+    except (LiveRunError, StudentError, EngineError, FaultScheduleError, RecordingError, ValueError, OSError) as error:
         raise core.fail(error) from None
-    raise typer.Exit(0 if kept else 1)
+    raise typer.Exit(1 if outcome.broken else 0)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -66,6 +69,8 @@ def run(
     namespace: Annotated[str, typer.Option(help="Of the node and its relative topics.")] = "",
 ) -> None:
     """Run segmentation_node here, configured and active. More ROS arguments may follow, such as -p or -r."""
+    if params_file and not params_file.is_file():
+        raise core.fail(f"no parameter file at {params_file}; start from config/vehicle.yaml")
     arguments = ["-p", "autostart:=true", "-p", f"model.student:={student}"]
     arguments += ["--params-file", str(params_file)] if params_file else []
     arguments += ["-r", f"__ns:={namespace}"] if namespace else []
@@ -108,9 +113,18 @@ def bench_robot(
 ) -> None:
     """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
     set_up_process()
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.robot import run as run_bench
+    from anyseg_ros.demo.live import LiveRunError
 
-    raise typer.Exit(0 if run_bench(core.console, json_file, student, baseline, minutes, out) else 1)
+    try:
+        met = run_bench(core.console, json_file, student, baseline, minutes, out)
+    except (EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if met else 1)
 
 
 @bench.command("events")
@@ -121,17 +135,32 @@ def bench_events(json_file: JsonFile = None) -> None:
     run_bench(core.console, json_file)
 
 
-def _run_node(node_main, arguments: list[str]) -> None:
+def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:
     """rclpy reads the process' arguments: give it the node's."""
-    import sys
-
     sys.argv = [sys.argv[0], "--ros-args", *arguments]
     node_main()
 
 
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "lightning", "tensorboard"), "train"),
+    **dict.fromkeys(("trimesh", "embreex"), "sim"),
+    **dict.fromkeys(("rclpy", "builtin_interfaces", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
+}
+"""The extra of setup.py that a module comes with; ROS comes with a distribution as well."""
+
+
 def main() -> None:
-    """Entry point `anyseg`."""
-    app()
+    """Entry point `anyseg`; a part that was not installed is named with its extra."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA_OF:
+            raise
+        remedy = f"pip install anyseg_ros[{EXTRA_OF[missing]}]"
+        remedy += ", or source a ROS 2 distribution" if EXTRA_OF[missing] == "ros" else ""
+        core.fail(f"{missing} is not installed, and this command needs it: {remedy}")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ from enum import Enum
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text
 
-from anyseg_core.runtime.model_card import StudentError, bundled_students, load_card
+from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card
 from anyseg_ros.process_setup import MALLOC_ENV, PROFILE_ENV, profile_path
 
 
@@ -31,7 +33,7 @@ class Level(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `remedy` is empty where nothing has to be done."""
+    """One line of the report, in plain text. `remedy` is empty where nothing has to be done."""
 
     subject: str
     level: Level
@@ -72,9 +74,9 @@ def _ros() -> Iterator[Finding]:
         return
     source = f"distribution {os.environ['ROS_DISTRO']}" if "ROS_DISTRO" in os.environ else "wheels, no distribution"
     yield Finding("ROS 2 (rclpy)", Level.OK, f"{source} {version_of('ros-rclpy')}".strip())
-    import rclpy  # deferred: the report must work without ROS
+    from rclpy.utilities import get_rmw_implementation_identifier  # deferred: the report must work without ROS
 
-    rmw = rclpy.get_rmw_implementation_identifier()
+    rmw = get_rmw_implementation_identifier()
     fast = rmw.startswith("rmw_fastrtps")
     yield Finding(
         "RMW",
@@ -125,7 +127,7 @@ def _ros_packages() -> Iterator[Finding]:
     for module, use in purpose.items():
         found = installed(module)
         detail = "found" if found else "not found"
-        remedy = "" if found else f"comes with a ROS 2 distribution; needed for: {use}"
+        remedy = "" if found else f"comes with a ROS 2 distribution; for {use}"
         yield Finding(module, Level.OK if found else Level.OPTIONAL, detail, remedy)
 
 
@@ -142,7 +144,7 @@ def _engines() -> Iterator[Finding]:
         remedy = "" if found else "on a machine with an NVIDIA GPU: pip install anyseg_ros[gpu] (Jetson: from JetPack)"
         yield Finding(module, Level.OK if found else Level.OPTIONAL, version_of(module) or "not found", remedy)
     yield _gpu()
-    torch = version_of("torch")
+    torch = version_of("torch") if installed("torch") else ""
     remedy = "" if torch else "only training needs it: pip install anyseg_ros[train]"
     yield Finding("torch", Level.OK if torch else Level.OPTIONAL, torch or "not found", remedy)
 
@@ -166,18 +168,18 @@ def _simulator() -> Iterator[Finding]:
 
 
 def _students() -> Iterator[Finding]:
-    folders = bundled_students()
-    if not folders:
+    names = bundled_students()
+    if not names:
         yield Finding("Students", Level.MISSING, "none bundled", "reinstall the package, or `make students`")
-    for folder in folders:
+    for name in names:
         try:
-            card = load_card(folder)
+            card = load_card(find_student(name))
         except StudentError as error:
-            yield Finding(f"student {folder.name}", Level.MISSING, "unusable", str(error))
+            yield Finding(name, Level.MISSING, "unusable", str(error))
             continue
         height, width = card.input_size
         detail = f"{width}x{height}, {len(card.classes)} classes, {', '.join(m.value for m in card.modalities)}"
-        yield Finding(f"student {folder.name}", Level.OK, detail)
+        yield Finding(name, Level.OK, detail)
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
@@ -200,10 +202,10 @@ def report(console: Console) -> bool:
     """Print the findings; returns whether this machine can run the robot side."""
     findings = examine()
     for title, rows in findings.items():
-        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+        console.print(f"[bold]{title}[/]")
+        subject_width = max(len(row.subject) for row in rows)
         for row in rows:
-            table.add_row(f"[{row.level.value}]{row.level.name.lower()}[/]", row.subject, row.detail, row.remedy)
-        console.print(table)
+            _print_finding(console, row, subject_width)
         console.print()
     blocking = [row.subject for rows in findings.values() for row in rows if row.level is Level.MISSING]
     if blocking:
@@ -211,3 +213,19 @@ def report(console: Console) -> bool:
     else:
         console.print("[green]This machine can run the node.[/]")
     return not blocking
+
+
+LEVEL_WIDTH = max(len(level.name) for level in Level)
+INDENT = 2
+
+
+def _print_finding(console: Console, row: Finding, subject_width: int) -> None:
+    """What was found on one line, the remedy below it. `Text` keeps brackets, which markup would swallow."""
+    fixed = [Column(width=LEVEL_WIDTH), Column(width=subject_width)]
+    line = Table.grid(*fixed, Column(overflow="fold"), padding=(0, 2, 0, 0))
+    line.add_row(Text(row.level.name.lower(), row.level.value), Text(row.subject), Text(row.detail))
+    console.print(Padding(line, (0, 0, 0, INDENT), expand=False))
+    if row.remedy:
+        remedy = Table.grid(Column(width=1), Column(overflow="fold"), padding=(0, 1, 0, 0))
+        remedy.add_row("→", Text(row.remedy))
+        console.print(Padding(remedy, (0, 0, 0, INDENT + LEVEL_WIDTH + 2), expand=False))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol, TypeVar
+
+import cv2
 
 from anyseg_core.runtime.engine import EngineError
 from anyseg_core.runtime.health import Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_ros.pipeline import Pipeline, Result
+from anyseg_ros.pipeline import Job, Pipeline, Result
 
 MAX_WAIT_S = 0.1
 """Between looks at the clock: a simulated one may jump, or run faster than real time."""
@@ -52,6 +56,8 @@ class InferenceWorker:
 
     def open(self, student: str, backend: str, threads: int) -> Segmenter:
         """Open the student. Raises StudentError or EngineError, as `Segmenter.open` does."""
+        # Encoding is short: split over threads it would wait for a core that the middleware is using.
+        cv2.setNumThreads(1)
         self._segmenter = self._thread.submit(Segmenter.open, student, backend, threads).result()
         return self._segmenter
 
@@ -104,19 +110,31 @@ class InferenceWorker:
                 job = pipeline.poll(now_ns)
                 statuses = job.statuses if job else pipeline.statuses(now_ns)
                 news = self._is_news(statuses)
-                if job is None and not news:
+                ahead = None if job or news else pipeline.next_to_encode()
+                if not (job or news or ahead):
                     self._changed.wait(self._wait_s(pipeline, now_ns))
                     continue
-            if job is None:
+            if job:
+                self._segment(pipeline, job)
+            elif news:
                 self._listener.on_statuses(statuses)
-                continue
-            try:
-                result = pipeline.run(job)
-            except (InputError, EngineError) as error:
-                self._listener.on_inference_failure(error)
-                self._listener.on_statuses(statuses)
-            else:
-                self._listener.on_result(result)
+            elif ahead:
+                self._encode(*ahead)
+
+    def _segment(self, pipeline: Pipeline, job: Job) -> None:
+        try:
+            result = pipeline.run(job)
+        except (InputError, EngineError) as error:
+            self._listener.on_inference_failure(error)
+            self._listener.on_statuses(job.statuses)
+        else:
+            self._listener.on_result(result)
+
+    def _encode(self, frame: ModalityFrame, rig: Rig | None) -> None:
+        """Have the network image ready before the mask is begun."""
+        assert self._segmenter is not None
+        with suppress(InputError):  # it is told of when the mask is made
+            self._segmenter.encode(frame, rig)
 
     def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
         """Whether a state or fault differs from what the listener was told last."""

@@ -55,10 +55,11 @@ class MaskOutputs:
         """The mask and its status; the other images only where somebody listens."""
         anchor = result.job.anchor_frame
         header = header_of(anchor)
-        labels, confidence = result.segmentation.resized(*result.mask_size)
+        labels = result.segmentation.resized_labels(*result.mask_size)
         self._mask.publish(image_message(labels, "mono8", header))
         self._status.publish(mask_array(result))
         if self._confidence.get_subscription_count():
+            _, confidence = result.segmentation.resized(*result.mask_size)
             self._confidence.publish(image_message(confidence, "mono8", header))
         if not (self._color_mask.get_subscription_count() or self._overlay.get_subscription_count()):
             return

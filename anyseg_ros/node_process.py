@@ -23,11 +23,12 @@ def run(
     create: Callable[[], _Node],
     start: Callable[[_Node], int | None] | None = None,
     bad_input: tuple[type[Exception], ...] = (),
+    fatal: tuple[type[Exception], ...] = (),
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM; returns the exit code.
 
     `start` is called with the node before it spins; an exit code from it ends the process. An exception of `bad_input`
-    from `create` is the user's to mend: its message is printed, and the code is 1.
+    from `create`, or of `fatal` from a callback, is the user's to mend: its message is printed, and the code is 1.
     """
     set_up_process()
     import rclpy  # deferred: Fast DDS and the allocator read their settings when they are loaded
@@ -45,8 +46,12 @@ def run(
     executor = new_executor()
     executor.add_node(node)
     exit_code = start(node) if start is not None else None
-    while exit_code is None and not asked_to_stop.is_set:
-        executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
+    try:
+        while exit_code is None and not asked_to_stop.is_set:
+            executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
+    except fatal as error:
+        print(f"error: {error}", file=sys.stderr)
+        exit_code = 1
     asked_to_stop.ignore_further_signals()
     executor.remove_node(node)
     node.destroy_node()

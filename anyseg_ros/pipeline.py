@@ -9,7 +9,7 @@ Which frames make a mask:
 2. While frames of other usable modalities that belong to it are still on their way, it waits for them for
    `join_wait_ms` at most. Without this, synchronous sensors would never meet: their messages arrive some
    milliseconds apart.
-3. Where no mask was started for `deadline_ms`, the next usable modality that has a new frame is promoted.
+3. Where the anchor's next frame is late by `deadline_ms`, the next usable modality that has a new frame is promoted.
 4. Others join with the frame stamped nearest to the anchor's, within `max_time_diff_ms` and not older than their
    `max_age_ms`.
 5. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
@@ -42,8 +42,9 @@ class SyncConfig:
     """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
     max_time_diff_ms: float = 50.0
     """Largest difference between the stamps of the anchor and of a frame that joins it."""
-    deadline_ms: float = 150.0
-    """Time without a new mask after which the next usable modality is promoted to anchor."""
+    deadline_ms: float = 15.0
+    """How late the anchor's next frame may be before the next usable modality is promoted for this mask. It is expected
+    one period of its `expected_rate_hz` after the last one."""
     join_wait_ms: float = 25.0
     """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
 
@@ -127,7 +128,7 @@ class Pipeline:
         if anchor is None or self._ready_ns(anchor, now_ns) > now_ns:
             return None
         frame = anchor.frame
-        self._last_stamp_ns, self._last_job_ns = frame.stamp_ns, now_ns
+        self._last_stamp_ns = frame.stamp_ns
         frames = self._frames_with(frame, now_ns)
         return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns))
 
@@ -138,9 +139,23 @@ class Pipeline:
         anchor = self._anchor(now_ns)
         if anchor is not None:
             times.append(self._ready_ns(anchor, now_ns))
-        elif self._promotion_helps(now_ns):
-            times.append(self._overdue_ns)
+        else:
+            times.append(self._promotion_ns(now_ns))
         return min((time for time in times if time is not None), default=None)
+
+    def next_to_encode(self) -> tuple[ModalityFrame, Rig | None] | None:
+        """A frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
+
+        Each frame is named once. What is encoded while an anchor waits for its companions delays no mask.
+        """
+        for modality in self._monitors:
+            entry = self._buffer.newest(modality)
+            if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
+                continue
+            self._named[modality] = entry.frame
+            if self._has_rig_for(modality):
+                return entry.frame, self._rig
+        return None
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
@@ -191,7 +206,7 @@ class Pipeline:
     def _start_anew(self, now_ns: int) -> None:
         self._now_ns = now_ns
         self._last_stamp_ns: int | None = None
-        self._last_job_ns: int | None = None
+        self._named: dict[Modality, ModalityFrame] = {}  # by `next_to_encode`
         self._buffer.clear()
 
     def _advance(self, now_ns: int) -> int:
@@ -203,18 +218,20 @@ class Pipeline:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
-    @property
-    def _overdue_ns(self) -> int:
-        """From when on a lower modality may take the place of an anchor that is late."""
-        return 0 if self._last_job_ns is None else self._last_job_ns + int(self._sync.deadline_ms * NS_PER_MS)
+    def _late_ns(self, modality: Modality) -> int:
+        """From when on the next frame of a modality is late, and another one may take its place."""
+        newest = self._buffer.newest(modality)
+        if newest is None:
+            return 0
+        return newest.received_ns + self._health[modality].period_ns + int(self._sync.deadline_ms * NS_PER_MS)
 
     def _anchor(self, now_ns: int) -> BufferedFrame | None:
-        """The new frame of the first usable modality; of a lower one where that is overdue."""
+        """The new frame of the first usable modality; of a lower one where those before it are late."""
         for modality in self._candidates(now_ns):
             entry = self._buffer.newest(modality)
             if entry is not None and self._is_new(entry.frame):
                 return entry
-            if now_ns < self._overdue_ns:
+            if now_ns < self._late_ns(modality):
                 return None
         return None
 
@@ -222,12 +239,15 @@ class Pipeline:
         usable = self.usable(now_ns)
         return [modality for modality in self._sync.anchor_order if modality in usable]
 
-    def _promotion_helps(self, now_ns: int) -> bool:
-        """Whether a modality below a late anchor has a new frame already."""
-        if now_ns >= self._overdue_ns:
-            return False
-        newest = (self._buffer.newest(modality) for modality in self._candidates(now_ns))
-        return any(entry is not None and self._is_new(entry.frame) for entry in newest)
+    def _promotion_ns(self, now_ns: int) -> int | None:
+        """When a modality that has a new frame is promoted, because those before it are all late; None without one."""
+        late_ns = now_ns
+        for modality in self._candidates(now_ns):
+            entry = self._buffer.newest(modality)
+            if entry is not None and self._is_new(entry.frame):
+                return late_ns
+            late_ns = max(late_ns, self._late_ns(modality))
+        return None
 
     def _is_new(self, frame: ModalityFrame) -> bool:
         last = self._last_stamp_ns

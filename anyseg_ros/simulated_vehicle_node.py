@@ -1,32 +1,40 @@
-"""simulated_vehicle: publishes a vehicle's sensors in real time, from a recorded drive or rendered live.
+"""simulated_vehicle: publishes a vehicle's sensors in real time, from a recorded or a rendered drive.
 
-All frames of an instant carry one stamp, the clock's time when they are published. With the parameter `faults` a
-schedule breaks the sensors on the way out, as it would in the drivers.
+Rendering is slower than real time on a small machine. So the drive is rendered first, once, and kept in the user's
+cache folder; with the parameter `render_first` false it is rendered as it goes, as fast as that may be. All frames of
+an instant carry one stamp, the clock's time when they are published. With the parameter `faults` a schedule breaks
+the sensors on the way out, as it would in the drivers.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from std_msgs.msg import Header
 
 from anyseg_core.runtime.faults import FaultInjector, FaultSchedule
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.projection import Rig
-from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame
+from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame, rig_of
+from anyseg_core.sim.drive_cache import is_recorded, recording_path, user_cache_folder
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
+from anyseg_core.sim.render_process import RenderError, RenderProcess
 from anyseg_core.sim.weather import Weather
 from anyseg_ros.node_process import run
 from anyseg_ros.status_messages import time_message
 from anyseg_ros.vehicle_publisher import VehiclePublisher
 
 NAME = "simulated_vehicle"
+DURATION_S = 20.0
+"""Of a drive that is not told how long to be: the longer, the longer the first start."""
+RENDER_POLL_S = 0.2
 SLOW_SHARE = 0.8
 """Below this share of the drive's rate a warning says so."""
 
@@ -42,60 +50,132 @@ class FrameSource(Protocol):
 
 
 class SimulatedVehicleNode(Node):
-    """Publishes one instant of the drive a tick.
+    """Finds, or renders, the drive that the parameters ask for, then drives it.
 
-    Raises ValueError (FaultScheduleError, an unknown weather ...) or RecordingError for parameters that cannot be used.
+    Raises ValueError (FaultScheduleError, an unknown weather ...) or RecordingError for parameters that cannot be used,
+    and while it spins RenderError or RecordingError.
     """
 
-    def __init__(self, source: FrameSource | None = None, **node_options: Any) -> None:
-        """Drive through `source`, else through what the parameters say."""
+    def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
         self._declare_parameters()
-        self._source = self._parameter_source() if source is None else source
         faults = self.get_parameter("faults").value
         self._injector = FaultInjector(FaultSchedule.load(faults) if faults else FaultSchedule())
-        self._vehicle = VehiclePublisher(self, self._source.rig())
-        self._indices = self._frame_indices()
-        self._start_ns: int | None = None
-        self._published = 0
-        self._next: DriveFrame | None = self._source.frame(next(self._indices))
-        self._period_s = self._drive_period_s()
-        self.create_timer(self._period_s, self._on_tick)
-        self.get_logger().info(f"driving: {len(self._source)} frames at {1 / self._period_s:.1f} Hz")
+        self._rendering: RenderProcess | None = None
+        recording = self.get_parameter("recording").value
+        if recording:
+            drive = RecordedDrive.load(Path(recording))
+            self._drive(drive, VehiclePublisher(self, drive.rig()))
+        elif self.get_parameter("render_first").value:
+            self._drive_when_rendered(self._drive_config())
+        else:
+            drive = Drive(self._drive_config())
+            self._drive(drive, VehiclePublisher(self, drive.rig()))
 
     def _declare_parameters(self) -> None:
-        self.declare_parameter("recording", "")  # a recorded drive; without it the drive is rendered live
+        self.declare_parameter("recording", "")  # a recorded drive; without it the drive is rendered
+        self.declare_parameter("render_first", True)  # false: render as it goes
+        self.declare_parameter("unpack_first", False)  # 3.5 MB a frame, and no work between the frames: for benchmarks
         self.declare_parameter("faults", "")  # a fault schedule (YAML)
         self.declare_parameter("loop", True)  # from the end back to the start
-        self.declare_parameter(
-            "await_subscribers", False
-        )  # start when every topic has one, so that none misses a frame
+        # Start when every topic has a subscriber, so that none misses a frame.
+        self.declare_parameter("await_subscribers", False)
         self.declare_parameter("seed", 0)
         self.declare_parameter("weather", str(Weather.SUN))
-        self.declare_parameter("duration_s", DriveConfig.duration_s)
+        self.declare_parameter("duration_s", DURATION_S)
         self.declare_parameter("rate_hz", DriveConfig.rate_hz)
 
-    def _parameter_source(self) -> FrameSource:
+    def _drive_config(self) -> DriveConfig:
         values = {name: parameter.value for name, parameter in self.get_parameters_by_prefix("").items()}
-        if values["recording"]:
-            return RecordedDrive.load(Path(values["recording"]))
         weather = Weather.parse(values["weather"])
-        return Drive(DriveConfig(values["seed"], weather, float(values["duration_s"]), float(values["rate_hz"])))
+        return DriveConfig(values["seed"], weather, float(values["duration_s"]), float(values["rate_hz"]))
 
-    def _frame_indices(self) -> Iterator[int]:
-        indices = range(len(self._source))
-        return itertools.cycle(indices) if self.get_parameter("loop").value else iter(indices)
+    def _drive(self, source: FrameSource, vehicle: VehiclePublisher) -> None:
+        loop, await_subscribers = (self.get_parameter(name).value for name in ("loop", "await_subscribers"))
+        if self.get_parameter("unpack_first").value:
+            source = _Unpacked(source)
+        _Driver(self, vehicle, source, self._injector, bool(loop), bool(await_subscribers))
 
-    def _drive_period_s(self) -> float:
-        if len(self._source) < 2:
-            raise ValueError(f"a drive of {len(self._source)} frames has no rate: it needs two at least")
-        return (self._source.frame(1).stamp_ns - self._source.frame(0).stamp_ns) / 1e9
+    def _drive_when_rendered(self, config: DriveConfig) -> None:
+        """Now, where the cache holds the drive; else as soon as a process has rendered it."""
+        vehicle = VehiclePublisher(self, rig_of(config))  # drivers that are up and have nothing to say yet
+        path = recording_path(config, user_cache_folder())
+        if is_recorded(path):
+            self.get_logger().info(f"the drive was rendered before: {path}")
+            self._drive(RecordedDrive.load(path), vehicle)
+            return
+        self.get_logger().info(f"rendering the drive first; the next start finds it at {path}")
+        rendering = self._rendering = RenderProcess(config, path.parent)
+        reported = 0
+
+        def watch() -> None:
+            nonlocal reported
+            done, total = rendering.progress()
+            if done != reported:
+                reported = done
+                self.get_logger().info(f"rendering: {done} of {total} frames")
+            if rendering.is_done():
+                timer.cancel()
+                self._drive(RecordedDrive.load(rendering.path), vehicle)
+
+        # Steady: rendering goes on, whatever /clock says.
+        timer = self.create_timer(RENDER_POLL_S, watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def destroy_node(self) -> None:
+        """End the rendering, if it goes on, and the node."""
+        if self._rendering is not None:
+            self._rendering.stop()
+        super().destroy_node()
+
+
+class _Unpacked:
+    """A drive whose frames are all in memory."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._rig = source.rig()
+        self._frames = [source.frame(index) for index in range(len(source))]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def rig(self) -> Rig:
+        return self._rig
+
+    def frame(self, index: int) -> DriveFrame:
+        return self._frames[index]
+
+
+class _Driver:
+    """Publishes one instant of a drive a tick."""
+
+    def __init__(
+        self,
+        node: Node,
+        vehicle: VehiclePublisher,
+        source: FrameSource,
+        injector: FaultInjector,
+        loop: bool,
+        await_subscribers: bool,
+    ) -> None:
+        self._node = node
+        self._vehicle = vehicle
+        self._source = source
+        self._injector = injector
+        self._await_subscribers = await_subscribers
+        indices = range(len(source))
+        self._indices = itertools.cycle(indices) if loop else iter(indices)
+        self._period_s = _period_s(source)
+        self._start_ns: int | None = None
+        self._published = 0
+        self._next: DriveFrame | None = source.frame(next(self._indices))
+        node.create_timer(self._period_s, self._on_tick)
+        node.get_logger().info(f"driving: {len(source)} frames at {1 / self._period_s:.1f} Hz")
 
     def _on_tick(self) -> None:
         """Publish the frame that is ready, then make the next one ready."""
         if self._next is None or not self._may_start():
             return
-        now_ns = self.get_clock().now().nanoseconds
+        now_ns = self._node.get_clock().now().nanoseconds
         self._start_ns = now_ns if self._start_ns is None else self._start_ns
         self._publish(self._next, now_ns, (now_ns - self._start_ns) / 1e9)
         index = next(self._indices, None)
@@ -103,9 +183,7 @@ class SimulatedVehicleNode(Node):
 
     def _may_start(self) -> bool:
         """Once under way it does not stop again."""
-        if self._start_ns is not None or not self.get_parameter("await_subscribers").value:
-            return True
-        return self._vehicle.is_heard()
+        return self._start_ns is not None or not self._await_subscribers or self._vehicle.is_heard()
 
     def _publish(self, instant: DriveFrame, now_ns: int, elapsed_s: float) -> None:
         frame_id = instant.frames[Modality.CAMERA].frame_id
@@ -115,16 +193,24 @@ class SimulatedVehicleNode(Node):
                 self._vehicle.publish(delivered)
         self._published += 1
         if elapsed_s > 5.0 and self._published < SLOW_SHARE * elapsed_s / self._period_s:
-            self.get_logger().warning(
-                f"rendering is slower than real time: {self._published / elapsed_s:.1f} Hz instead of "
-                f"{1 / self._period_s:.1f} Hz; record the drive first and set `recording`",
+            self._node.get_logger().warning(
+                f"the machine has too little to spare: driving at {self._published / elapsed_s:.1f} Hz instead of "
+                f"{1 / self._period_s:.1f} Hz",
                 once=True,
             )
 
 
+def _period_s(source: FrameSource) -> float:
+    """Between two frames; raises ValueError where there is only one."""
+    if len(source) < 2:
+        raise ValueError(f"a drive of {len(source)} frames has no rate: it needs two at least")
+    return (source.frame(1).stamp_ns - source.frame(0).stamp_ns) / 1e9
+
+
 def main() -> None:
     """Entry point `simulated_vehicle`."""
-    sys.exit(run(SimulatedVehicleNode, bad_input=(ValueError, RecordingError)))
+    bad_input = (ValueError, RecordingError, InvalidParameterTypeException)
+    sys.exit(run(SimulatedVehicleNode, bad_input=bad_input, fatal=(RenderError, RecordingError)))
 
 
 if __name__ == "__main__":

@@ -9,18 +9,19 @@ from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
+    OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
 )
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
-from launch.substitutions import LaunchConfiguration, PythonExpression
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from anyseg_ros.process_setup import process_environment
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"
 
@@ -29,24 +30,22 @@ def generate_launch_description() -> LaunchDescription:
     """The node, and with their arguments the simulated vehicle, RViz and the Foxglove bridge."""
     config = Path(get_package_share_directory(PACKAGE)) / "config"
     environment = [SetEnvironmentVariable(name, value) for name, value in process_environment().items()]
-    node = segmentation_node(config)
-    # build_only ends the node's process when its networks are ready; the launch then has nothing left to do.
-    built = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason="the engine is built"))])
-    handler = RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only")))
+    segmentation = OpaqueFunction(function=segmentation_node, args=[config])
     companions = [simulated_vehicle(), rviz(config), foxglove_bridge()]
-    return LaunchDescription([*arguments(config), *environment, handler, node, *companions])
+    return LaunchDescription([*arguments(config), *environment, segmentation, *companions])
 
 
 def arguments(config: Path) -> list[DeclareLaunchArgument]:
     """The launch arguments with their defaults."""
     rows = {
         "params_file": (str(config / "vehicle.yaml"), "parameters of segmentation_node"),
+        "student": ("", "name of a bundled student, or a student's folder; default: what params_file says"),
         "namespace": ("", "of every node and topic"),
         "use_sim_time": ("false", "take the time from /clock"),
         "autostart": ("true", "configure and activate at once; false leaves that to a lifecycle manager"),
         "build_only": ("false", "open and warm up the networks, then end"),
         "simulate": ("false", "publish the simulated vehicle's sensors too"),
-        "recording": ("", "a recorded drive for the simulated vehicle; without it the drive is rendered live"),
+        "recording": ("", "a recorded drive for the simulated vehicle; without it the drive is rendered first"),
         "faults": ("", "a fault schedule (YAML) for the simulated vehicle"),
         "rviz": ("false", "show the masks in RViz"),
         "foxglove": ("false", "start the Foxglove bridge"),
@@ -60,28 +59,30 @@ def flag(name: str) -> ParameterValue:
     return ParameterValue(LaunchConfiguration(name), value_type=bool)
 
 
-def segmentation_node(config: Path) -> LifecycleNode:
+def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescriptionEntity]:
     """The node; it starts itself (`autostart`), so no transition has to be chased by events."""
-    simulated = PythonExpression(
-        [
-            "'", str(config / "simulated_vehicle.yaml"), "' if '", LaunchConfiguration("simulate"),
-            "'.lower() == 'true' else '", LaunchConfiguration("params_file"), "'",
-        ]
-    )  # fmt: skip
+    files: list[str | LaunchConfiguration] = [LaunchConfiguration("params_file")]
+    if IfCondition(LaunchConfiguration("simulate")).evaluate(context):
+        files.append(str(config / "simulated_vehicle.yaml"))
     overrides = {
         "use_sim_time": flag("use_sim_time"),
         "autostart": flag("autostart"),
         "model.build_only": flag("build_only"),
     }
-    return LifecycleNode(
+    if LaunchConfiguration("student").perform(context):
+        overrides["model.student"] = ParameterValue(LaunchConfiguration("student"), value_type=str)
+    node = LifecycleNode(
         package=PACKAGE,
         executable="segmentation_node",
         name="segmentation_node",
         namespace=LaunchConfiguration("namespace"),
-        parameters=[LaunchConfiguration("params_file"), simulated, overrides],
+        parameters=[*files, overrides],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
     )
+    # build_only ends the node's process when its networks are ready; the launch then has nothing left to do.
+    built = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason="the engine is built"))])
+    return [RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only"))), node]
 
 
 def simulated_vehicle() -> Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
@@ -16,7 +15,6 @@ from anyseg_core.runtime.input_images import depth_image
 from anyseg_core.runtime.modality import Modality
 
 SIZE = (64, 96)
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
@@ -30,14 +28,6 @@ def made(tmp_path: Path) -> Path:
     cv2.imwrite(str(tmp_path / "disparity" / "dataset2_01.png"), disparity)
     cv2.imwrite(str(tmp_path / "label" / "dataset2_01.png"), (disparity == 35_000).astype(np.uint8))
     return tmp_path
-
-
-@pytest.fixture(scope="module")
-def recorded() -> Path:
-    root = Path(os.environ.get("ANYSEG_DATA", SHARED)) / "pothole"
-    if not root.is_dir():
-        pytest.skip(f"the recorded pothole data is not at {root}; set ANYSEG_DATA")
-    return root
 
 
 def test_depth_is_what_a_16uc1_message_of_the_disparity_gives(made: Path) -> None:
@@ -56,15 +46,15 @@ def test_unknown_split_and_wrong_folder_are_named(made: Path) -> None:
         Pothole(made, "test", SIZE)
 
 
-def test_train_and_test_are_different_drives(recorded: Path) -> None:
-    train, test = Pothole(recorded, "train", SIZE), Pothole(recorded, "test", SIZE)
+def test_train_and_test_are_different_drives(pothole_data: Path) -> None:
+    train, test = Pothole(pothole_data, "train", SIZE), Pothole(pothole_data, "test", SIZE)
     assert (len(train), len(test)) == (40, 12)
     assert {train[0].name.split("_")[0], test[0].name.split("_")[0]} == {"dataset1", "dataset2"}
 
 
-def test_the_depth_window_shows_potholes_below_the_road(recorded: Path) -> None:
+def test_the_depth_window_shows_potholes_below_the_road(pothole_data: Path) -> None:
     for split in ("train", "test"):
-        for sample in (Pothole(recorded, split, SIZE)[i] for i in range(0, 12, 4)):
+        for sample in (Pothole(pothole_data, split, SIZE)[i] for i in range(0, 12, 4)):
             scaled, valid = sample.images[1, ..., 0], sample.images[1, ..., 2] > 0
             road = scaled[valid & (sample.labels == 0)]
             hole = scaled[valid & (sample.labels == 1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -27,7 +26,6 @@ from anyseg_core.runtime.events import (
     RawRecording,
 )
 
-DATA = Path(os.environ.get("ANYSEG_DATA", Path(__file__).parents[2] / "shared" / "data")) / "event_bags"
 WIDTH, HEIGHT = 640, 480
 Row = tuple[int, int, int, int]
 """x, y, polarity, time in nanoseconds."""
@@ -433,14 +431,14 @@ def test_accumulator_refuses_events_outside() -> None:
         EventAccumulator(4, 3, window_ns=10).add(events_at([1], x=4))
 
 
-def recorded(folder: str) -> list[EventPacket]:
+def recorded(folder: Path) -> list[EventPacket]:
     """The packets of a recorded bag, read from its file: the metadata of one of them is broken."""
     from rosbags.rosbag2.storage_mcap import McapReader
     from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
-    paths = [path for path in (DATA / folder).glob("*") if path.suffix in (".db3", ".mcap")]
+    paths = [path for path in folder.glob("*") if path.suffix in (".db3", ".mcap")]
     if not paths:
-        pytest.skip(f"no recorded bag in {DATA / folder}")
+        pytest.skip(f"no recorded bag in {folder}")
     reader = (McapReader if paths[0].suffix == ".mcap" else Sqlite3Reader)(paths[0])
     reader.open()
     try:
@@ -449,8 +447,8 @@ def recorded(folder: str) -> list[EventPacket]:
         reader.close()
 
 
-def test_recorded_evt3() -> None:
-    packets = recorded("test_events_1")
+def test_recorded_evt3(recorded_data: Path) -> None:
+    packets = recorded(recorded_data / "event_bags" / "test_events_1")
     decoder = EventDecoder.for_packet(packets[0])
     events = Events.concatenate([decoder.decode_packet(packet) for packet in packets])
     assert (len(packets), len(events), decoder.width, decoder.height) == (517, 343_474, WIDTH, HEIGHT)
@@ -460,13 +458,13 @@ def test_recorded_evt3() -> None:
     assert decoder.counts.unsynchronised == decoder.counts.out_of_bounds == decoder.counts.time_corrections == 0
 
 
-def test_recorded_evt3_like_the_reference() -> None:
-    data = b"".join(packet.events.tobytes() for packet in recorded("test_events_1")[:40])
+def test_recorded_evt3_like_the_reference(recorded_data: Path) -> None:
+    data = b"".join(packet.events.tobytes() for packet in recorded(recorded_data / "event_bags" / "test_events_1")[:40])
     assert_same_as_reference(np.frombuffer(data, "<u2").tolist(), "evt3", WIDTH, HEIGHT)
 
 
-def test_recorded_libcaer() -> None:
-    packets = recorded("test_events_2")
+def test_recorded_libcaer(recorded_data: Path) -> None:
+    packets = recorded(recorded_data / "event_bags" / "test_events_2")
     decoder = EventDecoder.for_packet(packets[0])
     parts = [decoder.decode_packet(packet) for packet in packets]
     events = Events.concatenate(parts)

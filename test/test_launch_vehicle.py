@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ros
 
 LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "vehicle.launch.py"
 ARGUMENTS = {
-    "params_file", "namespace", "use_sim_time", "autostart", "build_only", "simulate", "recording", "faults",
+    "params_file", "student", "namespace", "use_sim_time", "autostart", "build_only", "simulate", "recording", "faults",
     "rviz", "foxglove", "log_level",
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import psutil
 import pytest
 from toy_student import write_toy_student
 
@@ -141,6 +142,75 @@ def test_the_simulated_vehicle_drives_a_recording(tmp_path: Path) -> None:
     assert "3 frames at 10.0 Hz" in output_until(process, "driving")
     code, rest = end(process, [signal.SIGINT])
     assert (code, "Traceback" in rest) == (0, False), rest
+
+
+@pytest.mark.ros
+def test_the_simulated_vehicle_renders_first_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for expected in ("rendering the drive first", "rendered before"):
+        process = start("simulated_vehicle_node", "duration_s:=0.2")
+        output = output_until(process, "driving: 2 frames at 10.0 Hz")
+        assert expected in output
+        code, rest = end(process, [signal.SIGINT])
+        assert (code, "Traceback" in rest) == (0, False), rest
+    assert len(list((tmp_path / "anyseg_ros").iterdir())) == 1
+
+
+@pytest.mark.ros
+def test_the_simulated_vehicle_says_why_it_cannot_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    (tmp_path / "anyseg_ros").write_text("a file where the cache folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    process = start("simulated_vehicle_node", "duration_s:=0.2")
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert f"cannot keep the drive in {tmp_path / 'anyseg_ros'}" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_rendering_with_all_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    process = start("simulated_vehicle_node", "duration_s:=60.0")
+    output_until(process, "rendering the drive first")
+    renderers: list[psutil.Process] = []
+    while len(renderers) < 2:  # the rendering process and one of its workers at least
+        assert process.poll() is None
+        time.sleep(0.1)
+        renderers = psutil.Process(process.pid).children(recursive=True)
+    code, rest = end(process, [number])
+    assert (code, "Traceback" in rest) == (0, False), rest
+    alive = [p for p in renderers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert alive == []
+    assert list((tmp_path / "anyseg_ros").glob("*")) == []
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("name", ["segmentation_node", "simulated_vehicle"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_ends_with_code_0(name: str, number: signal.Signals) -> None:
+    script = f"""
+import os, signal, sys
+class SignalOnImport:
+    def find_spec(self, module, *_):
+        if module == "rclpy":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, SignalOnImport())
+from anyseg_ros import entry_points
+entry_points.{name}()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, timeout=TIMEOUT_S, capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @pytest.mark.ros

@@ -221,3 +221,16 @@ print(len(names))
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 10
+
+
+def test_what_was_encoded_ahead_is_used_and_changes_no_mask(student: Path) -> None:
+    frames = make_frames()
+    plain = Segmenter.open(student).segment(frames, RIG)
+    segmenter = Segmenter.open(student)
+    ahead = {modality: segmenter.encode(frame, RIG) for modality, frame in frames.items()}
+    result = segmenter.segment(frames, RIG)
+    np.testing.assert_array_equal(result.labels, plain.labels)
+    np.testing.assert_array_equal(result.confidence, plain.confidence)
+    assert all(segmenter.encode(frame, RIG) is ahead[modality] for modality, frame in frames.items())
+    moved = Rig(RIG.camera, np.diag([1.0, 1.0, -1.0, 1.0]))
+    assert segmenter.encode(frames[Modality.LIDAR], moved) is not ahead[Modality.LIDAR]

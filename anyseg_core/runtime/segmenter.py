@@ -29,13 +29,17 @@ class Segmentation:
     modalities: tuple[Modality, ...]
     """The modalities that it was made from, in the card's order."""
     encode_s: float
-    """Seconds spent turning frames into network images."""
+    """Seconds spent turning frames into network images, those not counted that were encoded before."""
     engine_s: float
     """Seconds spent in the engine."""
 
     def resized(self, height: int, width: int) -> tuple[Labels, Labels]:
         """Labels and confidence at `height` x `width`; each pixel is that of the nearest network pixel."""
-        return _resized_nearest(self.labels, height, width), _resized_nearest(self.confidence, height, width)
+        return self.resized_labels(height, width), _resized_nearest(self.confidence, height, width)
+
+    def resized_labels(self, height: int, width: int) -> Labels:
+        """The labels alone."""
+        return _resized_nearest(self.labels, height, width)
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,22 @@ class _Network:
         return set(modalities) <= set(self.spec.modalities)
 
 
+@dataclass(frozen=True, eq=False)
+class _EncodedFrame:
+    """A network image uint8 [H, W, 3] and what it was made from."""
+
+    frame: ModalityFrame
+    rig: Rig | None
+    image: NDArray[np.uint8]
+
+
 class Segmenter:
     """A student, ready to run. Open, use and close it on one thread."""
 
     def __init__(self, card: ModelCard, networks: list[_Network]) -> None:
         self.card = card
         self._networks = networks
+        self._encoded: dict[Modality, _EncodedFrame] = {}  # the newest of each modality
 
     @classmethod
     def open(cls, student: str | Path, backend: str = "auto", threads: int = 0) -> Segmenter:
@@ -103,16 +117,25 @@ class Segmenter:
         """
         self._check(frames)
         started = time.perf_counter()
-        images = {
-            spec.modality: encode_frame(frames[spec.modality], spec, self.card.input_size, rig)
-            for spec in self.card.inputs
-            if spec.modality in frames
-        }
+        images = {m: self.encode(frames[m], rig) for m in self.modalities if m in frames}
         encoded = time.perf_counter()
         results = [self._run(network, group, images) for network, group in self._plan(tuple(images))]
         labels, confidence = results[0] if len(results) == 1 else fuse(results)
         done = time.perf_counter()
         return Segmentation(labels, confidence, tuple(images), encoded - started, done - encoded)
+
+    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
+        """The network image uint8 [H, W, 3] of a frame.
+
+        It is kept until the next frame of the modality is encoded: `segment` need not encode a frame that was
+        encoded while its companions were still on their way. Raises InputError where it cannot be encoded.
+        """
+        kept = self._encoded.get(frame.modality)
+        if kept is None or kept.frame is not frame or kept.rig is not rig:
+            spec = self.card.inputs[self.card.index_of(frame.modality)]
+            kept = _EncodedFrame(frame, rig, encode_frame(frame, spec, self.card.input_size, rig))
+            self._encoded[frame.modality] = kept
+        return kept.image
 
     def close(self) -> None:
         """Free the engines; the segmenter must not be used again."""

@@ -125,7 +125,7 @@ class Drive:
 
     def rig(self) -> Rig:
         """Camera intrinsics and the LiDAR's place on the roof."""
-        return Rig(self.config.camera(), camera_from_lidar())
+        return rig_of(self.config)
 
     def frame(self, index: int) -> DriveFrame:
         """The frame at that index; raises IndexError outside the drive."""
@@ -259,6 +259,11 @@ def _body_from_lidar() -> NDArray[np.float64]:
     transform[:3, :3] = yaw_matrix(_LIDAR_YAW).astype(np.float64) @ _pitch_matrix(_LIDAR_PITCH)
     transform[:3, 3] = _LIDAR_OFFSET_M
     return transform
+
+
+def rig_of(config: DriveConfig) -> Rig:
+    """The rig of a drive with that config, without building its world."""
+    return Rig(config.camera(), camera_from_lidar())
 
 
 def camera_from_lidar() -> NDArray[np.float64]:

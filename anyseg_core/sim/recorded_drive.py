@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -70,12 +71,17 @@ class RecordedDrive:
         return _unpacked(packed, self._stamps_ns[index])
 
     def save(self, path: Path) -> None:
-        """Write the recording to one .npz file."""
+        """Write the recording to one .npz file; it is there whole or not at all."""
         about = {"format": _FORMAT, "camera": asdict(self._rig.camera), "stamps_ns": self._stamps_ns}
+        header = {"about": np.array(json.dumps(about)), "camera_from_lidar": self._rig.camera_from_lidar}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            header = {"about": np.array(json.dumps(about)), "camera_from_lidar": self._rig.camera_from_lidar}
-            np.savez(file, **header, **self._arrays)  # type: ignore[arg-type]
+        partial = partial_path(path, os.getpid())
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, **header, **self._arrays)  # type: ignore[arg-type]
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> RecordedDrive:
@@ -90,6 +96,11 @@ class RecordedDrive:
             raise RecordingError(f"no recording at {path}: render one with `anyseg simulate`") from None
         except (BadZipFile, EOFError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
             raise RecordingError(f"{path} is not a recorded drive ({error}): render it again") from None
+
+
+def partial_path(path: Path, process_id: int) -> Path:
+    """Where that process writes a recording until it is complete."""
+    return path.with_name(f".{path.name}.{process_id}")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Figure:
     """The bar in words, e.g. `p50 <= 10`."""
     met: bool | None = None
     """None where there is no bar."""
+    listed: bool = True
+    """False: it is in the file only, where the terminal shows it in another form."""
 
     def percentile(self, percent: float) -> float:
         return float(np.percentile(self.samples, percent))
@@ -45,11 +47,19 @@ class Benchmark:
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, name: str, unit: str, samples: Sequence[float], bar: str = "", met: bool | None = None) -> Figure:
+    def add(
+        self,
+        name: str,
+        unit: str,
+        samples: Sequence[float],
+        bar: str = "",
+        met: bool | None = None,
+        listed: bool = True,
+    ) -> Figure:
         """Record a figure; an empty list of samples is an error of the benchmark."""
         if not samples:
             raise ValueError(f"benchmark figure {name!r} has no samples")
-        figure = Figure(name, unit, tuple(float(s) for s in samples), bar, met)
+        figure = Figure(name, unit, tuple(float(s) for s in samples), bar, met, listed)
         self.figures.append(figure)
         return figure
 
@@ -65,7 +75,7 @@ class Benchmark:
         for column in ("unit", "n", "p5", "p50", "p95", "max"):
             table.add_column(column, justify="right")
         table.add_column("bar")
-        for figure in self.figures:
+        for figure in (figure for figure in self.figures if figure.listed):
             values = figure.summary()
             numbers = [f"{values[key]:.4g}" for key in ("p5", "p50", "p95", "max")]
             verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[figure.met]

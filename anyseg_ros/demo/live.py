@@ -55,6 +55,10 @@ class LiveRun:
     """Drive in circles for so many seconds instead of once to the end."""
     node_parameters: Mapping[str, Any] = field(default_factory=dict)
     """Of segmentation_node, besides the student; the drive's own extrinsics are among them already."""
+    vehicle_parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Of simulated_vehicle, besides the recording."""
+    keep_images: bool = True
+    """False for a long run: the label images heard are left empty."""
     log_folder: Path = Path("out/log")
 
 
@@ -64,11 +68,12 @@ def record(run: LiveRun, on_progress: Callable[[float, Recording], None]) -> Rec
     Raises LiveRunError when a process cannot be started or dies on the way.
     """
     recording = Recording()
-    node = _Listener(recording)
+    node = _Listener(recording, run.keep_images)
     executor = new_executor()
     executor.add_node(node)
     try:
         with _process("segmentation_node", run, _node_arguments(run)) as segmenter:
+            recording.node_pid = segmenter.pid
             _spin_until(executor, lambda: node.node_is_up, segmenter, "segmentation_node")
             with _process("simulated_vehicle_node", run, _vehicle_arguments(run)) as vehicle:
                 _spin_until(executor, lambda: bool(recording.truth), vehicle, "simulated_vehicle")
@@ -132,7 +137,7 @@ def rig_parameters(rig: Rig) -> dict[str, list[float]]:
 
 def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
     arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": True}
-    return arguments | ({"faults": run.faults} if run.faults else {})
+    return {**arguments, **({"faults": run.faults} if run.faults else {}), **run.vehicle_parameters}
 
 
 @contextmanager
@@ -170,9 +175,10 @@ def _ros_value(value: Any) -> str:
 class _Listener(Node):
     """Subscribes to masks, statuses and ground truth."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, keep_images: bool) -> None:
         super().__init__("anyseg_demo")
         self._recording = recording
+        self._keep_images = keep_images
         self._status_publishers = 0
         reliable = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
         latched = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -186,10 +192,16 @@ class _Listener(Node):
         return bool(self._recording.statuses)
 
     def _on_mask(self, message: Image) -> None:
-        self._recording.masks.append(ReceivedMask(_stamp_ns(message), time.time_ns(), _pixels(message)))
+        self._recording.masks.append(ReceivedMask(_stamp_ns(message), time.time_ns(), self._pixels(message)))
 
     def _on_truth(self, message: Image) -> None:
-        self._recording.truth[_stamp_ns(message)] = _pixels(message)
+        self._recording.truth[_stamp_ns(message)] = self._pixels(message)
+
+    def _pixels(self, message: Image) -> np.ndarray:
+        """A mono8 image as uint8 [H, W]; a copy, since the message's memory is used again."""
+        if not self._keep_images:
+            return np.empty((0, 0), np.uint8)
+        return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width).copy()
 
     def _on_status(self, message: DiagnosticArray) -> None:
         received_ns, stamp_ns = time.time_ns(), _stamp_ns(message)
@@ -221,11 +233,6 @@ def _number(text: str) -> float | None:
 
 def _stamp_ns(message: Any) -> int:
     return message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
-
-
-def _pixels(message: Image) -> np.ndarray:
-    """A mono8 image as uint8 [H, W]; a copy, since the message's memory is used again."""
-    return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width).copy()
 
 
 @contextmanager

@@ -21,6 +21,10 @@ from anyseg_ros.demo.scoring import PhaseScore, seconds_into
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 Image = NDArray[np.uint8]
 
@@ -67,8 +71,8 @@ def timeline(recording: Recording, phases: Sequence[Phase], duration_s: float) -
         axes.axvline(phase.start_s, color="black", linewidth=0.5, linestyle=":")
     axes.set_yticks(range(len(MODALITIES)), [m.value for m in reversed(MODALITIES)])
     axes.set(xlim=(0, duration_s), xlabel="seconds into the drive")
-    handles = [plt.Rectangle((0, 0), 1, 1, color=color) for color in STATE_COLORS.values()]
-    handles.append(plt.Line2D([], [], color="black", linewidth=2))
+    handles: list[Artist] = [Rectangle((0, 0), 1, 1, color=color) for color in STATE_COLORS.values()]
+    handles.append(Line2D([], [], color="black", linewidth=2))
     names = [*(state.value for state in STATE_COLORS), "injected fault"]
     figure.legend(handles, names, ncols=7, loc="outside upper center", frameon=False, fontsize=9)
     return _data_uri(figure)
@@ -99,7 +103,7 @@ def bars(scores: Sequence[PhaseScore]) -> str:
     return _data_uri(figure)
 
 
-def _data_uri(figure: plt.Figure) -> str:
+def _data_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)

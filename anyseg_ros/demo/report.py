@@ -22,7 +22,7 @@ from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
 from anyseg_ros.label_images import color_image, overlay_image, palette
 
-DASH = "-"
+ABSENT = "-"
 OPACITY = 0.6
 """Of the label colours over the camera picture."""
 
@@ -71,7 +71,7 @@ def row_of(score: PhaseScore) -> Row:
     return Row(
         span=f"{score.phase.start_s:.0f}-{score.phase.end_s:.0f}",
         fault=score.phase.name,
-        miou=DASH if score.miou is None else f"{100 * score.miou:.1f}",
+        miou=ABSENT if score.miou is None else f"{100 * score.miou:.1f}",
         rate=f"{score.rate_hz:.1f}",
         p50=_rounded(score.latency_p50_ms),
         p95=_rounded(score.latency_p95_ms),
@@ -87,7 +87,7 @@ def initials(modalities: Sequence[Modality]) -> str:
 
 
 def _rounded(value: float | None) -> str:
-    return DASH if value is None else f"{value:.0f}"
+    return ABSENT if value is None else f"{value:.0f}"
 
 
 def print_table(console: Console, record: DriveRecord) -> None:

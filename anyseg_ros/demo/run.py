@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,8 +19,10 @@ from anyseg_core.runtime.health import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
 from anyseg_core.sim.drive import DriveConfig
-from anyseg_core.sim.recorded_drive import RecordedDrive, record_drive
+from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
+from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
+from anyseg_core.sim.workers import available_cores
 from anyseg_ros.demo.live import LiveRun, record, ros
 from anyseg_ros.demo.recording import Recording, phases_of
 from anyseg_ros.demo.report import DriveRecord, initials, print_table, write_report
@@ -44,12 +45,14 @@ class DemoOptions:
     weather: str = "cloud"
     duration_s: float = 40.0
     rate_hz: float = 10.0
+    width: int = DriveConfig.width
+    height: int = DriveConfig.height
     workers: int = 0
     """Rendering processes; 0 = one per core."""
 
 
-def run_demo(options: DemoOptions, console: Console) -> bool:
-    """Run it; returns whether every promise was kept.
+def run_demo(options: DemoOptions, console: Console) -> DriveRecord:
+    """Run it, print the table and write the report; `broken` of what is returned is empty when all was kept.
 
     Raises LiveRunError, StudentError or FaultScheduleError.
     """
@@ -61,27 +64,28 @@ def run_demo(options: DemoOptions, console: Console) -> bool:
     console.print("[bold]driving[/]: vehicle and node run as processes of their own and talk over DDS")
     with isolated_ros_domain(), ros():
         recording = record_with_display(run, options.duration_s, console)
-    record_ = _drive_record(options, card, schedule, drive, recording)
-    print_table(console, record_)
+    outcome = _drive_record(options, card, schedule, drive, recording)
+    print_table(console, outcome)
     report = options.out / "report.html"
-    write_report(report, record_)
+    write_report(report, outcome)
     console.print(f"report: {report}")
-    return not record_.broken
+    return outcome
 
 
 def rendered_drive(options: DemoOptions, console: Console) -> Path:
     """The recording of the drive: rendered first, so that the sensors' timing stays true; kept for the next time."""
-    config = DriveConfig(options.seed, Weather.parse(options.weather), options.duration_s, options.rate_hz)
-    path = options.out / f"drive_{hashlib.sha256(repr(config).encode()).hexdigest()[:12]}.npz"
-    if path.is_file():
+    weather = Weather.parse(options.weather)
+    config = DriveConfig(
+        options.seed, weather, options.duration_s, options.rate_hz, width=options.width, height=options.height
+    )
+    path = recording_path(config, options.out)
+    if is_recorded(path):
         console.print(f"[bold]rendering[/]: {path} is there already")
         return path
     with progress_bar() as progress:
         task = progress.add_task("rendering the drive", total=round(options.duration_s * options.rate_hz))
-        workers = options.workers or os.cpu_count() or 1
-        recorded = record_drive(config, workers, lambda done, _total: progress.update(task, completed=done))
-    recorded.save(path)
-    return path
+        workers = options.workers or available_cores()
+        return render_to(options.out, config, workers, lambda done, _total: progress.update(task, completed=done))
 
 
 def record_with_display(run: LiveRun, duration_s: float, console: Console) -> Recording:

@@ -1,0 +1,83 @@
+"""mIoU of students on held-out simulated drives, over every subset of the sensors, on the robot's own path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from anyseg_core.runtime.metrics import ConfusionMatrix
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.sim.deliver_writer import drive_config
+from anyseg_core.sim.drive import Drive
+from anyseg_core.sim.recorded_drive import RecordedDrive
+from anyseg_core.sim.workers import Progress, map_over_processes
+
+Subset = tuple[Modality, ...]
+DRIVES = 10
+"""Each of the five weathers twice; every drive has a world of its own, in which nothing was trained."""
+FRAMES_PER_DRIVE = 5
+FRAME_STEP = 16
+"""1.6 s between the frames of a drive: what follows sooner looks much the same."""
+
+
+@dataclass(frozen=True)
+class SubsetScores:
+    """Of one student: mIoU in percent by subset, over all frames together and by drive."""
+
+    pooled: Mapping[Subset, float]
+    by_drive: Sequence[Mapping[Subset, float]]
+
+
+def all_subsets(modalities: Sequence[Modality]) -> list[Subset]:
+    """The 2^M - 1 non-empty subsets, small ones first: the order of the published tables."""
+    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+
+
+def held_out_drives(folder: Path, workers: int, progress: Progress) -> list[RecordedDrive]:
+    """Some frames of each of the split `test`'s first drives, rendered where they are not in `folder` yet."""
+    paths = [folder / f"test_{number}_{FRAMES_PER_DRIVE}x{FRAME_STEP}.npz" for number in range(DRIVES)]
+    jobs = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    for _ in map_over_processes(_render, jobs, workers, progress):
+        pass
+    return [RecordedDrive.load(path) for path in paths]
+
+
+def _render(job: tuple[int, Path]) -> None:
+    number, path = job
+    drive = Drive(drive_config("test", number, (FRAMES_PER_DRIVE * FRAME_STEP) / 10))
+    indices = range(FRAME_STEP - 1, len(drive), FRAME_STEP)
+    RecordedDrive.of((drive.frame(index) for index in indices), drive.rig()).save(path)
+
+
+def score(segmenter: Segmenter, drives: Sequence[RecordedDrive], progress: Progress) -> SubsetScores:
+    """Raw frames -> masks of the camera's size -> mIoU against the true labels."""
+    subsets = all_subsets([m for m in MODALITIES if m in segmenter.modalities])
+    by_drive = []
+    total = {subset: ConfusionMatrix(len(segmenter.card.classes)) for subset in subsets}
+    for done, drive in enumerate(drives):
+        matrices = _score_drive(segmenter, drive, subsets)
+        for subset, matrix in matrices.items():
+            total[subset].merge(matrix)
+        by_drive.append(_percent(matrices))
+        progress(done + 1, len(drives))
+    return SubsetScores(_percent(total), by_drive)
+
+
+def _score_drive(
+    segmenter: Segmenter, drive: RecordedDrive, subsets: Sequence[Subset]
+) -> dict[Subset, ConfusionMatrix]:
+    matrices = {subset: ConfusionMatrix(len(segmenter.card.classes)) for subset in subsets}
+    rig = drive.rig()
+    for instant in drive:
+        for subset in subsets:
+            result = segmenter.segment({m: instant.frames[m] for m in subset}, rig)  # encodes each frame once
+            labels, _ = result.resized(*instant.labels.shape)
+            matrices[subset].add(instant.labels, labels)
+    return matrices
+
+
+def _percent(matrices: Mapping[Subset, ConfusionMatrix]) -> dict[Subset, float]:
+    return {subset: 100.0 * matrix.miou() for subset, matrix in matrices.items()}

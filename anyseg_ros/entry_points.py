@@ -1,0 +1,31 @@
+"""Entry points of the nodes: Ctrl-C and SIGTERM end a process with code 0 from its first moment.
+
+The imports of a node take seconds on a busy machine; until `node_process.run` takes the signals over there is nothing
+to end in order yet.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def segmentation_node() -> None:
+    """Executable `segmentation_node`."""
+    _end_at_once_on_signals()
+    from anyseg_ros.segmentation_node import main
+
+    main()
+
+
+def simulated_vehicle() -> None:
+    """Executable `simulated_vehicle`."""
+    _end_at_once_on_signals()
+    from anyseg_ros.simulated_vehicle_node import main
+
+    main()
+
+
+def _end_at_once_on_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: os._exit(0))

@@ -1,0 +1,72 @@
+"""What every test shares: a ROS domain of its own, the recorded data, and a look at what the run has left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+END_TIMEOUT_S = 10.0
+"""For processes that have been told to end."""
+
+
+def pytest_configure() -> None:
+    """Before anything imports rclpy. The caller's domain is not used: it may be that of a vehicle that drives."""
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="anyseg_test_log_")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["ROS_LOG_DIR"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def recorded_data() -> Path:
+    """The folder of recorded data: $ANYSEG_DATA, or `shared/data` beside the repository."""
+    root = Path(os.environ.get("ANYSEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no recorded data at {root}; set ANYSEG_DATA to where it is")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pothole_data(recorded_data: Path) -> Path:
+    """The stereo pothole data set."""
+    root = recorded_data / "pothole"
+    if not root.is_dir():
+        pytest.skip(f"the recorded pothole data is not at {root}; set ANYSEG_DATA")
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No process of this run outlives it. test_node_process looks after the shared memory, whose owner it can know."""
+    yield
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while (left := _own_processes()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left, "processes outlive the tests"
+
+
+def _own_processes() -> list[str]:
+    """pid and command line of the processes that got their environment from this one, whoever their parent is now.
+
+    Python's own tracker of shared resources lives as long as this process and is not counted.
+    """
+    mark = f"ROS_LOG_DIR={os.environ['ROS_LOG_DIR']}".encode()
+    found: list[str] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            marked = mark in (folder / "environ").read_bytes().split(b"\0")
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # ended meanwhile, or another user's
+            continue
+        if marked and int(folder.name) != os.getpid() and "multiprocessing.resource_tracker" not in line:
+            found.append(f"{folder.name} {line}")
+    return found
