@@ -61,7 +61,10 @@ def flag(name: str) -> ParameterValue:
 
 def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescriptionEntity]:
     """The node; it starts itself (`autostart`), so no transition has to be chased by events."""
-    files: list[str | LaunchConfiguration] = [LaunchConfiguration("params_file")]
+    params_file = LaunchConfiguration("params_file").perform(context)
+    if not Path(params_file).is_file():  # launch_ros would go on without it
+        raise ValueError(f"params_file:={params_file} is not a file")
+    files = [params_file]
     if IfCondition(LaunchConfiguration("simulate")).evaluate(context):
         files.append(str(config / "simulated_vehicle.yaml"))
     overrides = {

@@ -51,10 +51,24 @@ def test_build_only_opens_the_student_and_ends(tmp_path: Path) -> None:
     student = write_toy_student(tmp_path / "toy")
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"model": {"student": str(student)}}}}))
+    assert launched(params_file=str(params), build_only="true", autostart="false") == 0
+
+
+def test_the_student_may_be_an_argument(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    student = write_toy_student(tmp_path / "toy")
+    assert launched(student=str(student), build_only="true") == 0
+    assert "configured: toy" in "".join(capfd.readouterr())
+
+
+def test_a_missing_params_file_is_refused(tmp_path: Path) -> None:
+    assert launched(params_file=str(tmp_path / "none.yaml"), build_only="true") == 1
+
+
+def launched(**arguments: str) -> int:
+    """The launch's own exit code; it ends when there is nothing left to do."""
     source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
-    arguments = {"params_file": str(params), "build_only": "true", "autostart": "false"}
     service = LaunchService()
     service.include_launch_description(
         LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments.items())])
     )
-    assert service.run(shutdown_when_idle=True) == 0
+    return service.run(shutdown_when_idle=True)
