@@ -31,8 +31,9 @@ def generate_launch_description() -> LaunchDescription:
     config = Path(get_package_share_directory(PACKAGE)) / "config"
     environment = [SetEnvironmentVariable(name, value) for name, value in process_environment().items()]
     segmentation = OpaqueFunction(function=segmentation_node, args=[config])
-    companions = [simulated_vehicle(), rviz(config), foxglove_bridge()]
-    return LaunchDescription([*arguments(config), *environment, segmentation, *companions])
+    # First what may be missing: an error leaves those running that were started before it.
+    nodes = [foxglove_bridge(), segmentation, simulated_vehicle(), rviz(config)]
+    return LaunchDescription([*arguments(config), *environment, *nodes])
 
 
 def arguments(config: Path) -> list[DeclareLaunchArgument]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -52,6 +53,14 @@ def nothing_left_behind() -> Iterator[None]:
     while (left := _own_processes()) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, "processes outlive the tests"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """Training flushes them to zero in its whole process, for speed; hypothesis refuses to make floats then."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 def _own_processes() -> list[str]:

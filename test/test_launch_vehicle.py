@@ -14,7 +14,8 @@ pytest.importorskip("launch_ros", reason="launch and launch_ros come with a ROS 
 pytest.importorskip("launch_testing", reason="launch_testing comes with a ROS 2 distribution")
 ament = pytest.importorskip("ament_index_python.packages", reason="ament comes with a ROS 2 distribution")
 
-from launch.actions import IncludeLaunchDescription  # noqa: E402
+from launch.actions import IncludeLaunchDescription, RegisterEventHandler  # noqa: E402
+from launch.event_handlers import OnProcessIO  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 
 from launch import LaunchDescription, LaunchService  # noqa: E402
@@ -51,24 +52,31 @@ def test_build_only_opens_the_student_and_ends(tmp_path: Path) -> None:
     student = write_toy_student(tmp_path / "toy")
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"model": {"student": str(student)}}}}))
-    assert launched(params_file=str(params), build_only="true", autostart="false") == 0
+    assert launched(params_file=str(params), build_only="true", autostart="false")[0] == 0
 
 
-def test_the_student_may_be_an_argument(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_student_may_be_an_argument(tmp_path: Path) -> None:
     student = write_toy_student(tmp_path / "toy")
-    assert launched(student=str(student), build_only="true") == 0
-    assert "configured: toy" in "".join(capfd.readouterr())
+    code, output = launched(student=str(student), build_only="true")
+    assert code == 0
+    assert "configured: toy" in output
 
 
 def test_a_missing_params_file_is_refused(tmp_path: Path) -> None:
-    assert launched(params_file=str(tmp_path / "none.yaml"), build_only="true") == 1
+    assert launched(params_file=str(tmp_path / "none.yaml"), build_only="true")[0] == 1
 
 
-def launched(**arguments: str) -> int:
-    """The launch's own exit code; it ends when there is nothing left to do."""
+def launched(**arguments: str) -> tuple[int, str]:
+    """The launch's exit code and its processes' output; it ends when there is nothing left to do."""
+    output: list[str] = []
+
+    def collect(event: Any) -> None:
+        output.append(event.text.decode())
+
     source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
+    listener = RegisterEventHandler(OnProcessIO(on_stdout=collect, on_stderr=collect))
     service = LaunchService()
     service.include_launch_description(
-        LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments.items())])
+        LaunchDescription([listener, IncludeLaunchDescription(source, launch_arguments=arguments.items())])
     )
-    return service.run(shutdown_when_idle=True)
+    return service.run(shutdown_when_idle=True), "".join(output)

@@ -105,10 +105,10 @@ def _display(driven_s: float, duration_s: float, recording: Recording) -> Table:
 
 @contextmanager
 def isolated_ros_domain() -> Iterator[None]:
-    """Talk only on this machine, in a domain of its own unless the user chose one."""
+    """Talk only on this machine, in a domain of its own: these sensors must not reach a vehicle that is running."""
     before = dict(os.environ)
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="anyseg_log_"))
     try:
         yield
