@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,6 +59,7 @@ def simulate_dataset(
 ) -> None:
     """Write a data set in DELIVER's layout, with all five weathers."""
     from anyseg_core.sim.deliver_writer import simulate_dataset as write
+    from anyseg_core.sim.workers import available_cores
 
     with progress_bar() as progress:
         task = progress.add_task("drives", total=train_drives + val_drives + test_drives)
@@ -70,7 +70,7 @@ def simulate_dataset(
                 val_drives,
                 frames,
                 test_drives=test_drives,
-                workers=workers or cores(),
+                workers=workers or available_cores(),
                 progress=lambda done, _total: progress.update(task, completed=done),
             )
         except (ValueError, OSError) as error:
@@ -124,6 +124,7 @@ def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: 
     from anyseg_core.sim.drive import DriveConfig
     from anyseg_core.sim.recorded_drive import record_drive
     from anyseg_core.sim.weather import Weather
+    from anyseg_core.sim.workers import available_cores
 
     try:
         config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
@@ -132,13 +133,8 @@ def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: 
     with progress_bar() as progress:
         task = progress.add_task("rendering", total=None)
         return record_drive(
-            config, workers or cores(), lambda done, total: progress.update(task, completed=done, total=total)
+            config, workers or available_cores(), lambda done, total: progress.update(task, completed=done, total=total)
         )
-
-
-def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train(

@@ -110,6 +110,9 @@ def bench_robot(
     ] = "vehicle_sim_zero_fill",
     minutes: Annotated[float, typer.Option(help="Of the run that watches memory.")] = 10.0,
     out: Annotated[Path, typer.Option(help="Folder for the rendered drives and the logs.")] = Path("out/bench"),
+    part: Annotated[
+        list[str] | None, typer.Option(help="engine, accuracy, latency, drops, memory; repeatable. Default: all.")
+    ] = None,
 ) -> None:
     """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
     set_up_process()
@@ -117,11 +120,12 @@ def bench_robot(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_core.sim.workers import WorkerError
+    from anyseg_ros.bench.robot import PARTS
     from anyseg_ros.bench.robot import run as run_bench
     from anyseg_ros.demo.live import LiveRunError
 
     try:
-        met = run_bench(core.console, json_file, student, baseline, minutes, out)
+        met = run_bench(core.console, json_file, student, baseline, minutes, out, part or PARTS)
     except (EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError) as error:
         raise core.fail(error) from None
     raise typer.Exit(0 if met else 1)
