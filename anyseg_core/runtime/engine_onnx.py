@@ -36,16 +36,17 @@ class OnnxEngine:
     def __init__(self, network: Path, threads: int = 0, reason: str = "asked for") -> None:
         self.info = EngineInfo(backend="onnxruntime", device="cpu", precision="fp32", reason=reason)
         self._network = network
-        self._session: ort.InferenceSession | None = _open_session(network, threads)
+        session = _open_session(network, threads)
         differences = [
-            *_differences("input", INPUTS, self._session.get_inputs()),
-            *_differences("output", OUTPUTS, self._session.get_outputs()),
+            *_differences("input", INPUTS, session.get_inputs()),
+            *_differences("output", OUTPUTS, session.get_outputs()),
         ]
         if differences:
             raise EngineError(
                 f"{network} is not a network of the student contract: {'; '.join(differences)}. "
                 "Export the student again with `anyseg export`."
             )
+        self._session: ort.InferenceSession | None = session
 
     def run(self, images: NDArray[np.uint8], modality: NDArray[np.int64]) -> tuple[Labels, Labels]:
         """images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W], confidence uint8 [H, W].
