@@ -20,15 +20,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from anyseg_core.runtime.health import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
+from anyseg_core.runtime.health import CLOCK_JUMP_NS, Fault, HealthConfig, HealthMonitor, ModalityStatus, State
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_ros.frame_buffer import BufferedFrame, FrameBuffer
 
 NS_PER_MS = 1_000_000
-CLOCK_JUMP_NS = 500 * NS_PER_MS
-"""A clock that steps back by more has been reset (a bag that loops); less is callbacks overtaking each other."""
 STAMP_JUMP_NS = 1000 * NS_PER_MS
 """A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
 NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"

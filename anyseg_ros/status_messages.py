@@ -16,6 +16,8 @@ from anyseg_ros.conversions import NS_PER_S
 from anyseg_ros.pipeline import Result
 
 PREFIX = "anyseg: "
+ENGINE = "engine"
+"""Name of the status that says what runs the network."""
 MASK = "mask"
 """Name of the status that says how the mask was made."""
 LEVELS: Mapping[State, bytes] = {
@@ -134,7 +136,7 @@ def engine_status(record: InferenceRecord, engine: EngineInfo, student: str) -> 
         "precision": engine.precision,
         "reason": engine.reason,
     }
-    return _status("engine", level, record.last_error or f"{engine.backend} on {engine.device}", values)
+    return _status(ENGINE, level, record.last_error or f"{engine.backend} on {engine.device}", values)
 
 
 def _quiet_message(status: ModalityStatus) -> str:

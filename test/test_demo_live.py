@@ -67,7 +67,7 @@ def most_used(score: PhaseScore) -> set[Modality]:
 
 def test_a_node_that_dies_is_named(options: DemoOptions, tmp_path: Path) -> None:
     drive = rendered_drive(replace(options, duration_s=0.2), Console(file=io.StringIO()))
-    run = LiveRun(drive, 2, options.student, tmp_path / "none.yaml", log_folder=tmp_path / "log")
+    run = LiveRun(drive, options.student, tmp_path / "none.yaml", log_folder=tmp_path / "log")
     with ros(), pytest.raises(LiveRunError, match="simulated_vehicle"):
         record(run, lambda _driven_s, _recording: None)
     assert "none.yaml" in (tmp_path / "log" / "simulated_vehicle_node.log").read_text()

@@ -299,7 +299,6 @@ def _drive_live(
     path = bench.drive(rate_hz)
     live = LiveRun(
         path,
-        len(RecordedDrive.load(path)),
         bench.student,
         schedule,
         loop_s=seconds,

@@ -24,13 +24,13 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.sim.bag_writer import quaternion
 from anyseg_core.sim.recorded_drive import RecordedDrive
+from anyseg_ros.conversions import NS_PER_S
 from anyseg_ros.demo.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.node_process import new_executor
 from anyseg_ros.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.status_messages import MASK, PREFIX
+from anyseg_ros.status_messages import ENGINE, MASK, PREFIX
 from anyseg_ros.vehicle_publisher import GROUND_TRUTH
 
-NS_PER_S = 1_000_000_000
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 TAIL_S = 1.0
@@ -47,8 +47,6 @@ class LiveRun:
 
     drive: Path
     """A recorded drive."""
-    frames: int
-    """How many frames it has: the run ends after the last one."""
     student: str
     faults: Path | None = None
     loop_s: float | None = None
@@ -179,12 +177,12 @@ class _Listener(Node):
         super().__init__("anyseg_demo")
         self._recording = recording
         self._keep_images = keep_images
-        self._status_publishers = 0
         reliable = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
         latched = QoSProfile(depth=20, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Image, f"{NODE_NAME}/segmentation/mask", self._on_mask, reliable)
         self.create_subscription(Image, GROUND_TRUTH, self._on_truth, reliable)
         self.create_subscription(DiagnosticArray, f"{NODE_NAME}/modality_status", self._on_status, latched)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable)
 
     @property
     def node_is_up(self) -> bool:
@@ -202,6 +200,11 @@ class _Listener(Node):
         if not self._keep_images:
             return np.empty((0, 0), np.uint8)
         return np.frombuffer(message.data, np.uint8).reshape(message.height, message.width).copy()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        """The engine that really runs, in the node's own words."""
+        said = [status.message for status in message.status if status.name == PREFIX + ENGINE]
+        self._recording.engine = said[0] if said else self._recording.engine
 
     def _on_status(self, message: DiagnosticArray) -> None:
         received_ns, stamp_ns = time.time_ns(), _stamp_ns(message)

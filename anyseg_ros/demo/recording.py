@@ -53,6 +53,8 @@ class Recording:
     statuses: list[StatusSample] = field(default_factory=list)
     truth: dict[int, LabelImage] = field(default_factory=dict)
     """Ground truth by stamp, nanoseconds."""
+    engine: str = "an engine that was not heard of"
+    """What the node runs, as its diagnostics say."""
     node_pid: int = 0
     """Process of the node that is heard."""
 

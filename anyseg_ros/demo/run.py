@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions, console: Console) -> DriveRecord:
     schedule = FaultSchedule.load(options.faults)
     path = rendered_drive(options, console)
     drive = RecordedDrive.load(path)
-    run = LiveRun(path, len(drive), options.student, options.faults, log_folder=options.out / "log")
+    run = LiveRun(path, options.student, options.faults, log_folder=options.out / "log")
     console.print("[bold]driving[/]: vehicle and node run as processes of their own and talk over DDS")
     with isolated_ros_domain(), ros():
         recording = record_with_display(run, options.duration_s, console)
@@ -135,7 +135,7 @@ def _drive_record(
         card=card,
         rig=drive.rig(),
         frames_at=frames_at,
-        engine="onnxruntime on the CPU",
+        engine=recording.engine,
         schedule=str(options.faults),
         seed=options.seed,
         weather=options.weather,
