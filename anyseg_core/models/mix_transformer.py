@@ -107,7 +107,10 @@ class MixFFN(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(convolve(self.dwconv, self.fc1(x))))
+        # fc1 as a 1x1 convolution: engines keep their own layout from there through the depthwise one, and change it
+        # on C channels instead of the four times as many after it.
+        hidden = F.conv2d(x.permute(0, 3, 1, 2), self.fc1.weight[:, :, None, None], self.fc1.bias)  # [B, hidden, H, W]
+        return self.fc2(F.gelu(self.dwconv(hidden).permute(0, 2, 3, 1)))
 
 
 class Block(nn.Module):
