@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from anyseg_core.runtime.faults import (
     FaultInjector,
     FaultSchedule,
     FaultScheduleError,
+    Stage,
     degrade,
 )
 from anyseg_core.runtime.health import Fault, HealthConfig, HealthMonitor, State
@@ -145,6 +146,55 @@ def test_corruption_hits_its_share_of_rows(modality: Modality) -> None:
     assert np.mean(touched) == pytest.approx(0.5, abs=0.2)
 
 
+def test_some_light_left_dims_the_picture() -> None:
+    before, after = spoil(Modality.CAMERA, "black", light=0.5)
+    np.testing.assert_allclose(after, before / 2, atol=0.51)
+
+
+@pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH, Modality.EVENT])
+def test_dead_rows_are_always_the_same_and_more_at_full_strength(modality: Modality) -> None:
+    schedule = FaultSchedule.parse({"faults": [{"modality": modality, "kind": "dead_rows", "start_s": 0, "ramp_s": 2}]})
+    injector = FaultInjector(schedule)
+    dead = []
+    for elapsed_s in (1.0, 1.0, 2.0, 3.0):
+        (after,) = injector.apply(make_frame(modality), elapsed_s)
+        dead.append({row for row in range(40) if not after.data[row].any()})
+    assert dead[0] == dead[1] < dead[2] == dead[3]
+    assert 4 <= len(dead[3]) <= 20
+
+
+def test_dead_lasers_take_whole_rings() -> None:
+    elevation, azimuth = np.meshgrid(np.radians(np.arange(-15, 15)), np.linspace(-3, 3, 50), indexing="ij")
+    xyz = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    points = np.stack([*(10 * axis.ravel() for axis in xyz), elevation.ravel()], axis=1).astype(np.float32)
+    after = degrade(ModalityFrame(Modality.LIDAR, points, 0), "dead_rows", np.random.default_rng(0), fraction=0.4).data
+    _, counts = np.unique(after[:, 3], return_counts=True)
+    assert (counts == 50).all()
+    assert 10 <= len(counts) <= 26
+
+
+def test_a_scaled_depth_keeps_what_is_not_measured() -> None:
+    frame = ModalityFrame(Modality.DEPTH, np.array([[2.0, 0.0, np.nan]], np.float32), 0)
+    after = degrade(frame, "depth_scale", np.random.default_rng(0), scale=1.5).data
+    np.testing.assert_array_equal(after, np.array([[3.0, 0.0, np.nan]], np.float32))
+
+
+def test_an_event_gap_takes_its_share_of_the_events() -> None:
+    before, after = spoil(Modality.EVENT, "event_gap", fraction=0.25)
+    assert (after <= before).all()
+    assert after.sum() / before.sum() == pytest.approx(0.75, abs=0.05)
+
+
+def test_counted_packets_of_events_are_lost_whole() -> None:
+    injector = FaultInjector(
+        FaultSchedule.parse({"faults": [{"modality": "event", "kind": "event_gap", "start_s": 0}]})
+    )
+    frames = [replace(make_frame(Modality.EVENT), sequence=i) for i in range(100)]
+    arrived = [one for i, frame in enumerate(frames) for one in injector.apply(frame, i / 10)]
+    assert 30 < len(arrived) < 70
+    assert all(one is frames[one.sequence or 0] for one in arrived)
+
+
 def test_a_stamp_offset_moves_the_stamp_only() -> None:
     frame = make_frame(Modality.DEPTH)
     shifted = degrade(frame, "stamp_offset", np.random.default_rng(0), offset_s=-1.5)
@@ -160,7 +210,7 @@ def test_a_stamp_offset_moves_the_stamp_only() -> None:
         ("blur", {"radius": 3}, "blur has no parameter 'radius'; its parameters: sigma_px"),
         ("blur", {"sigma_px": -3}, "sigma_px is -3, outside 0.1 to 100"),
         ("blur", {"sigma_px": float("nan")}, "sigma_px is nan"),
-        ("black", {"level": 3}, "its parameters: none"),
+        ("black", {"level": 3}, "its parameters: light"),
         ("freeze", {}, "fault of timing"),
     ],
 )
@@ -203,7 +253,7 @@ def test_outside_its_interval_and_modality_nothing_is_touched(kind: str, modalit
 def test_dropped_frames_never_arrive() -> None:
     arrivals = play([entry("drop")])
     assert [t for t, _ in arrivals] == [i / 10 for i in range(30) if not 10 <= i < 20]
-    assert 3 <= len(play([entry("drop", probability=0.5)])) - 20 <= 8
+    assert 3 <= len(play([entry("drop") | {"probability": 0.5}])) - 20 <= 8
 
 
 def test_a_fault_without_an_end_stays() -> None:
@@ -222,9 +272,12 @@ def test_a_frozen_sensor_repeats_one_content_under_new_stamps() -> None:
 def test_delayed_frames_arrive_late_with_their_old_stamps_and_none_is_lost() -> None:
     arrivals = play([entry("delay", delay_s=0.25)])
     assert len(arrivals) == 30
-    late = [(t, frame) for t, frame in arrivals if t - (frame.stamp_ns - 5 * S) / S > 0.01]
-    assert [round((frame.stamp_ns - 5 * S) / S, 1) for _, frame in late] == [i / 10 for i in range(10, 20)]
-    assert all(0.25 <= t - (frame.stamp_ns - 5 * S) / S < 0.36 for t, frame in late)
+    sent = [round((frame.stamp_ns - 5 * S) / S, 1) for _, frame in arrivals]
+    assert sent == [i / 10 for i in range(30)]  # none overtakes another
+    lateness = [t - s for (t, _), s in zip(arrivals, sent, strict=True)]
+    assert all(0.25 <= late < 0.36 for late in lateness[10:20])
+    assert all(late < 0.25 for late in lateness[:10] + lateness[20:])
+    assert max(lateness[:10] + lateness[23:]) < 0.01
 
 
 def test_a_live_player_polls_for_delayed_frames() -> None:
@@ -243,6 +296,117 @@ def test_regressing_stamps_run_backwards() -> None:
     assert stamps[20] > stamps[19]
 
 
+def test_a_ramp_grows_to_full_strength() -> None:
+    ramped = [{"modality": "camera", "kind": "black", "start_s": 1, "ramp_s": 1}]
+    light = [
+        frame.data.mean() / make_frame(Modality.CAMERA, seed=i).data.mean() for i, (_, frame) in enumerate(play(ramped))
+    ]
+    np.testing.assert_allclose(light[:11], 1.0, atol=0.01)
+    np.testing.assert_allclose(light[10:20], np.linspace(1.0, 0.1, 10), atol=0.02)
+    assert max(light[20:]) == 0
+
+
+def test_a_kind_without_a_strength_becomes_more_frequent_in_its_ramp() -> None:
+    ramped = [{"modality": "camera", "kind": "drop", "start_s": 0, "ramp_s": 20}]
+    arrived = np.array([t for t, _ in play(ramped, seconds=30)])
+    in_ten = [int(((arrived >= start) & (arrived < start + 10)).sum()) for start in (0, 10, 20)]
+    assert in_ten[0] > 60 > in_ten[1] > 8
+    assert in_ten[2] == 0
+
+
+def test_the_probability_is_that_of_a_frame() -> None:
+    spoiled = [frame for _, frame in play([entry("black") | {"probability": 0.3, "duration_s": 20}], seconds=21)]
+    assert 40 <= sum(not frame.data.any() for frame in spoiled) <= 80
+
+
+def test_a_cut_rate_is_evenly_spaced() -> None:
+    arrivals = [t for t, _ in play([entry("rate_cut", keep=0.25) | {"start_s": 0, "duration_s": 9}], seconds=4)]
+    np.testing.assert_allclose(np.diff(arrivals), 0.4)
+
+
+def test_jitter_delays_by_chance_and_keeps_the_order() -> None:
+    arrivals = play([entry("jitter", jitter_s=0.3)])
+    stamps = [frame.stamp_ns for _, frame in arrivals]
+    assert stamps == sorted(stamps)
+    assert len(stamps) == 30
+    lateness = [t - (stamp / S - 5) for (t, _), stamp in zip(arrivals, stamps, strict=True)]
+    assert max(lateness[:10]) < 0.01
+    assert 0.1 < max(lateness[10:20]) < 0.45
+
+
+def test_a_drifting_clock_runs_away_from_the_true_one() -> None:
+    stamps = [frame.stamp_ns for _, frame in play([entry("stamp_drift", drift_s_per_s=0.5)])]
+    ahead = [(stamp - 5 * S) / S - i / 10 for i, stamp in enumerate(stamps)]
+    np.testing.assert_allclose(ahead[10:20], np.arange(10) * 0.05, atol=1e-6)
+    assert max(map(abs, ahead[:10] + ahead[20:])) < 1e-6
+
+
+def test_a_crashed_process_does_not_deliver_what_it_still_had() -> None:
+    arrivals = play([entry("delay", delay_s=0.3) | {"start_s": 0}, {"kind": "crash", "start_s": 1, "duration_s": 1}])
+    assert [round(t, 1) for t, _ in arrivals if 0.95 < t < 2] == []
+    assert len(arrivals) == 7 + 10  # of the first second all that had arrived by then
+
+
+def test_only_a_crash_that_kills_ends_a_live_player() -> None:
+    for kill, expected in ((0.0, False), (1.0, True)):
+        fault = {"kind": "crash", "start_s": 1, "duration_s": 1, "parameters": {"kill": kill}}
+        injector = FaultInjector(FaultSchedule.parse({"faults": [fault]}))
+        assert [injector.must_die(t) for t in (0.9, 1.0, 2.0)] == [False, expected, False]
+
+
+@pytest.mark.parametrize("kind", ["truncate", "wrong_encoding"])
+def test_faults_of_messages_leave_no_readable_frame_and_are_reported(kind: str) -> None:
+    unreadable: list[tuple[ModalityFrame, str]] = []
+    schedule = FaultSchedule.parse({"faults": [entry(kind, "depth")]})
+    injector = FaultInjector(schedule, lambda frame, name: unreadable.append((frame, name)))
+    frame = make_frame(Modality.DEPTH)
+    assert injector.apply(frame, 1.5) == []
+    assert unreadable == [(frame, kind)]
+    assert FaultInjector(schedule).apply(frame, 1.5) == []
+
+
+def test_faults_act_from_the_sensor_to_the_wire_whatever_the_order_in_the_file() -> None:
+    late, dark = entry("delay", delay_s=0.2), entry("black")
+    for entries in ([late, dark], [dark, late]):
+        spoiled = [frame for _, frame in play(entries) if not frame.data.any()]
+        assert [frame.stamp_ns for frame in spoiled] == [5 * S + i * S // 10 for i in range(10, 20)]
+
+
+def test_an_entry_with_a_seed_of_its_own_is_the_same_in_every_schedule() -> None:
+    own = entry("noise") | {"seed": 5}
+    alone = {frame.data.tobytes() for _, frame in play([own])}
+    assert alone == {frame.data.tobytes() for _, frame in play([entry("drop", "depth"), own], seed=9)}
+    assert alone != {frame.data.tobytes() for _, frame in play([own | {"seed": 6}])}
+
+
+def test_the_player_says_what_is_on_and_what_it_has_hit() -> None:
+    injector = FaultInjector(FaultSchedule.parse({"faults": [entry("black") | {"ramp_s": 1}, entry("drop", "depth")]}))
+    assert injector.active(0.9) == []
+    injector.apply(make_frame(Modality.CAMERA), 1.5)
+    assert [(f.entry.kind, f.strength, f.hits) for f in injector.active(1.5)] == [("black", 0.5, 1), ("drop", 1.0, 0)]
+    assert injector.hits() == [1, 0]
+
+
+def test_arrivals_tell_their_time_in_order_over_all_sensors() -> None:
+    injector = FaultInjector(FaultSchedule.parse({"faults": [entry("delay", delay_s=0.5), entry("drop", "event")]}))
+    for modality in MODALITIES:
+        injector.send(make_frame(modality), 1.0)
+    assert injector.next_arrival_s() == 1.0
+    arrivals = injector.arrivals()
+    assert [(a.elapsed_s, a.item.modality) for a in arrivals] == [
+        (1.0, Modality.DEPTH), (1.0, Modality.LIDAR), (1.5, Modality.CAMERA),
+    ]  # fmt: skip
+    assert injector.next_arrival_s() == float("inf")
+
+
+def test_a_player_of_some_stages_leaves_the_rest_to_another() -> None:
+    schedule = FaultSchedule.parse({"faults": [entry("noise"), entry("drop")]})
+    content = FaultInjector(schedule, stages=(Stage.CONTENT,))
+    (frame,) = content.apply(make_frame(Modality.CAMERA), 1.5)
+    (whole,) = FaultInjector(FaultSchedule.parse({"faults": [entry("noise")]})).apply(make_frame(Modality.CAMERA), 1.5)
+    np.testing.assert_array_equal(frame.data, whole.data)
+
+
 def test_entries_of_one_sensor_add_up_in_order() -> None:
     (_, first), *_ = play([entry("black") | {"start_s": 0}, entry("stamp_offset", offset_s=2) | {"start_s": 0}])
     assert not first.data.any()
@@ -250,7 +414,7 @@ def test_entries_of_one_sensor_add_up_in_order() -> None:
 
 
 def test_a_reset_plays_the_same_drive_again() -> None:
-    injector = FaultInjector(FaultSchedule.parse({"faults": [entry("noise"), entry("drop", probability=0.5)]}))
+    injector = FaultInjector(FaultSchedule.parse({"faults": [entry("noise"), entry("drop") | {"probability": 0.5}]}))
     runs = []
     for _ in range(2):
         injector.reset()
@@ -267,7 +431,7 @@ def test_another_seed_gives_another_drive() -> None:
 
 @given(st.integers(0, 2**32))
 def test_interleaving_with_other_sensors_changes_nothing(seed: int) -> None:
-    entries = [entry("drop", probability=0.5), entry("drop", "depth", probability=0.5)]
+    entries = [entry("drop") | {"probability": 0.5}, entry("drop", "depth") | {"probability": 0.5}]
     alone = [t for t, _ in play(entries, seed=seed)]
     both = FaultInjector(FaultSchedule.parse({"seed": seed, "faults": entries}))
     among_others = []
@@ -275,6 +439,14 @@ def test_interleaving_with_other_sensors_changes_nothing(seed: int) -> None:
         both.apply(make_frame(Modality.DEPTH), index / 10)
         among_others += [index / 10] * len(both.apply(make_frame(Modality.CAMERA), index / 10))
     assert among_others == alone
+
+
+def scene(seed: int, stamp_ns: int) -> ModalityFrame:
+    """What a camera with a little noise sees."""
+    rng = np.random.default_rng(seed)
+    stripes = 90.0 + 60.0 * np.sin(np.indices((48, 64)).sum(axis=0) / 4.0 + seed / 5.0)  # [H, W]
+    data = np.clip(stripes[..., None] + rng.normal(0, 2, (48, 64, 3)), 0, 255).astype(np.uint8)
+    return ModalityFrame(Modality.CAMERA, data, stamp_ns)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +458,10 @@ def test_interleaving_with_other_sensors_changes_nothing(seed: int) -> None:
         ("stamp_offset", {"offset_s": -2.0}, Fault.STALE_STAMP),
         ("stamp_offset", {"offset_s": 2.0}, Fault.FUTURE_STAMP),
         ("stamp_regression", {}, Fault.STAMP_REGRESSION),
+        ("stamp_drift", {"drift_s_per_s": 1.0}, Fault.FUTURE_STAMP),
+        ("crash", {}, Fault.SILENT),
+        ("rate_cut", {"keep": 0.3}, Fault.SILENT),
+        ("jitter", {"jitter_s": 0.8}, Fault.STALE_STAMP),
     ],
 )
 def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dict[str, float], fault: Fault) -> None:
@@ -296,7 +472,7 @@ def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dic
     status = monitor.status(5 * S)
     for index in range(40):
         now = 5 * S + index * S // 10
-        for frame in injector.apply(make_frame(Modality.CAMERA, seed=index, stamp_ns=now), index / 10):
+        for frame in injector.apply(scene(index, now), index / 10):
             monitor.on_frame(frame, now)
         monitor.on_time(now)
         status = monitor.status(now)
@@ -304,56 +480,3 @@ def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dic
             reported.append(status.fault)
     assert fault in reported
     assert (status.state, status.fault) == (State.ACTIVE, None)
-
-
-# ------------------------------------------------------------------------------------------------------- loading
-
-
-def test_a_schedule_is_read_from_yaml(tmp_path: Path) -> None:
-    file = tmp_path / "faults.yaml"
-    file.write_text(
-        "seed: 7\nfaults:\n"
-        "  - {modality: camera, kind: drop, start_s: 5, duration_s: 5}\n"
-        "  - {modality: depth, kind: noise, start_s: 8, parameters: {sigma: 0.3}}\n"
-    )
-    schedule = FaultSchedule.load(file)
-    assert schedule.seed == 7
-    drop, noise = schedule.faults
-    assert (drop.modality, drop.kind, drop.active(9.99), drop.active(10.0)) == (Modality.CAMERA, "drop", True, False)
-    assert (noise.parameters, noise.active(7.9), noise.active(1e9)) == ({"sigma": 0.3}, False, True)
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        (
-            "faults: [{modality: camera, kind: drop, start_s: 1}, {modality: camera, kind: melt, start_s: 1}]",
-            "fault 2.*melt",
-        ),
-        ("faults: [{modality: sonar, kind: drop, start_s: 1}]", "fault 1, modality"),
-        ("faults: [{modality: depth, kind: blur, start_s: 1}]", "fault 1: blur does not apply to depth"),
-        ("faults: [{modality: camera, kind: blur, start_s: 1, parameters: {size: 3}}]", "no parameter 'size'"),
-        (
-            "faults: [{modality: camera, kind: blur, start_s: 1, parameters: {sigma_px: much}}]",
-            "fault 1, parameters, sigma_px",
-        ),
-        ("faults: [{modality: camera, kind: drop, start_s: -1}]", "fault 1, start_s"),
-        ("faults: [{modality: camera, kind: drop, start_s: 1, duration_s: 0}]", "fault 1, duration_s"),
-        ("faults: [{modality: camera, kind: drop}]", "fault 1, start_s: Field required"),
-        ("faults: [{modality: camera, kind: drop, start_s: 1, until: 3}]", "fault 1, until"),
-        ("speed: 3", "speed"),
-        ("- drop", "the whole"),
-        ("", "the whole"),
-        ("faults: [", "cannot be read"),
-    ],
-)
-def test_a_wrong_schedule_is_refused_by_entry(tmp_path: Path, text: str, named: str) -> None:
-    file = tmp_path / "broken.yaml"
-    file.write_text(text)
-    with pytest.raises(FaultScheduleError, match=rf"broken\.yaml.*{named}"):
-        FaultSchedule.load(file)
-
-
-def test_a_missing_schedule_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FaultScheduleError, match=r"absent\.yaml cannot be read"):
-        FaultSchedule.load(tmp_path / "absent.yaml")

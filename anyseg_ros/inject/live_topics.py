@@ -1,0 +1,59 @@
+"""Where `fault_injector_node` takes the sensors from, and where it puts them. No ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.bag_topics import TopicError
+from anyseg_ros.parameters import DEFAULT_TOPICS
+
+
+def topic_parameters(sources: Mapping[Modality, str], prefix: str) -> dict[str, str]:
+    """The node's parameters for inputs `sources` and outputs of the same names under `prefix`."""
+    parameters: dict[str, str] = {}
+    for modality, source in sources.items():
+        parameters[f"topics.{modality}.input"] = source
+        parameters[f"topics.{modality}.output"] = under(prefix, source) if source else ""
+    return parameters
+
+
+def under(prefix: str, topic: str) -> str:
+    """`/front/image` under `faulty` is `faulty/front/image`: relative where the prefix is."""
+    return f"{prefix.rstrip('/')}/{topic.lstrip('/')}"
+
+
+def topic_arguments(mapping: Mapping[str, str], prefix: str) -> list[str]:
+    """The ROS arguments that make the node read `mapping` (role to topic); raises TopicError for other roles.
+
+    With a `prefix`, sensors that are not mapped are read from their usual topics; without, only the inputs change.
+    """
+    others = [role for role in mapping if role not in {m.value for m in MODALITIES}]
+    if others:
+        raise TopicError(f"--map {others[0]} is no sensor that can break; sensors: {', '.join(MODALITIES)}")
+    if prefix:
+        sources = {m: mapping.get(m.value, DEFAULT_TOPICS[m]) for m in MODALITIES}
+        parameters = topic_parameters(sources, prefix)
+    else:
+        parameters = {f"topics.{role}.input": topic for role, topic in mapping.items()}
+    return [part for name, value in parameters.items() for part in ("-p", f"{name}:={value or QUOTED_NOTHING}")]
+
+
+QUOTED_NOTHING = "''"
+"""An empty string, as ROS arguments say it (they are YAML)."""
+
+
+def topics_in(params_file: Path) -> dict[Modality, str]:
+    """The sensors' topics that `segmentation_node` subscribes to with that parameter file."""
+    content = yaml.safe_load(params_file.read_text()) or {}
+    topics = dict(DEFAULT_TOPICS)
+    for node in content.values():
+        parameters: Any = (node or {}).get("ros__parameters", {})
+        for modality in MODALITIES:
+            nested = parameters.get("modalities", {}).get(modality.value, {}).get("topic")
+            topics[modality] = parameters.get(f"modalities.{modality}.topic", nested) or topics[modality]
+    return topics
