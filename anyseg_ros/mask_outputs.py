@@ -17,6 +17,7 @@ from anyseg_core.runtime.model_card import ModelCard
 from anyseg_ros.conversions import image_message
 from anyseg_ros.label_images import color_image, overlay_image, palette
 from anyseg_ros.pipeline import Result
+from anyseg_ros.state_strip import draw_strip, sensor_cell
 from anyseg_ros.status_messages import mask_array, status_array, time_message
 
 try:
@@ -69,6 +70,7 @@ class MaskOutputs:
         if self._overlay.get_subscription_count():
             if anchor.modality is Modality.CAMERA:
                 colored = overlay_image(anchor.data, colored, overlay_opacity)  # type: ignore[arg-type]
+            draw_strip(colored, [sensor_cell(s, result.segmentation.modalities) for s in result.job.statuses])
             self._overlay.publish(image_message(colored, "rgb8", header))
 
     def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:

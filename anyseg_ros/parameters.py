@@ -10,20 +10,25 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.engine import BACKENDS
 from anyseg_core.runtime.health import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
+from anyseg_core.runtime.health_checks import applies_to
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.projection import PinholeCamera
+from anyseg_ros.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
 from anyseg_ros.pipeline import SyncConfig
 
 RELIABILITIES = ("best_effort", "reliable")
 PRECISIONS = ("auto", "fp32")
+MAX_EVENT_WINDOW_MS = 10_000.0
 
 DEFAULT_TOPICS: Mapping[Modality, str] = MappingProxyType(
     {
@@ -31,6 +36,15 @@ DEFAULT_TOPICS: Mapping[Modality, str] = MappingProxyType(
         Modality.DEPTH: "depth/image_rect",
         Modality.EVENT: "events",
         Modality.LIDAR: "lidar/points",
+    }
+)
+Overrides = Mapping[tuple[Modality, Fault], Mapping[str, Any]]
+"""What one modality's check has other than `faults.<check>`: field of `CheckConfig` -> value."""
+DEFAULT_OVERRIDES: Overrides = MappingProxyType(
+    {
+        # Ranging is more exact than a camera's grey levels at night: clean stereo 0.016, LiDAR 0.006.
+        (Modality.DEPTH, Fault.NOISY): {"threshold": 0.08},
+        (Modality.LIDAR, Fault.NOISY): {"threshold": 0.08},
     }
 )
 
@@ -49,6 +63,9 @@ class ModalityParameters:
     expected_rate_hz: float = HealthConfig.expected_rate_hz
     max_age_ms: float = HealthConfig.max_age_ms
     startup_grace_s: float = HealthConfig.startup_grace_s
+    min_quality: float = HealthConfig.min_quality
+    """0, never, measured best with the bundled student (`anyseg bench quality`): even the camera of the simulated night
+    (quality 0.14 to 0.25) and fog (0.44 to 0.58) does its masks more good than harm."""
     qos: str = "best_effort"
     """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
 
@@ -61,7 +78,9 @@ class ModalityParameters:
 
     def health(self, checks: Mapping[Fault, CheckConfig]) -> HealthConfig:
         """The limits that its monitor gets."""
-        return HealthConfig(self.expected_rate_hz, self.max_age_ms, self.startup_grace_s, checks)
+        return HealthConfig(
+            self.expected_rate_hz, self.max_age_ms, self.startup_grace_s, checks, min_quality=self.min_quality
+        )
 
 
 @dataclass(frozen=True)
@@ -75,11 +94,13 @@ class ModelParameters:
     precision: str = "auto"
     """One of `PRECISIONS`; auto is that of the network file."""
     engine_cache_dir: str = ""
-    """Where an engine that must be built keeps what it built; onnxruntime builds nothing."""
+    """Where engines that were built are kept; empty = ~/.cache/anyseg_ros/engines. onnxruntime builds nothing."""
     build_only: bool = False
     """Configure, which opens and warms up every network, and end the process."""
     threads: int = 0
     """Of the engine; 0 = every core this process may use."""
+    on_engine_failure: str = FALLBACK
+    """One of `ON_ENGINE_FAILURE`, see `EngineRecovery`."""
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -88,8 +109,9 @@ class ModelParameters:
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)} in this version, not {self.precision!r}"
             )
-        if self.engine_cache_dir:
-            raise ValueError("engine_cache_dir must be empty in this version: no engine of it builds anything")
+        if self.on_engine_failure not in ON_ENGINE_FAILURE:
+            known = ", ".join(ON_ENGINE_FAILURE)
+            raise ValueError(f"on_engine_failure must be one of {known}, not {self.on_engine_failure!r}")
         if self.threads < 0:
             raise ValueError(f"threads must be >= 0, not {self.threads}")
 
@@ -159,6 +181,21 @@ class OutputParameters:
 
 
 @dataclass(frozen=True)
+class EventParameters:
+    """How single events (EventPacket, EventArray) become frames, at the event modality's `expected_rate_hz`.
+
+    Raises ValueError that names the field.
+    """
+
+    window_ms: float = 0.0
+    """Events of so long a time are counted in a frame; 0 = since the last one."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.window_ms <= MAX_EVENT_WINDOW_MS:
+            raise ValueError(f"window_ms must be in [0, {MAX_EVENT_WINDOW_MS:g}], not {self.window_ms}")
+
+
+@dataclass(frozen=True)
 class Parameters:
     """All parameters of segmentation_node."""
 
@@ -166,21 +203,30 @@ class Parameters:
         default_factory=lambda: {m: ModalityParameters(topic) for m, topic in DEFAULT_TOPICS.items()}
     )
     faults: Mapping[Fault, CheckConfig] = field(default_factory=lambda: dict(DEFAULT_CHECKS))
+    overrides: Overrides = field(default_factory=lambda: dict(DEFAULT_OVERRIDES))
     sync: SyncConfig = field(default_factory=SyncConfig)
     model: ModelParameters = field(default_factory=ModelParameters)
     rig: RigParameters = field(default_factory=RigParameters)
+    events: EventParameters = field(default_factory=EventParameters)
     output: OutputParameters = field(default_factory=OutputParameters)
     autostart: bool = False
     """Configure and activate at the start; a failure leaves the node alive and unconfigured."""
 
     def health(self, modalities: Sequence[Modality] = MODALITIES) -> dict[Modality, HealthConfig]:
         """What the pipeline expects of these modalities."""
-        return {modality: self.modalities[modality].health(self.faults) for modality in modalities}
+        return {modality: self.modalities[modality].health(self.checks_of(modality)) for modality in modalities}
+
+    def checks_of(self, modality: Modality) -> dict[Fault, CheckConfig]:
+        """The checks of one modality, its overrides applied."""
+        return {
+            fault: dataclasses.replace(check, **self.overrides.get((modality, fault), {}))
+            for fault, check in self.faults.items()
+        }
 
 
-_SECTIONS = ("sync", "model", "rig", "output")
+_SECTIONS = ("sync", "model", "rig", "events", "output")
 _DEFAULTS = Parameters()
-_CHANGEABLE_FIELDS = ("enabled", "expected_rate_hz", "max_age_ms", "startup_grace_s")
+_CHANGEABLE_FIELDS = ("enabled", "expected_rate_hz", "max_age_ms", "startup_grace_s", "min_quality")
 _FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service", "simulated_vehicle.")
 """Names that rclpy declares itself, on every node."""
 
@@ -195,29 +241,63 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
         for prefix, part in sections.items()
         for f in dataclasses.fields(part)
     }
+    values |= {
+        _override_name(modality, fault, name): value
+        for (modality, fault), changes in parameters.overrides.items()
+        for name, value in changes.items()
+    }
     return {**values, "autostart": parameters.autostart}
 
 
 def from_values(values: Mapping[str, Any]) -> Parameters:
-    """Flat names -> Parameters; what is missing has its default.
+    """Flat names -> Parameters; what is missing has its default, and so has an override that is None.
 
     Raises ParameterError that lists every unknown name, wrong type and impossible value with its remedy.
     """
     mistakes = unknown_names(values)
     modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in _DEFAULTS.modalities.items()}
     faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
+    overrides = _overrides(faults, values, mistakes)
     sections = {name: _section(name, getattr(_DEFAULTS, name), values, mistakes) for name in _SECTIONS}
     autostart = values.get("autostart", _DEFAULTS.autostart)
     if not isinstance(autostart, bool):
         mistakes.append(f"autostart: must be true or false, not {autostart!r}")
     if mistakes:
         raise ParameterError("\n".join(mistakes))
-    return Parameters(modalities, faults, **sections, autostart=autostart)
+    return Parameters(modalities, faults, overrides, **sections, autostart=autostart)
+
+
+def load_parameters(path: Path) -> Parameters:
+    """From a ROS parameter file, such as config/vehicle.yaml: what it says for `/**` or for segmentation_node.
+
+    Raises ParameterError that names the file and every mistake in it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = [content[name]["ros__parameters"] for name in content if name.rpartition("/")[2] in _NODE_NAMES]
+        if not sections:
+            raise ValueError("it has no section for segmentation_node or /**")
+        return from_values({name: value for section in sections for name, value in _flattened(section).items()})
+    except ParameterError as error:
+        raise ParameterError(f"{path}: {error}") from None
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(f"{path} is no ROS parameter file ({error!r}): start from config/vehicle.yaml") from None
+
+
+_NODE_NAMES = ("**", "segmentation_node")
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"sync": {"deadline_ms": 1}} -> {"sync.deadline_ms": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
 
 
 def unknown_names(values: Mapping[str, Any]) -> list[str]:
     """A line for every name that is no parameter, with the nearest one that is."""
-    known = to_values()
+    known = {*to_values(), *_OVERRIDE_NAMES}
     lines = []
     for name in values:
         if name in known or name.startswith(_FOREIGN):
@@ -231,9 +311,41 @@ def unknown_names(values: Mapping[str, Any]) -> list[str]:
 def changeable_at_run_time(name: str) -> bool:
     """Whether a configured node accepts a change of this parameter."""
     parts = name.split(".")
-    if parts[0] == "modalities":
+    if parts[0] == "modalities" and "faults" not in parts:
         return parts[-1] in _CHANGEABLE_FIELDS
-    return parts[0] in ("faults", "sync", "output") or name.startswith(_FOREIGN)
+    return parts[0] in ("modalities", "faults", "sync", "output") or name.startswith(_FOREIGN)
+
+
+def _override_name(modality: Modality, fault: Fault, name: str) -> str:
+    return f"modalities.{modality}.faults.{fault}.{name}"
+
+
+_OVERRIDE_NAMES: Mapping[str, tuple[Modality, Fault, str]] = MappingProxyType(
+    {
+        _override_name(modality, fault, f.name): (modality, fault, f.name)
+        for modality in MODALITIES
+        for fault in DEFAULT_CHECKS
+        if applies_to(fault, modality)
+        for f in dataclasses.fields(CheckConfig)
+    }
+)
+"""Every override that may be set; declared are only those that are."""
+
+
+def _overrides(faults: Mapping[Fault, CheckConfig], values: Mapping[str, Any], mistakes: list[str]) -> Overrides:
+    """The default overrides and those in `values`; each must make a check together with `faults.<check>`."""
+    changes = {key: dict(change) for key, change in DEFAULT_OVERRIDES.items()}
+    for name, (modality, fault, field_name) in _OVERRIDE_NAMES.items():
+        if values.get(name) is None:
+            continue
+        try:
+            value = _from_ros(values[name], getattr(faults[fault], field_name))
+            dataclasses.replace(faults[fault], **{field_name: value})
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
+        else:
+            changes.setdefault((modality, fault), {})[field_name] = value
+    return changes
 
 
 _Part = TypeVar("_Part")

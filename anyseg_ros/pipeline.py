@@ -12,12 +12,13 @@ Which frames make a mask:
 3. Where the anchor's next frame is late by `deadline_ms`, the next usable modality that has a new frame is promoted.
 4. Others join with the frame stamped nearest to the anchor's, within `max_time_diff_ms` and not older than their
    `max_age_ms`.
-5. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
+5. A usable modality whose quality is below its `min_quality` is left out while `keep_at_least` others are usable.
+6. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from anyseg_core.runtime.health import CLOCK_JUMP_NS, Fault, HealthConfig, HealthMonitor, ModalityStatus, State
@@ -29,6 +30,12 @@ from anyseg_ros.frame_buffer import BufferedFrame, FrameBuffer
 NS_PER_MS = 1_000_000
 STAMP_JUMP_NS = 1000 * NS_PER_MS
 """A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
+HELD_UP_NS = 1 * NS_PER_MS
+"""A caller that comes this much later than it was asked to was held up: by the scheduler, or by a message of 100 MB."""
+CATCH_UP_NS = 20 * NS_PER_MS
+"""Time to read what has arrived meanwhile, before a sensor is called silent."""
+QUALITY_MARGIN = 0.05
+"""How far above its limit the quality of a modality must rise before it is in the mask again."""
 NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
@@ -45,6 +52,9 @@ class SyncConfig:
     one period of its `expected_rate_hz` after the last one."""
     join_wait_ms: float = 25.0
     """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
+    keep_at_least: int = 2
+    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone is a worse witness than
+    the same with a poor one."""
 
     def __post_init__(self) -> None:
         if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
@@ -52,6 +62,8 @@ class SyncConfig:
         for name in ("max_time_diff_ms", "join_wait_ms"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a finite number >= 0, not {getattr(self, name)}")
+        if self.keep_at_least < 1:
+            raise ValueError(f"keep_at_least must be at least 1, not {self.keep_at_least}")
         if not 0 < self.deadline_ms < float("inf"):
             raise ValueError(f"deadline_ms must be a finite number > 0, not {self.deadline_ms}")
 
@@ -112,6 +124,7 @@ class Pipeline:
         monitor.on_frame(frame, now_ns)
         if monitor.usable(now_ns):
             self._buffer.put(frame, now_ns)
+        self._judge(frame.modality)
 
     def on_rejected(self, modality: Modality, fault: Fault, reason: str, now_ns: int) -> None:
         """A malformed message, or a fault of the transport."""
@@ -120,13 +133,18 @@ class Pipeline:
     def poll(self, now_ns: int) -> Job | None:
         """The frames to segment now, or None. Call it after every message and at `next_wakeup_ns`."""
         now_ns = self._advance(now_ns)
+        held_up = self._wakeup_ns is not None and now_ns > self._wakeup_ns + HELD_UP_NS
+        self._wakeup_ns = None
         for monitor in self._monitors.values():
+            if held_up:
+                monitor.excuse(now_ns + CATCH_UP_NS)
             monitor.on_time(now_ns)
         anchor = self._anchor(now_ns)
         if anchor is None or self._ready_ns(anchor, now_ns) > now_ns:
             return None
         frame = anchor.frame
         self._last_stamp_ns = frame.stamp_ns
+        self._anchored[frame.modality] = frame
         frames = self._frames_with(frame, now_ns)
         return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns))
 
@@ -139,7 +157,8 @@ class Pipeline:
             times.append(self._ready_ns(anchor, now_ns))
         else:
             times.append(self._promotion_ns(now_ns))
-        return min((time for time in times if time is not None), default=None)
+        self._wakeup_ns = min((time for time in times if time is not None), default=None)
+        return self._wakeup_ns
 
     def next_to_encode(self) -> tuple[ModalityFrame, Rig | None] | None:
         """A frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
@@ -169,12 +188,16 @@ class Pipeline:
     def statuses(self, now_ns: int) -> tuple[ModalityStatus, ...]:
         """The health of every modality."""
         now_ns = self._advance(now_ns)
+        left_out = self._left_out(self._alive(now_ns))
         statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
-        return tuple(replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
+        statuses = (replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
+        return tuple(replace(s, left_out=left_out.get(s.modality, "")) for s in statuses)
 
     def usable(self, now_ns: int) -> tuple[Modality, ...]:
         """The modalities that a mask may use now."""
-        return tuple(m for m, monitor in self._monitors.items() if monitor.usable(now_ns) and self._has_rig_for(m))
+        alive = self._alive(now_ns)
+        left_out = self._left_out(alive)
+        return tuple(modality for modality in alive if modality not in left_out)
 
     def set_rig(self, rig: Rig) -> None:
         """Intrinsics and extrinsics for LiDAR, which is not used before they are known."""
@@ -197,13 +220,17 @@ class Pipeline:
         for modality, monitor in self._monitors.items():
             self._health[modality] = health[modality]
             monitor.reconfigure(health[modality], now_ns)
+            self._judge(modality)
         self._sync = sync
 
     # --- decisions -----------------------------------------------------------------------------------------------
 
     def _start_anew(self, now_ns: int) -> None:
         self._now_ns = now_ns
+        self._wakeup_ns: int | None = None  # when the caller was last asked to come
+        self._poor: set[Modality] = set()  # whose quality has fallen below its limit
         self._last_stamp_ns: int | None = None
+        self._anchored: dict[Modality, ModalityFrame] = {}  # the last anchor of each modality
         self._named: dict[Modality, ModalityFrame] = {}  # by `next_to_encode`
         self._buffer.clear()
 
@@ -248,6 +275,9 @@ class Pipeline:
         return None
 
     def _is_new(self, frame: ModalityFrame) -> bool:
+        """Whether it may be an anchor. Once at most: two clocks that are a second apart would take turns for ever."""
+        if self._anchored.get(frame.modality) is frame:
+            return False
         last = self._last_stamp_ns
         return last is None or frame.stamp_ns > last or frame.stamp_ns < last - STAMP_JUMP_NS
 
@@ -283,6 +313,28 @@ class Pipeline:
         stamps_are_trusted = config.check(Fault.STALE_STAMP).enabled
         born_ns = min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
         return now_ns - born_ns <= config.max_age_ms * NS_PER_MS
+
+    def _alive(self, now_ns: int) -> list[Modality]:
+        """Those that are usable, whatever their quality."""
+        return [m for m, monitor in self._monitors.items() if monitor.usable(now_ns) and self._has_rig_for(m)]
+
+    def _judge(self, modality: Modality) -> None:
+        """Note a quality that has crossed its limit; upwards by a margin, so that the masks do not flicker."""
+        quality, limit = self._monitors[modality].quality, self._health[modality].min_quality
+        if quality is None or quality.value >= limit + (QUALITY_MARGIN if limit > 0 else 0):
+            self._poor.discard(modality)
+        elif quality.value < limit:
+            self._poor.add(modality)
+
+    def _left_out(self, alive: Sequence[Modality]) -> dict[Modality, str]:
+        """Which of them a mask is made without and why: the poorest, as long as enough others remain."""
+        poor = sorted((m for m in alive if m in self._poor), key=self._headroom)
+        count = max(0, min(len(poor), len(alive) - self._sync.keep_at_least))
+        return {m: f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}" for m in poor[:count]}
+
+    def _headroom(self, modality: Modality) -> float:
+        quality = self._monitors[modality].quality
+        return quality.value - self._health[modality].min_quality if quality else 0.0
 
     def _has_rig_for(self, modality: Modality) -> bool:
         return modality is not Modality.LIDAR or self._rig is not None

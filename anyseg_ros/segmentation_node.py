@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -17,23 +18,32 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.engine import BuildOptions, EngineError, EngineInfo
 from anyseg_core.runtime.health import ModalityStatus
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros import parameters as node_parameters
+from anyseg_ros.engine_owner import EngineSettings, EngineState
 from anyseg_ros.inference_worker import InferenceWorker
 from anyseg_ros.mask_outputs import MaskOutputs
 from anyseg_ros.node_process import run
-from anyseg_ros.parameters import ParameterError, Parameters
+from anyseg_ros.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline import Pipeline, Result
 from anyseg_ros.rig_source import RigSource
-from anyseg_ros.sensor_input import SensorInput
-from anyseg_ros.status_messages import InferenceRecord, diagnostics_array, time_message, used_ages_ms
+from anyseg_ros.sensor_input import EventInput, SensorInput
+from anyseg_ros.status_log import StatusLog
+from anyseg_ros.status_messages import (
+    InferenceRecord,
+    diagnostics_array,
+    engine_array,
+    time_message,
+    used_ages_ms,
+)
 
 NAME = "segmentation_node"
 DIAGNOSTICS_PERIOD_S = 1.0
+BUILD_LOG_PERIOD_S = 10.0
 NO_PUBLISHER_PERIOD_S = 5.0
 """Time for discovery before a topic without a publisher is worth a warning."""
 
@@ -45,7 +55,9 @@ class SegmentationNode(LifecycleNode):
     """
 
     def __init__(self, **node_options: Any) -> None:
-        super().__init__(NAME, automatically_declare_parameters_from_overrides=True, **node_options)
+        # Undeclared ones are overrides of a check for one modality; `_on_set_parameters` refuses any other.
+        node_options |= {"allow_undeclared_parameters": True, "automatically_declare_parameters_from_overrides": True}
+        super().__init__(NAME, **node_options)
         self._declare_parameters()
         self._settings = Parameters()
         self._worker: InferenceWorker | None = None
@@ -54,6 +66,11 @@ class SegmentationNode(LifecycleNode):
         self._inputs: list[SensorInput] = []
         self._rig: RigSource | None = None
         self._record = InferenceRecord()
+        self._status_log = StatusLog(self.get_logger().warning, self.get_logger().info)
+        self._building = False
+        self._logged: EngineInfo | None = None
+        self.build_failed = False
+        """The engine that was being built when the node was configured could not be built."""
         self._configured: list[Callable[[], Any]] = []  # what ends what a configured node has, newest last
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
@@ -65,7 +82,7 @@ class SegmentationNode(LifecycleNode):
         try:
             self._settings = node_parameters.from_values(self._parameter_values())
             model = self._settings.model
-            self._segmenter = worker.open(model.student, model.backend, model.threads)
+            self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
         except (ParameterError, StudentError, EngineError) as error:
             worker.close()
@@ -73,7 +90,11 @@ class SegmentationNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self._worker = worker
         self._offer_outputs(self._segmenter)
-        self.get_logger().info(f"configured: {self._segmenter.card.name} on {self._segmenter.engine_info}")
+        self._building = worker.is_opening
+        if self._building:
+            self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
+        self.get_logger().info(f"configured: {self._segmenter.card.name}")
+        self._log_engine(worker.engine_state)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -88,8 +109,13 @@ class SegmentationNode(LifecycleNode):
         worker.start(pipeline)
         self._rig = RigSource(self, self._settings.rig, worker)
         self._rig.refresh("")
-        self._inputs = [SensorInput(self, m, self._settings.modalities[m], worker) for m in modalities]
+        self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
+
+    @property
+    def is_building(self) -> bool:
+        """Whether the engine is being built, since the node was configured."""
+        return self._building
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and segmenting; the student stays open."""
@@ -123,6 +149,7 @@ class SegmentationNode(LifecycleNode):
         """Publish a mask and its status."""
         assert self._outputs is not None
         self._outputs.publish_result(result, self._settings.output.overlay_opacity)
+        self._status_log.tell(result.job.statuses)
         segmentation = result.segmentation
         self._record = replace(
             self._record,
@@ -138,6 +165,7 @@ class SegmentationNode(LifecycleNode):
         """Publish a change that comes without a mask."""
         assert self._outputs is not None
         self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
+        self._status_log.tell(statuses)
 
     def on_inference_failure(self, error: Exception) -> None:
         """Count it; the next frame is tried all the same."""
@@ -184,6 +212,12 @@ class SegmentationNode(LifecycleNode):
                     pipeline.set_enabled(modality, new.modalities[modality].enabled, now_ns)
 
         self._worker.apply(apply)
+
+    def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
+        settings = self._settings.modalities[modality]
+        if modality is Modality.EVENT:
+            return EventInput(self, settings, worker, self._settings.events)
+        return SensorInput(self, modality, settings, worker)
 
     def _modalities(self) -> tuple[Modality, ...]:
         """Those that the student takes. Raises ParameterError where none of them can be an anchor."""
@@ -236,11 +270,42 @@ class SegmentationNode(LifecycleNode):
         if self._rig is not None:
             self._refresh_rig(self._rig)
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
-        if statuses is None:  # configured, not active: there is nothing to diagnose
+        stamp, engine, student = time_message(self._now_ns()), self._worker.engine_state, self._segmenter.card.name
+        self._log_engine(engine)
+        if statuses is None:  # configured, not active
+            publisher.publish(engine_array(stamp, engine, student))
+        else:
+            topics = {sensor.modality: sensor.topic for sensor in self._inputs}
+            publisher.publish(diagnostics_array(stamp, statuses, self._record, engine, student, topics))
+        self._follow_build()
+
+    def _follow_build(self) -> None:
+        """Say how a build that goes on since configure gets on; where it failed, the node is unconfigured again."""
+        if not self._building or self._worker is None:
             return
-        stamp = time_message(self._now_ns())
-        engine = self._segmenter.engine_info
-        publisher.publish(diagnostics_array(stamp, statuses, self._record, engine, self._segmenter.card.name))
+        if self._worker.is_opening:
+            progress = self._worker.engine_state.progress
+            self.get_logger().info(f"the engine is not ready: {progress}", throttle_duration_sec=BUILD_LOG_PERIOD_S)
+            return
+        self._building = False
+        error = self._worker.opening_error()
+        if error is None:
+            return
+        self.get_logger().error(f"cannot configure: {error}")
+        self.build_failed = True
+        if self._worker.is_started:
+            self.trigger_deactivate()
+        self.trigger_cleanup()
+
+    def _log_engine(self, engine: EngineState) -> None:
+        """Say what runs, whenever that has changed."""
+        if engine.info is None or engine.info is self._logged:
+            return
+        self._logged = info = engine.info
+        details = "".join(f"; {name}: {value}" for name, value in info.details.items())
+        self.get_logger().info(f"engine: {info.backend} on {info.device}, {info.precision} ({info.reason}){details}")
+        if engine.warning:
+            self.get_logger().warning(engine.warning)
 
     def _refresh_rig(self, rig: RigSource) -> None:
         """TF may have learnt the extrinsics since the last look."""
@@ -279,15 +344,29 @@ def start(node: SegmentationNode) -> int | None:
     """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all."""
     succeeded = TransitionCallbackReturn.SUCCESS
     if node.get_parameter("model.build_only").value is True:
-        return 0 if node.trigger_configure() is succeeded else 1
+        return after_build(node) if node.trigger_configure() is succeeded else 1
     if node.get_parameter("autostart").value is True and node.trigger_configure() is succeeded:
         node.trigger_activate()
     return None
 
 
+def after_build(node: SegmentationNode) -> int | None:
+    """The exit code that `model.build_only` asks for, once the engine is built; None before, or without it."""
+    if node.get_parameter("model.build_only").value is not True or node.is_building:
+        return None
+    return 1 if node.build_failed else 0
+
+
+def engine_settings(model: ModelParameters) -> EngineSettings:
+    """What the worker needs of the parameters."""
+    cache = Path(model.engine_cache_dir).expanduser() if model.engine_cache_dir else None
+    build = BuildOptions(precision=model.precision, cache_dir=cache)
+    return EngineSettings(model.backend, model.threads, build, model.on_engine_failure)
+
+
 def main() -> None:
     """Entry point `segmentation_node`."""
-    sys.exit(run(SegmentationNode, start))
+    sys.exit(run(SegmentationNode, start, finished=after_build))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
+from anyseg_core.runtime.event_stream import MESSAGE_READERS, EventStream
+from anyseg_core.runtime.events import EventDecodeError
 from anyseg_core.runtime.health import Fault
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_ros import conversions
 from anyseg_ros.conversions import ConversionError
 from anyseg_ros.inference_worker import InferenceWorker
-from anyseg_ros.parameters import ModalityParameters
+from anyseg_ros.message_types import message_class, message_name
+from anyseg_ros.parameters import EventParameters, ModalityParameters
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -25,7 +29,12 @@ except ImportError:  # Humble
 WARN_PERIOD_S = 5.0
 COMPRESSED_SUFFIXES = ("/compressed", "/compressedDepth")
 
-_Converter = Callable[[Any], ModalityFrame]
+EVENT_TYPE_PERIOD_S = 0.2
+"""Between looks at the type of a topic of events."""
+EVENT_QUEUE_DEPTH = 100
+"""Packets that may wait: of them the newest does not replace the others."""
+
+_Converter = Callable[[Any], "ModalityFrame | None"]
 _RAW: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
     {
         Modality.CAMERA: (Image, conversions.camera_frame),
@@ -42,10 +51,10 @@ _COMPRESSED: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
 )
 
 
-def sensor_qos(reliability: str) -> QoSProfile:
+def sensor_qos(reliability: str, depth: int = 1) -> QoSProfile:
     """Depth 1: of frames that wait, only the newest matters."""
     policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
-    return QoSProfile(depth=1, reliability=policy)
+    return QoSProfile(depth=depth, reliability=policy)
 
 
 class SensorInput:
@@ -54,17 +63,25 @@ class SensorInput:
     def __init__(self, node: Node, modality: Modality, parameters: ModalityParameters, worker: InferenceWorker) -> None:
         self._node = node
         self.modality = modality
+        self._parameters = parameters
         self._worker = worker
         self._complaint = ""
         self.frame_id = ""
         compressed = parameters.topic.endswith(COMPRESSED_SUFFIXES) and modality in _COMPRESSED
         self._type, self._convert = (_COMPRESSED if compressed else _RAW)[modality]
-        self._subscription = self._subscribe(parameters)
-        self._topic = self._subscription.topic_name
+        self._topic = node.resolve_topic_name(parameters.topic)
+        self._subscription = self._subscribe_first()
+
+    @property
+    def topic(self) -> str:
+        """Its full name, namespace and remappings applied."""
+        return self._topic
 
     def destroy(self) -> None:
         """End the subscription."""
-        self._node.destroy_subscription(self._subscription)
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
 
     def check_connection(self) -> None:
         """Warn, once a change, of a topic that nobody publishes or that has another type."""
@@ -73,16 +90,18 @@ class SensorInput:
             self._node.get_logger().warning(complaint)
         self._complaint = complaint
 
-    def _subscribe(self, parameters: ModalityParameters) -> Any:
-        qos = sensor_qos(parameters.qos)
+    def _subscribe_first(self) -> Any:
+        return self._subscribe()
+
+    def _subscribe(self, depth: int = 1, raw: bool = False) -> Any:
+        qos = sensor_qos(self._parameters.qos, depth)
         # Types are watched by `check_connection`, on every distribution; rclpy's own warnings name no remedy.
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos, use_default_callbacks=False)
+        arguments = (self._type, self._parameters.topic, self._on_message, qos)
         try:
-            return self._node.create_subscription(
-                self._type, parameters.topic, self._on_message, qos, event_callbacks=events
-            )
+            return self._node.create_subscription(*arguments, event_callbacks=events, raw=raw)
         except UnsupportedEventTypeError:  # an RMW without QoS events
-            return self._node.create_subscription(self._type, parameters.topic, self._on_message, qos)
+            return self._node.create_subscription(*arguments, raw=raw)
 
     def _on_message(self, message: Any) -> None:
         try:
@@ -92,8 +111,9 @@ class SensorInput:
         except Exception as error:  # a message that nobody foresaw must not stop the node: it is counted and named
             self._reject(Fault.DECODE_ERROR, f"{type(error).__name__}: {error}")
         else:
-            self.frame_id = frame.frame_id
-            self._worker.deliver(frame)
+            if frame is not None:
+                self.frame_id = frame.frame_id
+                self._worker.deliver(frame)
 
     def _reject(self, fault: Fault, reason: str) -> None:
         self._worker.reject(self.modality, fault, reason)
@@ -115,8 +135,73 @@ class SensorInput:
         remedy = f"set modalities.{self.modality}.topic or remap it"
         if not publishers:
             return f"nobody publishes {self._topic} ({self.modality}): start its driver, or {remedy}"
-        wanted = f"{self._type.__module__.split('.')[0]}/msg/{self._type.__name__}"
+        wanted = message_name(self._type)
         others = {info.topic_type for info in publishers} - {wanted}
         if others and len(others) == len({info.topic_type for info in publishers}):
-            return f"{self._topic} ({self.modality}) is {', '.join(sorted(others))}, not {wanted}: {remedy}"
+            return self._type_complaint(others, wanted, remedy)
         return ""
+
+    def _type_complaint(self, found: set[str], wanted: str, remedy: str) -> str:
+        missing = sorted(name.partition("/")[0] for name in found if name in MESSAGE_READERS)
+        if self.modality is Modality.EVENT and missing:
+            package = missing[0].replace("_", "-")
+            remedy = f"its package is not installed: apt install ros-$ROS_DISTRO-{package}"
+        return f"{self._topic} ({self.modality}) is {', '.join(sorted(found))}, not {wanted}: {remedy}"
+
+
+class EventInput(SensorInput):
+    """The subscription of the event modality, made when a publisher has shown what it carries: an Image of counts,
+    or single events.
+
+    Packets are taken in serialized form: objects for every event would cost a thousand times as much as decoding.
+    """
+
+    def __init__(
+        self, node: Node, parameters: ModalityParameters, worker: InferenceWorker, events: EventParameters
+    ) -> None:
+        super().__init__(node, Modality.EVENT, parameters, worker)
+        self._events = events
+        self._name = ""
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may not run yet
+        self._timer = node.create_timer(EVENT_TYPE_PERIOD_S, self._follow_type, clock=steady)
+        self._follow_type()
+
+    def destroy(self) -> None:
+        """End the subscription."""
+        self._node.destroy_timer(self._timer)
+        super().destroy()
+
+    def _subscribe_first(self) -> Any:
+        return None
+
+    def _follow_type(self) -> None:
+        """Subscribe where all publishers have one type, it is known, installed, and not subscribed to already."""
+        offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._topic)}
+        name = offered.pop() if len(offered) == 1 else self._name
+        found = message_class(name)
+        if name == self._name or found is None or (name not in MESSAGE_READERS and found is not Image):
+            return
+        if self._subscription is not None:
+            # DDS allows one type on a topic, and forgets the old one when the executor has let go of it: next time.
+            super().destroy()
+            self._name = ""
+            return
+        self._name, self._type = name, found
+        if name in MESSAGE_READERS:
+            self._convert = self._frame_converter(name)
+            self._subscription = self._subscribe(EVENT_QUEUE_DEPTH, raw=True)
+        else:
+            self._convert = conversions.event_frame
+            self._subscription = self._subscribe()
+
+    def _frame_converter(self, name: str) -> _Converter:
+        period_ns = int(conversions.NS_PER_S / self._parameters.expected_rate_hz)
+        stream = EventStream(name, period_ns, int(1e6 * self._events.window_ms) or None)
+
+        def convert(cdr: bytes) -> ModalityFrame | None:
+            try:
+                return stream.add(cdr)
+            except EventDecodeError as error:
+                raise ConversionError(Fault.DECODE_ERROR, str(error)) from None
+
+        return convert

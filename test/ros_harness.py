@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from living_sensors import live_frame
 from toy_student import write_toy_student
 
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_ros.parameters import RigParameters
 
@@ -33,20 +33,6 @@ TIMEOUT_S = 20.0
 """Generous: what is waited for takes a fraction of a second."""
 PERIOD_S = 0.05
 NS = "vehicle"
-
-
-def live_frame(modality: Modality, stamp_ns: int) -> ModalityFrame:
-    """A frame as a living sensor sends it: never the same content twice."""
-    rng = np.random.default_rng(stamp_ns % 2**32)
-    if modality is Modality.CAMERA:
-        data = rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    elif modality is Modality.DEPTH:
-        data = rng.uniform(1, 50, (HEIGHT, WIDTH)).astype(np.float32)
-    elif modality is Modality.EVENT:
-        data = rng.integers(0, 3, (HEIGHT, WIDTH, 2), np.uint8)
-    else:
-        data = rng.uniform(-1, 20, (500, 4)).astype(np.float32)
-    return ModalityFrame(modality, data, stamp_ns, f"{modality}_frame")
 
 
 class Vehicle:
@@ -75,7 +61,7 @@ class Vehicle:
         stamp_ns = self.driver.get_clock().now().nanoseconds
         self.sent[stamp_ns] = set(self.alive)
         for modality in self.alive:
-            self.publisher.publish(live_frame(modality, stamp_ns))
+            self.publisher.publish(live_frame(modality, stamp_ns, HEIGHT, WIDTH))
 
     def spin_until(self, condition: Callable[[], bool], what: str) -> None:
         """Spin until it is so; fails the test after `TIMEOUT_S`."""

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from anyseg_core.runtime.health import Fault
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.parameters import (
     ParameterError,
     Parameters,
@@ -59,7 +59,47 @@ def test_check_settings_reach_the_monitors() -> None:
     assert health[Modality.EVENT].max_age_ms == 123.0
 
 
+def test_a_check_of_one_modality_may_differ_from_the_others() -> None:
+    name = "modalities.camera.faults.dark.threshold"
+    parameters = from_values({"faults.dark.fail_count": 9, name: 5, "modalities.lidar.faults.silent.latch": True})
+    health = parameters.health()
+    assert (
+        health[Modality.CAMERA].check(Fault.DARK).threshold,
+        health[Modality.CAMERA].check(Fault.DARK).fail_count,
+    ) == (
+        5.0,
+        9,
+    )
+    assert health[Modality.LIDAR].check(Fault.SILENT).latch
+    assert not health[Modality.DEPTH].check(Fault.SILENT).latch
+    assert to_values(parameters)[name] == 5.0
+    assert from_values(to_values(parameters)) == parameters
+    assert changeable_at_run_time(name)
+    assert (
+        from_values({**to_values(parameters), name: None}).health()[Modality.CAMERA].check(Fault.DARK).threshold == 20.0
+    )
+
+
+def test_ranging_sensors_ship_with_a_noise_limit_of_their_own() -> None:
+    health = Parameters().health()
+    assert [health[m].check(Fault.NOISY).threshold for m in MODALITIES] == [0.16, 0.08, 0.16, 0.08]
+
+
+def test_every_fault_of_the_catalogue_has_parameters() -> None:
+    assert {fault.value for fault in Fault} == {
+        name.split(".")[1] for name in to_values() if name.startswith("faults.")
+    }
+
+
 MISTAKES = [
+    (
+        {"modalities.camera.faults.few_points.threshold": 1.0},
+        "unknown parameter modalities.camera.faults.few_points.threshold: did you mean",
+    ),
+    ({"modalities.camera.faults.dark.threshold": -1.0}, "modalities.camera.faults.dark.threshold: threshold must be"),
+    ({"modalities.camera.faults.dark.enabled": 1}, "modalities.camera.faults.dark.enabled: must be true or false"),
+    ({"modalities.camera.min_quality": 1.5}, "modalities.camera: min_quality must be in [0, 1]"),
+    ({"sync.keep_at_least": 0}, "keep_at_least must be at least 1"),
     (
         {"modalities.camra.topic": "x"},
         "unknown parameter modalities.camra.topic: did you mean modalities.camera.topic?",
@@ -77,7 +117,7 @@ MISTAKES = [
     ({"faults.silent.fail_count": 1.5}, "must be an integer"),
     ({"faults.silent.threshold": "high"}, "must be a number"),
     ({"model.precision": "int8"}, "precision must be one of"),
-    ({"model.engine_cache_dir": "/tmp"}, "engine_cache_dir must be empty"),
+    ({"model.on_engine_failure": "pray"}, "on_engine_failure must be one of fallback, reopen, report"),
     ({"model.threads": -1}, "threads must be >= 0"),
     ({"rig.intrinsics": [640.0, 480.0, 0.0, 0.0, 320.0, 240.0]}, "focal lengths positive"),
     ({"rig.camera_from_lidar_rotation_xyzw": [0.0, 0.0, 0.0, 2.0]}, "unit quaternion"),

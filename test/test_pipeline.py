@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from living_sensors import live_frame
 
 from anyseg_core.runtime.health import CheckConfig, Fault, HealthConfig, State
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -23,14 +24,6 @@ T0 = 1_000_000 * MS
 CAMERA, DEPTH, EVENT, LIDAR = MODALITIES
 RIG = Rig(PinholeCamera(40, 30, 20.0, 20.0, 19.5, 14.5))
 RATE_HZ = 10.0
-
-
-def live(modality: Modality, stamp_ns: int) -> ModalityFrame:
-    """Content that differs with the stamp: nothing looks frozen."""
-    shape = {CAMERA: (6, 8, 3), DEPTH: (6, 8), EVENT: (6, 8, 2), LIDAR: (9, 4)}[modality]
-    values = np.random.default_rng(stamp_ns % 2**32).integers(1, 200, shape)
-    dtype = np.float32 if modality in (DEPTH, LIDAR) else np.uint8
-    return ModalityFrame(modality, values.astype(dtype), stamp_ns, modality.value)
 
 
 class EchoSegmenter:
@@ -60,7 +53,7 @@ class World:
     def deliver(self, modality: Modality, stamp_ms: float, at_ms: float | None = None) -> None:
         """A frame stamped `stamp_ms` arrives `at_ms` after the start (at once where not given)."""
         self.run_until(stamp_ms if at_ms is None else at_ms)
-        self.pipeline.on_frame(live(modality, T0 + int(stamp_ms * MS)), self.now_ns)
+        self.pipeline.on_frame(live_frame(modality, T0 + int(stamp_ms * MS)), self.now_ns)
         self.poll()
 
     def drive(self, start_ms: float, end_ms: float, modalities: Sequence[Modality], lag_ms: float = 3.0) -> None:
@@ -184,7 +177,7 @@ def test_all_lost_no_mask_and_recovery() -> None:
 def test_a_frozen_camera_is_not_used_from_its_first_repeated_frame_on() -> None:
     world = World()
     world.drive(0, 500, MODALITIES)
-    still = live(CAMERA, 0).data
+    still = live_frame(CAMERA, 0).data
     for stamp in range(500, 1500, 100):
         world.run_until(stamp)
         world.pipeline.on_frame(ModalityFrame(CAMERA, still, T0 + stamp * MS), world.now_ns)
@@ -228,7 +221,7 @@ def test_the_mask_has_the_anchor_s_size() -> None:
     world = World(modalities=[CAMERA])
     world.deliver(CAMERA, 0)
     result = world.pipeline.run(world.jobs[0])
-    assert result.mask_size == (6, 8)
+    assert result.mask_size == (48, 64)
     assert result.segmentation.modalities == (CAMERA,)
 
 
@@ -258,7 +251,7 @@ def test_a_clock_that_jumps_back_starts_anew() -> None:
     for stamp in range(-60_000, -59_000, 100):
         world.now_ns = T0 + stamp * MS
         for modality in MODALITIES:
-            world.pipeline.on_frame(live(modality, world.now_ns), world.now_ns)
+            world.pipeline.on_frame(live_frame(modality, world.now_ns), world.now_ns)
             world.poll()
     assert len(world.jobs) - count == 10
     assert {s.state for s in world.pipeline.statuses(world.now_ns)} == {State.ACTIVE}
@@ -331,7 +324,7 @@ def test_a_frame_is_named_for_encoding_once_and_only_while_a_mask_may_need_it() 
     world = World()
     world.drive(0, 300, MODALITIES)
     assert world.pipeline.next_to_encode() is None  # all are older than the last mask, or in it
-    frame = live(DEPTH, T0 + 300 * MS)
+    frame = live_frame(DEPTH, T0 + 300 * MS)
     world.run_until(300)
     world.pipeline.on_frame(frame, world.now_ns)
     assert world.pipeline.next_to_encode() == (frame, RIG)

@@ -18,6 +18,7 @@ from toy_student import write_toy_student
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
 import rclpy
+from living_sensors import live_data
 from ros_harness import Vehicle, running, status_values
 from sensor_msgs.msg import Image
 
@@ -83,7 +84,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
 
 
 def write_frames(root: Path, count: int) -> Path:
-    """A few frames in the layout of the pothole data: noise on a road at 50, a hole at 35."""
+    """A few frames in the layout of the pothole data: a pattern, noise on a road at 50, a hole at 35."""
     rng = np.random.default_rng(0)
     for folder in ("rgb", "disparity", "label"):
         (root / folder).mkdir(parents=True)
@@ -92,7 +93,7 @@ def write_frames(root: Path, count: int) -> Path:
         labels = np.zeros((60, 100), np.uint8)
         labels[20:40, 10 * index : 10 * index + 30] = 1
         disparity = np.where(labels, 35_000, 50_000) + rng.integers(0, 9000, labels.shape)
-        cv2.imwrite(str(root / "rgb" / f"{name}.jpg"), rng.integers(0, 256, (60, 100, 3), np.uint8))
+        cv2.imwrite(str(root / "rgb" / f"{name}.jpg"), live_data(Modality.CAMERA, rng, 60, 100))
         cv2.imwrite(str(root / "disparity" / f"{name}.png"), disparity.astype(np.uint16))
         cv2.imwrite(str(root / "label" / f"{name}.png"), labels)
     return root

@@ -8,15 +8,18 @@ that a sensor that dies without a word is found too. Times are nanoseconds of on
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
-from types import MappingProxyType
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
-import numpy as np
-
-from anyseg_core.runtime.health_checks import DEFAULT_CHECKS, NS_PER_MS, CheckConfig, Fault, History, failed_check
+from anyseg_core.runtime.fault_catalogue import DEFAULT_CHECKS, CheckConfig, Fault
+from anyseg_core.runtime.frame_history import History, UsualProfile
+from anyseg_core.runtime.frame_statistics import EventStatistics, statistics_of
+from anyseg_core.runtime.health_checks import failed_check
+from anyseg_core.runtime.health_state import ALLOWED_TRANSITIONS, HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.quality import Quality, SmoothQuality, quality_of
+from anyseg_core.runtime.timing_checks import NS_PER_MS, NS_PER_S
 
 __all__ = [
     "ALLOWED_TRANSITIONS",
@@ -29,108 +32,18 @@ __all__ = [
     "State",
 ]
 
-NS_PER_S = 1_000_000_000
-SILENCE_FLOOR_MS = 100.0
-"""A fast sensor is not silent before this: below, the scheduler's hiccups would count as faults."""
 CLOCK_JUMP_NS = NS_PER_S // 2
 """A clock that steps back by more than this has been reset; less is callbacks overtaking each other."""
-
-
-class State(str, Enum):
-    """The state of a sensor; ACTIVE is the one whose frames are used."""
-
-    DISABLED = "disabled"
-    WAITING = "waiting"
-    ACTIVE = "active"
-    SUSPECT = "suspect"
-    FAILED = "failed"
-    RECOVERING = "recovering"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-ALLOWED_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
-    {
-        State.DISABLED: frozenset({State.WAITING}),
-        State.WAITING: frozenset({State.ACTIVE, State.SUSPECT, State.DISABLED}),
-        State.ACTIVE: frozenset({State.SUSPECT, State.WAITING, State.DISABLED}),
-        State.SUSPECT: frozenset({State.ACTIVE, State.FAILED, State.WAITING, State.DISABLED}),
-        State.FAILED: frozenset({State.RECOVERING, State.WAITING, State.DISABLED}),
-        State.RECOVERING: frozenset({State.ACTIVE, State.FAILED, State.WAITING, State.DISABLED}),
-    }
-)
-"""Every step the monitor can take (one call may take several); to WAITING by a reset or cleared faults."""
-
-
-@dataclass(frozen=True)
-class HealthConfig:
-    """What is expected of one sensor.
-
-    `checks` overrides `DEFAULT_CHECKS`, fault by fault. Raises ValueError that names the field.
-    """
-
-    expected_rate_hz: float = 10.0
-    max_age_ms: float = 300.0
-    """No older frame is used. A LiDAR that stamps the start of its sweep lives up to 290 ms at 10 Hz."""
-    startup_grace_s: float = 5.0
-    """Time for a driver to start before `never_received`."""
-    checks: Mapping[Fault, CheckConfig] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("expected_rate_hz", "max_age_ms", "startup_grace_s"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a finite number > 0, not {value}")
-        period_ms = 1000.0 / self.expected_rate_hz
-        if self.max_age_ms < period_ms:
-            raise ValueError(
-                f"max_age_ms {self.max_age_ms:g} is less than the period of expected_rate_hz "
-                f"{self.expected_rate_hz:g} ({period_ms:.0f} ms): every frame would expire before the next one"
-            )
-        object.__setattr__(self, "checks", MappingProxyType({**DEFAULT_CHECKS, **self.checks}))
-
-    def check(self, fault: Fault) -> CheckConfig:
-        """The configuration of a fault; plain debouncing for one that has no check of its own."""
-        return self.checks.get(fault, CheckConfig())
-
-    @property
-    def period_ns(self) -> int:
-        return int(NS_PER_S / self.expected_rate_hz)
-
-    @property
-    def silent_after_ns(self) -> int:
-        """Time without a message after which the sensor counts as silent."""
-        periods = self.check(Fault.SILENT).threshold
-        return max(int(periods * self.period_ns), int(SILENCE_FLOOR_MS * NS_PER_MS))
-
-
-@dataclass(frozen=True)
-class ModalityStatus:
-    """The health of one modality at one moment."""
-
-    modality: Modality
-    state: State
-    fault: Fault | None
-    """The present fault; None while there is none."""
-    reason: str
-    """In words, with figures."""
-    age_ms: float | None
-    """Age of the newest well-formed frame, None before the first."""
-    rate_hz: float | None
-    """Measured rate of well-formed frames, None before the second."""
-    received: int
-    """Well-formed frames."""
-    rejected: int
-    """Malformed messages and transport faults."""
-    fault_counts: Mapping[Fault, int]
-    """How often each fault was seen since the start or the last `clear_faults`."""
-    first_ns: int | None
-    """When the present fault was first seen ..."""
-    last_ns: int | None
-    """... and last."""
-    since_ns: int
-    """When the present state began."""
+RELAPSE_WINDOW = 3.0
+"""A sensor that fails again within this many times its recovery time of coming back has relapsed, ..."""
+MAX_RELAPSES = 4
+"""... which doubles the time it has to be good for, as often as this at most: 8 s where 0.5 s is the default."""
+TOLD_PERIODS = 5
+"""A silence that was told for so many periods explains a gap in the sequence numbers after it."""
+MOST_PERIODS = 10
+"""A slow sensor's gaps may be this long at most before they are silence."""
+GAPS = 5
+"""Whose median is the rate that `low_rate` judges."""
 
 
 @dataclass
@@ -160,10 +73,9 @@ class HealthMonitor:
         self._received += 1
         if self._state is State.DISABLED:
             return
-        self._arrived_ns = now_ns
+        self._arrived_ns, self._excused_until_ns = now_ns, None
         self._arrivals.append(now_ns)
-        history = History(self._newest, now_ns, self._rate_hz(now_ns), self._config.expected_rate_hz)
-        failure = failed_check(frame, history, self._config.check)
+        failure = self._examine(frame, now_ns)
         self._newest, self._newest_received_ns, self._newest_good = frame, now_ns, failure is None
         if failure is None:
             self._on_good(now_ns)
@@ -179,7 +91,7 @@ class HealthMonitor:
         if fault is Fault.INCOMPATIBLE_QOS:
             self._on_incompatible_qos(reason, now_ns)
             return
-        self._arrived_ns = now_ns
+        self._arrived_ns, self._excused_until_ns = now_ns, None
         self._on_bad(fault, reason, now_ns)
 
     def on_time(self, now_ns: int) -> None:
@@ -190,10 +102,11 @@ class HealthMonitor:
             return
         if self._arrived_ns is None:
             waited_s = (now_ns - self._since_ns) / NS_PER_S
-            self._on_missing(Fault.NEVER_RECEIVED, f"no message in {waited_s:.1f} s since the start", 1, now_ns)
+            self._see(Fault.NEVER_RECEIVED, f"no message in {waited_s:.1f} s since the start", now_ns)
+            self._degrade(True, now_ns)  # the grace has debounced it: there are no messages to count
             return
         silence_ns = now_ns - self._arrived_ns
-        missed = 1 + (silence_ns - self._config.silent_after_ns) // self._config.period_ns
+        missed = 1 + (silence_ns - self._silent_after_ns()) // self._config.period_ns
         reason = f"no message for {silence_ns / NS_PER_MS:.0f} ms (expected {self._config.expected_rate_hz:g} Hz)"
         self._on_missing(Fault.SILENT, reason, missed, now_ns)
 
@@ -207,7 +120,17 @@ class HealthMonitor:
             return self._since_ns + int(self._config.startup_grace_s * NS_PER_S)
         if not self._config.check(Fault.SILENT).enabled:
             return None
-        return self._arrived_ns + self._config.silent_after_ns + self._missed * self._config.period_ns + 1
+        deadline_ns = self._arrived_ns + self._silent_after_ns() + self._missed * self._config.period_ns + 1
+        return max(deadline_ns, self._excused_until_ns or 0)
+
+    def excuse(self, until_ns: int) -> None:
+        """The caller was held up, and messages may wait unread: silence is not judged before `until_ns`.
+
+        Once in a silence: a caller that is always late must find it too.
+        """
+        deadline_ns = self.next_deadline_ns()
+        if self._excused_until_ns is None and deadline_ns is not None and deadline_ns < until_ns:
+            self._excused_until_ns = until_ns
 
     def usable(self, now_ns: int) -> bool:
         """Whether the newest frame may be used for inference now.
@@ -219,6 +142,11 @@ class HealthMonitor:
             return False
         age_ms = self._age_ms(now_ns)
         return age_ms is not None and age_ms <= self._config.max_age_ms
+
+    @property
+    def quality(self) -> Quality | None:
+        """Over about the last second of good frames, None before the first."""
+        return self._quality.newest
 
     def status(self, now_ns: int) -> ModalityStatus:
         """The state at `now_ns`, for people and for messages."""
@@ -236,6 +164,8 @@ class HealthMonitor:
             first_ns=present.first_ns if present else None,
             last_ns=present.last_ns if present else None,
             since_ns=self._since_ns,
+            quality=self._quality.newest,
+            expected_rate_hz=self._config.expected_rate_hz,
         )
 
     def set_enabled(self, enabled: bool, now_ns: int) -> None:
@@ -274,11 +204,16 @@ class HealthMonitor:
         self._newest_received_ns = now_ns
         self._newest_good = False
         self._arrived_ns: int | None = None  # newest message, malformed ones included
+        self._excused_until_ns: int | None = None
         self._arrivals: deque[int] = deque(maxlen=64)  # of well-formed frames, for the rate
+        self._usual = UsualProfile()
+        self._quality = SmoothQuality()
         self._present: _PresentFault | None = None
-        self._bad_streak = 0
+        self._badness = 0.0  # bad messages, less half of the good ones
         self._good_streak = 0
         self._missed = 0
+        self._relapses = 0
+        self._came_back_ns: int | None = None
 
     def _advance(self, now_ns: int) -> int:
         """The time that never runs backwards; resets where the clock was set back."""
@@ -287,8 +222,25 @@ class HealthMonitor:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
+    def _examine(self, frame: ModalityFrame, now_ns: int) -> tuple[Fault, str] | None:
+        """What is wrong with a frame; what a good one is like becomes a bit more usual."""
+        if frame.data.size == 0:
+            return Fault.WRONG_SIZE, f"there is nothing in it: shape {frame.data.shape}"
+        statistics = statistics_of(frame)
+        period_ns, usual = self._config.period_ns, self._usual.value
+        history = History(statistics, self._newest, now_ns, self._gap_ns(), period_ns, usual)
+        failure = failed_check(frame, history, self._config.check)
+        if failure is not None and failure[0] is Fault.EVENT_SEQUENCE_GAP and self._silence_is_known(now_ns):
+            failure = None  # what was not sent or not heard in that time is told
+        if failure is None:
+            self._quality.learn(quality_of(statistics, usual))
+            if not isinstance(statistics, EventStatistics):
+                self._usual.learn(statistics.profile)
+        return failure
+
     def _on_good(self, now_ns: int) -> None:
-        self._bad_streak = self._missed = 0
+        self._badness = max(0.0, self._badness - 0.5)
+        self._missed = 0
         self._good_streak += 1
         if self._state in (State.WAITING, State.SUSPECT):
             self._activate(now_ns)
@@ -302,17 +254,31 @@ class HealthMonitor:
         assert self._present is not None  # RECOVERING is only entered from FAILED, which has a fault
         config = self._config.check(self._present.fault)
         steady_s = (now_ns - self._since_ns) / NS_PER_S
-        return self._good_streak >= config.recover_count and steady_s >= config.recover_time_s
+        return self._good_streak >= config.recover_count and steady_s >= self._recover_time_s(config)
+
+    def _recover_time_s(self, config: CheckConfig) -> float:
+        """How long it must be good before it is used again: longer the more often it has relapsed."""
+        return config.recover_time_s * 2**self._relapses
 
     def _activate(self, now_ns: int) -> None:
+        if self._state is State.RECOVERING:
+            self._came_back_ns = now_ns
+            self._badness = 0.0
         self._present = None
         self._enter(State.ACTIVE, now_ns)
 
+    def _on_failed(self, fault: Fault, now_ns: int) -> None:
+        """Remember whether it had only just come back."""
+        window_s = RELAPSE_WINDOW * self._recover_time_s(self._config.check(fault))
+        came_back_ns = self._came_back_ns
+        relapsed = came_back_ns is not None and now_ns - came_back_ns <= window_s * NS_PER_S
+        self._relapses = min(self._relapses + 1, MAX_RELAPSES) if relapsed else 0
+
     def _on_bad(self, fault: Fault, reason: str, now_ns: int) -> None:
-        self._bad_streak += 1
+        self._badness += 1
         self._missed = 0
         self._see(fault, reason, now_ns)
-        self._degrade(self._bad_streak >= self._config.check(fault).fail_count, now_ns)
+        self._degrade(self._badness >= self._config.check(fault).fail_count, now_ns)
 
     def _on_missing(self, fault: Fault, reason: str, missed: int, now_ns: int) -> None:
         self._missed = missed
@@ -338,7 +304,10 @@ class HealthMonitor:
         """One step down; with `failed`, all the way."""
         if self._state in (State.WAITING, State.ACTIVE):
             self._enter(State.SUSPECT, now_ns)
-        if self._state is State.RECOVERING or (failed and self._state is State.SUSPECT):
+        if failed and self._state is State.SUSPECT and self._present:
+            self._on_failed(self._present.fault, now_ns)
+            self._enter(State.FAILED, now_ns)
+        elif self._state is State.RECOVERING:
             self._enter(State.FAILED, now_ns)
         if self._state is State.FAILED and self._present:
             self._latched |= self._config.check(self._present.fault).latch
@@ -352,6 +321,30 @@ class HealthMonitor:
         if self._state is not State.FAILED or self._present is None:
             return False
         return self._arrived_ns is None or self._present.fault is Fault.SILENT
+
+    def _silence_is_known(self, now_ns: int) -> bool:
+        """Whether the sensor was silent for so long that messages of its were lost is no news."""
+        present = self._present
+        if present is None or present.fault is not Fault.SILENT:
+            return False
+        return now_ns - present.first_ns > TOLD_PERIODS * self._config.period_ns
+
+    def _silent_after_ns(self) -> int:
+        """Of a sensor that is known to be slow or to lose messages, the gaps that it has had are no silence."""
+        expected_ns = self._config.silent_after_ns
+        if self._present is None or self._present.fault not in (Fault.LOW_RATE, Fault.EVENT_SEQUENCE_GAP):
+            return expected_ns
+        longest_ns = min(max(self._gaps_ns(), default=0), MOST_PERIODS * self._config.period_ns)
+        return max(expected_ns, int(self._config.check(Fault.SILENT).threshold * longest_ns))
+
+    def _gaps_ns(self) -> list[int]:
+        """The last `GAPS` gaps between frames."""
+        return [later - earlier for earlier, later in pairwise(list(self._arrivals)[-GAPS - 1 :])]
+
+    def _gap_ns(self) -> float | None:
+        """As `History.gap_ns` says."""
+        gaps = self._gaps_ns()
+        return float(min(median(gaps), gaps[-1])) if len(gaps) == GAPS else None
 
     def _age_ms(self, now_ns: int) -> float | None:
         """Since acquisition; since reception where the sensor's clock is not trusted or runs ahead."""

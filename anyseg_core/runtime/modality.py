@@ -52,6 +52,8 @@ class ModalityFrame:
     data: NDArray[np.uint8] | NDArray[np.float32]
     stamp_ns: int
     frame_id: str = ""
+    sequence: int | None = None
+    """The sender's own count of its messages (`seq` of an EventPacket), where there is one: a gap in it is loss."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
@@ -14,6 +13,7 @@ from anyseg_core.sim.deliver_writer import drive_config
 from anyseg_core.sim.drive import Drive
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.workers import Progress, map_over_processes
+from anyseg_ros.replay.scenarios import all_subsets
 
 Subset = tuple[Modality, ...]
 DRIVES = 10
@@ -31,14 +31,12 @@ class SubsetScores:
     by_drive: Sequence[Mapping[Subset, float]]
 
 
-def all_subsets(modalities: Sequence[Modality]) -> list[Subset]:
-    """The 2^M - 1 non-empty subsets, small ones first: the order of the published tables."""
-    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+def held_out_drives(folder: Path, workers: int, progress: Progress, count: int = DRIVES) -> list[RecordedDrive]:
+    """Some frames of each of the split `test`'s first drives, rendered where they are not in `folder` yet.
 
-
-def held_out_drives(folder: Path, workers: int, progress: Progress) -> list[RecordedDrive]:
-    """Some frames of each of the split `test`'s first drives, rendered where they are not in `folder` yet."""
-    paths = [folder / f"test_{number}_{FRAMES_PER_DRIVE}x{FRAME_STEP}.npz" for number in range(DRIVES)]
+    The weathers take turns, in the order of `WEATHERS`.
+    """
+    paths = [folder / f"test_{number}_{FRAMES_PER_DRIVE}x{FRAME_STEP}.npz" for number in range(count)]
     jobs = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
     for _ in map_over_processes(_render, jobs, workers, progress):
         pass

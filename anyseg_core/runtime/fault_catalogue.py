@@ -1,0 +1,143 @@
+"""The fault catalogue: what can be wrong with a sensor, and when it counts as wrong.
+
+Every default has its unit, its reason, what it was measured against and, where there is one, the value that others
+publish. "Clean" below is: 3,900 simulated frames in all five weathers, driving and parked, 3,000 of them in drives of
+up to 40 s; 52 real road images and disparities (pothole), 2 real images and scans (KITTI), 2 s of a real event stream.
+No check fires on any of them. `anyseg bench checks` prints how far clean frames stay from the limits, and
+`anyseg bench faults` what is found when something breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+
+import numpy as np
+
+
+class Fault(str, Enum):
+    """What can be wrong with a sensor, as it is named in status messages and parameters."""
+
+    NEVER_RECEIVED = "never_received"
+    SILENT = "silent"
+    LOW_RATE = "low_rate"
+    STALE_STAMP = "stale_stamp"
+    FUTURE_STAMP = "future_stamp"
+    STAMP_REGRESSION = "stamp_regression"
+    DUPLICATE_STAMP = "duplicate_stamp"
+    FROZEN = "frozen"
+    DARK = "dark"
+    SATURATED = "saturated"
+    BLANK = "blank"
+    NOISY = "noisy"
+    INVALID_DEPTH = "invalid_depth"
+    FEW_POINTS = "few_points"
+    LIDAR_SECTOR_LOST = "lidar_sector_lost"
+    EVENT_FLOOD = "event_flood"
+    EVENT_SEQUENCE_GAP = "event_sequence_gap"
+    DECODE_ERROR = "decode_error"
+    WRONG_SIZE = "wrong_size"
+    INCOMPATIBLE_QOS = "incompatible_qos"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """When a check fails and when its sensor may come back.
+
+    Raises ValueError that names the field.
+    """
+
+    enabled: bool = True
+    threshold: float = 0.0
+    """In the check's own unit, see `DEFAULT_CHECKS`; 0 where the check has none."""
+    fail_count: int = 3
+    """Bad messages (for `silent`: missed messages) before the sensor has failed; a good one makes up for half of a bad
+    one, so that a sensor that is bad every other time fails too."""
+    recover_count: int = 3
+    """Consecutive good frames before it is used again ..."""
+    recover_time_s: float = 0.5
+    """... over at least this many seconds, doubled with every relapse: a sensor that comes and goes stays out."""
+    latch: bool = False
+    """Stay failed until a person clears the fault."""
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.threshold) and self.threshold >= 0):
+            raise ValueError(f"threshold must be a finite number >= 0, not {self.threshold}")
+        for name in ("fail_count", "recover_count"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not (np.isfinite(self.recover_time_s) and self.recover_time_s >= 0):
+            raise ValueError(f"recover_time_s must be a finite number >= 0, not {self.recover_time_s}")
+
+
+_AT_ONCE = {"fail_count": 1, "recover_count": 1, "recover_time_s": 0.0}
+
+DEFAULT_CHECKS: Mapping[Fault, CheckConfig] = MappingProxyType(
+    {
+        # Back with the first good frame: there is no history that speaks against the sensor.
+        Fault.NEVER_RECEIVED: CheckConfig(**_AT_ONCE),
+        Fault.INCOMPATIBLE_QOS: CheckConfig(**_AT_ONCE),
+        # Periods without a message (and never less than SILENCE_FLOOR_MS). Two arrivals that each jitter by
+        # +-30% of the period lie up to 1.6 periods apart. The mask without the sensor is due 2 periods after
+        # its last message, or 150 ms, whichever is more, so 30 ms or more remain to make it.
+        # Others wait for 1 s (autoware_topic_state_monitor, timeout) or 5 s (greenwave_monitor).
+        Fault.SILENT: CheckConfig(threshold=1.6, fail_count=1),
+        # Fraction of the expected rate, from the median of the last five gaps, so that one outage is none of its
+        # business. Half, because a camera that exposes longer at night may drop from 30 to 20 frames a second and
+        # is still a good witness. Others: below 0.9 (diagnostic_updater, tolerance 0.1), below 0.5 Hz
+        # (autoware_topic_state_monitor, warn_rate).
+        Fault.LOW_RATE: CheckConfig(threshold=0.5),
+        # ms from acquisition to reception. A 10 Hz LiDAR stamps the start of its 100 ms sweep. Others: 5,000 ms
+        # (diagnostic_updater, TimeStampStatus).
+        Fault.STALE_STAMP: CheckConfig(threshold=200.0),
+        # ms ahead of the node's clock; synchronised clocks differ by far less. Others: 1,000 ms (TimeStampStatus).
+        Fault.FUTURE_STAMP: CheckConfig(threshold=50.0),
+        # Best-effort transport may swap two packets once: the late frame is not used, the sensor is kept.
+        Fault.STAMP_REGRESSION: CheckConfig(),
+        Fault.DUPLICATE_STAMP: CheckConfig(),
+        # Bit-identical content. Sensor noise makes it impossible in a live sensor, at standstill too.
+        Fault.FROZEN: CheckConfig(),
+        # The network input is wrong or absent for as long as this lasts: two in a row are no accident.
+        Fault.DECODE_ERROR: CheckConfig(fail_count=2),
+        Fault.WRONG_SIZE: CheckConfig(fail_count=2),
+        # Level 0-255 that the brightest 0.1% of the pixels stay under. Clean: at least 147 (fog), 210 at night, where
+        # lamps and the lit road are bright however dark the rest is; 0 under a lens cap. Others: mean of a block
+        # under 10 (autoware_image_diagnostics), which at night most of a picture is.
+        Fault.DARK: CheckConfig(threshold=20.0, fail_count=5),
+        # Share of the pixels at or above 250 in every channel. Clean: at most 0.36 (low sun), real sky 0.15; a stuck
+        # exposure (gain 20) 0.88 at night, 1 by day. Others: mean of a block over 230 in 4 blocks of 25
+        # (autoware_image_diagnostics), which a bright sky fulfils.
+        Fault.SATURATED: CheckConfig(threshold=0.7, fail_count=5),
+        # Share of the picture that shows nothing: blocks without the texture that they usually have (under 3 grey
+        # levels of standard deviation, and not white), or dead rows. Clean: at most 0.03. A disc of mud over
+        # half of the picture leaves some blocks half covered and is seen as 0.3 to 0.5; from about 40% of the picture
+        # on it is recognised. What never had texture (sky, and all that was covered from the start) cannot be told
+        # from mud, unless it is everything. Others: 6 blocks of 25 (autoware_image_diagnostics).
+        Fault.BLANK: CheckConfig(threshold=0.2, fail_count=5),
+        # Standard deviation of the noise as a share of full scale: of 255 grey levels, of the distance for depth and
+        # LiDAR. Clean: camera 0.03 by day, 0.14 at night with the simulator's highest gain; stereo 0.016; LiDAR 0.005.
+        # A loose connection or torn transfers: 0.18 and more. `parameters` ships 0.08 for depth and LiDAR.
+        Fault.NOISY: CheckConfig(threshold=0.16, fail_count=5),
+        # Share of the pixels without depth. Clean: at most 0.54 (sky, and fog that hides the rest). Two more signs need
+        # no threshold: a fifth of the part that usually has depth has none (a covered lens), or a hundredth of the
+        # pixels has a depth that no sensor measures (negative, under 1 cm, over 1 km).
+        Fault.INVALID_DEPTH: CheckConfig(threshold=0.9, fail_count=5),
+        # Share of the points that the sensor usually gives; fewer than 100 are too few for any. Clean: at least 0.9
+        # of the average of the last ten seconds.
+        Fault.FEW_POINTS: CheckConfig(threshold=0.3, fail_count=5),
+        # Share of the points that a sector of 15 degrees usually gives; below it is lost. Sectors that usually give
+        # (next to) nothing do not count. Clean: at least 0.67. Any loss of 30 degrees covers a sector whole. Others:
+        # 0.8 of a region without a return (blockage_diag, blockage_ratio_threshold).
+        Fault.LIDAR_SECTOR_LOST: CheckConfig(threshold=0.2, fail_count=5),
+        # Events per pixel and second. Clean: at most 13 (a turn in the sun), 0.5 in a real stream; a flood of
+        # flicker 100.
+        Fault.EVENT_FLOOD: CheckConfig(threshold=40.0, fail_count=5),
+        # Messages lost at once, by their sequence numbers, more than this: the count image lacks their events.
+        Fault.EVENT_SEQUENCE_GAP: CheckConfig(),
+    }
+)
