@@ -33,6 +33,8 @@ Message = Any
 
 MAX_PIXELS = 1 << 26
 """Pixels or points; a larger size (8192 x 8192) is a corrupt header, not a sensor."""
+MAX_FOCAL_RATIO = 1000
+"""Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
 NS_PER_S = 1_000_000_000
 
 
@@ -58,6 +60,7 @@ _PIXEL_FORMATS: Mapping[str, _PixelFormat] = MappingProxyType(
         "rgba8": _PixelFormat("u1", 4),
         "bgra8": _PixelFormat("u1", 4),
         "mono8": _PixelFormat("u1", 1),
+        "8UC1": _PixelFormat("u1", 1),
         "8UC2": _PixelFormat("u1", 2),
         "16UC1": _PixelFormat("u2", 1),
         "32FC1": _PixelFormat("f4", 1),
@@ -135,14 +138,22 @@ def lidar_frame(message: Message) -> ModalityFrame:
 
 
 def pinhole_camera(message: Message) -> PinholeCamera:
-    """sensor_msgs/CameraInfo -> intrinsics (`k`). Raises ConversionError."""
+    """sensor_msgs/CameraInfo -> intrinsics (`k`). Raises ConversionError, also for a lens that nobody builds."""
     k = message.k
     try:
-        return PinholeCamera(
+        camera = PinholeCamera(
             int(message.width), int(message.height), float(k[0]), float(k[4]), float(k[2]), float(k[5])
         )
     except ValueError as error:
         raise ConversionError(Fault.DECODE_ERROR, f"camera_info: {error}") from None
+    _check_grid("camera_info", camera.height, camera.width)
+    for size, focal, center in ((camera.width, camera.fx, camera.cx), (camera.height, camera.fy, camera.cy)):
+        if not (size / MAX_FOCAL_RATIO <= focal <= size * MAX_FOCAL_RATIO and abs(center) <= size * MAX_FOCAL_RATIO):
+            raise ConversionError(
+                Fault.DECODE_ERROR,
+                f"camera_info: focal length {focal:g} and centre {center:g} px do not belong to {size} px",
+            )
+    return camera
 
 
 def image_view(message: Message, encodings: tuple[str, ...]) -> NDArray[Any]:
@@ -170,7 +181,8 @@ def image_view(message: Message, encodings: tuple[str, ...]) -> NDArray[Any]:
     if layout.channels > 1:
         shape, strides = (*shape, layout.channels), (*strides, dtype.itemsize)
     pixels = np.ndarray(shape, dtype, buffer=data, strides=strides)
-    return pixels.astype(dtype.newbyteorder("="), copy=False)
+    # Aligned: OpenCV refuses rows that are no whole number of values apart, as a step of 13 bytes makes of floats.
+    return np.require(pixels, dtype.newbyteorder("="), "A")
 
 
 def points_view(message: Message) -> NDArray[np.float32]:
@@ -183,7 +195,7 @@ def points_view(message: Message) -> NDArray[np.float32]:
     if missing:
         present = ", ".join(fields) or "none"
         raise ConversionError(Fault.DECODE_ERROR, f"point cloud lacks {', '.join(missing)}; its fields: {present}")
-    wanted = {name: _field_type(fields[name], message) for name in ("x", "y", "z", "intensity") if name in fields}
+    wanted = {name: field_type(fields[name], message) for name in ("x", "y", "z", "intensity") if name in fields}
     height, width, row_step = _cloud_grid(message)
     rows = np.ndarray((height, row_step), np.uint8, buffer=_bytes_of(message)[: height * row_step])
     points = rows[:, : width * message.point_step].reshape(height * width, message.point_step)  # [N, bytes]
@@ -240,18 +252,24 @@ def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_MAX_PNG_CHUNKS = 1 << 16  # encoders write 8 kB and more in each: more than this is a message made to keep us busy
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
+_MAX_JPEG_SEGMENTS = 1 << 12  # before the one that tells the size; bytes of padding count
 _COMPRESSED_DEPTH_HEADER = 12  # bytes that compressed_depth_image_transport puts before the PNG
 _PADDING = 4096  # bytes of zeros that some camera drivers leave behind the picture
 
 
 def _decode(data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
-    """JPEG or PNG -> pixels. OpenCV fills the missing part of a truncated picture with grey, so it is refused first."""
-    size_of, end = _picture_kind(bytes(data[:8]))
-    if not bytes(data[-_PADDING:]).rstrip(b"\0").endswith(end):
+    """JPEG or PNG -> pixels.
+
+    OpenCV fills the missing part of a truncated picture with grey, and takes the length of a PNG chunk at its word: 700
+    bytes that promise 4 GB cost 4 GB and many seconds. So pictures are looked through first.
+    """
+    kind = _picture_kind(bytes(data[:8]))
+    if not kind.is_complete(data):
         raise ConversionError(Fault.DECODE_ERROR, f"compressed image of {len(data)} bytes is truncated: no end mark")
-    size = size_of(data)
+    size = kind.size_of(data)
     if size is None:
         raise ConversionError(Fault.DECODE_ERROR, "compressed image has a corrupt header: no size in it")
     _check_grid("compressed image", *size)
@@ -264,15 +282,19 @@ def _decode(data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
     return pixels
 
 
-_SizeReader = Callable[["NDArray[np.uint8]"], "tuple[int, int] | None"]
+class _PictureKind(NamedTuple):
+    """How to look through a picture without decoding it."""
+
+    size_of: Callable[[NDArray[np.uint8]], tuple[int, int] | None]
+    is_complete: Callable[[NDArray[np.uint8]], bool]
 
 
-def _picture_kind(start: bytes) -> tuple[_SizeReader, bytes]:
-    """How to read the size, and the end mark, of a picture that starts with these bytes."""
+def _picture_kind(start: bytes) -> _PictureKind:
+    """What a picture is that starts with these bytes."""
     if start.startswith(_JPEG_MAGIC):
-        return _jpeg_size, _JPEG_END
+        return _PictureKind(_jpeg_size, _jpeg_is_complete)
     if start.startswith(_PNG_MAGIC):
-        return _png_size, _PNG_END
+        return _PictureKind(_png_size, _png_is_complete)
     raise ConversionError(Fault.DECODE_ERROR, "compressed image is neither JPEG nor PNG")
 
 
@@ -282,10 +304,28 @@ def _png_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
     return int.from_bytes(header[4:], "big"), int.from_bytes(header[:4], "big")
 
 
+def _png_is_complete(data: NDArray[np.uint8]) -> bool:
+    """Whether every chunk (length, type, content, checksum) lies within the data, up to IEND."""
+    at = len(_PNG_MAGIC)
+    for _ in range(_MAX_PNG_CHUNKS):
+        start = bytes(data[at : at + 8])
+        if at + 12 > len(data) or start[4:] == b"IEND":
+            break
+        at += 12 + int.from_bytes(start[:4], "big")
+    return bytes(data[at + 4 : at + 12]) == _PNG_END
+
+
+def _jpeg_is_complete(data: NDArray[np.uint8]) -> bool:
+    """Whether the end mark is there."""
+    return bytes(data[-_PADDING:]).rstrip(b"\0").endswith(_JPEG_END)
+
+
 def _jpeg_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
     """(height, width) from the first start-of-frame segment, None where there is none."""
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        if at + 9 > len(data) or data[at] != 0xFF:
+            break
         marker, length = int(data[at + 1]), int(data[at + 2]) << 8 | int(data[at + 3])
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             size = bytes(data[at + 5 : at + 9])
@@ -301,7 +341,7 @@ _POINT_DATATYPES: Mapping[int, str] = MappingProxyType(
 )
 
 
-def _field_type(field: Message, message: Message) -> tuple[np.dtype[Any], int]:
+def field_type(field: Message, message: Message) -> tuple[np.dtype[Any], int]:
     """(dtype, offset in bytes) of a point's field."""
     code = _POINT_DATATYPES.get(int(field.datatype))
     if code is None:

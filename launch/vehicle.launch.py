@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
@@ -20,10 +21,14 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from anyseg_core.runtime.modality import Modality
+from anyseg_ros.inject.live_topics import topic_parameters, topics_in, under
 from anyseg_ros.process_setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"
+FAULTY = "faulty"
+"""Prefix of the topics that the fault injector publishes and the node then reads."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -32,7 +37,7 @@ def generate_launch_description() -> LaunchDescription:
     environment = [SetEnvironmentVariable(name, value) for name, value in process_environment().items()]
     segmentation = OpaqueFunction(function=segmentation_node, args=[config])
     # First what may be missing: an error leaves those running that were started before it.
-    nodes = [foxglove_bridge(), segmentation, simulated_vehicle(), rviz(config)]
+    nodes = [foxglove_bridge(), diagnostic_aggregator(config), segmentation, simulated_vehicle(), rviz(config)]
     return LaunchDescription([*arguments(config), *environment, *nodes])
 
 
@@ -47,7 +52,8 @@ def arguments(config: Path) -> list[DeclareLaunchArgument]:
         "build_only": ("false", "open and warm up the networks, then end"),
         "simulate": ("false", "publish the simulated vehicle's sensors too"),
         "recording": ("", "a recorded drive for the simulated vehicle; without it the drive is rendered first"),
-        "faults": ("", "a fault schedule (YAML) for the simulated vehicle"),
+        "faults": ("", "a fault schedule (YAML) for the simulated vehicle, or for an injector before the node"),
+        "diagnostics": ("false", "start diagnostic_aggregator, for rqt_robot_monitor"),
         "rviz": ("false", "show the masks in RViz"),
         "foxglove": ("false", "start the Foxglove bridge"),
         "log_level": ("info", "of the nodes: debug, info, warn, error"),
@@ -73,6 +79,10 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
         "autostart": flag("autostart"),
         "model.build_only": flag("build_only"),
     }
+    topics = topics_in(Path(params_file))
+    injector = fault_injector(context, topics)
+    if injector:
+        overrides |= {f"modalities.{m}.topic": under(FAULTY, topic) for m, topic in topics.items()}
     if LaunchConfiguration("student").perform(context):
         overrides["model.student"] = ParameterValue(LaunchConfiguration("student"), value_type=str)
     node = LifecycleNode(
@@ -86,7 +96,26 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
     )
     # build_only ends the node's process when its networks are ready; the launch then has nothing left to do.
     built = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason="the engine is built"))])
-    return [RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only"))), node]
+    return [RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only"))), *injector, node]
+
+
+def fault_injector(context: LaunchContext, topics: Mapping[Modality, str]) -> list[LaunchDescriptionEntity]:
+    """The injector between the drivers of those topics and the node; none where the simulated vehicle breaks itself."""
+    scenario = LaunchConfiguration("faults").perform(context)
+    if not scenario or IfCondition(LaunchConfiguration("simulate")).evaluate(context):
+        return []
+    node = Node(
+        package=PACKAGE,
+        executable="fault_injector_node",
+        name="fault_injector",
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[
+            {"use_sim_time": flag("use_sim_time"), "scenario": scenario, **topic_parameters(topics, FAULTY)},
+        ],
+        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+    )
+    return [node]
 
 
 def simulated_vehicle() -> Node:
@@ -105,6 +134,17 @@ def simulated_vehicle() -> Node:
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
         condition=IfCondition(LaunchConfiguration("simulate")),
+    )
+
+
+def diagnostic_aggregator(config: Path) -> Node:
+    """`/diagnostics` as a tree on `/diagnostics_agg`."""
+    return Node(
+        package="diagnostic_aggregator",
+        executable="aggregator_node",
+        parameters=[str(config / "diagnostic_aggregator.yaml"), {"use_sim_time": flag("use_sim_time")}],
+        output="screen",
+        condition=IfCondition(LaunchConfiguration("diagnostics")),
     )
 
 

@@ -36,7 +36,7 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test runs with the numpy form, with the kernel interpreted, and with the kernel compiled."""
     if request.param == "compiled" and event_kernel.compiled() is None:
         pytest.skip("numba is not installed")
-    chosen = {"vectorised": None, "loop": (event_kernel.count_events, event_kernel.decode_words)}
+    chosen = {"vectorised": None, "loop": event_kernel.decode_words}
     with pytest.MonkeyPatch.context() as patch:
         if request.param in chosen:
             patch.setattr(event_kernel, "compiled", lambda: chosen[request.param])
@@ -265,6 +265,39 @@ def test_lost_packets_are_counted_and_resynchronise() -> None:
     assert (decoder.counts.lost_packets, decoder.counts.unsynchronised) == (2, 1)
 
 
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 0xFFFF), max_size=8), st.booleans(), st.booleans()), max_size=8),
+    st.sampled_from(["evt3", "evt2", "evt21", "libcaer_cmp", "mono"]),
+)
+def test_packets_decoded_together_give_what_they_give_one_by_one(
+    parts: list[tuple[list[int], bool, bool]], encoding: str
+) -> None:
+    """Whatever is lost between them or cut off in them."""
+    start = packet(0, [0x8001, 0x6002, 0x0003, 0x2004], encoding=encoding)
+    packets, seq = [start], 0
+    for words, lost, cut in parts:
+        seq += 2 if lost else 1
+        events = np.frombuffer(as_bytes(words) + b"\1" * cut, np.uint8)
+        packets.append(packet(seq, [], encoding=encoding, events=events, time_base=seq))
+    together, one_by_one = EventDecoder.for_packet(start), EventDecoder.for_packet(start)
+    expected = [row for p in packets for row in rows(one_by_one.decode_packet(p))]
+    assert rows(together.decode_packets(packets)) == expected
+    assert together.counts == one_by_one.counts
+
+
+def test_time_goes_on_over_its_wraps() -> None:
+    """The lower 12 bits wrap after 4.1 ms, all 24 after 16.8 s: an event every 4 ms over three of the latter."""
+    encoder, times = EncoderEvt3(), range(0, 3 << 24, 4000)
+    for us in times:
+        encoder.set_time(us)
+        encoder.set_row(1)
+        encoder.single(2, 1)
+    decoder = EventDecoder("evt3", WIDTH, HEIGHT)
+    assert decoder.decode(as_bytes(encoder.words)).t_ns.tolist() == [us * 1000 for us in times]
+    assert decoder.counts.time_wraps == 2
+
+
 def test_time_wraps_and_small_steps_back() -> None:
     decoder = EventDecoder("evt3", WIDTH, HEIGHT)
     words = [0x8FFF, 0x6FFF, 0x0001, 0x2001, 0x8FFE, 0x6000, 0x2002, 0x8000, 0x2003, 0x6005, 0x2004]
@@ -304,6 +337,49 @@ def test_mono_round_trip(events: list[Row]) -> None:
     assert rows(EventDecoder("mono", WIDTH, HEIGHT).decode(as_bytes(words, "Q"), 10**18)) == expected
 
 
+@pytest.mark.parametrize("encoding", ["evt21", "evt21_legacy"])
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 63), st.integers(0, 2047), st.booleans(), st.integers(0, 1 << 33), st.integers(0, 2**32 - 1)
+        )
+    )
+)
+def test_evt21_round_trip(encoding: str, vectors: list[tuple[int, int, bool, int, int]]) -> None:
+    """Vectors of 32 pixels of a row, `x` counted in vectors; a trigger and an untimed vector before them."""
+    words, expected, us, high = [0x5 << 32 | 0b101], [], 0, -1
+    for column, y, polarity, step, fired in vectors:
+        us += step
+        if us >> 6 != high:
+            high = us >> 6
+            words.append((0x80000000 | high & 0xFFFFFFF) << 32)
+        head = polarity << 28 | (us & 0x3F) << 22 | 32 * column << 11 | y
+        words += [0xA0000000 << 32, head << 32 | fired]
+        expected += [(32 * column + i, y, int(polarity), us * 1000) for i in range(32) if fired >> i & 1]
+    if encoding == "evt21_legacy":
+        words = [word >> 32 | (word & 0xFFFFFFFF) << 32 for word in words]
+    decoder = EventDecoder(encoding, 2048, 2048)
+    assert rows(decoder.decode(as_bytes(words, "Q"))) == expected
+    assert (decoder.counts.triggers, decoder.counts.unsynchronised) == (len(vectors), 2)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(0, (1 << 31) - 1),
+    st.lists(st.tuples(st.integers(0, 639), st.integers(0, 479), st.booleans(), st.integers(0, 1 << 29)), max_size=12),
+)
+def test_libcaer_round_trip_over_the_wrap_of_31_bits(us: int, events: list[Row]) -> None:
+    words, expected, high = [], [], us >> 31
+    for x, y, polarity, step in events:
+        us += step if words else 0
+        words.append((us & 0x7FFFFFFF) << 32 | x << 17 | y << 2 | polarity << 1 | 1)
+        expected.append((x, y, int(polarity), us * 1000 + 10**18))
+    decoder = EventDecoder("libcaer", WIDTH, HEIGHT)
+    assert rows(decoder.decode(as_bytes(words, "Q"), 10**18)) == expected
+    assert decoder.counts.time_wraps == (us >> 31) - high
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
@@ -320,9 +396,9 @@ def test_errors_name_the_cause(action, message: str) -> None:
         action()
 
 
-def dvs_cdr(events: list[Row], order: str = "<") -> bytes:
+def dvs_cdr(events: list[Row], order: str = "<", stamp: tuple[int, int] = (5, 6)) -> bytes:
     """A dvs_msgs/EventArray of 8 x 6 pixels, aligned field by field."""
-    body = bytearray(struct.pack(f"{order}iII4s", 5, 6, 4, b"cam\0") + struct.pack(f"{order}III", 6, 8, len(events)))
+    body = bytearray(struct.pack(f"{order}iII4s", *stamp, 4, b"cam\0") + struct.pack(f"{order}III", 6, 8, len(events)))
     for x, y, polarity, t_ns in events:
         body += b"\0" * (-len(body) % 2) + struct.pack(f"{order}HH", x, y)
         body += b"\0" * (-len(body) % 4) + struct.pack(f"{order}iI?", *divmod(t_ns, 10**9), polarity)
@@ -380,7 +456,7 @@ def test_raw_recording(header: bytes, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("header", "message"),
-    [(b"% evt 3.0\n", "pass size"), (b"% format EVT21;height=4;width=4\n", "EVT21"), (b"", "given")],
+    [(b"% evt 3.0\n", "pass size"), (b"% format EVT4;height=4;width=4\n", "EVT4.*convert"), (b"", "given")],
 )
 def test_raw_recording_errors(header: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.raw"
@@ -431,8 +507,8 @@ def test_accumulator_refuses_events_outside() -> None:
         EventAccumulator(4, 3, window_ns=10).add(events_at([1], x=4))
 
 
-def recorded(folder: Path) -> list[EventPacket]:
-    """The packets of a recorded bag, read from its file: the metadata of one of them is broken."""
+def recorded_messages(folder: Path) -> list[bytes]:
+    """The serialized messages of a recorded bag, read from its file: the metadata of one of them is broken."""
     from rosbags.rosbag2.storage_mcap import McapReader
     from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 
@@ -442,9 +518,13 @@ def recorded(folder: Path) -> list[EventPacket]:
     reader = (McapReader if paths[0].suffix == ".mcap" else Sqlite3Reader)(paths[0])
     reader.open()
     try:
-        return [EventPacket.from_cdr(data) for _, _, data in reader.messages(reader.connections)]
+        return [data for _, _, data in reader.messages(reader.connections)]
     finally:
         reader.close()
+
+
+def recorded(folder: Path) -> list[EventPacket]:
+    return [EventPacket.from_cdr(data) for data in recorded_messages(folder)]
 
 
 def test_recorded_evt3(recorded_data: Path) -> None:

@@ -33,20 +33,14 @@ MAX_WRAPS = 1 << 28
 """Keeps the nanoseconds of a stream of noise, which can fake a wrap with every word, within 64 bits."""
 
 
-def count_events(words: NDArray[np.uint16], roles: NDArray[np.uint8]) -> int:
-    """How many events the words [n] hold, wherever on the sensor."""
-    total = 0
-    for i in range(len(words)):
-        word = int(words[i])
-        role = roles[word >> 12]
-        if role == SINGLE:
-            total += 1
-        elif role in (VECTOR_8, VECTOR_12):
-            bits = word & (0xFF if role == VECTOR_8 else 0xFFF)
-            while bits:
-                bits &= bits - 1
-                total += 1
-    return total
+SLACK = 12
+"""A vector is written whole and then cut to the events it holds: room that the outputs need behind the last event."""
+
+
+def capacity(words: NDArray[np.uint16]) -> int:
+    """Room that `decode_words` needs for the words [n]: types 4 and 5 are the vectors of both formats."""
+    vectors = np.count_nonzero(words & 0xE000 == 0x4000)
+    return len(words) + (SLACK - 1) * vectors + SLACK
 
 
 def decode_words(  # noqa: C901, PLR0912 (one loop with a branch for each type of word, as the format is)
@@ -58,10 +52,10 @@ def decode_words(  # noqa: C901, PLR0912 (one loop with a branch for each type o
     moving_out: NDArray[np.uint16],
     polarity_out: NDArray[np.bool_],
     t_ns_out: NDArray[np.int64],
-) -> None:
-    """Writes the `count_events` events of the words into the last four arrays, and updates the state.
+) -> int:
+    """Writes the events of the words into the last four arrays, of at least `capacity` items, and updates the state.
 
-    `time_base` in nanoseconds is added to all times.
+    `time_base` in nanoseconds is added to all times. Returns the number of events.
     """
     held, base, polarity, high, time = (
         state[HELD_AT],
@@ -80,17 +74,6 @@ def decode_words(  # noqa: C901, PLR0912 (one loop with a branch for each type o
             n += 1
         elif role == HELD:
             held = content & 0x7FF
-        elif role in (VECTOR_8, VECTOR_12):
-            length = 8 if role == VECTOR_8 else 12
-            for bit in range(length):
-                if content >> bit & 1:
-                    moving = min(base + bit, UNKNOWN)
-                    held_out[n], moving_out[n], polarity_out[n], t_ns_out[n] = held, moving, polarity != 0, t_ns
-                    n += 1
-            if base < MAX_BASE:
-                base += length
-        elif role == BASE:
-            base, polarity = content & 0x7FF, content >> 11
         elif role in (TIME_LOW, TIME_HIGH):
             low = content
             if role == TIME_HIGH:
@@ -107,6 +90,16 @@ def decode_words(  # noqa: C901, PLR0912 (one loop with a branch for each type o
                 state[CORRECTIONS_AT] += 1
             time = max(time, now)
             t_ns = time * 1000 + time_base
+        elif role in (VECTOR_8, VECTOR_12):
+            length = 8 if role == VECTOR_8 else 12
+            for bit in range(length):  # without a branch that depends on the bit: the next one is written over it
+                moving = min(base + bit, UNKNOWN)
+                held_out[n], moving_out[n], polarity_out[n], t_ns_out[n] = held, moving, polarity != 0, t_ns
+                n += content >> bit & 1
+            if base < MAX_BASE:
+                base += length
+        elif role == BASE:
+            base, polarity = content & 0x7FF, content >> 11
         else:
             state[TRIGGERS_AT if role == TRIGGER else OTHERS_AT if role == OTHER else UNDEFINED_AT] += 1
     state[HELD_AT], state[BASE_AT], state[POLARITY_AT], state[HIGH_AT], state[TIME_AT] = (
@@ -116,14 +109,12 @@ def decode_words(  # noqa: C901, PLR0912 (one loop with a branch for each type o
         high,
         time,
     )
-
-
-Compiled = tuple[Callable[..., int], Callable[..., None]]
+    return n
 
 
 @lru_cache(maxsize=1)
-def compiled() -> Compiled | None:
-    """`count_events` and `decode_words` as machine code that releases the GIL; None where numba is not installed.
+def compiled() -> Callable[..., int] | None:
+    """`decode_words` as machine code that releases the GIL; None where numba is not installed.
 
     The first call on a machine compiles for some seconds; the result is kept on disk.
     """
@@ -134,15 +125,8 @@ def compiled() -> Compiled | None:
     words = types.Array(types.uint16, 1, "C", readonly=True)
     roles, state = types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1]
     outputs = (types.uint16[::1], types.uint16[::1], types.boolean[::1], types.int64[::1])
-
-    def compile_both(cache: bool) -> Compiled:
-        compiler = {"nogil": True, "cache": cache}
-        return (
-            njit(types.int64(words, roles), **compiler)(count_events),
-            njit(types.void(words, roles, state, types.int64, *outputs), **compiler)(decode_words),
-        )
-
+    signature = types.int64(words, roles, state, types.int64, *outputs)
     try:
-        return compile_both(cache=True)
+        return njit(signature, nogil=True, cache=True)(decode_words)
     except (RuntimeError, OSError):  # nowhere to write the cache
-        return compile_both(cache=False)
+        return njit(signature, nogil=True)(decode_words)

@@ -1,15 +1,6 @@
-"""Event-camera streams -> events -> count images.
+"""Event-camera streams -> events -> count images: decoder, messages, files and the sliding window.
 
-Encodings (facts from docs.prophesee.ai "Data encoding formats" and from ros-event-camera/event_camera_codecs):
-
-- `evt3`: 16-bit words; a word sets the row, the time or the base of a vector, or emits events at the state so far.
-- `libcaer_cmp`: the same idea with rows and columns exchanged, times relative to the packet's `time_base`.
-- `evt2`: 32-bit words, one event each; the upper 28 bits of the time come in words of their own.
-- `mono`: 64-bit words, one event each, in nanoseconds since the packet's `time_base`.
-
-The 16-bit formats are decoded by the compiled loop of event_kernel.py where numba is installed. Without it there is no
-loop over words: the words that emit events are found, and every word that sets a state is repeated for as long as it
-holds.
+The encodings are in event_codecs.py; `EventDecoder` adds what they share: bounds, sequence numbers, counts.
 """
 
 from __future__ import annotations
@@ -19,6 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Protocol, Union
 
@@ -26,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime import event_kernel as kernel
+from anyseg_core.runtime.event_codecs import CODECS, Block, DecodeCounts
 
 Buffer = Union[bytes, bytearray, memoryview, "array.array[int]", NDArray[np.uint8]]
 """What a bag, a raw subscription or a message's `uint8[]` field delivers."""
 
-ENCODINGS = ("evt3", "libcaer_cmp", "evt2", "mono")
+ENCODINGS = tuple(CODECS)
 
 
 class EventDecodeError(ValueError):
@@ -42,7 +35,7 @@ class Events:
     """N events in the order of their times, all inside the sensor.
 
     `x`, `y`: uint16 [N] pixels; `polarity`: bool [N], True = brighter; `t_ns`: int64 [N], never decreasing.
-    The clock of `t_ns` is the sensor's (evt3, evt2: since power-up) or the host's (libcaer_cmp, mono, dvs_msgs).
+    The clock of `t_ns` is the sensor's (evt2, evt21, evt3: since power-up) or the host's (the others, dvs_msgs).
     """
 
     x: NDArray[np.uint16]
@@ -69,31 +62,6 @@ class Events:
 
 
 _NO_EVENTS = Events(np.empty(0, np.uint16), np.empty(0, np.uint16), np.empty(0, np.bool_), np.empty(0, np.int64))
-
-
-@dataclass
-class DecodeCounts:
-    """What a decoder has met so far; everything it left out is counted here."""
-
-    packets: int = 0
-    events: int = 0
-    triggers: int = 0
-    """External trigger words, skipped."""
-    other_words: int = 0
-    """Words for system information, skipped."""
-    unknown_words: int = 0
-    """Words of a type the format does not define: a sign of corruption."""
-    out_of_bounds: int = 0
-    """Events outside the sensor, dropped."""
-    unsynchronised: int = 0
-    """Events dropped because their time, row or vector base was lost with earlier data or is yet to come."""
-    truncated_packets: int = 0
-    """Packets that end inside a word."""
-    lost_packets: int = 0
-    """Packets missing by their sequence numbers."""
-    time_wraps: int = 0
-    time_corrections: int = 0
-    """Times that would have run backwards; the latest time was used instead."""
 
 
 class PacketLike(Protocol):
@@ -123,14 +91,14 @@ class EventDecoder:
 
     def __init__(self, encoding: str, width: int, height: int, big_endian: bool = False) -> None:
         """Sensor size in pixels. Raises EventDecodeError for an unknown encoding or an impossible size."""
-        if encoding not in _CODECS:
+        if encoding not in CODECS:
             known = ", ".join(ENCODINGS)
             raise EventDecodeError(f"unknown event encoding {encoding!r}: set the driver to one of {known}")
         if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
             raise EventDecodeError(f"event sensor of {width}x{height} pixels: sides must be 1 to {_MAX_SIDE}")
         self.encoding, self.width, self.height, self.big_endian = encoding, width, height, big_endian
         self.counts = DecodeCounts()
-        self._codec = _CODECS[encoding](self.counts)
+        self._codec = CODECS[encoding](self.counts)
         self._next_seq: int | None = None
 
     @classmethod
@@ -141,9 +109,9 @@ class EventDecoder:
     def decode(self, data: Buffer, time_base: int = 0) -> Events:
         """The events of the next packet.
 
-        `time_base` in nanoseconds is used by libcaer_cmp and mono only. A packet that ends inside a word loses that
-        word, is counted and resynchronises the decoder. Raises EventDecodeError where `time_base` is impossible, and
-        nothing else whatever the bytes are.
+        `time_base` in nanoseconds is used by libcaer_cmp, libcaer and mono only. A packet that ends inside a word
+        loses that word, is counted and resynchronises the decoder. Raises EventDecodeError where `time_base` is
+        impossible, and nothing else whatever the bytes are.
         """
         if not 0 <= time_base < _MAX_TIME_NS:
             raise EventDecodeError(
@@ -167,21 +135,50 @@ class EventDecoder:
 
         Raises EventDecodeError where encoding, byte order or size are not those of this stream.
         """
-        found = (packet.encoding, packet.width, packet.height, bool(packet.is_bigendian))
-        expected = (self.encoding, self.width, self.height, self.big_endian)
-        if found != expected:
+        return self.decode_packets([packet])
+
+    def decode_packets(self, packets: Sequence[PacketLike]) -> Events:
+        """`decode_packet` for all of them, faster: packets that follow each other are decoded in one piece.
+
+        Raises EventDecodeError as `decode_packet` does, before any is decoded.
+        """
+        stranger = next((packet for packet in packets if not self.takes(packet)), None)
+        if stranger is not None:
+            expected = (self.encoding, self.width, self.height, self.big_endian)
+            found = self._format_of(stranger)
             raise EventDecodeError(f"event packet is {found}, the stream was {expected}: start a new decoder for it")
-        if self._next_seq is not None and packet.seq != self._next_seq:
-            self.counts.lost_packets += max(packet.seq - self._next_seq, 0)
+        breaks = [i for i in range(1, len(packets)) if not self._joins(packets[i - 1], packets[i])]
+        runs = (packets[first:end] for first, end in pairwise([0, *breaks, len(packets)]))
+        return Events.concatenate([self._decode_run(run) for run in runs if run])
+
+    def _joins(self, packet: PacketLike, following: PacketLike) -> bool:
+        """Whether the two may be decoded as if they were one packet."""
+        is_whole = len(packet.events) % self._codec.word.itemsize == 0
+        return self._codec.joins_packets and is_whole and following.seq == packet.seq + 1
+
+    def _decode_run(self, packets: Sequence[PacketLike]) -> Events:
+        first = packets[0]
+        if self._next_seq is not None and first.seq != self._next_seq:
+            self.counts.lost_packets += max(first.seq - self._next_seq, 0)
             self.resynchronise()
-        self._next_seq = packet.seq + 1
-        return self.decode(packet.events, packet.time_base)
+        self._next_seq = packets[-1].seq + 1
+        self.counts.packets += len(packets) - 1  # `decode` counts one
+        data = [np.frombuffer(packet.events, np.uint8) for packet in packets]
+        return self.decode(data[0] if len(data) == 1 else np.concatenate(data), first.time_base)
+
+    def takes(self, packet: PacketLike) -> bool:
+        """Whether the packet has the encoding, byte order and size of this stream."""
+        return self._format_of(packet) == (self.encoding, self.width, self.height, self.big_endian)
+
+    @staticmethod
+    def _format_of(packet: PacketLike) -> tuple[str, int, int, bool]:
+        return packet.encoding, packet.width, packet.height, bool(packet.is_bigendian)
 
     def resynchronise(self) -> None:
         """Data was lost: emit nothing until the stream has told its time and address again."""
         self._codec.resynchronise()
 
-    def _inside(self, block: _Block) -> Events:
+    def _inside(self, block: Block) -> Events:
         """The events of a block that are inside the sensor."""
         x, y, polarity, t_ns = block
         if len(x) and (int(x.max()) >= self.width or int(y.max()) >= self.height):
@@ -195,325 +192,6 @@ class EventDecoder:
 
 _MAX_SIDE = 1 << 15  # `mono` has 15 bits for y
 _MAX_TIME_NS = 1 << 62
-_BLOCK = 1 << 15
-"""Words at a time, to bound the memory of temporary arrays."""
-
-_Int = NDArray[np.int64]
-_Block = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.bool_], NDArray[np.int64]]
-"""x, y, polarity, t_ns of some events, not yet checked against the size of the sensor."""
-
-
-class _Codec(Protocol):
-    """One encoding. `word` is its unit; `decode` gets whole, aligned words in the machine's byte order."""
-
-    word: np.dtype
-
-    def __init__(self, counts: DecodeCounts) -> None: ...
-    def decode(self, words: NDArray, time_base: int) -> Iterator[_Block]: ...
-    def resynchronise(self) -> None: ...
-
-
-def _unwrap(values: _Int, last: int, bits: int, backward: int, max_wraps: int) -> tuple[_Int, int]:
-    """Upper time bits int64 [n] after the unwrapped `last` -> the same without wraps, and how often they wrapped."""
-    steps = values - np.concatenate([[last & (1 << bits) - 1], values[:-1]])[: len(values)]
-    wrapped = np.cumsum(steps < -backward)
-    unwrapped = np.minimum((last >> bits) + wrapped, max_wraps) << bits | values
-    return unwrapped, int(wrapped[-1]) if len(values) else 0
-
-
-def _held(positions: _Int, values: NDArray, carried: int, length: int) -> NDArray:
-    """[length]: at each word the value set last, `carried` before the first of the increasing `positions`."""
-    ends = np.empty(len(positions) + 2, np.int64)
-    ends[0], ends[1:-1], ends[-1] = 0, positions, length
-    settings = np.empty(len(values) + 1, values.dtype)
-    settings[0], settings[1:] = carried, values
-    return np.repeat(settings, ends[1:] - ends[:-1])
-
-
-def _never_decreasing(times: _Int, earliest: int) -> tuple[_Int, int]:
-    """Times int64 [n] with every step back replaced by the latest time so far, and how many were."""
-    monotonic = np.maximum(np.maximum.accumulate(times), earliest)
-    return monotonic, int(np.count_nonzero(monotonic != times))
-
-
-def _first(mask: NDArray[np.bool_]) -> int:
-    """Index of the first True, or the length where there is none."""
-    return int(mask.argmax()) if mask.any() else len(mask)
-
-
-def _roles(**types: int | tuple[int, ...]) -> NDArray[np.uint8]:
-    """uint8 [16]: the role of each value of the upper four bits, from role names and their values."""
-    table = np.full(16, kernel.UNDEFINED, np.uint8)
-    for role, values in types.items():
-        table[np.array(values)] = getattr(kernel, role)
-    return table
-
-
-class _VectorWords:
-    """`evt3` and `libcaer_cmp`: 16-bit words, four bits of type and twelve of content.
-
-    One coordinate is held for many events, the other moves with every event.
-    """
-
-    word = np.dtype(np.uint16)
-    roles: NDArray[np.uint8]
-    held_is_x: bool
-
-    def __init__(self, counts: DecodeCounts) -> None:
-        self.counts = counts
-        self.state = np.zeros(10, np.int64)
-        self.resynchronise()
-
-    def resynchronise(self) -> None:
-        self.state[kernel.HELD_AT], self.state[kernel.BASE_AT] = kernel.UNKNOWN, kernel.UNKNOWN_BASE
-        self.state[kernel.POLARITY_AT] = 0
-        self.high_known = self.time_known = False
-
-    def decode(self, words: NDArray[np.uint16], time_base: int) -> Iterator[_Block]:
-        words = self._start_packet(words)
-        for held, moving, polarity, t_ns in _decoded(words, self.roles, self.state, time_base):
-            x, y = (held, moving) if self.held_is_x else (moving, held)
-            yield x, y, polarity, t_ns
-        self._collect_counts()
-
-    def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """The words from where the time is known."""
-        raise NotImplementedError
-
-    def _collect_counts(self) -> None:
-        tally = self.state[kernel.WRAPS_AT :]
-        wraps, corrections, triggers, others, undefined = tally.tolist()
-        self.counts.time_wraps += wraps
-        self.counts.time_corrections += corrections
-        self.counts.triggers += triggers
-        self.counts.other_words += others
-        self.counts.unknown_words += undefined
-        tally[:] = 0
-
-
-_Decoded = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.int64]]
-"""Held coordinate, moving coordinate, polarity, t_ns, each [N]."""
-
-
-def _decoded(words: NDArray[np.uint16], roles: NDArray[np.uint8], state: _Int, time_base: int) -> Iterator[_Decoded]:
-    """By the compiled loop in one piece, or without numba in blocks."""
-    compiled = kernel.compiled()
-    if compiled is None:
-        for start in range(0, len(words), _BLOCK):
-            yield _decode_vectorised(words[start : start + _BLOCK], roles, state, time_base)
-        return
-    count_events, decode_words = compiled
-    n = count_events(words, roles)
-    out = (np.empty(n, np.uint16), np.empty(n, np.uint16), np.empty(n, np.bool_), np.empty(n, np.int64))
-    decode_words(words, roles, state, time_base, *out)
-    yield out
-
-
-def _decode_vectorised(words: NDArray[np.uint16], roles: NDArray[np.uint8], state: _Int, time_base: int) -> _Decoded:
-    kinds = roles[words >> 12]  # [n]
-    vector_8, vector_12 = kinds == kernel.VECTOR_8, kinds == kernel.VECTOR_12
-    emitting = np.flatnonzero((kinds == kernel.SINGLE) | vector_8 | vector_12)  # [e]
-    bases = np.flatnonzero(kinds == kernel.BASE)
-    _count_skipped(kinds, state)
-    t_ns = (_times_us(words, kinds, state) * 1000 + time_base)[emitting]  # [e]
-    held = _held_coordinates(words, kinds, state)[emitting]  # [e]
-    content = words[emitting]  # [e]
-    if len(bases) == 0 and not vector_8.any() and not vector_12.any():
-        return held, content & np.uint16(0x7FF), (content & 0x800) != 0, t_ns
-    advance = vector_8 * np.uint8(8) + vector_12 * np.uint8(12)  # [n]
-    starts = _vector_starts(words, bases, advance, state)[emitting]  # [e]
-    source, moving, polarity = _expand(content, advance[emitting], starts)  # [N] each
-    return held[source], moving, polarity, t_ns[source]
-
-
-def _count_skipped(kinds: NDArray[np.uint8], state: _Int) -> None:
-    for role, place in (
-        (kernel.TRIGGER, kernel.TRIGGERS_AT),
-        (kernel.OTHER, kernel.OTHERS_AT),
-        (kernel.UNDEFINED, kernel.UNDEFINED_AT),
-    ):
-        state[place] += np.count_nonzero(kinds == role)
-
-
-def _times_us(words: NDArray[np.uint16], kinds: NDArray[np.uint8], state: _Int) -> _Int:
-    """int64 [n]: the time at each word. New upper bits put the lower ones to zero until their own word follows."""
-    positions = np.flatnonzero((kinds == kernel.TIME_LOW) | (kinds == kernel.TIME_HIGH))  # [t]
-    is_high, content = kinds[positions] == kernel.TIME_HIGH, (words[positions] & 0xFFF).astype(np.int64)
-    highs, before = np.flatnonzero(is_high), int(state[kernel.HIGH_AT])
-    unwrapped, wraps = _unwrap(content[highs], before, 12, kernel.HIGH_BACKWARD, kernel.MAX_WRAPS)
-    high = _held(highs, unwrapped, before, len(positions))  # [t]
-    content[highs] = 0
-    # Sensors repeat the upper bits often; only a change sets a time.
-    changed = np.concatenate([[before], high])[:-1] != high
-    news = np.flatnonzero(~is_high | changed)
-    times, corrections = _never_decreasing(high[news] << 12 | content[news], int(state[kernel.TIME_AT]))
-    filled = _held(positions[news], times, int(state[kernel.TIME_AT]), len(words))  # [n]
-    state[kernel.HIGH_AT], state[kernel.TIME_AT] = high[-1] if len(high) else before, filled[-1]
-    state[kernel.WRAPS_AT] += wraps
-    state[kernel.CORRECTIONS_AT] += corrections
-    return filled
-
-
-def _held_coordinates(words: NDArray[np.uint16], kinds: NDArray[np.uint8], state: _Int) -> NDArray[np.uint16]:
-    """uint16 [n]: the held coordinate at each word."""
-    positions = np.flatnonzero(kinds == kernel.HELD)
-    held = _held(positions, words[positions] & 0x7FF, int(state[kernel.HELD_AT]), len(words))
-    state[kernel.HELD_AT] = held[-1]
-    return held
-
-
-def _vector_starts(
-    words: NDArray[np.uint16], bases: _Int, advance: NDArray[np.uint8], state: _Int
-) -> NDArray[np.int32]:
-    """int32 [n]: where a vector at each word begins, doubled, plus its polarity.
-
-    A vector begins where the one before it on the same base has ended.
-    """
-    passed = 2 * np.cumsum(advance, dtype=np.int32)  # [n], doubled pixels up to and with this word
-    content = words[bases].astype(np.int32)
-    starts = ((content & 0x7FF) << 1 | content >> 11 & 1) - passed[bases]
-    before = int(state[kernel.BASE_AT]) << 1 | int(state[kernel.POLARITY_AT])
-    origin = _held(bases, starts, before, len(words)) + passed  # [n]
-    base, state[kernel.POLARITY_AT] = divmod(int(origin[-1]), 2)
-    # A damaged stream can go on from one base without end.
-    state[kernel.BASE_AT] = kernel.UNKNOWN_BASE if base >= kernel.UNKNOWN_BASE else min(base, kernel.MAX_BASE)
-    return origin - 2 * advance.astype(np.int32)
-
-
-def _expand(
-    content: NDArray[np.uint16], length: NDArray[np.uint8], starts: NDArray[np.int32]
-) -> tuple[_Int, NDArray[np.uint16], NDArray[np.bool_]]:
-    """Words with 1 (`length` 0), 8 or 12 events -> of each event: index of its word, moving coordinate, polarity."""
-    is_vector = length != 0
-    single_starts = (content & 0x7FF).astype(np.int32) << 1 | (content >> 11 & 1)
-    starts = np.where(is_vector, starts, single_starts)  # [e]
-    members = (np.uint16(1) << length.astype(np.uint16)) - np.uint16(1)  # [e], the bits that count
-    fired = np.where(is_vector, content & members, 1).astype("<u2")
-    bits = np.flatnonzero(np.unpackbits(fired.view(np.uint8), bitorder="little"))  # [N], word * 16 + bit
-    source = bits >> 4
-    starts = starts[source]
-    moving = (starts >> 1) + (bits & 15)
-    moving = np.where(moving >= kernel.UNKNOWN_BASE, kernel.UNKNOWN, np.minimum(moving, kernel.MAX_BASE))
-    return source, moving.astype(np.uint16), (starts & 1) != 0
-
-
-class _Evt3(_VectorWords):
-    roles = _roles(
-        HELD=0x0, SINGLE=0x2, BASE=0x3, VECTOR_12=0x4, VECTOR_8=0x5, TIME_LOW=0x6, TIME_HIGH=0x8, TRIGGER=0xA,
-        OTHER=(0x7, 0xE, 0xF),
-    )  # fmt: skip
-    held_is_x = False
-
-    def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """Skips to the first lower time bits that come after upper ones."""
-        if self.time_known:
-            return words
-        kinds = self.roles[words >> 12]
-        first = 0 if self.high_known else _first(kinds == kernel.TIME_HIGH)
-        start = first + _first(kinds[first:] == kernel.TIME_LOW)
-        self.time_known = start < len(words)
-        self._skip(words[:start], kinds[:start])
-        return words[start:]
-
-    def _skip(self, words: NDArray[np.uint16], kinds: NDArray[np.uint8]) -> None:
-        """Words without a known time: only their upper time bits are used, the rest is counted."""
-        is_high = kinds == kernel.TIME_HIGH
-        if is_high.any():
-            _times_us(words[is_high], kinds[is_high], self.state)
-            self.high_known = True
-        is_8, is_12 = kinds == kernel.VECTOR_8, kinds == kernel.VECTOR_12
-        fired = np.concatenate([words[is_8] & 0xFF, words[is_12] & 0xFFF])
-        events = np.count_nonzero(kinds == kernel.SINGLE) + np.unpackbits(fired.view(np.uint8)).sum()
-        self.counts.unsynchronised += int(events)
-        _count_skipped(kinds, self.state)
-        self._collect_counts()
-
-
-class _LibcaerCmp(_VectorWords):
-    roles = _roles(TIME_HIGH=0x0, TIME_LOW=0x1, HELD=0x2, SINGLE=0x3, BASE=0x4, VECTOR_8=0x5)
-    held_is_x = True
-
-    def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """All of them: times begin anew at every packet's `time_base`."""
-        self.state[[kernel.HIGH_AT, kernel.TIME_AT]] = 0
-        return words
-
-
-class _Evt2:
-    """32-bit words: type 4, lower time 6, x 11, y 11 bits; or type 4, upper time 28 bits."""
-
-    word = np.dtype(np.uint32)
-
-    def __init__(self, counts: DecodeCounts) -> None:
-        self.counts = counts
-        self.high = self.time_us = 0
-        self.resynchronise()
-
-    def resynchronise(self) -> None:
-        self.time_known = False
-
-    def decode(self, words: NDArray[np.uint32], time_base: int) -> Iterator[_Block]:
-        del time_base  # the stream has the sensor's own time
-        for start in range(0, len(words), _BLOCK):
-            yield self._decode_block(words[start : start + _BLOCK])
-
-    def _decode_block(self, words: NDArray[np.uint32]) -> _Block:
-        kinds = words >> 28  # [n]
-        events, highs = np.flatnonzero(kinds <= 1), np.flatnonzero(kinds == 0x8)
-        self._count_skipped(kinds, len(words) - len(events) - len(highs))
-        events = self._timed(events, highs)  # [N]
-        upper = (words[highs] & 0xFFFFFFF).astype(np.int64)
-        upper, wraps = _unwrap(upper, self.high, 28, _EVT2_BACKWARD, _EVT2_MAX_WRAPS)
-        high = _held(highs, upper, self.high, len(words))  # [n]
-        content = words[events]
-        times = high[events] << 6 | (content >> 22 & 0x3F).astype(np.int64)
-        times, corrections = _never_decreasing(times, self.time_us)
-        self.high, self.time_us = int(high[-1]), int(times[-1]) if len(times) else self.time_us
-        self.counts.time_wraps += wraps
-        self.counts.time_corrections += corrections
-        return content >> 11 & 0x7FF, content & 0x7FF, content >> 28 == 1, times * 1000
-
-    def _timed(self, events: _Int, highs: _Int) -> _Int:
-        """The positions of the events whose upper time bits are known."""
-        if self.time_known:
-            return events
-        self.time_known = len(highs) > 0
-        timed = events[events > highs[0]] if len(highs) else events[:0]
-        self.counts.unsynchronised += len(events) - len(timed)
-        return timed
-
-    def _count_skipped(self, kinds: NDArray[np.integer], skipped: int) -> None:
-        triggers, others = int(np.count_nonzero(kinds == 0xA)), int(np.count_nonzero(kinds >= 0xE))
-        self.counts.triggers += triggers
-        self.counts.other_words += others
-        self.counts.unknown_words += skipped - triggers - others
-
-
-_EVT2_BACKWARD = 640
-"""In units of 64 us: the same 41 ms as for evt3."""
-_EVT2_MAX_WRAPS = 1 << 18
-
-
-class _Mono:
-    """64-bit words: time 32, x 16, y 15, polarity 1 bits, from the least significant bit."""
-
-    word = np.dtype(np.uint64)
-
-    def __init__(self, counts: DecodeCounts) -> None:
-        self.counts = counts
-
-    def resynchronise(self) -> None:
-        """Every word is complete in itself."""
-
-    def decode(self, words: NDArray[np.uint64], time_base: int) -> Iterator[_Block]:
-        times = (words & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        upper = (words >> np.uint64(32)).astype(np.uint32)
-        times, corrections = _never_decreasing(times, 0)
-        self.counts.time_corrections += corrections
-        yield upper & 0xFFFF, upper >> 16 & 0x7FFF, upper >> 31 != 0, times + time_base
-
-
-_CODECS: dict[str, type[_Codec]] = {"evt3": _Evt3, "libcaer_cmp": _LibcaerCmp, "evt2": _Evt2, "mono": _Mono}
 
 
 @dataclass(frozen=True, eq=False)
@@ -584,7 +262,7 @@ class EventArray:
     @classmethod
     def _checked(
         cls, stamp_ns: int, frame_id: str, width: int, height: int,
-        x: NDArray, y: NDArray, polarity: NDArray[np.bool_], t_ns: _Int,
+        x: NDArray, y: NDArray, polarity: NDArray[np.bool_], t_ns: NDArray[np.int64],
     ) -> EventArray:  # fmt: skip
         good = np.flatnonzero((x < width) & (y < height))
         if np.any(t_ns[1:] < t_ns[:-1]):
@@ -683,7 +361,7 @@ def _dvs_fields(cdr: _CdrReader) -> tuple[NDArray, NDArray, NDArray, NDArray, ND
 
 
 class RawRecording:
-    """A Prophesee .raw file in EVT 2.0 or 3.0; iterate over it for its Events, some megabytes at a time.
+    """A Prophesee .raw file in EVT 2.0, 2.1 or 3.0; iterate over it for its Events, some megabytes at a time.
 
     `decoder` tells the encoding, the size of the sensor and the counts; `header` is what the file says about itself.
     """
@@ -728,14 +406,22 @@ def _read_raw_header(file: BinaryIO) -> dict[str, str]:
         header[keyword] = value.strip()
 
 
+_RAW_FORMATS = {"EVT2": "evt2", "EVT21": "evt21", "EVT3": "evt3"}
+_OLD_VERSIONS = {"2.0": "EVT2", "2.1": "EVT21", "3.0": "EVT3"}
+
+
 def _raw_format(header: dict[str, str], path: Path) -> tuple[str, dict[str, str]]:
     """Encoding and options of a header: `format EVT3;height=720;width=1280`, or only `evt 3.0` in older files."""
     name, *options = header.get("format", "").split(";")
-    name = name or {"2.0": "EVT2", "3.0": "EVT3"}.get(header.get("evt", ""), f"EVT {header.get('evt', 'not given')}")
-    if name not in ("EVT2", "EVT3"):
-        raise EventDecodeError(f"{path}: event format is {name}; EVT2 and EVT3 can be read, convert others first")
-    pairs = (option.strip().partition("=") for option in options)
-    return name.lower(), {key: value for key, _, value in pairs}
+    name = name or _OLD_VERSIONS.get(header.get("evt", ""), f"EVT {header.get('evt', 'not given')}")
+    if name not in _RAW_FORMATS:
+        known = ", ".join(_RAW_FORMATS)
+        raise EventDecodeError(
+            f"{path}: event format is {name}; {known} can be read, convert others with Prophesee's tools first"
+        )
+    pairs = {key: value for key, _, value in (option.strip().partition("=") for option in options)}
+    legacy = name == "EVT21" and (pairs.get("endianness") or header.get("endianness")) == "legacy"
+    return _RAW_FORMATS[name] + ("_legacy" if legacy else ""), pairs
 
 
 def _raw_size(header: dict[str, str], options: dict[str, str], path: Path) -> tuple[int, int]:
@@ -748,6 +434,9 @@ def _raw_size(header: dict[str, str], options: dict[str, str], path: Path) -> tu
     return int(width), int(height)
 
 
+_MAX_PIXELS = 1 << 23
+
+
 @dataclass
 class EventAccumulator:
     """Counts the events of the last `window_ns` per pixel: the EVENT frame of modality.py."""
@@ -757,11 +446,14 @@ class EventAccumulator:
     window_ns: int
     _parts: deque[tuple[NDArray[np.int32], NDArray[np.int64]]] = field(default_factory=deque, init=False, repr=False)
     """(index into the flattened image, t_ns) of each batch that the window still needs."""
-    _latest_ns: int = field(default=0, init=False)
+    latest_ns: int = field(default=0, init=False)
+    """Time of the latest event so far; 0 before the first."""
 
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0 or self.window_ns <= 0:
             raise ValueError(f"event window of {self.width}x{self.height} pixels, {self.window_ns} ns: all must be > 0")
+        if self.width * self.height > _MAX_PIXELS:
+            raise ValueError(f"event window of {self.width}x{self.height} pixels: larger than any sensor")
 
     def add(self, events: Events) -> None:
         """Takes the next events. A clock that jumped back by more than the window begins anew (restart, bag loop).
@@ -775,13 +467,13 @@ class EventAccumulator:
                 f"events outside {self.width}x{self.height}: build the accumulator with the decoder's size"
             )
         last_ns = int(events.t_ns[-1])
-        if last_ns < self._latest_ns - self.window_ns:
+        if last_ns < self.latest_ns - self.window_ns:
             self._parts.clear()
-            self._latest_ns = last_ns
+            self.latest_ns = last_ns
         pixel = events.y.astype(np.int32) * self.width + events.x
         self._parts.append((2 * pixel + ~events.polarity, events.t_ns))
-        self._latest_ns = max(self._latest_ns, last_ns)
-        while int(self._parts[0][1][-1]) <= self._latest_ns - self.window_ns:
+        self.latest_ns = max(self.latest_ns, last_ns)
+        while int(self._parts[0][1][-1]) <= self.latest_ns - self.window_ns:
             self._parts.popleft()
 
     def image(self, end_ns: int | None = None) -> NDArray[np.uint8]:
@@ -789,7 +481,7 @@ class EventAccumulator:
 
         `end_ns` is the time of the latest event unless given; events before the window of the latest one are gone.
         """
-        end_ns = self._latest_ns if end_ns is None else end_ns
+        end_ns = self.latest_ns if end_ns is None else end_ns
         inside = []
         for index, t_ns in self._parts:
             first, last = np.searchsorted(t_ns, [end_ns - self.window_ns, end_ns], side="right")

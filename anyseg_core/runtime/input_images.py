@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime import depth_geometry
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding
-from anyseg_core.runtime.projection import Rig, project_points
+from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, HhaEncoding, InputSpec, LidarEncoding
+from anyseg_core.runtime.projection import PinholeCamera, Rig, project_points
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -35,16 +36,41 @@ def depth_image(depth_m: Floats, size: Size, encoding: DepthEncoding) -> Image:
     Zero, negative, NaN and infinite depths are "no measurement" and give 0 in every channel.
     """
     depth = _resize(depth_m, size, cv2.INTER_NEAREST)  # [H, W]; nearest: edges must not be averaged
-    with np.errstate(invalid="ignore"):
-        measured = (depth > 0) & (depth < np.inf)  # NaN compares false
-    clipped = np.clip(np.where(measured, depth, encoding.far_m), encoding.near_m, encoding.far_m, dtype=np.float32)
+    measured = depth_geometry.measured_pixels(depth)
+    near, far = encoding.near_m, encoding.far_m
+    clipped = np.clip(np.where(measured, depth, far), near, far, dtype=np.float32)
     if encoding.scale == "log":
-        scaled = _to_uint8(cv2.log(clipped / encoding.near_m), 1.0 / math.log(encoding.far_m / encoding.near_m))
+        scaled = _to_uint8(cv2.log(clipped / near), 1.0 / math.log(far / near))
+    elif encoding.scale == "linear":
+        scaled = _to_uint8(clipped - near, 1.0 / (far - near))
     else:
-        scaled = _to_uint8(clipped - encoding.near_m, 1.0 / (encoding.far_m - encoding.near_m))
-    inverse = _to_uint8(encoding.near_m / clipped)
+        scaled = _to_uint8(1.0 / near - 1.0 / clipped, 1.0 / (1.0 / near - 1.0 / far))
+    inverse = _to_uint8(near / clipped)
     valid = measured.view(np.uint8) * np.uint8(255)
     return cast("Image", cv2.merge([scaled & valid, inverse & valid, valid]))
+
+
+def hha_image(depth_m: Floats, size: Size, encoding: HhaEncoding, camera: PinholeCamera) -> Image:
+    """Depth float32 [h, w] in metres -> uint8 [H, W, 3]: horizontal disparity, height above ground, angle with gravity.
+
+    0 in all channels where there is no measurement; 0 in the last one also where a neighbour has none.
+    """
+    depth = _resize(depth_m, size, cv2.INTER_NEAREST)  # [H, W]
+    measured = depth_geometry.measured_pixels(depth)
+    normals = depth_geometry.surface_normals(depth, camera)  # [H, W, 3]
+    gravity = np.asarray(depth_geometry.LEVEL_GRAVITY)
+    if encoding.estimate_gravity:
+        gravity = depth_geometry.gravity_direction(normals)
+    safe = np.where(measured, depth, np.float32(1.0))
+    heights = depth_geometry.heights_m(depth_geometry.camera_points(safe, camera), gravity, encoding.camera_height_m)
+    span = encoding.max_height_m - encoding.min_height_m
+    channels = [
+        np.minimum(encoding.near_m / safe, 1.0),
+        np.clip((heights - encoding.min_height_m) / span, 0.0, 1.0),
+        np.nan_to_num(depth_geometry.angles_with_gravity(normals, gravity)) / 180.0,
+    ]
+    valid = measured.view(np.uint8) * np.uint8(255)
+    return cast("Image", cv2.merge([_to_uint8(channel.astype(np.float32)) & valid for channel in channels]))
 
 
 def event_image(counts: Image, size: Size, encoding: EventEncoding) -> Image:
@@ -91,19 +117,29 @@ def _splat(values: Image, rows: NDArray[np.int64], cols: NDArray[np.int64], size
 def encode_frame(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | None = None) -> Image:
     """The uint8 [H, W, 3] network image of a frame.
 
-    Raises InputError where the frame has no pixels, or LiDAR points come without a `rig`.
+    Raises InputError where the frame has no pixels, or LiDAR points or depth for HHA come without a `rig`.
     """
     if frame.modality is not Modality.LIDAR and min(frame.data.shape[:2]) == 0:
         raise InputError(f"{frame.modality} frame is empty: shape {frame.data.shape}")
-    return _ENCODERS[frame.modality](frame, spec, size, rig)
+    try:
+        return _ENCODERS[frame.modality](frame, spec, size, rig)
+    except InputError:
+        raise
+    except (ValueError, cv2.error) as error:  # nothing that a sensor sends may end the thread that makes the masks
+        raise InputError(f"{frame.modality} frame of shape {frame.data.shape} cannot be encoded: {error}") from error
 
 
 def _encode_camera(frame: ModalityFrame, _spec: InputSpec, size: Size, _rig: Rig | None) -> Image:
     return camera_image(cast("Image", frame.data), size)
 
 
-def _encode_depth(frame: ModalityFrame, spec: InputSpec, size: Size, _rig: Rig | None) -> Image:
-    return depth_image(cast("Floats", frame.data), size, cast("DepthEncoding", spec.encoding))
+def _encode_depth(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
+    depth = cast("Floats", frame.data)
+    if not isinstance(spec.encoding, HhaEncoding):
+        return depth_image(depth, size, cast("DepthEncoding", spec.encoding))
+    if rig is None:
+        raise InputError("HHA of depth needs camera intrinsics: publish camera_info or set the parameters")
+    return hha_image(depth, size, spec.encoding, rig.camera)
 
 
 def _encode_events(frame: ModalityFrame, spec: InputSpec, size: Size, _rig: Rig | None) -> Image:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -49,11 +50,12 @@ class RgbEncoding(_Strict):
 class DepthEncoding(_Strict):
     """Depth in metres -> [scaled depth, inverse depth, valid].
 
-    Scaled depth runs from 0 at `near_m` to 1 at `far_m`, logarithmically or linearly.
+    Scaled depth runs from 0 at `near_m` to 1 at `far_m`, logarithmically, linearly, or linearly in the inverse depth,
+    as a stereo camera's disparity does.
     """
 
     kind: Literal["depth"] = "depth"
-    scale: Literal["log", "linear"] = "log"
+    scale: Literal["log", "linear", "inverse"] = "log"
     near_m: float = Field(default=1.0, gt=0)
     far_m: float = Field(default=80.0, gt=0)
 
@@ -61,6 +63,28 @@ class DepthEncoding(_Strict):
     def _near_before_far(self) -> DepthEncoding:
         if self.near_m >= self.far_m:
             raise ValueError(f"near_m {self.near_m} must be less than far_m {self.far_m}")
+        return self
+
+
+class HhaEncoding(_Strict):
+    """Depth in metres -> [horizontal disparity, height above ground, angle with gravity]; 0 where there is none.
+
+    Disparity is `near_m` / depth; height linear from `min_height_m` to `max_height_m` above the ground plane
+    `camera_height_m` below the camera; angle linear from 0 (floor) over 90 (wall) to 180 degrees. Gravity is that of a
+    level camera, or estimated from the surfaces of each image. Needs the camera's intrinsics.
+    """
+
+    kind: Literal["hha"] = "hha"
+    near_m: float = Field(default=1.0, gt=0)
+    camera_height_m: float = 1.6
+    min_height_m: float = -1.0
+    max_height_m: float = 7.0
+    estimate_gravity: bool = False
+
+    @model_validator(mode="after")
+    def _lowest_before_highest(self) -> HhaEncoding:
+        if self.min_height_m >= self.max_height_m:
+            raise ValueError(f"min_height_m {self.min_height_m} must be less than max_height_m {self.max_height_m}")
         return self
 
 
@@ -89,14 +113,15 @@ class LidarEncoding(_Strict):
 
 
 Encoding = Annotated[
-    Union[RgbEncoding, DepthEncoding, EventEncoding, LidarEncoding], Field(discriminator="kind")  # noqa: UP007
+    Union[RgbEncoding, DepthEncoding, HhaEncoding, EventEncoding, LidarEncoding],  # noqa: UP007
+    Field(discriminator="kind"),
 ]
 
-_ENCODING_OF: dict[Modality, type[_Strict]] = {
-    Modality.CAMERA: RgbEncoding,
-    Modality.DEPTH: DepthEncoding,
-    Modality.EVENT: EventEncoding,
-    Modality.LIDAR: LidarEncoding,
+_ENCODINGS_OF: dict[Modality, tuple[type[_Strict], ...]] = {
+    Modality.CAMERA: (RgbEncoding,),
+    Modality.DEPTH: (DepthEncoding, HhaEncoding),
+    Modality.EVENT: (EventEncoding,),
+    Modality.LIDAR: (LidarEncoding,),
 }
 
 
@@ -110,8 +135,7 @@ class InputSpec(_Strict):
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> InputSpec:
-        expected = _ENCODING_OF[self.modality]
-        if not isinstance(self.encoding, expected):
+        if not isinstance(self.encoding, _ENCODINGS_OF[self.modality]):
             raise ValueError(f"{self.modality} cannot be encoded as {self.encoding.kind!r}")
         return self
 
@@ -129,6 +153,17 @@ class NetworkSpec(_Strict):
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     modalities: tuple[Modality, ...] = Field(min_length=1)
+    count: int | None = Field(default=None, ge=1)
+    """The only number of images that it takes at once; None = any."""
+
+    def serves(self, live: Collection[Modality]) -> bool:
+        """Whether it takes these modalities together."""
+        return set(live) <= set(self.modalities) and self.count in (None, len(live))
+
+    @property
+    def counts(self) -> range:
+        """The numbers of images that it takes at once."""
+        return range(1, len(self.modalities) + 1) if self.count is None else range(self.count, self.count + 1)
 
 
 class TrainingRecord(_Strict):
@@ -165,9 +200,9 @@ class ModelCard(_Strict):
             unknown = set(network.modalities) - set(modalities)
             if unknown:
                 raise ValueError(f"network {network.file} takes {sorted(unknown)}, absent from `inputs`")
-        unserved = set(modalities).difference(*(network.modalities for network in self.networks))
+        unserved = [m for m in modalities if not any(network.serves([m]) for network in self.networks)]
         if unserved:
-            raise ValueError(f"no network takes {', '.join(sorted(unserved))}, listed in `inputs`")
+            raise ValueError(f"no network takes {', '.join(sorted(unserved))} alone, listed in `inputs`")
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise ValueError(f"input_size {self.input_size} must be positive multiples of 32")
         return self

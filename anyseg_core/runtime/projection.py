@@ -1,4 +1,4 @@
-"""LiDAR points -> camera image: pinhole projection with a z-buffer."""
+"""LiDAR points -> camera image: pinhole projection with a z-buffer, and compensation of the vehicle's own motion."""
 
 from __future__ import annotations
 
@@ -57,6 +57,79 @@ class Rig:
         transform = np.asarray(self.camera_from_lidar)
         if transform.shape != (4, 4) or not np.isfinite(transform).all():
             raise ValueError("camera_from_lidar must be a finite 4x4 matrix")
+
+
+@dataclass(frozen=True, eq=False)
+class Twist:
+    """Constant velocity of a sensor, in its own axes: `linear` [3] in m/s, `angular` [3] in rad/s.
+
+    nav_msgs/Odometry tells that of the vehicle's base: `seen_from` gives the sensor's.
+    """
+
+    linear: NDArray[np.float64]
+    angular: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        values = [np.asarray(self.linear, float), np.asarray(self.angular, float)]
+        if any(value.shape != (3,) or not np.isfinite(value).all() for value in values):
+            raise ValueError(f"a twist needs 3 finite numbers twice, not {self.linear} and {self.angular}")
+
+    def seen_from(self, sensor_from_base: NDArray[np.float64]) -> Twist:
+        """The twist of a sensor that is bolted to this body; 4x4 transform from the body's axes to the sensor's."""
+        rotation, translation = sensor_from_base[:3, :3], sensor_from_base[:3, 3]
+        position = -rotation.T @ translation  # of the sensor, in the body's axes
+        linear = self.linear + np.asarray(np.cross(self.angular, position), np.float64)
+        return Twist(rotation @ linear, rotation @ self.angular)
+
+    @classmethod
+    def between(cls, first: NDArray[np.float64], second: NDArray[np.float64], seconds: float) -> Twist:
+        """The twist that leads from one pose to the other in so many seconds; 4x4 world_from_sensor.
+
+        The logarithm of the relative pose (Murray, Li and Sastry, "Robotic Manipulation", 1994, section 2.3). Raises
+        ValueError where `seconds` is not > 0.
+        """
+        if not 0 < seconds < np.inf:
+            raise ValueError(f"two poses {seconds} s apart tell no velocity: it must be > 0")
+        relative = np.linalg.inv(first) @ second
+        rotation, translation = relative[:3, :3], relative[:3, 3]
+        axis_sine = 0.5 * (rotation - rotation.T)[[2, 0, 1], [1, 2, 0]]  # sin(angle) times the axis
+        angle = float(np.arctan2(np.linalg.norm(axis_sine), 0.5 * (np.trace(rotation) - 1.0)))
+        angular = axis_sine / max(np.sinc(angle / np.pi), 1e-9)  # [3], angle times the axis
+        # The translation is the integral of the turning velocity: solve for the velocity.
+        columns = [_moved(np.zeros((1, 3)), np.ones(1), basis, angular)[0] for basis in np.eye(3)]
+        linear = np.linalg.solve(np.stack(columns, axis=1), translation)
+        return cls(np.asarray(linear / seconds, np.float64), np.asarray(angular / seconds, np.float64))
+
+
+def compensate_motion(points: NDArray[np.float32], seconds: NDArray[np.floating], twist: Twist) -> NDArray[np.float32]:
+    """Where each point is in the sensor's axes at one moment, though the sensor moved while it scanned.
+
+    Args:
+        points: [N, >=3], x, y, z in metres in the sensor's axes at the moment each was measured; the rest is kept.
+        seconds: [N], when each was measured, after the moment (the camera's stamp, say) that is asked for.
+        twist: of the sensor meanwhile.
+
+    Returns:
+        [N, >=3] float32. A standing scene is then seen as from one place; what moves by itself is not corrected.
+    """
+    moved = points.astype(np.float32, copy=True)
+    moved[:, :3] = _moved(points[:, :3], seconds, twist.linear, twist.angular)
+    return moved
+
+
+def _moved(points: NDArray, seconds: NDArray, linear: NDArray, angular: NDArray) -> NDArray:
+    """Points [N, 3] by the motion that lasts `seconds` [N]: exp of the twist, Rodrigues' formula for every point."""
+    rate = float(np.linalg.norm(angular))
+    t = np.asarray(seconds, np.float64)[:, None]  # [N, 1]
+    if rate < 1e-9:
+        return points + t * linear
+    x, y, z = angular / rate
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])  # cross @ p is the axis times p
+    sine, cosine = np.sin(rate * t), np.cos(rate * t)  # [N, 1]
+    once = points @ cross.T  # [N, 3]
+    turned = points + sine * once + (1.0 - cosine) * (once @ cross.T)
+    shift = t * linear + (1.0 - cosine) / rate * (cross @ linear) + (t - sine / rate) * (cross @ cross @ linear)
+    return turned + shift
 
 
 def project_points(

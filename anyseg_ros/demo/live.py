@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.sim.bag_writer import quaternion
 from anyseg_core.sim.recorded_drive import RecordedDrive
+from anyseg_ros.child_process import LiveRunError, child_process, ros_arguments
 from anyseg_ros.conversions import NS_PER_S
 from anyseg_ros.demo.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.node_process import new_executor
@@ -32,13 +31,10 @@ from anyseg_ros.status_messages import ENGINE, MASK, PREFIX
 from anyseg_ros.vehicle_publisher import GROUND_TRUTH
 
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
 TAIL_S = 1.0
 """How long to listen after the last ground truth: a mask may be on its way."""
-
-
-class LiveRunError(Exception):
-    """A process that did not start, or died; the message says which, and what it printed."""
+STALLED_S = 15.0
+"""A vehicle that drives in circles and is not heard for so long has stopped."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def _listen(
 ) -> None:
     """Spin until the drive is over and a moment longer."""
     last_truth, heard = 0, time.monotonic()
-    while time.monotonic() - heard < TAIL_S:
+    while time.monotonic() - heard < (TAIL_S if run.loop_s is None else STALLED_S):
         executor.spin_once(timeout_sec=0.05)
         if len(recording.truth) != last_truth:
             last_truth, heard = len(recording.truth), time.monotonic()
@@ -103,6 +99,8 @@ def _listen(
         for process in processes:
             if process.poll() is not None:
                 raise LiveRunError(f"{process.args!r} ended with code {process.returncode}; see {run.log_folder}")
+    if run.loop_s is not None:
+        raise LiveRunError(f"the vehicle was not heard for {STALLED_S:.0f} s; see {run.log_folder}")
 
 
 def _spin_until(executor: Any, condition: Callable[[], bool], process: subprocess.Popen[bytes], name: str) -> None:
@@ -138,36 +136,11 @@ def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
     return {**arguments, **({"faults": run.faults} if run.faults else {}), **run.vehicle_parameters}
 
 
-@contextmanager
-def _process(module: str, run: LiveRun, parameters: Mapping[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    """One of our nodes as a process; its output goes to a log file. Ended with Ctrl-C's signal, as a user would."""
-    command = [sys.executable, "-m", f"anyseg_ros.{module}", "--ros-args"]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={_ros_value(value)}"]
-    run.log_folder.mkdir(parents=True, exist_ok=True)
-    with (run.log_folder / f"{module}.log").open("wb") as log:
-        # Its own session: Ctrl-C in the terminal reaches only this process, which then ends the others in order.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            yield process
-        finally:
-            _end(process)
-    if process.returncode not in (0, None):
-        raise LiveRunError(f"{module} ended with code {process.returncode}; see {run.log_folder / module}.log")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _ros_value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _process(
+    module: str, run: LiveRun, parameters: Mapping[str, Any]
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """One of our nodes as a process."""
+    return child_process(module, ros_arguments(parameters), run.log_folder)
 
 
 class _Listener(Node):
