@@ -14,8 +14,10 @@ ROS = [
 ]
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
 TRAIN = ["torch>=2.5,<3", "lightning>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
-TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1"]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", "hdf5plugin>=4,<8"]  # the last two for MUSES
+OPENVINO = "openvino>=2024.4,<2027"
 TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
+TEST += [OPENVINO]
 DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5"]
 
 
@@ -27,13 +29,19 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
-    package_data={"anyseg_core": ["students/*/*"], "anyseg_ros": ["resource/*", "demo/*.j2", "demo/*.yaml"]},
+    package_data={
+        "anyseg_core": ["students/*/*", "training/*.j2"],
+        "anyseg_ros": ["resource/*", "*/*.j2", "demo/*.yaml"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", files_of("launch/*.launch.py")),
         (f"share/{PACKAGE}/config", files_of("config/*.yaml", "config/*.xml", "config/*.rviz")),
         (f"share/{PACKAGE}/config/train", files_of("config/train/*.yaml")),
+        (f"share/{PACKAGE}/config/train/ablation", files_of("config/train/ablation/*.yaml")),
+        (f"share/{PACKAGE}/config/systemd", files_of("config/systemd/*.service")),
+        (f"share/{PACKAGE}/config/replay", files_of("config/replay/*.yaml")),
         (f"share/{PACKAGE}/config/faults", files_of("config/faults/*.yaml")),
     ],
     python_requires=">=3.10",
@@ -44,7 +52,7 @@ setup(
         "onnxruntime>=1.17,<2",
         "pydantic>=2.5,<3",
         "PyYAML>=5.4,<7",
-        "rosbags>=0.10,<1",
+        "rosbags>=0.11,<1",
         "typer>=0.12,<1",
         "rich>=13,<16",
         "jinja2>=3.0,<4",
@@ -55,8 +63,10 @@ setup(
         "ros": ROS,
         "train": TRAIN,
         "sim": SIM,
-        "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1"],
+        "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1", "cuda-bindings>=12.8,<14"],
+        "openvino": [OPENVINO],
         "fleet": ["ray>=2.30,<3"],
+        "events": ["numba>=0.59,<1"],  # 208 MB; decoding of evt3 and libcaer_cmp is several times faster with it
         "test": TEST,
         "dev": DEV,
     },
@@ -70,6 +80,7 @@ setup(
             "anyseg = anyseg_ros.cli:main",
             "segmentation_node = anyseg_ros.entry_points:segmentation_node",
             "simulated_vehicle = anyseg_ros.entry_points:simulated_vehicle",
+            "fault_injector_node = anyseg_ros.entry_points:fault_injector_node",
         ]
     },
 )

@@ -23,6 +23,8 @@ class _Tensor(NamedTuple):
 
 
 INPUTS = (_Tensor("images", "tensor(uint8)", 4), _Tensor("modality", "tensor(int64)", 1))
+PRECISION_KEY = "anyseg.precision"
+"""Entry of the ONNX file's metadata: the types that the export wrote, fp32 where it is missing."""
 OUTPUTS = (_Tensor("labels", "tensor(uint8)", 2), _Tensor("confidence", "tensor(uint8)", 2))
 
 
@@ -34,7 +36,6 @@ class OnnxEngine:
     """
 
     def __init__(self, network: Path, threads: int = 0, reason: str = "asked for") -> None:
-        self.info = EngineInfo(backend="onnxruntime", device="cpu", precision="fp32", reason=reason)
         self._network = network
         session = _open_session(network, threads)
         differences = [
@@ -47,6 +48,8 @@ class OnnxEngine:
                 "Export the student again with `anyseg export`."
             )
         self._session: ort.InferenceSession | None = session
+        precision = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY, "fp32")
+        self.info = EngineInfo(backend="onnxruntime", device="cpu", precision=precision, reason=reason)
 
     def run(self, images: NDArray[np.uint8], modality: NDArray[np.int64]) -> tuple[Labels, Labels]:
         """images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W], confidence uint8 [H, W].

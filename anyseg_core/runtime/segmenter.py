@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engine import Engine, EngineError, EngineInfo, Labels, open_engine
+from anyseg_core.runtime.cuda_device import DeviceError
+from anyseg_core.runtime.engine import (
+    BuildOptions,
+    DeviceEngine,
+    Engine,
+    EngineError,
+    EngineInfo,
+    Labels,
+    open_engine,
+)
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
@@ -49,8 +58,8 @@ class _Network:
     spec: NetworkSpec
     engine: Engine
 
-    def serves(self, modalities: Iterable[Modality]) -> bool:
-        return set(modalities) <= set(self.spec.modalities)
+    def serves(self, modalities: Collection[Modality]) -> bool:
+        return self.spec.serves(modalities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,35 +74,63 @@ class _EncodedFrame:
 class Segmenter:
     """A student, ready to run. Open, use and close it on one thread."""
 
-    def __init__(self, card: ModelCard, networks: list[_Network]) -> None:
+    def __init__(self, card: ModelCard, folder: Path) -> None:
         self.card = card
-        self._networks = networks
+        self.while_waiting: Callable[[], bool] = lambda: False
+        """Called while a device runs the network and this thread is free, until it gives False. It may `encode`."""
+        self._folder = folder
+        self._networks: list[_Network] = []
         self._encoded: dict[Modality, _EncodedFrame] = {}  # the newest of each modality
 
     @classmethod
-    def open(cls, student: str | Path, backend: str = "auto", threads: int = 0) -> Segmenter:
-        """Open a student by name (bundled) or folder, check it against its card and warm it up.
+    def load(cls, student: str | Path) -> Segmenter:
+        """Find a student by name (bundled) or folder and check its files; `open_engines` makes it ready to run.
+
+        Raises StudentError: no such student, or it is damaged.
+        """
+        folder = find_student(student)
+        return cls(load_card(folder), folder)
+
+    @classmethod
+    def open(
+        cls, student: str | Path, backend: str = "auto", threads: int = 0, build: BuildOptions | None = None
+    ) -> Segmenter:
+        """`load` and `open_engines` in one; raises what they raise."""
+        segmenter = cls.load(student)
+        segmenter.open_engines(backend, threads, build)
+        return segmenter
+
+    def open_engines(
+        self, backend: str = "auto", threads: int = 0, build: BuildOptions | None = None, reason: str = "asked for"
+    ) -> None:
+        """Open every network, check it against the card and warm it up; those that were open are closed first.
 
         Args:
             backend: one of `engine.BACKENDS`.
             threads: of the engine; 0 = every core this process may use.
+            build: for engines that are built first.
+            reason: why this backend was chosen, for `engine_info`.
 
         Raises:
-            StudentError: no such student, or it is damaged or contradicts its card.
-            EngineError: the backend cannot be used here.
+            StudentError: a network contradicts its card.
+            EngineError: the backend cannot be used here; no engine is open then.
         """
-        folder = find_student(student)
-        card = load_card(folder)
-        segmenter = cls(card, [])
+        self.close()
         try:
-            for spec in card.networks:
-                network = _Network(spec, open_engine(folder / spec.file, backend, threads))
-                segmenter._networks.append(network)
-                _warm_up(network, card, folder)
+            for spec in self.card.networks:
+                engine = open_engine(
+                    self._folder / spec.file, backend, threads, _options_for(spec, build or BuildOptions()), reason
+                )
+                self._networks.append(_Network(spec, engine))
+                _warm_up(self._networks[-1], self.card, self._folder)
         except Exception:
-            segmenter.close()
+            self.close()
             raise
-        return segmenter
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are engines to run."""
+        return bool(self._networks)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -102,7 +139,9 @@ class Segmenter:
 
     @property
     def engine_info(self) -> EngineInfo:
-        """What really runs."""
+        """What really runs. Raises EngineError where no engine is open."""
+        if not self._networks:
+            raise EngineError(f"the engines of student {self.card.name} are closed")
         return self._networks[0].engine.info
 
     def segment(self, frames: Mapping[Modality, ModalityFrame], rig: Rig | None = None) -> Segmentation:
@@ -113,7 +152,7 @@ class Segmenter:
 
         Raises:
             InputError: no frame, a modality the student does not take, or a frame that cannot be encoded.
-            EngineError: inference failed.
+            EngineError: inference failed or gave what cannot be right, or no engine is open.
         """
         self._check(frames)
         started = time.perf_counter()
@@ -135,14 +174,24 @@ class Segmenter:
             spec = self.card.inputs[self.card.index_of(frame.modality)]
             kept = _EncodedFrame(frame, rig, encode_frame(frame, spec, self.card.input_size, rig))
             self._encoded[frame.modality] = kept
+            self._upload(frame.modality, kept.image)
         return kept.image
 
-    def close(self) -> None:
-        """Free the engines; the segmenter must not be used again."""
+    def _upload(self, modality: Modality, image: NDArray[np.uint8]) -> None:
+        """Send it ahead to the engines that run on a device of their own."""
         for network in self._networks:
-            network.engine.close()
+            if isinstance(network.engine, DeviceEngine) and network.serves([modality]):
+                network.engine.upload(self.card.index_of(modality), image)
+
+    def close(self) -> None:
+        """Free the engines; nothing can be segmented before `open_engines`."""
+        self._encoded.clear()
+        while self._networks:
+            self._networks.pop().engine.close()
 
     def _check(self, frames: Mapping[Modality, ModalityFrame]) -> None:
+        if not self._networks:
+            raise EngineError(f"the engines of student {self.card.name} are closed")
         if not frames:
             raise InputError("there is no frame to segment")
         unknown = [str(modality) for modality in frames if modality not in self.modalities]
@@ -160,9 +209,21 @@ class Segmenter:
     def _run(
         self, network: _Network, group: tuple[Modality, ...], images: Mapping[Modality, NDArray[np.uint8]]
     ) -> tuple[Labels, Labels]:
-        batch = np.stack([images[modality] for modality in group])  # [M, H, W, 3]
         index = np.array([self.card.index_of(modality) for modality in group], np.int64)  # [M]
-        return network.engine.run(batch, index)
+        present = [images[modality] for modality in group]
+        if isinstance(network.engine, DeviceEngine):
+            network.engine.start(present, index)
+            while self.while_waiting():
+                pass
+            labels, confidence = network.engine.finish()
+            if not confidence.any():  # a softmax cannot be 0 everywhere: the device has lost the numbers
+                raise EngineError(f"{network.spec.file} gave bad output: no pixel has any confidence")
+        else:
+            labels, confidence = network.engine.run(np.stack(present), index)  # [M, H, W, 3]
+        fault = _contradiction(labels, confidence, self.card)
+        if fault:
+            raise EngineError(f"{network.spec.file} gave bad output: {fault}")
+        return labels, confidence
 
 
 def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
@@ -180,6 +241,15 @@ def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
     return fused, confidence.astype(np.uint8)
 
 
+def _options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
+    """The same build for one network: as many modalities as it takes, and its name in what is told."""
+    return replace(
+        build,
+        max_modalities=len(spec.modalities),
+        on_progress=lambda progress: build.on_progress(replace(progress, phase=f"{spec.file}: {progress.phase}")),
+    )
+
+
 def _warm_up(network: _Network, card: ModelCard, folder: Path) -> None:
     """Run once with each number of modalities: engines allocate and tune on the first run of a shape.
 
@@ -187,10 +257,12 @@ def _warm_up(network: _Network, card: ModelCard, folder: Path) -> None:
     """
     height, width = card.input_size
     noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-    for count in range(1, len(network.spec.modalities) + 1):
+    for count in network.spec.counts:
         index = np.array([card.index_of(m) for m in network.spec.modalities[:count]], np.int64)
         try:
             labels, confidence = network.engine.run(np.repeat(noise, count, axis=0), index)
+        except DeviceError:  # not the student's fault
+            raise
         except EngineError as error:
             raise StudentError(
                 f"{folder / network.spec.file} does not run with {count} modalities of {height}x{width} "

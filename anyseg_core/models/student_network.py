@@ -1,0 +1,102 @@
+"""The form of an anymodal network that a robot runs: everything inside the graph, the head folded."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from anyseg_core.models.anymodal import AnymodalSegmenter
+
+
+class StudentNetwork(nn.Module):
+    """The inference form of a trained network for one input size.
+
+    images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W], confidence uint8 [H, W].
+
+    The head's projections, fuse layer and batch norm are folded into one matrix per stage, and upsampling to a
+    fixed size is a product with two constant matrices, which engines run faster than a resize.
+    """
+
+    def __init__(self, model: AnymodalSegmenter, size: tuple[int, int], label_stride: int) -> None:
+        super().__init__()
+        if model.training:
+            raise ValueError("export needs the network in eval mode; in training mode dropout would be exported")
+        self.model = model
+        self.label_stride = label_stride
+        grid = (size[0] // 4, size[1] // 4)
+        self._fold_head(model)
+        for stage in range(1, 4):
+            self._add_interpolation(f"stage{stage}", (grid[0] >> stage, grid[1] >> stage), grid)
+        self._add_interpolation("labels", grid, (size[0] // label_stride, size[1] // label_stride))
+        if model.missing == "zero":
+            with torch.no_grad():
+                for stage, feature in enumerate(model.zero_features(*size)):
+                    self.register_buffer(f"zero{stage}", feature)
+
+    @torch.no_grad()
+    def _fold_head(self, model: AnymodalSegmenter) -> None:
+        """(W x + b - mean) * scale + shift, in one matrix per stage and one bias."""
+        norm = model.head.norm
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # [width]
+        weights, bias = model.head.folded()
+        for stage, weight in enumerate(weights):
+            self.register_buffer(f"weight{stage}", weight * scale[:, None])  # [width, C_s]
+        self.register_buffer("bias", ((bias - norm.running_mean) * scale + norm.bias)[:, None])  # [width, 1]
+
+    def _add_interpolation(self, name: str, source: tuple[int, int], target: tuple[int, int]) -> None:
+        self.register_buffer(f"{name}_rows", interpolation_matrix(source[0], target[0]))  # [H', H]
+        self.register_buffer(f"{name}_cols", interpolation_matrix(source[1], target[1]).T.contiguous())  # [W, W']
+
+    def forward(self, images: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
+        features = [self._average(stage, feature) for stage, feature in enumerate(self.model.encode(images, modality))]
+        logits = self._decode(features)  # [K, H/4, W/4]
+        logits = self._upsample(logits, "labels")  # [K, H/s, W/s]
+        best, labels = logits.max(dim=0)  # [H/s, W/s]
+        # The best class's softmax probability: exp(0) / sum of exp(x - max).
+        confidence = 255.0 / torch.exp(logits - best).sum(dim=0)
+        # An engine may lack integer resizing and rounding casts: stay in float until the end.
+        return self._to_pixels(labels.float()), self._to_pixels(torch.floor(confidence + 0.5))
+
+    def _average(self, stage: int, feature: Tensor) -> Tensor:
+        """[M, h, w, C] -> [h, w, C]: the mean over the modalities that are there, or with zeros for the rest."""
+        if self.model.missing == "remove":
+            return feature.mean(dim=0)
+        total = self.model.mean.shape[0]
+        absent = total - feature.shape[0]
+        return (feature.sum(dim=0) + absent * getattr(self, f"zero{stage}")[0]) / total
+
+    def _decode(self, features: list[Tensor]) -> Tensor:
+        """Features [h_s, w_s, C_s] -> logits [K, h_1, w_1]."""
+        height, width = features[0].shape[:2]
+        fused = self._project(0, features[0])  # [width, h_1, w_1]
+        for stage, feature in enumerate(features[1:], start=1):
+            fused = fused + self._upsample(self._project(stage, feature), f"stage{stage}")
+        classify = self.model.head.classify
+        activated = F.relu(fused).reshape(-1, height * width)  # [width, h_1*w_1]
+        return (classify.weight @ activated + classify.bias[:, None]).reshape(-1, height, width)
+
+    def _project(self, stage: int, feature: Tensor) -> Tensor:
+        height, width, channels = feature.shape
+        projected = getattr(self, f"weight{stage}") @ feature.reshape(-1, channels).T  # [width, h*w]
+        if stage == 0:
+            projected = projected + self.bias
+        return projected.reshape(-1, height, width)
+
+    def _upsample(self, x: Tensor, name: str) -> Tensor:
+        """[C, h, w] -> [C, H', W'], bilinear (align_corners=False)."""
+        return getattr(self, f"{name}_rows") @ (x @ getattr(self, f"{name}_cols"))
+
+    def _to_pixels(self, x: Tensor) -> Tensor:
+        """[H/s, W/s] -> uint8 [H, W], each value repeated."""
+        if self.label_stride > 1:
+            x = F.interpolate(x[None, None], scale_factor=float(self.label_stride), mode="nearest")[0, 0]
+        return x.to(torch.uint8)
+
+
+def interpolation_matrix(source: int, target: int) -> Tensor:
+    """[target, source] matrix of 1-D bilinear interpolation with align_corners=False."""
+    unit = torch.eye(source)[:, None]  # [source, 1, source]
+    return F.interpolate(unit, size=target, mode="linear", align_corners=False)[:, 0].T.contiguous()
