@@ -7,13 +7,24 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SPEC   := setup.py pyproject.toml
 
-.PHONY: demo test lint format students wheel clean
+.PHONY: demo test test-gpu-stubs fuzz lint format students wheel clean
 
 demo: $(VENV)/.robot
 	$(BIN)/anyseg demo --out out/demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# A million malformed messages; RUNS=... for another number. Guided by coverage where atheris is installed.
+RUNS ?= 1000000
+fuzz: $(VENV)/.test
+	$(BIN)/python test/fuzz/run.py --runs $(RUNS)
+
+# The tests that need CUDA's and TensorRT's own libraries but no GPU: fetches and builds those first (minutes, once).
+GPU_STUBS ?= $(HOME)/.cache/anyseg_ros/gpu_stubs
+test-gpu-stubs: $(VENV)/.test
+	ANYSEG_GPU_STUBS=$(GPU_STUBS) $(BIN)/python test/gpu_stubs/prepare.py
+	ANYSEG_GPU_STUBS=$(GPU_STUBS) $(BIN)/python -m pytest -m gpu_stubs
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -46,6 +57,12 @@ $(VENV)/.test: $(VENV)/.robot
 	$(PIP) "$(TORCH)"
 	$(PIP) -e ".[ros,sim,train,test,dev]"
 	touch $@
+
+# The table of training methods, three seeds each, on whatever machine this is; killed, the same command goes on.
+JOBS ?= 1
+science: $(VENV)/.test
+	$(BIN)/anyseg simulate dataset datasets/vehicle_sim --test-drives 20
+	$(BIN)/anyseg bench methods config/train/ablation/vehicle_sim.yaml --out runs/ablation --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV) build install log dist *.egg-info .pytest_cache .ruff_cache

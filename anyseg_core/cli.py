@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from anyseg_core.data.check import SplitCheck
     from anyseg_core.sim.recorded_drive import RecordedDrive
+    from anyseg_core.training.benchmarks import Measurement
 
 console = Console()
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
+data_commands = typer.Typer(no_args_is_help=True, help="Data sets: check one, make one of a bag.")
 
 
 class BagStorage(str, Enum):
@@ -150,12 +155,12 @@ def train(
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config
-    from anyseg_core.training.loop import METRICS_NAME
+    from anyseg_core.training.loop import METRICS_NAME, TrainingError
     from anyseg_core.training.loop import train as run_training
 
     try:
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, TrainingError) as error:
         raise fail(error) from None
     console.print(f"checkpoint: {checkpoint}")
     print_metrics(json.loads((checkpoint.parents[1] / METRICS_NAME).read_text()))
@@ -166,50 +171,230 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Split to score; default: the run's validation split.")] = None,
     data: Annotated[Path | None, typer.Option(help="Another data set of the same kind.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores here, too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.md and report.html.")] = None,
+    robustness: Annotated[
+        bool, typer.Option(help="Randomly missing and noisy modalities, too: several times the work.")
+    ] = False,
+    released_protocol: Annotated[bool, typer.Option(help="As AnySeg's release scores, faults included.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, evenly spread.")] = None,
 ) -> None:
-    """Score a checkpoint on every subset of its modalities."""
+    """Score a checkpoint on every subset of its modalities, per class, weather and failure case."""
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.checkpoint import CheckpointError
-    from anyseg_core.training.evaluation import evaluate as run_evaluation
+    from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully, write_report
 
+    options = EvaluationOptions(split, data, limit, robustness, released_protocol)
     try:
-        metrics = run_evaluation(checkpoint, split, data)
+        evaluation = evaluate_fully(checkpoint, options)
     except (DataError, CheckpointError) as error:
         raise fail(error) from None
-    print_metrics(metrics)
+    print_metrics(evaluation.metrics)
+    print_robustness(evaluation.metrics)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(metrics, indent=2) + "\n")
+        json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
+    if out:
+        console.print(f"report: {write_report(evaluation, out, command_line())}")
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder or one of its checkpoints.")],
     folder: Annotated[Path, typer.Argument(help="The student's folder; made where missing.")],
+    precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8 (S8S8 QDQ).")] = "fp32",
+    size: Annotated[tuple[int, int] | None, typer.Option(help="Height and width; default: as trained.")] = None,
+    label_stride: Annotated[int | None, typer.Option(help="Grid of the labels: 1, 2 or 4.")] = None,
+    fixed_counts: Annotated[bool, typer.Option(help="One network per number of live sensors.")] = False,
+    max_loss: Annotated[float, typer.Option(help="int8: points of mIoU that a subset may lose.")] = 1.0,
 ) -> None:
-    """Write a student folder; refused unless onnxruntime agrees with torch on every subset."""
-    from anyseg_core.export import ExportError
+    """Write a student folder; refused unless it agrees with the trained network on every subset."""
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.export import ExportError, ExportOptions
     from anyseg_core.export import export as run_export
     from anyseg_core.training.checkpoint import CheckpointError
 
     try:
-        card = run_export(checkpoint, folder)
-    except (CheckpointError, ExportError) as error:
+        options = ExportOptions(precision, size, label_stride, fixed_counts, max_loss=max_loss)  # type: ignore[arg-type]
+        card = run_export(checkpoint, folder, options=options)
+    except (CheckpointError, DataError, ExportError, ValueError) as error:
         raise fail(error) from None
+    lost = card.training.metrics.get("int8_miou_points_lost")
+    if lost:
+        print_points(lost)
     console.print(f"student {card.name} written to {folder}")
+
+
+def print_points(lost: dict[str, float]) -> None:
+    """Points of mIoU that a smaller precision costs, per subset, as a table."""
+    table = Table("modalities", "points of mIoU lost")
+    for subset, points in lost.items():
+        table.add_row(subset, f"{points:+.2f}")
+    console.print(table)
+
+
+@data_commands.command("check")
+def data_check(
+    root: Annotated[Path, typer.Argument(help="A data set: DELIVER, MUSES, one's own folder, or the pothole data.")],
+    kind: Annotated[
+        str | None, typer.Option(help="deliver, muses, folder or pothole; default: by what is there.")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Repeatable; default: train and val.")] = None,
+    sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
+    size: Annotated[tuple[int, int], typer.Option(help="Height and width of the network's images.")] = (256, 256),
+    set_: Overrides = None,
+) -> None:
+    """Read every file of a data set, count its classes, and draw a contact sheet; exits with 1 if a file is broken."""
+    from anyseg_core.data.check import check_split, contact_sheet, kind_of, write_sheet
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.training.batches import open_files
+    from anyseg_core.training.config import ConfigError, parse_data
+
+    found_kind = kind or kind_of(root)
+    if found_kind is None:
+        raise fail(f"{root} is no data set that is known: give --kind deliver, muses, folder or pothole")
+    broken = 0
+    try:
+        settings = parse_data({"kind": found_kind, "root": str(root), "size": list(size)}, set_ or [])
+        for name in split or ["train", "val"]:
+            found, usable = check_split(open_files(settings, name))
+            broken += len(found.broken)
+            print_check(found)
+            path = sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}")
+            write_sheet(path, contact_sheet(usable))
+            console.print(f"contact sheet: {path}")
+    except (ConfigError, DataError, OSError) as error:
+        raise fail(error) from None
+    raise typer.Exit(1 if broken else 0)
+
+
+def print_check(found: SplitCheck) -> None:
+    """What was found in a split."""
+    console.print(f"[bold]{escape(found.description)}[/]: {len(found.broken)} of {found.samples} samples are broken")
+    for sample in found.broken:
+        console.print(f"  [red]broken[/] {escape(sample.name)}: {escape(sample.error)}", soft_wrap=True)
+    shares = sorted(found.class_share.items(), key=lambda entry: -entry[1])
+    console.print("  classes: " + ", ".join(f"{name} {share:.2g} %" for name, share in shares if share))
+    if found.never_seen:
+        console.print(f"  [yellow]never seen[/]: {', '.join(found.never_seen)}")
+    console.print(f"  unlabelled: {found.unlabelled:.1f} % of the pixels")
+    console.print("  empty pixels: " + ", ".join(f"{name} {share:.0f} %" for name, share in found.empty.items()))
+    for name in (name for name, share in found.empty.items() if share > 99.9):
+        console.print(f"  [yellow]{name} shows nothing at all[/]")
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A released network, or an ImageNet MiT encoder: .pth, .safetensors.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run to write; of an encoder, a .safetensors file.")],
+    config: Annotated[Path | None, typer.Option(help="What a network was trained on; encoders need none.")] = None,
+    set_: Overrides = None,
+) -> None:
+    """Take over published weights: safely, and only if every one of them fits."""
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.training.checkpoint import CheckpointError
+    from anyseg_core.training.config import ConfigError, load_config
+    from anyseg_core.training.import_weights import import_weights as run_import
+
+    try:
+        written = run_import(file, out, load_config(config, set_ or []) if config else None)
+    except (CheckpointError, ConfigError, DataError) as error:
+        raise fail(error) from None
+    console.print(f"written: {written}")
+
+
+def measure_training(
+    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int
+) -> tuple[list[Measurement], list[str]]:
+    """What `anyseg bench train` prints; torch is loaded here."""
+    from anyseg_core.training.machine import tune_process, wait_without_spinning
+
+    wait_without_spinning()
+    from anyseg_core.training.benchmarks import StepSize
+    from anyseg_core.training.benchmarks import measure_training as run_measurement
+
+    tune_process(threads)
+    return run_measurement(StepSize(side, batch, head_width, backbone, steps))
+
+
+def measure_evaluation(
+    checkpoint: Path | None, samples: int, side: int, head_width: int, threads: int
+) -> tuple[list[Measurement], list[str]]:
+    """What `anyseg bench evaluate` prints; torch is loaded here."""
+    from anyseg_core.training.machine import tune_process, wait_without_spinning
+
+    wait_without_spinning()
+    from anyseg_core.training.benchmarks import StepSize
+    from anyseg_core.training.benchmarks import measure_evaluation as run_measurement
+    from anyseg_core.training.checkpoint import CheckpointError
+
+    tune_process(threads)
+    try:
+        return run_measurement(checkpoint, samples, StepSize(side, head_width=head_width))
+    except CheckpointError as error:
+        raise fail(error) from None
+
+
+def compare_methods(
+    plan_file: Path, out: Path, seeds: int, jobs: int, only: list[str], overrides: list[str], limit: int | None
+) -> None:
+    """What `anyseg bench methods` does; torch is loaded here."""
+    from anyseg_core.training.machine import wait_without_spinning
+
+    wait_without_spinning()
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.training.ablation import TABLE_NAME, AblationError, load_plan, markdown, plan_runs, run_plan
+    from anyseg_core.training.checkpoint import CheckpointError
+    from anyseg_core.training.config import ConfigError
+    from anyseg_core.training.loop import TrainingError
+
+    try:
+        plan = load_plan(plan_file, overrides)
+        runs = plan_runs(plan, list(range(1, seeds + 1)), out, only)
+        rows = run_plan(plan, runs, jobs, console.print, limit)
+    except (AblationError, CheckpointError, ConfigError, DataError, TrainingError) as error:
+        raise fail(error) from None
+    (out / TABLE_NAME).write_text(json.dumps({"command": command_line(), "rows": rows}, indent=2) + "\n")
+    text = markdown(rows, f"mIoU in percent on split {plan.split}, `{command_line()}`")
+    (out / "table.md").write_text(text)
+    table = Table("method", "seeds", "mean over subsets", "all sensors", "worst single sensor", "EMM")
+    for variant, row in rows.items():
+        subsets = [name for name in row if name not in ("seeds", "mean", "EMM")]
+        worst = min((name for name in subsets if "+" not in name), key=lambda name: row[name]["mean"])
+        cells = [f"{row[name]['mean']:.2f} ± {row[name]['std']:.2f}" for name in ("mean", subsets[-1], worst, "EMM")]
+        table.add_row(variant, str(len(row["seeds"])), *cells)
+    console.print(table)
+    console.print(f"every subset: {out / 'table.md'}")
 
 
 def print_metrics(metrics: dict) -> None:
     """mIoU per subset as a table."""
-    table = Table("modalities", "mIoU")
+    table = Table("modalities", "mIoU, %")
     for subset, value in metrics["miou"].items():
-        table.add_row(subset, f"{100 * value:.2f}")
+        table.add_row(subset, f"{value:.2f}")
     table.add_section()
-    table.add_row("mean", f"{100 * metrics['mean']:.2f}")
+    table.add_row("mean", f"{metrics['mean']:.2f}")
     console.print(table)
+
+
+def print_robustness(metrics: dict) -> None:
+    """EMM, RMM and NM, and the mean per weather and failure case, as far as they were scored."""
+    from anyseg_core.training.evaluation_report import robustness_rows
+
+    table = Table("robustness, groups", "mIoU, %")
+    for name, value in robustness_rows(metrics):
+        table.add_row(name, f"{value:.2f}")
+    table.add_section()
+    for group, values in metrics["groups"].items():
+        table.add_row(group, f"{values['mean']:.2f}")
+    console.print(table)
+
+
+def command_line() -> str:
+    """How this process was started, without the folder of the program."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def add_commands(app: typer.Typer) -> None:
     """Register these commands with the `anyseg` application."""
     app.add_typer(simulate, name="simulate")
-    for command in (train, evaluate, export):
+    app.add_typer(data_commands, name="data")
+    for command in (train, evaluate, export, import_weights):
         app.command()(command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,17 @@ app = typer.Typer(
 )
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; every table also goes to a file with --json.")
 app.add_typer(bench, name="bench")
+inject = typer.Typer(no_args_is_help=True, help="Break sensors on purpose: in a bag, or live between driver and node.")
+app.add_typer(inject, name="inject")
 core.add_commands(app)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
-Faults = Annotated[Path | None, typer.Option(help="Fault schedule, such as config/faults/demo.yaml.")]
+Faults = Annotated[Path | None, typer.Option(help="Fault schedule, such as config/faults/all_but_depth_lost.yaml.")]
+Scenario = Annotated[Path, typer.Argument(help="Fault schedule, such as config/faults/camera_lost.yaml.")]
+TopicMap = Annotated[
+    list[str] | None, typer.Option("--map", metavar="SENSOR:=TOPIC", help="Which topic is a sensor's; repeatable.")
+]
 
 
 @app.command()
@@ -79,6 +86,105 @@ def run(
     _run_node(node_main, [*arguments, *context.args])
 
 
+@app.command()
+def play(
+    bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    rate: Annotated[float, typer.Option(help="Seconds of the bag in a second.")] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end, until Ctrl-C.")] = False,
+    start_paused: Annotated[bool, typer.Option("--start-paused", help="Wait for the space key or a service.")] = False,
+    clock: Annotated[bool, typer.Option("--clock", help="Publish the bag's time on /clock.")] = False,
+    topics: Annotated[list[str] | None, typer.Option("--topic", help="Play only this one; repeatable.")] = None,
+    remap: Annotated[list[str] | None, typer.Option("--remap", help="/recorded:=/published; repeatable.")] = None,
+    awaited: Annotated[
+        list[str] | None, typer.Option("--await", help="Published topic that needs a subscriber first; repeatable.")
+    ] = None,
+) -> None:
+    """Publish a bag over DDS with its own timing. Space pauses, as do /anyseg_player/toggle_paused and set_paused."""
+    set_up_process()
+    from anyseg_ros.replay.play import PlayOptions, parse_remaps
+    from anyseg_ros.replay.play import main as play_main
+
+    try:
+        remaps, only, first = parse_remaps(remap or ()), tuple(topics or ()), tuple(awaited or ())
+        options = PlayOptions(bag, rate, loop, start_paused, clock, only, first, remaps)
+    except ValueError as error:
+        raise core.fail(error) from None
+    raise typer.Exit(play_main(options, core.console.print))
+
+
+@app.command()
+def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
+    bags: Annotated[list[Path], typer.Argument(help="Folder, .mcap, .db3 or .bag file; or several bags.")],
+    out: Annotated[Path, typer.Option(help="Folder of results and report.")] = Path("out/replay"),
+    student: Annotated[str | None, typer.Option(help="Bundled student or folder; default: the parameters'.")] = None,
+    params_file: Annotated[Path | None, typer.Option(help="Default: the node's own, at the bag's rates.")] = None,
+    topics: TopicMap = None,
+    subsets: Annotated[bool, typer.Option("--subsets", help="Also every subset of the sensors.")] = False,
+    faults: Annotated[list[Path] | None, typer.Option(help="Fault schedule or a folder of them; repeatable.")] = None,
+    conditions: Annotated[Path | None, typer.Option(help="Such as config/replay/conditions.yaml.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Topic, or folder of PNGs named by stamp.")] = None,
+    write_bag: Annotated[Path | None, typer.Option(help="Write masks and status to this new bag, too.")] = None,
+    engine_ms: Annotated[float, typer.Option(min=0, help="Simulated time of the network; 0 misses no set.")] = 0.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run has stopped.")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Share the bags out over Ray: see docs/fleet.md.")] = False,
+    address: Annotated[str, typer.Option(help="Of a running Ray cluster; default: a Ray on this machine.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Of a Ray on this machine; 0 = one per core.")] = 0,
+) -> None:
+    """Run a bag through the node's pipeline and score the masks. Exits with 1 if a condition failed, 2 on bad input.
+
+    Of several bags the scores are added up; it then exits with 1 if one of them could not be read.
+    """
+    from anyseg_ros.bag_topics import parse_mapping
+    from anyseg_ros.parameters import load_parameters
+    from anyseg_ros.replay.fleet import FleetError, FleetOptions, run_fleet
+    from anyseg_ros.replay.offline import ReplayOptions
+    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, labels_from, run_replay
+
+    try:
+        folder, mapping = labels_from(labels, parse_mapping(topics or []))
+        parameters = load_parameters(params_file) if params_file else None
+        what = ReplayOptions(student, parameters, mapping, subsets, tuple(faults or ()), folder, engine_ms, resume)
+        if cluster or len(bags) > 1:
+            if conditions or write_bag:
+                raise ValueError("--conditions and --write-bag are for one bag, without --cluster")
+            fleet = FleetOptions(tuple(bags), out, replace(what, resume=False), workers, address, resume)
+            raise typer.Exit(1 if run_fleet(fleet, core.console, cluster=cluster).failed else 0)
+        verdicts = run_replay(RunOptions(bags[0], out, what, conditions, write_bag), core.console)
+    except (*REPLAY_ERRORS, FleetError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if all(verdict.passed for verdict in verdicts) else 1)
+
+
+@app.command("replay-live")
+def replay_live(
+    bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    out: Annotated[Path, typer.Option(help="Folder of results and logs.")] = Path("out/replay_live"),
+    student: Student = "vehicle_sim",
+    faults: Faults = None,
+    topics: TopicMap = None,
+    rate: Annotated[float, typer.Option(help="Seconds of the bag in a second.")] = 1.0,
+    listen: Annotated[bool, typer.Option("--listen", help="A launch starts node and player.")] = False,
+) -> None:
+    """Play a bag into the live node and compare its masks with those of the offline replay; exits with 1 if any differ.
+
+    What came late or not at all is listed, but is no difference: it depends on the machine.
+    """
+    set_up_process()
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bag_topics import parse_mapping
+    from anyseg_ros.demo.live import LiveRunError
+    from anyseg_ros.replay.bag_reader import BagError
+    from anyseg_ros.replay.live import LiveOptions, run_live
+
+    try:
+        options = LiveOptions(bag, out, student, faults, parse_mapping(topics or ()), rate)
+        same = run_live(options, core.console, listen_only=listen)
+    except (BagError, EngineError, LiveRunError, StudentError, ValueError, OSError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if same else 1)
+
+
 @core.simulate.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulate_live(
     context: typer.Context,
@@ -97,6 +203,86 @@ def simulate_live(
     values |= {"faults": faults} if faults else {}
     arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
     from anyseg_ros.simulated_vehicle_node import main as node_main
+
+    _run_node(node_main, [*arguments, *context.args])
+
+
+@inject.command("kinds")
+def inject_kinds() -> None:
+    """List every kind of fault with its parameters."""
+    from anyseg_ros.inject.tables import kinds_table
+
+    core.console.print(kinds_table())
+
+
+@inject.command("check")
+def inject_check(scenario: Scenario) -> None:
+    """Say what a scenario does, or what is wrong with it."""
+    from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
+    from anyseg_ros.inject.tables import schedule_table
+
+    try:
+        core.console.print(schedule_table(FaultSchedule.load(scenario)))
+    except FaultScheduleError as error:
+        raise core.fail(error) from None
+
+
+@inject.command("bag")
+def inject_into_bag(
+    source: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    target: Annotated[Path, typer.Argument(help="The new bag's folder; must not exist.")],
+    faults: Annotated[Path, typer.Option(help="Fault schedule; its times count from the first message.")],
+    topic_map: TopicMap = None,
+    storage: core.BagStorage = core.BagStorage.MCAP,
+) -> None:
+    """Write a bag anew with broken sensors; what no fault touches stays the same to the byte. No ROS needed."""
+    from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
+    from anyseg_ros.bag_topics import TopicError, parse_mapping
+    from anyseg_ros.inject.bag import BagError, inject_bag
+    from anyseg_ros.inject.tables import bag_table
+
+    try:
+        mapping, schedule = parse_mapping(topic_map or []), FaultSchedule.load(faults)
+        with core.progress_bar() as progress:
+            task = progress.add_task("messages", total=None)
+            report = inject_bag(
+                source,
+                target,
+                schedule,
+                mapping,
+                storage=storage.value,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    except (BagError, FaultScheduleError, TopicError, OSError) as error:
+        raise core.fail(error) from None
+    core.console.print(bag_table(report))
+    for problem in [*report.problems, *(f"{n} x left as it was: {reason}" for reason, n in report.unreadable.items())]:
+        core.console.print(f"note: {problem}", highlight=False, soft_wrap=True)
+    core.console.print(f"{report.written.total()} of {report.read.total()} messages in {target}")
+
+
+@inject.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def inject_live(
+    context: typer.Context,
+    scenario: Scenario,
+    topic_map: TopicMap = None,
+    to: Annotated[str, typer.Option(help="Prefix of the outputs. The inputs are then the sensors' own topics.")] = "",
+) -> None:
+    """Run fault_injector_node between drivers and segmentation_node. More ROS arguments may follow, such as -p or -r.
+
+    Without --to it reads in/camera/image_raw, in/depth/image_rect, in/events and in/lidar/points and publishes the
+    names without in/.
+    """
+    from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
+    from anyseg_ros.bag_topics import TopicError, parse_mapping
+    from anyseg_ros.inject.live_topics import topic_arguments
+
+    try:
+        FaultSchedule.load(scenario)
+        arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to)]
+    except (FaultScheduleError, TopicError) as error:
+        raise core.fail(error) from None
+    from anyseg_ros.fault_injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
 
@@ -131,12 +317,275 @@ def bench_robot(
     raise typer.Exit(0 if met else 1)
 
 
-@bench.command("events")
-def bench_events(json_file: JsonFile = None) -> None:
-    """Decoding of event streams, beside the obvious Python loop."""
-    from anyseg_ros.bench.events import run as run_bench
+@bench.command("checks")
+def bench_checks(
+    json_file: JsonFile = None,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    workers: core.Workers = 0,
+) -> None:
+    """What the checks and the quality of all sensors cost, and how far clean frames stay from their limits."""
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError, available_cores
+    from anyseg_ros.bench.checks import run as run_bench
 
-    run_bench(core.console, json_file)
+    try:
+        met = run_bench(core.console, json_file, out, workers or available_cores())
+    except (RecordingError, WorkerError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if met else 1)
+
+
+@bench.command("quality")
+def bench_quality(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    workers: core.Workers = 0,
+) -> None:
+    """Whether masks at night and in fog get better without the camera: mIoU by weather, subset and limit."""
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError, available_cores
+    from anyseg_ros.bench.quality import run as run_bench
+
+    try:
+        run_bench(core.console, json_file, student, out, workers or available_cores())
+    except (EngineError, RecordingError, StudentError, WorkerError) as error:
+        raise core.fail(error) from None
+
+
+@bench.command("faults")
+def bench_faults(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    hours: Annotated[float, typer.Option(help="Of clean drives, in simulated time.")] = 1.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each fault of each sensor in each weather.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    part: Annotated[
+        list[str] | None, typer.Option(help="detection, false_alarms, flapping, miou; repeatable. Default: all.")
+    ] = None,
+    workers: core.Workers = 0,
+) -> None:
+    """Every fault of every sensor in every weather: found how fast, called what, at what cost; and false alarms."""
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
+    from anyseg_ros.bench.faults import PARTS
+    from anyseg_ros.bench.faults import run as run_bench
+
+    options = {"hours": hours, "repeats": repeats, "parts": part or PARTS, "workers": workers}
+    try:
+        met = run_bench(core.console, json_file, out=out, student=student, **options)
+    except (EngineError, OSError, RecordingError, StudentError, ValueError, WorkerError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if met else 1)
+
+
+@bench.command("soak")
+def bench_soak(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    minutes: Annotated[float, typer.Option(help="How long to drive.")] = 30.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random faults.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the drive, the faults and the logs.")] = Path("out/bench"),
+) -> None:
+    """Drive live with random faults on every sensor: alive, no leak, every fault logged once, every promise kept."""
+    set_up_process()
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
+    from anyseg_ros.bench.soak import run as run_bench
+    from anyseg_ros.demo.live import LiveRunError
+
+    try:
+        met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, seed=seed)
+    except (LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if met else 1)
+
+
+@bench.command("gpu")
+def bench_gpu(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    sizes: Annotated[str, typer.Option(help="Sides of the square input for torch, in pixels.")] = "256,512,1024",
+    runs: Annotated[int, typer.Option(min=5, help="Of each case.")] = 100,
+) -> None:
+    """The student on the GPU, by TensorRT and by torch as its stand-in, against the naive path and the floor."""
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bench.gpu import NoGpuError
+    from anyseg_ros.bench.gpu import run as run_bench
+
+    try:
+        run_bench(core.console, json_file, student, sizes, runs)
+    except (NoGpuError, StudentError, ValueError) as error:
+        raise core.fail(error) from None
+
+
+@bench.command("fleet")
+def bench_fleet(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    bags: Annotated[int, typer.Option(min=1, help="Bags of ten seconds, the same drive in each.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drive and the records.")] = Path("out/bench/fleet"),
+) -> None:
+    """Many bags over 1, 2 and 4 workers: time, speed-up, and whether the sums are those of a serial run."""
+    from anyseg_ros.bench.fleet import run as run_bench
+    from anyseg_ros.replay.fleet import FleetError
+
+    try:
+        met = run_bench(core.console, json_file, student, bags, out)
+    except (FleetError, OSError, ValueError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if met else 1)
+
+
+@bench.command("engine")
+def bench_engine(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    size: Annotated[
+        list[int] | None, typer.Option(help="Side of the network, repeatable. Default: 256, 512, 1024.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=3, help="Of each engine, size and number of modalities.")] = 30,
+    out: Annotated[Path, typer.Option(help="Folder for the networks of other sizes.")] = Path("out/bench"),
+) -> None:
+    """Every engine of this machine side by side, for one to four live sensors."""
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bench.engine import run as run_bench
+
+    try:
+        run_bench(core.console, json_file, student, size or (256, 512, 1024), runs, out)
+    except (StudentError, ValueError) as error:
+        raise core.fail(error) from None
+
+
+@bench.command("replay")
+def bench_replay(
+    json_file: JsonFile = None,
+    student: Student = "vehicle_sim",
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drive and its bags.")] = Path("out/bench"),
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+) -> None:
+    """Offline replay: its cost besides the network, and its memory on a bag and on one four times as long."""
+    from anyseg_ros.bench.replay import run as run_bench
+    from anyseg_ros.replay.run import REPLAY_ERRORS
+
+    try:
+        met = run_bench(core.console, json_file, student, out, repeats)
+    except REPLAY_ERRORS as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if met else 1)
+
+
+@bench.command("events")
+def bench_events(
+    json_file: JsonFile = None,
+    bags: Annotated[list[Path] | None, typer.Option("--bag", help="Recorded event packets; repeatable.")] = None,
+) -> None:
+    """Decoding of event streams, beside the obvious Python loop."""
+    set_up_process()  # the allocator of the node: without it, fresh pages are a third of the time
+    from anyseg_ros.bench.events import run as run_bench
+    from anyseg_ros.replay.bag_reader import BagError
+
+    try:
+        bench_result = run_bench(core.console, json_file, bags or ())
+    except (BagError, OSError) as error:
+        raise core.fail(error) from None
+    raise typer.Exit(0 if bench_result.met else 1)
+
+
+@core.data_commands.command("from-bag")
+def data_from_bag(
+    bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    root: Annotated[Path, typer.Argument(help="The data set's folder; made where missing, added to where not.")],
+    split: Annotated[str, typer.Option(help="train, val or test: never one drive in two of them.")] = "train",
+    every_s: Annotated[float, typer.Option(min=0, help="Least time between two samples.")] = 1.0,
+    max_time_diff_s: Annotated[float, typer.Option(min=0, help="Frames further apart belong to other moments.")] = 0.06,
+    student: Annotated[str, typer.Option(help="Whose classes and encodings the data set takes over.")] = "vehicle_sim",
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="ROLE:=TOPIC, such as camera:=/front/image; repeatable.")
+    ] = None,
+) -> None:
+    """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
+    from anyseg_core.runtime.model_card import StudentError, find_student, load_card
+    from anyseg_ros.bag_to_folder import FolderOptions, NothingToWriteError, write_folder
+    from anyseg_ros.bag_topics import TopicError
+    from anyseg_ros.replay.bag_reader import BagError
+
+    options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()))
+    try:
+        written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
+    except (BagError, NothingToWriteError, OSError, StudentError, TopicError) as error:
+        raise core.fail(error) from None
+    for problem in written.problems:
+        core.console.print(f"[yellow]the bag:[/] {problem}")
+    core.console.print(
+        f"{written.samples} samples of {', '.join(written.modalities)} in {root / split}, {written.labelled} of them "
+        f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
+    )
+    core.console.print(f"next: anyseg data check {root} --split {split}")
+
+
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 = its choice.")]
+
+
+@bench.command("train")
+def bench_train(
+    json_file: JsonFile = None,
+    side: Annotated[int, typer.Option(min=32, help="Height and width of the images, a multiple of 32.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of four modalities per step.")] = 2,
+    head_width: Annotated[int, typer.Option(min=1, help="768 as published.")] = 768,
+    backbone: Annotated[str, typer.Option(help="MiT b0 to b5.")] = "b0",
+    steps: Annotated[int, typer.Option(min=1, help="Measured steps of each form.")] = 8,
+    threads: Threads = 0,
+) -> None:
+    """A student's training step beside the plain form of the same step: speed, memory, equal losses."""
+    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads)
+    _report("Training step of AnySeg's student", found, notes, json_file)
+
+
+@bench.command("evaluate")
+def bench_evaluate(
+    json_file: JsonFile = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A run or checkpoint; default: random weights.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Measured samples.")] = 5,
+    side: Annotated[int, typer.Option(min=32, help="Height and width, without a checkpoint.")] = 256,
+    head_width: Annotated[int, typer.Option(min=1, help="Without a checkpoint.")] = 768,
+    threads: Threads = 0,
+) -> None:
+    """Scoring all subsets with each modality encoded once, beside subset after subset."""
+    found, notes = core.measure_evaluation(checkpoint, samples, side, head_width, threads)
+    _report("Evaluation over subsets of the sensors", found, notes, json_file)
+
+
+@bench.command("methods")
+def bench_methods(
+    plan: Annotated[Path, typer.Argument(help="What to compare.")] = Path("config/train/ablation/vehicle_sim.yaml"),
+    out: Annotated[Path, typer.Option(help="Folder of all runs and of the table.")] = Path("runs/ablation"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="A variant; repeatable. Default: all.")] = None,
+    set_: core.Overrides = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score on so many samples, evenly spread.")] = None,
+) -> None:
+    """Train and score every method of a plan with every seed: the table. Killed, the same command goes on."""
+    core.compare_methods(plan, out, seeds, jobs, only or [], set_ or [], limit)
+
+
+def _report(title: str, found: list[core.Measurement], notes: list[str], json_file: Path | None) -> None:
+    """Print and write measurements of the training side; exits with 1 if a bar was missed."""
+    from anyseg_ros.bench.results import Benchmark
+
+    benchmark = Benchmark(title, notes=notes)
+    for entry in found:
+        benchmark.add(entry.name, entry.unit, entry.samples, entry.bar, entry.met)
+    benchmark.print(core.console)
+    if json_file:
+        benchmark.write(json_file)
+    raise typer.Exit(0 if benchmark.met else 1)
 
 
 def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:
@@ -148,6 +597,7 @@ def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:
 EXTRA_OF = {
     **dict.fromkeys(("torch", "lightning", "tensorboard"), "train"),
     **dict.fromkeys(("trimesh", "embreex"), "sim"),
+    "ray": "fleet",
     **dict.fromkeys(("rclpy", "builtin_interfaces", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
 }
 """The extra of setup.py that a module comes with; ROS comes with a distribution as well."""

@@ -20,7 +20,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card
+from anyseg_ros.jetson import read_jetson
 from anyseg_ros.process_setup import MALLOC_ENV, PROFILE_ENV, profile_path
+
+JETSON_MEMORY_MB = 2000
 
 
 class Level(Enum):
@@ -65,6 +68,11 @@ def _python() -> Iterator[Finding]:
         f"{platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "" if usable else "Python 3.10 or newer is needed",
     )
+
+
+def _machine() -> Iterator[Finding]:
+    yield from _python()
+    yield from _jetson()
 
 
 def _ros() -> Iterator[Finding]:
@@ -139,14 +147,64 @@ def _engines() -> Iterator[Finding]:
         yield Finding("onnxruntime", Level.OK, f"{onnxruntime.__version__}: {providers}")
     else:
         yield Finding("onnxruntime", Level.MISSING, "not found", "pip install onnxruntime")
-    for module in ("tensorrt", "pycuda"):
-        found = installed(module)
-        remedy = "" if found else "on a machine with an NVIDIA GPU: pip install anyseg_ros[gpu] (Jetson: from JetPack)"
-        yield Finding(module, Level.OK if found else Level.OPTIONAL, version_of(module) or "not found", remedy)
+    yield from _tensorrt()
     yield _gpu()
     torch = version_of("torch") if installed("torch") else ""
     remedy = "" if torch else "only training needs it: pip install anyseg_ros[train]"
     yield Finding("torch", Level.OK if torch else Level.OPTIONAL, torch or "not found", remedy)
+
+
+def _tensorrt() -> Iterator[Finding]:
+    """TensorRT and what it needs below it, as far as that can be said without loading them."""
+    remedy = "on a machine with an NVIDIA GPU: pip install anyseg_ros[gpu] (Jetson: see docs/jetson.md)"
+    titles = {
+        "tensorrt": "tensorrt",
+        "tensorrt_rtx": "tensorrt-rtx",
+        "pycuda": "pycuda",
+        "cuda.bindings": "cuda-bindings",
+    }
+    found = {title: version_of(title) or "found" for module, title in titles.items() if installed(module)}
+    library = next((title for title in ("tensorrt", "tensorrt-rtx") if title in found), "")
+    yield Finding(
+        "TensorRT",
+        Level.OK if library else Level.OPTIONAL,
+        f"{library} {found[library]}" if library else "not found",
+        "" if library else remedy,
+    )
+    below = [title for title in ("pycuda", "cuda-bindings") if title in found]
+    yield Finding(
+        "CUDA for Python",
+        Level.OK if below else Level.OPTIONAL,
+        ", ".join(f"{title} {found[title]}" for title in below) or "not found",
+        "" if below else remedy,
+    )
+    if below and "cuda-bindings" not in found:
+        yield Finding("CUDA graphs", Level.OPTIONAL, "not without cuda-bindings", "pip install cuda-bindings")
+
+
+def _jetson(root: Path = Path("/")) -> Iterator[Finding]:
+    """Nothing on other machines."""
+    jetson = read_jetson(root)
+    if jetson is None:
+        return
+    level = Level.OK if jetson.supported else Level.MISSING
+    detail = f"{jetson.board}, JetPack {jetson.jetpack} (Jetson Linux {jetson.linux})"
+    yield Finding("Jetson", level, detail, "" if jetson.supported else "JetPack 6 or 7 is needed: see docs/jetson.md")
+    fastest = next((mode for mode in jetson.modes if mode.startswith("MAXN")), "")
+    slow = bool(fastest) and jetson.mode != fastest
+    remedy = f"for full speed: `sudo nvpmodel -q`, then `sudo nvpmodel -m` with the number of {fastest}" if slow else ""
+    yield Finding("Power mode", Level.OPTIONAL if slow else Level.OK, jetson.mode or "not known", remedy)
+    if jetson.gpu_mhz:
+        now, most = jetson.gpu_mhz
+        remedy = "" if now >= most else "clocks follow the load; for steady latency: `sudo jetson_clocks`"
+        detail = f"{now} of {most} MHz"
+        yield Finding("GPU clock", Level.OPTIONAL if remedy else Level.OK, detail, remedy)
+    if jetson.memory_mb:
+        available, total = jetson.memory_mb
+        enough = available >= JETSON_MEMORY_MB
+        remedy = "" if enough else "an engine is built with about 2 GB: end other programs, or the desktop"
+        detail = f"{available} of {total} MB available to CPU and GPU together"
+        yield Finding("Memory", Level.OK if enough else Level.OPTIONAL, detail, remedy)
 
 
 def _gpu() -> Finding:
@@ -183,7 +241,7 @@ def _students() -> Iterator[Finding]:
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
-    "Machine": _python,
+    "Machine": _machine,
     "ROS 2": _ros,
     "Transport": _transport,
     "ROS packages": _ros_packages,

@@ -26,6 +26,14 @@ def simulated_vehicle() -> None:
     main()
 
 
+def fault_injector_node() -> None:
+    """Executable `fault_injector_node`."""
+    _end_at_once_on_signals()
+    from anyseg_ros.fault_injector_node import main
+
+    main()
+
+
 def _end_at_once_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: os._exit(0))

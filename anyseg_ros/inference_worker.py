@@ -16,6 +16,7 @@ from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros.engine_owner import EngineOwner, EngineSettings, EngineState
 from anyseg_ros.pipeline import Job, Pipeline, Result
 
 MAX_WAIT_S = 0.1
@@ -35,7 +36,7 @@ class Listener(Protocol):
         """The state or fault of a modality changed and no mask says so."""
 
     def on_inference_failure(self, error: Exception) -> None:
-        """A mask could not be made."""
+        """A mask could not be made; the engine is opened again as its settings say."""
 
 
 class InferenceWorker:
@@ -53,13 +54,44 @@ class InferenceWorker:
         self._loop: Future[None] | None = None
         self._told: tuple[tuple[str, ...], ...] = ()
         self._segmenter: Segmenter | None = None
+        self._engine: EngineOwner | None = None
+        self._opening: Future[None] | None = None
 
-    def open(self, student: str, backend: str, threads: int) -> Segmenter:
-        """Open the student. Raises StudentError or EngineError, as `Segmenter.open` does."""
+    def open(self, student: str, settings: EngineSettings) -> Segmenter:
+        """Open the student; an engine that has to be built first is left to be built (`opening_error`).
+
+        Raises StudentError or EngineError, as `Segmenter.open` does.
+        """
         # Encoding is short: split over threads it would wait for a core that the middleware is using.
         cv2.setNumThreads(1)
-        self._segmenter = self._thread.submit(Segmenter.open, student, backend, threads).result()
+        self._segmenter = Segmenter.load(student)
+        self._segmenter.while_waiting = self._encode_next
+        self._engine = EngineOwner(self._segmenter, settings)
+        self._opening = self._thread.submit(self._engine.open)
+        self._engine.answered.wait()
+        if not self._engine.is_building:
+            self._opening.result()
         return self._segmenter
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it is between `start` and `stop`."""
+        return self._pipeline is not None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the engine is still being built."""
+        return self._opening is not None and not self._opening.done()
+
+    def opening_error(self) -> BaseException | None:
+        """Why the engine could not be opened; None where it was, or still is being built."""
+        return self._opening.exception() if self._opening is not None and self._opening.done() else None
+
+    @property
+    def engine_state(self) -> EngineState:
+        """What the engine is doing."""
+        assert self._engine is not None, "open comes first"
+        return self._engine.state
 
     def start(self, pipeline: Pipeline) -> None:
         """Begin to segment what is delivered."""
@@ -72,12 +104,14 @@ class InferenceWorker:
         with self._changed:
             self._pipeline = None
             self._changed.notify()
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.cancel():  # it waits its turn while an engine is being built
             self._loop.result()
-            self._loop = None
+        self._loop = None
 
     def close(self) -> None:
-        """Stop, and free the student and the thread."""
+        """Stop, and free the student and the thread; a build that is going on is given up."""
+        if self._engine is not None:
+            self._engine.cancel()
         self.stop()
         if self._segmenter is not None:
             self._thread.submit(self._segmenter.close).result()
@@ -102,6 +136,8 @@ class InferenceWorker:
             return answer
 
     def _run(self, pipeline: Pipeline) -> None:
+        if self.opening_error() is not None:  # the node is told by the same
+            return
         while True:
             with self._changed:
                 if self._pipeline is not pipeline:
@@ -122,19 +158,41 @@ class InferenceWorker:
                 self._encode(*ahead)
 
     def _segment(self, pipeline: Pipeline, job: Job) -> None:
+        assert self._engine is not None
+        try:
+            if self._engine.restore():
+                return  # that took its time: these frames are old now
+        except EngineError as error:
+            self._report(error, job)
+            return
         try:
             result = pipeline.run(job)
-        except (InputError, EngineError) as error:
-            self._listener.on_inference_failure(error)
-            self._listener.on_statuses(job.statuses)
+        except InputError as error:
+            self._report(error, job)
+        except EngineError as error:
+            self._engine.on_failure(error)
+            self._report(error, job)
         else:
             self._listener.on_result(result)
 
+    def _report(self, error: Exception, job: Job) -> None:
+        self._listener.on_inference_failure(error)
+        self._listener.on_statuses(job.statuses)
+
     def _encode(self, frame: ModalityFrame, rig: Rig | None) -> None:
-        """Have the network image ready before the mask is begun."""
+        """Have the network image ready, and on its way to the device, before the mask is begun."""
         assert self._segmenter is not None
-        with suppress(InputError):  # it is told of when the mask is made
+        with suppress(InputError, EngineError):  # it is told of when the mask is made
             self._segmenter.encode(frame, rig)
+
+    def _encode_next(self) -> bool:
+        """Encode a frame that came while the device works on the mask before; False without one."""
+        with self._changed:
+            ahead = self._pipeline.next_to_encode() if self._pipeline is not None else None
+        if ahead is None:
+            return False
+        self._encode(*ahead)
+        return True
 
     def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
         """Whether a state or fault differs from what the listener was told last."""

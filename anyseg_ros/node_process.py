@@ -24,11 +24,13 @@ def run(
     start: Callable[[_Node], int | None] | None = None,
     bad_input: tuple[type[Exception], ...] = (),
     fatal: tuple[type[Exception], ...] = (),
+    finished: Callable[[_Node], int | None] | None = None,
 ) -> int:
     """Run a node until Ctrl-C or SIGTERM; returns the exit code.
 
     `start` is called with the node before it spins; an exit code from it ends the process. An exception of `bad_input`
     from `create`, or of `fatal` from a callback, is the user's to mend: its message is printed, and the code is 1.
+    `finished` is asked while it spins, and an exit code from it ends the process as well.
     """
     set_up_process()
     import rclpy  # deferred: Fast DDS and the allocator read their settings when they are loaded
@@ -49,6 +51,7 @@ def run(
     try:
         while exit_code is None and not asked_to_stop.is_set:
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
+            exit_code = finished(node) if finished is not None else None
     except fatal as error:
         print(f"error: {error}", file=sys.stderr)
         exit_code = 1

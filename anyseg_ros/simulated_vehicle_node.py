@@ -19,7 +19,7 @@ from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from anyseg_core.runtime.faults import FaultInjector, FaultSchedule
+from anyseg_core.runtime.faults import FaultSchedule
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame, rig_of
@@ -29,6 +29,7 @@ from anyseg_core.sim.render_process import RenderError, RenderProcess
 from anyseg_core.sim.weather import Weather
 from anyseg_ros.node_process import run
 from anyseg_ros.status_messages import time_message
+from anyseg_ros.vehicle_faults import VehicleFaults
 from anyseg_ros.vehicle_publisher import VehiclePublisher
 
 NAME = "simulated_vehicle"
@@ -60,7 +61,7 @@ class SimulatedVehicleNode(Node):
         super().__init__(NAME, **node_options)
         self._declare_parameters()
         faults = self.get_parameter("faults").value
-        self._injector = FaultInjector(FaultSchedule.load(faults) if faults else FaultSchedule())
+        self._faults = VehicleFaults(FaultSchedule.load(faults) if faults else FaultSchedule())
         self._rendering: RenderProcess | None = None
         recording = self.get_parameter("recording").value
         if recording:
@@ -94,7 +95,7 @@ class SimulatedVehicleNode(Node):
         loop, await_subscribers = (self.get_parameter(name).value for name in ("loop", "await_subscribers"))
         if self.get_parameter("unpack_first").value:
             source = _Unpacked(source)
-        _Driver(self, vehicle, source, self._injector, bool(loop), bool(await_subscribers))
+        _Driver(self, vehicle, source, self._faults, bool(loop), bool(await_subscribers))
 
     def _drive_when_rendered(self, config: DriveConfig) -> None:
         """Now, where the cache holds the drive; else as soon as a process has rendered it."""
@@ -153,14 +154,14 @@ class _Driver:
         node: Node,
         vehicle: VehiclePublisher,
         source: FrameSource,
-        injector: FaultInjector,
+        faults: VehicleFaults,
         loop: bool,
         await_subscribers: bool,
     ) -> None:
         self._node = node
         self._vehicle = vehicle
         self._source = source
-        self._injector = injector
+        self._faults = faults
         self._await_subscribers = await_subscribers
         indices = range(len(source))
         self._indices = itertools.cycle(indices) if loop else iter(indices)
@@ -189,8 +190,7 @@ class _Driver:
         frame_id = instant.frames[Modality.CAMERA].frame_id
         self._vehicle.publish_labels(instant.labels, Header(stamp=time_message(now_ns), frame_id=frame_id))
         for frame in instant.frames.values():
-            for delivered in self._injector.apply(replace(frame, stamp_ns=now_ns), elapsed_s):
-                self._vehicle.publish(delivered)
+            self._faults.publish(self._vehicle, replace(frame, stamp_ns=now_ns), elapsed_s)
         self._published += 1
         if elapsed_s > 5.0 and self._published < SLOW_SHARE * elapsed_s / self._period_s:
             self._node.get_logger().warning(

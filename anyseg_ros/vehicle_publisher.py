@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -54,11 +55,13 @@ class VehiclePublisher:
         publishers = [*self._sensors.values(), *self._infos.values(), self._labels]
         return all(publisher.get_subscription_count() for publisher in publishers)
 
-    def publish(self, frame: ModalityFrame) -> None:
-        """One sensor's frame, with its camera_info before it."""
+    def publish(self, frame: ModalityFrame, rewrite: Callable[[Modality, bytes], bytes] | None = None) -> None:
+        """One sensor's frame, with its camera_info before it; `rewrite` gets and gives the serialized message."""
         if frame.modality in self._infos:
             self._infos[frame.modality].publish(camera_info_message(self._rig.camera, header_of(frame)))
         message = _MESSAGES[frame.modality][1](frame)
+        if rewrite is not None:
+            message = rewrite(frame.modality, serialize_message(message))
         published_ns = time.time_ns()
         self._sensors[frame.modality].publish(message)
         if self._log is not None:

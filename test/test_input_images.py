@@ -34,12 +34,16 @@ def test_camera_is_area_averaged_when_it_shrinks() -> None:
     assert camera_image(rgb[:20, :30], SIZE).shape == (*SIZE, 3)
 
 
-@pytest.mark.parametrize("scale", ["log", "linear"])
+@pytest.mark.parametrize("scale", ["log", "linear", "inverse"])
 def test_depth_channels_follow_their_definition(scale: str) -> None:
     near, far = 0.5, 60.0
     depth = np.random.default_rng(0).uniform(0.1, 100, SIZE).astype(np.float32)
     d = np.clip(depth.astype(np.float64), near, far)
-    scaled = np.log(d / near) / np.log(far / near) if scale == "log" else (d - near) / (far - near)
+    scaled = {
+        "log": np.log(d / near) / np.log(far / near),
+        "linear": (d - near) / (far - near),
+        "inverse": (1 / near - 1 / d) / (1 / near - 1 / far),
+    }[scale]
     expected = 255 * np.stack([scaled, near / d, np.ones(SIZE)], axis=-1)
     assert_levels(depth_image(depth, SIZE, DepthEncoding.model_validate(_depth_encoding(scale, near, far))), expected)
 

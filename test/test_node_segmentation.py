@@ -19,6 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.conversions import stamp_ns
+from anyseg_ros.state_strip import AMBER
 
 pytestmark = pytest.mark.ros
 
@@ -211,11 +212,47 @@ def test_thresholds_change_at_run_time_and_bad_ones_are_refused(vehicle: Vehicle
         "modalities.camera.max_age_ms": (1.0, "max_age_ms 1 is less than the period"),
         "sync.anchor_order": (["radar"], "unknown modality 'radar'"),
         "model.student": ("other", "only before configure"),
+        "modalities.camera.faults.dark.threshold": ("low", "must be a number"),
+        "modalities.camera.faults.darkk.threshold": (1.0, "did you mean modalities.camera.faults.dark.threshold?"),
     }
     for name, (value, reason) in refused.items():
         successful, why = set_one(name, value)
         assert not successful
         assert reason in why
+
+
+def test_one_sensor_s_threshold_changes_at_run_time_and_back(vehicle: Vehicle) -> None:
+    name = "modalities.camera.faults.dark.threshold"
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    assert vehicle.node.set_parameters([Parameter(name, value=255)])[0].successful  # nothing is bright enough
+    vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "masks without the camera")
+    assert vehicle.fault_of(Modality.CAMERA) == "dark"
+    assert vehicle.node.set_parameters([Parameter(name)])[0].successful  # as `ros2 param delete` does
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "masks with the camera")
+
+
+def test_a_poor_sensor_is_left_out_and_the_status_and_overlay_say_so(vehicle: Vehicle) -> None:
+    overlays: list[Image] = []
+    topic = "/vehicle/segmentation_node/segmentation/overlay"
+    vehicle.driver.create_subscription(Image, topic, overlays.append, 5)
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    assert vehicle.node.set_parameters([Parameter("modalities.lidar.min_quality", value=1.0)])[0].successful
+    vehicle.spin_until(lambda: "lidar" not in vehicle.used() and vehicle.used() != set(), "masks without the LiDAR")
+    lidar = vehicle.states()["lidar"]
+    assert (lidar["state"], lidar["used"]) == ("active", "false")
+    assert lidar["message"].startswith("active, left out: quality ")
+
+    def lidar_is_amber() -> bool:
+        picture = np.frombuffer(overlays[-1].data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+        return tuple(picture[1, -4]) == AMBER
+
+    vehicle.spin_until(lambda: bool(overlays) and lidar_is_amber(), "an overlay that says so")
+
+
+def test_diagnostics_tell_each_sensor_by_its_topic_too(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: bool(vehicle.diagnostics), "diagnostics")
+    names = {status.name for status in vehicle.diagnostics[-1].status}
+    assert {"anyseg: camera topic/vehicle/camera/image_raw", "anyseg: lidar topic/vehicle/lidar/points"} <= names
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from anyseg_core.training import loop
 from anyseg_core.training.batches import Batches, open_dataset
 from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_model
 from anyseg_core.training.evaluation import all_subsets, decide_labels, evaluate, subset_logits, subset_name
-from anyseg_core.training.loop import METRICS_NAME, make_optimizer, train
+from anyseg_core.training.loop import METRICS_NAME, TrainingError, make_optimizer, train
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,17 @@ def test_training_lowers_the_loss(root: Path, tmp_path: Path, monkeypatch: pytes
     train(config, tmp_path / "run", show_progress=False)
     assert len(losses) == 40
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 1.0])
+def test_a_run_that_diverges_ends_with_its_step_and_keeps_its_checkpoint(
+    root: Path, tmp_path: Path, max_grad_norm: float | None
+) -> None:
+    optim = {"lr": 1e25, "warmup": 0.0, "batch_size": 2, "max_grad_norm": max_grad_norm}
+    config = shapes_config(root, optim=optim, record={"checkpoint_steps": 1}, budget={"max_steps": 9})
+    with pytest.raises(TrainingError, match=r"run, step [1-8]: .*optim\.lr"):
+        train(config, tmp_path / "run", show_progress=False)
+    assert load_model(find_checkpoint(tmp_path / "run"))
 
 
 def test_the_run_leaves_metrics_of_every_subset(trained: Path) -> None:

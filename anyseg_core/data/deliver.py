@@ -2,7 +2,8 @@
 
     <root>/{img,depth|hha,event,lidar,semantic}/<weather>/<split>/<map>/<id>_{rgb,depth,event,lidar,semantic}_front.png
 
-Our own simulator adds `<root>/inputs.json`, the list of `InputSpec` its images were encoded with.
+A drive with a failing sensor has the failure's name in its folder's. Our own simulator adds `<root>/inputs.json`, the
+list of `InputSpec` its images were encoded with.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from anyseg_core.data.files import Size, fingerprint_of, read_image, resize_nearest
+from anyseg_core.data.files import Size, fingerprint_of, known_words, read_image, resize_nearest
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image
 from anyseg_core.runtime.label_sets import DELIVER, UNLABELLED, LabelClass
@@ -33,32 +35,62 @@ _PUBLISHED_INPUTS = (
 """Normalisation as published. The encodings are stand-ins: the public images come encoded by their authors."""
 
 
+CONDITIONS = ("cloud", "fog", "night", "rain", "sun")
+CASES = ("motionblur", "overexposure", "underexposure", "lidarjitter", "eventlowres")
+"""Failures of a sensor, by the word in the folder of a drive."""
+
+
 class Deliver:
     """A split of DELIVER or of data in its layout, resized to `size` (height, width).
 
-    Depth is read from `depth/`, or from `hha/` as AnySeg and CMNeXt do, whichever is there.
-    Raises DataError when the root, the split or a file is missing.
+    Args:
+        conditions: the weathers to take; all where empty.
+        cases: the failure cases to take; where empty, all drives, with and without a failure.
+        depth: the folder of the depth modality; AnySeg and CMNeXt read `hha`. `auto` takes `depth` where it is there.
+
+    Raises DataError when the root, the split or a file is missing, or a condition or case is unknown.
     """
 
     classes: tuple[LabelClass, ...] = DELIVER
 
     def __init__(
-        self, root: Path, split: str, size: Size, modalities: Sequence[Modality] = MODALITIES, limit: int | None = None
+        self,
+        root: Path,
+        split: str,
+        size: Size,
+        modalities: Sequence[Modality] = MODALITIES,
+        limit: int | None = None,
+        *,
+        conditions: Sequence[str] = (),
+        cases: Sequence[str] = (),
+        depth: Literal["auto", "depth", "hha"] = "auto",
     ) -> None:
         self.root, self.split, self.size = root, split, size
-        self.inputs = tuple(spec for spec in _read_inputs(root) if spec.modality in modalities)
-        unknown = set(modalities) - {spec.modality for spec in self.inputs}
-        if unknown:
-            raise DataError(f"{root} has no {', '.join(sorted(unknown))}; drop it from data.modalities")
+        if not root.is_dir():
+            raise DataError(f"no data at {root}; set data.root to a data set, or write one with `anyseg simulate`")
+        self.inputs = deliver_inputs(root, modalities)
+        if depth == "auto":
+            depth = "depth" if (root / "depth").is_dir() else "hha"
         self._folders = {
             Modality.CAMERA: "img",
-            Modality.DEPTH: "depth" if (root / "depth").is_dir() else "hha",
+            Modality.DEPTH: depth,
             Modality.EVENT: "event",
             Modality.LIDAR: "lidar",
         }
-        self._labels = sorted((root / "semantic").glob(f"*/{split}/**/*_semantic_front.png"))[:limit]
-        if not self._labels:
+        known_words("data.conditions", conditions, CONDITIONS)
+        known_words("data.cases", cases, CASES)
+        found = sorted((root / "semantic").glob(f"*/{split}/**/*_semantic_front.png"))
+        if not found:
             raise DataError(f"no labels in {root}/semantic/*/{split}; is {root} a data set in DELIVER's layout?")
+        chosen = [path for path in found if self._is_chosen(path, conditions, cases)]
+        if not chosen:
+            raise DataError(f"{root}/semantic/*/{split} has no drive of {', '.join([*conditions, *cases])}")
+        self._labels = chosen[:limit]
+
+    def _is_chosen(self, label: Path, conditions: Sequence[str], cases: Sequence[str]) -> bool:
+        relative = label.relative_to(self.root / "semantic")
+        fits = not conditions or relative.parts[0] in conditions
+        return fits and (not cases or any(case in str(relative.parent) for case in cases))
 
     @property
     def description(self) -> str:
@@ -66,8 +98,8 @@ class Deliver:
 
     @property
     def fingerprint(self) -> str:
-        files = [self.image_path(i, spec.modality) for i in range(len(self)) for spec in self.inputs]
-        return fingerprint_of([*self._labels, *files], self.size, self.inputs)
+        files = [file for index in range(len(self)) for file in self.files(index)]
+        return fingerprint_of(files, self.size, self.inputs)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -76,7 +108,13 @@ class Deliver:
         label_path = self._labels[index]
         images = [self._image(index, spec.modality) for spec in self.inputs]
         labels = resize_nearest(shift_labels(read_image(label_path)), self.size)
-        return Sample(np.stack(images), labels, str(label_path.relative_to(self.root / "semantic")))
+        return Sample(np.stack(images), labels, self.name(index))
+
+    def name(self, index: int) -> str:
+        return str(self._labels[index].relative_to(self.root / "semantic"))
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return (self._labels[index], *(self.image_path(index, spec.modality) for spec in self.inputs))
 
     def image_path(self, index: int, modality: Modality) -> Path:
         """The image file of one modality of one sample."""
@@ -100,10 +138,17 @@ def shift_labels(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return shifted
 
 
+def deliver_inputs(root: Path, modalities: Sequence[Modality] = MODALITIES) -> tuple[InputSpec, ...]:
+    """How the images of a data set were encoded: its inputs.json, else as published. Raises DataError."""
+    inputs = tuple(spec for spec in _read_inputs(root) if spec.modality in modalities)
+    unknown = set(modalities) - {spec.modality for spec in inputs}
+    if unknown:
+        raise DataError(f"{root} has no {', '.join(sorted(unknown))}; drop it from data.modalities")
+    return inputs
+
+
 def _read_inputs(root: Path) -> tuple[InputSpec, ...]:
     path = root / INPUTS_NAME
-    if not root.is_dir():
-        raise DataError(f"no data at {root}; set data.root to a data set, or write one with `anyseg simulate`")
     if not path.is_file():
         return _PUBLISHED_INPUTS
     try:

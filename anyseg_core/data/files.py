@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ def read_image(path: Path) -> NDArray[Any]:
     """An image as stored, colour as RGB; raises DataError when it is missing or damaged."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise DataError(f"{path} is missing or damaged")
+        fault = "is damaged: an image was expected" if path.is_file() else "is missing"
+        raise DataError(f"{path} {fault}. Restore it, or set data.skip_broken to leave such samples out")
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., 2::-1])
 
 
@@ -32,12 +33,22 @@ def resize_nearest(image: NDArray[Any], size: Size) -> NDArray[Any]:
 
 
 def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
-    """SHA-256 over settings and each file's name, size and modification time."""
+    """SHA-256 over settings and each file's name, size and modification time; raises DataError for a missing file."""
     digest = hashlib.sha256(repr(settings).encode())
     for file in files:
         try:
             status = file.stat()
         except FileNotFoundError:
-            raise DataError(f"{file} is missing, though its camera image is there") from None
+            raise DataError(
+                f"{file} is missing, though its sample's label is there. "
+                "Restore it, or set data.skip_broken to leave such samples out"
+            ) from None
         digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def known_words(setting: str, words: Iterable[str], known: Sequence[str]) -> None:
+    """Raises DataError that lists the known words where one is not among them."""
+    unknown = [word for word in words if word not in known]
+    if unknown:
+        raise DataError(f"{setting} {', '.join(unknown)} is unknown; known: {', '.join(known)}")

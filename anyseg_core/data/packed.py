@@ -36,11 +36,16 @@ class PackedDataset:
         return Sample(self._images[index], self._labels[index], self._names[index])
 
     def pixel_counts(self) -> NDArray[np.int64]:
-        """Labelled pixels per class [K]."""
-        counts = np.zeros(256, np.int64)
-        for labels in self._labels:
-            counts += np.bincount(labels.ravel(), minlength=256)
-        return counts[: len(self.classes)]
+        """See the function below."""
+        return pixel_counts(self)
+
+
+def pixel_counts(dataset: SegmentationDataset) -> NDArray[np.int64]:
+    """Labelled pixels per class [K]; of a data set that is not packed this reads every file."""
+    counts = np.zeros(256, np.int64)
+    for index in range(len(dataset)):
+        counts += np.bincount(dataset[index].labels.ravel(), minlength=256)
+    return counts[: len(dataset.classes)]
 
 
 def _pack(source: SegmentationDataset, folder: Path) -> None:

@@ -52,12 +52,18 @@ class Pothole:
 
     @property
     def fingerprint(self) -> str:
-        folders = (("rgb", "jpg"), ("disparity", "png"), ("label", "png"))
-        files = [self.root / folder / f"{name}.{end}" for name in self._names for folder, end in folders]
+        files = [file for index in range(len(self)) for file in self.files(index)]
         return fingerprint_of(files, self.size, self.inputs)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        folders = (("rgb", "jpg"), ("disparity", "png"), ("label", "png"))
+        return tuple(self.root / folder / f"{self._names[index]}.{end}" for folder, end in folders)
 
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]

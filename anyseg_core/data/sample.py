@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -57,3 +58,15 @@ class SegmentationDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+class FileDataset(SegmentationDataset, Protocol):
+    """A data set that reads its samples from files, which may be missing or damaged."""
+
+    def name(self, index: int) -> str:
+        """Of a sample, without reading it."""
+        ...
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """All files of a sample."""
+        ...

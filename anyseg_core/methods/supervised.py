@@ -1,4 +1,7 @@
-"""Supervised training on random subsets of the modalities (L_sup of AnySeg, arXiv 2411.17141)."""
+"""Supervised training on random subsets of the modalities (L_sup of AnySeg, arXiv 2411.17141), or on all of them.
+
+With `anymodal_dropout: false` this trains AnySeg's teacher: parallel multimodal learning on all modalities.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch
-from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy, plain_mean
-from anyseg_core.models.anymodal import select_present
+from anyseg_core.methods.losses import hard_example_mean, labelled_cross_entropy, plain_mean
+from anyseg_core.models.anymodal import select_present, upsample_logits
 
 
-class SupervisedConfig(BaseModel):
-    """Settings of the method `supervised`."""
+class SupervisionConfig(BaseModel):
+    """What every method with L_sup has: subsets, and the loss on labels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["supervised"] = "supervised"
-    anymodal_dropout: bool = True
-    """Train on random subsets of the modalities; false trains on all of them, always."""
     subsets: Literal["per_sample", "per_batch"] = "per_sample"
     """One subset for the whole batch is what AnySeg's release does."""
     subsets_per_step: int = Field(default=1, gt=0)
@@ -30,6 +30,14 @@ class SupervisedConfig(BaseModel):
     """Pixels whose class gets a probability below this are hard."""
     class_balance: float = Field(default=0.0, ge=0, le=1)
     """Weight of a class = its share of the training pixels to the power of minus this: 0 = all alike."""
+
+
+class SupervisedConfig(SupervisionConfig):
+    """Settings of the method `supervised`."""
+
+    name: Literal["supervised"] = "supervised"
+    anymodal_dropout: bool = True
+    """Train on random subsets of the modalities; false trains on all of them, always."""
 
 
 class Supervised:
@@ -44,24 +52,39 @@ class Supervised:
         self.class_weights = class_weights
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        subsets = self._subsets(batch)  # [S, B, M]
+        subsets = step_subsets(batch, self.config) if self.config.anymodal_dropout else all_modalities(batch)
         logits = model(select_present(batch.images, subsets.any(dim=0)), subsets)  # [S * B, H/4, W/4, K]
-        labels = batch.labels.repeat(len(subsets), 1, 1)  # [S * B, H/s, W/s]
-        pixel_losses = pixel_cross_entropy(logits.float(), labels, self.class_weights)
-        if self.config.loss == "ohem":
-            return {"sup": hard_example_mean(pixel_losses, self.config.ohem_threshold)}
-        return {"sup": plain_mean(pixel_losses)}
+        full = upsample_logits(logits.float(), label_size(batch))  # [S * B, K, H/s, W/s]
+        return {"sup": supervision(full, batch.labels, self.config, self.class_weights)}
 
-    def _subsets(self, batch: Batch) -> Tensor:
-        """The modalities to train on, bool [S, B, M]."""
-        samples, modalities = batch.images.shape[:2]
-        if not self.config.anymodal_dropout:
-            subsets = torch.ones(1, samples, modalities, dtype=torch.bool)
-        elif self.config.subsets == "per_sample":
-            subsets = draw_subsets(self.config.subsets_per_step * samples, modalities).unflatten(0, (-1, samples))
-        else:
-            subsets = draw_subsets(self.config.subsets_per_step, modalities)[:, None].expand(-1, samples, -1)
-        return subsets.to(batch.images.device)
+
+def label_size(batch: Batch) -> tuple[int, int]:
+    """(height, width) of the labels."""
+    return batch.labels.shape[1], batch.labels.shape[2]
+
+
+def supervision(logits: Tensor, labels: Tensor, config: SupervisionConfig, class_weights: Tensor | None) -> Tensor:
+    """L_sup of S subsets: logits [S * B, K, H, W], labels int64 [B, H, W]."""
+    repeated = labels.repeat(len(logits) // len(labels), 1, 1)  # [S * B, H, W]
+    pixel_losses = labelled_cross_entropy(logits, repeated, class_weights)
+    if config.loss == "ohem":
+        return hard_example_mean(pixel_losses, config.ohem_threshold)
+    return plain_mean(pixel_losses)
+
+
+def step_subsets(batch: Batch, config: SupervisionConfig) -> Tensor:
+    """The modalities to train on in this step, bool [S, B, M]."""
+    samples, modalities = batch.images.shape[:2]
+    if config.subsets == "per_sample":
+        subsets = draw_subsets(config.subsets_per_step * samples, modalities).unflatten(0, (-1, samples))
+    else:
+        subsets = draw_subsets(config.subsets_per_step, modalities)[:, None].expand(-1, samples, -1)
+    return subsets.to(batch.images.device)
+
+
+def all_modalities(batch: Batch) -> Tensor:
+    """The one subset of all modalities, bool [1, B, M]."""
+    return torch.ones(1, *batch.images.shape[:2], dtype=torch.bool, device=batch.images.device)
 
 
 def draw_subsets(samples: int, modalities: int) -> Tensor:

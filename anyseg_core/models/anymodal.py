@@ -90,7 +90,7 @@ class AnymodalSegmenter(nn.Module):
         offset = (-self.mean / self.std)[modality]
         # A row at a time: engines stretch 3 numbers over every pixel several times slower than a row over its column.
         width = images.shape[2]
-        rows = images.flatten(2).to(scale.dtype)  # [P, H, W * 3]
+        rows = images.to(scale.dtype).flatten(2)  # [P, H, W * 3]; TensorRT computes nothing on uint8
         rows = rows * scale.repeat(1, width)[:, None] + offset.repeat(1, width)[:, None]
         return rows.unflatten(2, (width, 3))
 
@@ -119,8 +119,12 @@ class AnymodalSegmenter(nn.Module):
         height, width = means[0].shape[1] * 4, means[0].shape[2] * 4
         return [mean + absent * zero for mean, zero in zip(means, self.zero_features(height, width), strict=True)]
 
+    @torch.no_grad()
     def zero_features(self, height: int, width: int) -> list[Tensor]:
-        """Features [1, h, w, C] of an image that is zero after normalisation."""
+        """Features [1, h, w, C] of an image that is zero after normalisation; a constant to training.
+
+        A fresh network maps zeros to zeros, where each of its layer norms multiplies a gradient by a thousand.
+        """
         return self.encoder(self.mean.new_zeros(1, height, width, 3))
 
     def forward(
@@ -140,22 +144,27 @@ class AnymodalSegmenter(nn.Module):
         if subsets is None:
             logits = self.head(self.average(features, batch.sample, batch.batch))
         else:
-            chosen = subsets if isinstance(subsets, Tensor) else subsets(features)
-            fused = self.head.fuse_stages(features)  # [P, width, H/4, W/4]; linear, so it commutes with the mean
-            logits = self.head.decide(self._subset_means(fused, batch, chosen))
+            logits = self._decode_subsets(
+                features, batch, subsets if isinstance(subsets, Tensor) else subsets(features)
+            )
         return AnymodalOutput(logits, features) if with_features else logits
 
-    def _subset_means(self, fused: Tensor, batch: PresentImages, subsets: Tensor) -> Tensor:
-        """[P, width, h, w] of the images of a flat batch -> the mean over each subset [S * B, width, h, w]."""
-        shares = subset_shares(batch, subsets).to(fused.dtype)
-        means = (shares @ fused.flatten(1)).unflatten(1, fused.shape[1:])
-        if self.missing == "remove":
-            return means
-        there = (subsets.flatten(0, 1).sum(dim=1) / len(self.mean)).to(fused.dtype)[
-            :, None, None, None
-        ]  # [S * B, 1, 1, 1]
-        zero = self.head.fuse_stages(self.zero_features(4 * fused.shape[2], 4 * fused.shape[3]))  # [1, width, h, w]
-        return means * there + zero * (1 - there)
+    def _decode_subsets(self, features: list[Tensor], batch: PresentImages, subsets: Tensor) -> Tensor:
+        """Features of P images -> logits [S * B, H/4, W/4, K].
+
+        The head is linear up to its batch norm, so it commutes with the mean: it is applied to whichever are fewer,
+        the means or the images.
+        """
+        shares = subset_shares(batch, subsets)  # [S * B, P]
+        before_head = len(shares) <= shares.shape[1]
+        maps = features if before_head else [self.head.fuse_stages(features)]
+        means = [(shares.to(x.dtype) @ x.flatten(1)).unflatten(1, x.shape[1:]) for x in maps]  # [S * B, ...] each
+        if self.missing == "zero":
+            there = (subsets.flatten(0, 1).sum(dim=1) / len(self.mean)).to(maps[0].dtype)[:, None, None, None]
+            zeros = self.zero_features(4 * features[0].shape[1], 4 * features[0].shape[2])
+            zeros = zeros if before_head else [self.head.fuse_stages(zeros)]
+            means = [mean * there + zero * (1 - there) for mean, zero in zip(means, zeros, strict=True)]
+        return self.head(means) if before_head else self.head.decide(means[0])
 
 
 def subset_shares(batch: PresentImages, subsets: Tensor) -> Tensor:

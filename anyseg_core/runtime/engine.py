@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +19,25 @@ class EngineInfo:
     """What really runs (never the flag that was asked for)."""
 
     backend: str
-    """`onnxruntime`, `tensorrt`."""
+    """`onnxruntime`, `openvino`, `tensorrt`."""
     device: str
     """`cpu`, `cuda:0`, ..."""
     precision: str
-    """`fp32`, `fp16`, `int8`: that of the network file."""
+    """`fp32`, `fp16`, `int8`: that of the network file; of TensorRT, what its inspector finds in the built engine."""
     reason: str
     """Why this one was chosen."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """What else is worth a line in diagnostics, such as library versions, tactics and memory."""
+    warning: str = ""
+    """What works but should be mended, such as a cache that cannot be written."""
 
 
 class EngineError(Exception):
     """An engine that cannot be opened or run; the message names the cause and the remedy."""
+
+
+class BuildCancelledError(EngineError):
+    """The build of an engine was given up because its owner asked for it."""
 
 
 class Engine(Protocol):
@@ -47,19 +57,129 @@ class Engine(Protocol):
         ...
 
 
-BACKENDS = ("auto", "onnxruntime", "tensorrt")
+@runtime_checkable
+class DeviceEngine(Engine, Protocol):
+    """An engine on a device of its own, which leaves the calling thread free while the network runs."""
+
+    def upload(self, modality: int, image: NDArray[np.uint8]) -> None:
+        """Bring an image uint8 [H, W, 3] to the device ahead of its `start`, also while the network runs.
+
+        Raises EngineError.
+        """
+        ...
+
+    def start(self, images: Sequence[NDArray[np.uint8]], modality: NDArray[np.int64]) -> None:
+        """Begin to run on M images uint8 [H, W, 3]; one that was uploaded (the same object) is not uploaded again.
+
+        Raises EngineError.
+        """
+        ...
+
+    def finish(self) -> tuple[Labels, Labels]:
+        """Wait for what was started; returns what `run` does. Raises EngineError."""
+        ...
 
 
-def open_engine(network: Path, backend: str = "auto", threads: int = 0) -> Engine:
+@dataclass(frozen=True)
+class BuildProgress:
+    """How far the build of an engine has come."""
+
+    phase: str
+    percent: float
+    started_s: float
+    """By `time.monotonic`."""
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the build began."""
+        return time.monotonic() - self.started_s
+
+    def __str__(self) -> str:
+        return f"{self.phase}: {self.percent:.0f} %, {self.elapsed_s:.0f} s"
+
+
+OnProgress = Callable[[BuildProgress], bool]
+"""Told of a build's progress, on any thread; returns whether to go on."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an engine that has to be built is built; engines that need no build ignore it."""
+
+    precision: str = "auto"
+    """`auto`: the types of the network file, fp32 layers may use TF32. `fp32`: no TF32."""
+    cache_dir: Path | None = None
+    """Where built engines are kept; None = `engine_cache.default_folder()`."""
+    max_modalities: int = 4
+    """Build for 1 up to this many live modalities."""
+    on_progress: OnProgress = lambda _progress: True
+
+
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
+
+
+def open_engine(
+    network: Path,
+    backend: str = "auto",
+    threads: int = 0,
+    build: BuildOptions | None = None,
+    reason: str = "asked for",
+) -> Engine:
     """Open the network with a backend of `BACKENDS`; `threads` 0 = all cores.
 
-    Raises EngineError when the backend is unknown or not usable here, or the file is no such network.
+    `auto` takes TensorRT where it, a CUDA library and a GPU are there and work, else the CPU; `info.reason` says which
+    of them was missing. A backend that was asked for by name is never replaced by another one.
+
+    Raises EngineError when the backend is unknown or not usable here, or the file is no such network;
+    BuildCancelledError.
     """
+    build = build or BuildOptions()
     if backend not in BACKENDS:
         raise EngineError(f"unknown backend {backend!r}; known backends: {', '.join(BACKENDS)}")
+    if backend == "auto":
+        return _open_best(network, threads, build)
     if backend == "tensorrt":
-        raise EngineError("the TensorRT engine is not part of this version; set model.backend to onnxruntime or auto")
-    from anyseg_core.runtime.engine_onnx import OnnxEngine  # deferred: only the chosen engine's library is loaded
+        return _open_tensorrt_or_nothing(network, build, reason)
+    if backend == "openvino":
+        return _open_openvino(network, threads, reason)
+    return _open_onnx(network, threads, reason)
 
-    reason = "asked for" if backend == "onnxruntime" else "auto: the only engine of this version"
+
+def _open_tensorrt_or_nothing(network: Path, build: BuildOptions, reason: str) -> Engine:
+    try:
+        return _open_tensorrt(network, build, reason)
+    except BuildCancelledError:
+        raise
+    except EngineError as error:
+        remedy = "`anyseg doctor` shows what is there; set model.backend to auto or onnxruntime to run on the CPU"
+        raise EngineError(f"tensorrt was asked for and cannot be used: {error}. {remedy}") from error
+
+
+def _open_best(network: Path, threads: int, build: BuildOptions) -> Engine:
+    try:
+        return _open_tensorrt(network, build, "auto: TensorRT and a GPU are here")
+    except BuildCancelledError:
+        raise
+    except EngineError as error:
+        return _open_onnx(network, threads, f"auto: the CPU, because {error}")
+
+
+# Imports are deferred: only the chosen engine's library is loaded.
+
+
+def _open_onnx(network: Path, threads: int, reason: str) -> Engine:
+    from anyseg_core.runtime.engine_onnx import OnnxEngine
+
     return OnnxEngine(network, threads=threads, reason=reason)
+
+
+def _open_openvino(network: Path, threads: int, reason: str) -> Engine:
+    from anyseg_core.runtime.engine_openvino import OpenvinoEngine
+
+    return OpenvinoEngine(network, threads, reason)
+
+
+def _open_tensorrt(network: Path, build: BuildOptions, reason: str) -> Engine:
+    from anyseg_core.runtime.engine_tensorrt import TensorrtEngine
+
+    return TensorrtEngine(network, build, reason)

@@ -15,7 +15,7 @@ wait_without_spinning()
 from anyseg_core.data.sample import DataError  # noqa: E402
 from anyseg_core.training.checkpoint import CheckpointError  # noqa: E402
 from anyseg_core.training.config import ConfigError, load_config  # noqa: E402
-from anyseg_core.training.loop import METRICS_NAME, train  # noqa: E402
+from anyseg_core.training.loop import METRICS_NAME, TrainingError, train  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         checkpoint = train(load_config(options.config, options.overrides), options.out, resume=options.resume)
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if os.environ.get("LOCAL_RANK", "0") != "0":

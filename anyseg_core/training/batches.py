@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from anyseg_core.data.augmentation import AugmentConfig, augment
-from anyseg_core.data.deliver import Deliver
+from anyseg_core.data.degradation import DegradeConfig, SampleDegrader
+from anyseg_core.data.deliver import Deliver, deliver_inputs
+from anyseg_core.data.folder import Folder, folder_inputs, read_description
+from anyseg_core.data.muses import Muses, muses_inputs
 from anyseg_core.data.packed import PackedDataset
 from anyseg_core.data.pothole import Pothole
-from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.data.sample import FileDataset, SegmentationDataset
+from anyseg_core.data.usable import UsableSamples
 from anyseg_core.methods import Batch
+from anyseg_core.runtime.label_sets import LabelClass
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.training.config import DataConfig
 
 
-def open_dataset(config: DataConfig, split: str) -> PackedDataset:
-    """A split of the configured data set, packed; raises DataError when it cannot be read."""
-    source: SegmentationDataset
+def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
+    """A split of the configured data set, packed unless `config.cache` is null; raises DataError."""
+    source = open_files(config, split)
+    if config.skip_broken:
+        usable = UsableSamples(source)
+        for broken in usable.skipped:
+            print(f"skipped {broken.name}: {broken.error}", file=sys.stderr)
+        source = usable
+    return source if config.cache is None else PackedDataset(source, config.cache)
+
+
+def open_files(config: DataConfig, split: str) -> FileDataset:
+    """A split of the configured data set, read from its files; raises DataError."""
+    place = (config.root, split, config.size)
     if config.kind == "pothole":
-        source = Pothole(config.root, split, config.size, config.limit)
-    else:
-        source = Deliver(config.root, split, config.size, config.modalities, config.limit)
-    return PackedDataset(source, Path(config.cache))
+        return Pothole(*place, config.limit)
+    if config.kind == "folder":
+        return Folder(*place, config.modalities, config.limit)
+    if config.kind == "muses":
+        return Muses(
+            *place,
+            [modality for modality in config.modalities if modality is not Modality.DEPTH],
+            config.limit,
+            conditions=config.conditions,
+            source=config.source,
+            motion_compensation=config.motion_compensation,
+            released_protocol=config.released_protocol,
+        )
+    choice = {"conditions": config.conditions, "cases": config.cases, "depth": config.depth}
+    return Deliver(*place, config.modalities, config.limit, **choice)  # type: ignore[arg-type]
+
+
+def describe_data(config: DataConfig) -> tuple[tuple[InputSpec, ...], tuple[LabelClass, ...]]:
+    """Inputs and classes of a data set, of public ones also where the data is not at hand. Raises DataError."""
+    if config.kind == "pothole":
+        return Pothole.inputs, Pothole.classes
+    if config.kind == "folder":
+        description = read_description(config.root)
+        classes = tuple(LabelClass(entry.name, entry.color) for entry in description.classes)
+        return folder_inputs(description, config.modalities), classes
+    if config.kind == "muses":
+        modalities = [modality for modality in config.modalities if modality is not Modality.DEPTH]
+        return muses_inputs(modalities, released_protocol=config.released_protocol), Muses.classes
+    return deliver_inputs(config.root, config.modalities), Deliver.classes
 
 
 class Batches(Dataset[Batch]):
@@ -34,9 +77,10 @@ class Batches(Dataset[Batch]):
         size: (height, width) of the images.
         label_stride: labels are taken on a grid of this stride.
         rank, world: of this process; each process draws its own part of every epoch.
+        degrade: faults that some samples get after augmentation.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # settings of a run, named by the caller
         self,
         dataset: SegmentationDataset,
         size: tuple[int, int],
@@ -47,16 +91,20 @@ class Batches(Dataset[Batch]):
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        degrade: DegradeConfig | None = None,
     ) -> None:
         self.dataset, self.size, self.batch_size = dataset, size, batch_size
         self.augment, self.label_stride, self.seed = augment, label_stride, seed
         self.rank, self.world = rank, world
         self.modalities = tuple(spec.modality for spec in dataset.inputs)
+        self._degrade = SampleDegrader(degrade, dataset.inputs) if degrade is not None else None
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.seed, self.rank, step])
         samples = [self.dataset[index] for index in self.indices(step)]
         changed = [augment(s.images, s.labels, self.modalities, self.size, self.augment, rng) for s in samples]
+        if self._degrade is not None:
+            changed = [(self._degrade(images, rng), labels) for images, labels in changed]
         images = np.stack([images for images, _ in changed])  # [B, M, H, W, 3]
         stride = self.label_stride
         labels = np.stack([labels[stride // 2 :: stride, stride // 2 :: stride] for _, labels in changed])

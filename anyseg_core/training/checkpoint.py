@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.mix_transformer import MixTransformer, load_encoder_weights
-from anyseg_core.runtime.model_card import ClassSpec, InputSpec
+from anyseg_core.runtime.model_card import ClassSpec, InputSpec, sha256_of
 from anyseg_core.training.config import TrainConfig
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -43,6 +43,10 @@ class TrainingState(BaseModel):
     command: str
     step: int = 0
     elapsed_s: float = 0.0
+    teacher_sha256: str = ""
+    """Of the teacher's weights, where the method has one: a resumed student must have the same teacher."""
+    loss_scaler: dict[str, Any] = {}
+    """State of the precision's gradient scaler; empty but for 16-mixed."""
     metrics: dict[str, Any] = {}
 
 
@@ -61,14 +65,20 @@ def build_model(state: TrainingState) -> AnymodalSegmenter:
     )
 
 
-def save_checkpoint(run: Path, state: TrainingState, model: nn.Module, optimizer: Optimizer, keep: int = 2) -> Path:
-    """Write a checkpoint under `run`, then remove all but the newest `keep`. Returns its folder."""
+def save_checkpoint(
+    run: Path, state: TrainingState, model: nn.Module, optimizer: Optimizer | None, keep: int = 2
+) -> Path:
+    """Write a checkpoint under `run`, then remove all but the newest `keep`. Returns its folder.
+
+    Without an optimiser it serves everything but --resume.
+    """
     folder = run / "checkpoints" / f"step_{state.step:08d}"
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, partial / MODEL)
-    save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
+    if optimizer is not None:
+        save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
     (partial / STATE).write_text(state.model_dump_json(indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
@@ -110,6 +120,19 @@ def load_model(checkpoint: Path) -> tuple[AnymodalSegmenter, TrainingState]:
     return model.eval(), state
 
 
+def load_teacher(path: Path, student: TrainingState) -> tuple[AnymodalSegmenter, str]:
+    """The newest checkpoint of a teacher's run, and the SHA-256 of its weights.
+
+    Raises CheckpointError when there is none, or when it has learned other modalities or classes than the student.
+    """
+    checkpoint = find_checkpoint(path)
+    teacher, state = load_model(checkpoint)
+    differ = [key for key in ("inputs", "classes") if getattr(state, key) != getattr(student, key)]
+    if differ:
+        raise CheckpointError(f"method.teacher {path} has other {' and '.join(differ)} than the student's data")
+    return teacher, sha256_of(checkpoint / MODEL)
+
+
 def load_weights(checkpoint: Path, model: nn.Module) -> None:
     """Load the network's weights strictly; raises CheckpointError."""
     try:
@@ -120,6 +143,8 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
 
 def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> None:
     """Load the optimiser's state; raises CheckpointError where it does not cover every parameter."""
+    if not (checkpoint / OPTIMIZER).is_file():
+        raise CheckpointError(f"{checkpoint} was imported: name it as model.init_from or method.teacher of a new run")
     tensors = load_file(checkpoint / OPTIMIZER)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     entries = [(name, key) for name in names.values() for key in ("step", "exp_avg", "exp_avg_sq")]

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.data.augmentation import AugmentConfig
+from anyseg_core.data.degradation import DegradeConfig
 from anyseg_core.methods import MethodConfig, SupervisedConfig
 from anyseg_core.models.anymodal import MissingPolicy
 from anyseg_core.models.mix_transformer import VARIANTS
@@ -27,10 +28,11 @@ class _Strict(BaseModel):
 class DataConfig(_Strict):
     """What to train on."""
 
-    kind: Literal["deliver", "pothole"] = "deliver"
+    kind: Literal["deliver", "muses", "folder", "pothole"] = "deliver"
+    """`folder` is one's own data: docs/training.md."""
     root: Path
-    cache: Path = Path("datasets/cache")
-    """Folder for the decoded samples."""
+    cache: Path | None = Path("datasets/cache")
+    """Folder for the decoded samples; null decodes them anew each time, for data sets too large for the disk."""
     train_split: str = "train"
     val_split: str = "val"
     size: tuple[int, int] = (256, 256)
@@ -39,11 +41,36 @@ class DataConfig(_Strict):
     """Which of the data set's modalities to use. The pothole data has its own: camera and depth."""
     limit: int | None = Field(default=None, gt=0)
     """Use only the first samples of each split."""
+    skip_broken: bool = False
+    """Leave out samples with a missing or damaged file, and say how many; else the first one ends the run."""
+    conditions: tuple[str, ...] = ()
+    """DELIVER's weathers, MUSES' weathers and times of day; all where empty."""
+    cases: tuple[str, ...] = ()
+    """DELIVER's failure cases, such as motionblur; where empty, all drives."""
+    depth: Literal["auto", "depth", "hha"] = "auto"
+    """DELIVER's folder of the depth modality; AnySeg and CMNeXt read hha."""
+    source: Literal["auto", "raw", "png"] = "auto"
+    """MUSES' raw sensors, or the images of its SDK."""
+    motion_compensation: bool = True
+    """Of MUSES' raw LiDAR points."""
+    released_protocol: bool = False
+    """Read MUSES as AnySeg's release does, faults included, to compare with its tables: see `data/muses.py`."""
 
     @model_validator(mode="after")
     def _size_fits_the_encoder(self) -> DataConfig:
         if any(side <= 0 or side % 32 for side in self.size):
             raise ValueError(f"size {self.size} must be positive multiples of 32")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_fit_the_kind(self) -> DataConfig:
+        only = {"cases": "deliver", "depth": "deliver", "source": "muses", "motion_compensation": "muses"}
+        only["released_protocol"] = "muses"
+        for key, kind in only.items():
+            if self.kind != kind and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} is a setting of kind {kind}, not of {self.kind}")
+        if self.conditions and self.kind not in ("deliver", "muses"):
+            raise ValueError(f"conditions is a setting of kinds deliver and muses, not of {self.kind}")
         return self
 
 
@@ -80,15 +107,21 @@ class OptimConfig(_Strict):
     warmup_start: float = Field(default=0.1, ge=0, le=1)
     """The first learning rate, as a share of `lr`."""
     power: float = Field(default=0.9, gt=0)
+    decay: Literal["whole_budget", "after_warmup"] = "whole_budget"
+    """Where the fall begins: with the budget, beneath the warm-up, or after the warm-up, as in AnySeg's release."""
     max_grad_norm: float | None = Field(default=None, gt=0)
     batch_size: int = Field(default=16, gt=0)
-    """Samples per step and process."""
+    """Samples per process that are in memory at once."""
+    accumulate: int = Field(default=1, gt=0)
+    """Batches per step: their gradients are averaged before the weights change."""
 
 
 class BudgetConfig(_Strict):
-    """How long to train: steps (repeatable to the last bit on one machine), minutes, or whichever ends first."""
+    """How long to train: steps (repeatable to the last bit on one machine), epochs, minutes; the first that ends."""
 
     max_steps: int | None = Field(default=None, gt=0)
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training samples."""
     max_minutes: float | None = Field(default=None, gt=0)
     """Minutes of training, without evaluation."""
     resolution_schedule: tuple[tuple[float, int], ...] = ()
@@ -96,14 +129,21 @@ class BudgetConfig(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> BudgetConfig:
-        if self.max_steps is None and self.max_minutes is None:
-            raise ValueError("set max_steps, max_minutes or both")
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            raise ValueError("set max_steps, max_epochs, max_minutes or several of them")
         starts = [start for start, _ in self.resolution_schedule]
         if starts and (starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1):
             raise ValueError(f"resolution_schedule starts {starts} must ascend from 0 and stay below 1")
         if any(height <= 0 or height % 32 for _, height in self.resolution_schedule):
             raise ValueError("heights of resolution_schedule must be positive multiples of 32")
         return self
+
+    def in_steps(self, samples: int, samples_per_step: int) -> BudgetConfig:
+        """The same budget with its epochs counted in whole steps."""
+        if self.max_epochs is None:
+            return self
+        steps = max(1, int(self.max_epochs * (samples // samples_per_step or 1)))
+        return self.model_copy(update={"max_steps": min(steps, self.max_steps or steps)})
 
 
 class MachineConfig(_Strict):
@@ -113,6 +153,8 @@ class MachineConfig(_Strict):
     devices: int = Field(default=1, gt=0)
     num_nodes: int = Field(default=1, gt=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    """Compile the encoder with torch.compile: pays on a GPU, and needs a C++ compiler and minutes to warm up."""
     torch_threads: int = Field(default=0, ge=0)
     """CPU threads of torch; 0 leaves torch's choice."""
     workers: int = Field(default=0, ge=0)
@@ -141,6 +183,8 @@ class TrainConfig(_Strict):
     model: ModelConfig = ModelConfig()
     method: MethodConfig = SupervisedConfig()
     augment: AugmentConfig = AugmentConfig()
+    degrade: DegradeConfig | None = None
+    """Broken sensors among the samples; none where absent."""
     optim: OptimConfig = OptimConfig()
     budget: BudgetConfig
     machine: MachineConfig = MachineConfig()
@@ -148,8 +192,6 @@ class TrainConfig(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
-        if self.model.missing == "zero" and self.method.anymodal_dropout:
-            raise ValueError("model.missing zero needs method.anymodal_dropout false: it must have seen all modalities")
         height, width = self.data.size
         for _, rung in self.budget.resolution_schedule:
             if rung * width % (32 * height):
@@ -158,16 +200,41 @@ class TrainConfig(_Strict):
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply overrides like `optim.lr=1e-4`; raises ConfigError that names every fault."""
+    """Read a YAML file and apply overrides like `optim.lr=1e-4`; raises ConfigError that names every fault.
+
+    `extends: other.yaml` in a file takes another's settings, from the same folder, where it has none of its own.
+    """
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_config(tree, str(path))
+
+
+def read_tree(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a file as plain values, and of those it extends; raises ConfigError."""
     try:
         tree = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
-    for override in overrides:
-        _apply(tree, override)
-    return parse_config(tree, str(path))
+    if "extends" not in tree:
+        return tree
+    base = path.parent / str(tree.pop("extends"))
+    if base in (path, *below):
+        raise ConfigError(f"{path} extends {base}, which extends it")
+    return merge_settings(read_tree(base, (path, *below)), tree)
+
+
+def merge_settings(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Group by group; a method of another name brings none of the base's settings."""
+    merged = dict(base)
+    for key, value in own.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        if both and "name" in value:
+            both = value["name"] == base[key].get("name")
+        merged[key] = merge_settings(base[key], value) if both else value
+    return merged
 
 
 def parse_config(tree: dict[str, Any], origin: str) -> TrainConfig:
@@ -175,11 +242,25 @@ def parse_config(tree: dict[str, Any], origin: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
-        faults = "\n".join(f"  {'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{origin} is not a valid training configuration:\n{faults}") from None
+        raise ConfigError(f"{origin} is not a valid training configuration:\n{_faults(error)}") from None
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def parse_data(tree: dict[str, Any], overrides: Sequence[str] = ()) -> DataConfig:
+    """Data settings from plain values and overrides like `depth=hha`; raises ConfigError that names every fault."""
+    for override in overrides:
+        apply_override(tree, override)
+    try:
+        return DataConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"the data set's settings are not valid:\n{_faults(error)}") from None
+
+
+def _faults(error: ValidationError) -> str:
+    return "\n".join(f"  {'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set `group.key=value`; raises ConfigError."""
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"override {override!r} must be key=value, such as optim.lr=1e-4")

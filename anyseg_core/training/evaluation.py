@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from anyseg_core.data.deliver import CASES
+from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
+from anyseg_core.data.muses import TIMES, WEATHERS
 from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.models.anymodal import AnymodalSegmenter, upsample_logits
 from anyseg_core.runtime.metrics import ConfusionMatrix, mean_over_subsets
@@ -63,7 +67,55 @@ def decide_labels(logits: Tensor, size: tuple[int, int], label_stride: int) -> N
     return labels.repeat(label_stride, axis=0).repeat(label_stride, axis=1)
 
 
+Groups = dict[str, dict[str, ConfusionMatrix]]
+"""Confusion matrices by group of samples and by the subset's name."""
+ALL = "all"
+"""The group of all samples."""
+_CONDITIONS = {*DELIVER_CONDITIONS, *WEATHERS, *TIMES}
+
+
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def groups_of(name: str) -> list[str]:
+    """The groups of a sample beside `ALL`, by its name: weather, time of day, failure case."""
+    parts = name.split("/")
+    cases = [case for case in CASES if any(case in part for part in parts[:-1])]
+    return [part for part in parts[:-1] if part in _CONDITIONS] + cases
+
+
 @torch.inference_mode()
+def score_groups(
+    model: AnymodalSegmenter,
+    dataset: SegmentationDataset,
+    label_stride: int,
+    indices: Iterable[int] | None = None,
+    *,
+    show_progress: bool = True,
+) -> Groups:
+    """One confusion matrix per group of samples and subset of modalities, over whole images."""
+    modalities = tuple(spec.modality for spec in dataset.inputs)
+    classes = len(dataset.classes)
+    groups: Groups = defaultdict(lambda: defaultdict(lambda: ConfusionMatrix(classes)))
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    chosen = list(range(len(dataset)) if indices is None else indices)
+    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+        sample = dataset[index]
+        images = torch.from_numpy(np.array(sample.images)).to(device)
+        names = [ALL, *groups_of(sample.name)]
+        for subset, logits in subset_logits(model, images):
+            matrix = ConfusionMatrix(classes)
+            matrix.add(sample.labels, decide_labels(logits, dataset.size, label_stride))
+            for name in names:
+                groups[name][subset_name(subset, modalities)].merge(matrix)
+    model.train(was_training)
+    return {name: dict(matrices) for name, matrices in groups.items()}
+
+
 def score_subsets(
     model: AnymodalSegmenter,
     dataset: SegmentationDataset,
@@ -72,33 +124,37 @@ def score_subsets(
     *,
     show_progress: bool = True,
 ) -> dict[str, ConfusionMatrix]:
-    """One confusion matrix per subset, over whole images, by the subset's name."""
-    modalities = tuple(spec.modality for spec in dataset.inputs)
-    names = {subset: subset_name(subset, modalities) for subset in all_subsets(len(modalities))}
-    matrices = {name: ConfusionMatrix(len(dataset.classes)) for name in names.values()}
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    chosen = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
-        sample = dataset[index]
-        images = torch.from_numpy(np.array(sample.images)).to(device)
-        for subset, logits in subset_logits(model, images):
-            matrices[names[subset]].add(sample.labels, decide_labels(logits, dataset.size, label_stride))
-    model.train(was_training)
-    return matrices
+    """One confusion matrix per subset, over all samples, by the subset's name."""
+    return score_groups(model, dataset, label_stride, indices, show_progress=show_progress)[ALL]
 
 
-def summarise(matrices: dict[str, ConfusionMatrix], class_names: list[str]) -> dict[str, Any]:
+def subset_miou(matrix: ConfusionMatrix, *, released_protocol: bool = False) -> float:
+    """mIoU in percent, over the classes that occur in the ground truth.
+
+    The release takes the mean over all classes, and one that occurs nowhere has an IoU of 0.
+    """
+    if released_protocol:
+        return round(100 * float(np.nan_to_num(matrix.iou()).mean()), 2)
+    return round(100 * matrix.miou(), 2)
+
+
+def summarise(
+    matrices: dict[str, ConfusionMatrix], class_names: list[str], *, released_protocol: bool = False
+) -> dict[str, Any]:
     """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all modalities."""
-    miou = {name: round(100 * matrix.miou(), 2) for name, matrix in matrices.items()}
+    miou = {name: subset_miou(matrix, released_protocol=released_protocol) for name, matrix in matrices.items()}
     largest = max(matrices, key=lambda name: name.count("+"))
-    per_class = zip(class_names, matrices[largest].iou(), strict=True)
     return {
         "mean": round(mean_over_subsets(list(miou.values())), 2),
         "miou": miou,
-        "iou": {name: round(100 * float(iou), 2) for name, iou in per_class if not np.isnan(iou)},
+        "iou": class_iou(matrices[largest], class_names),
     }
+
+
+def class_iou(matrix: ConfusionMatrix, class_names: list[str]) -> dict[str, float]:
+    """IoU in percent of each class that occurs in the ground truth."""
+    per_class = zip(class_names, matrix.iou(), strict=True)
+    return {name: round(100 * float(iou), 2) for name, iou in per_class if not np.isnan(iou)}
 
 
 def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None = None) -> dict[str, Any]:
@@ -107,6 +163,7 @@ def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None 
     Raises CheckpointError or DataError.
     """
     model, state = load_model(find_checkpoint(checkpoint))
+    model.to(best_device())
     data = state.config.data if data_root is None else state.config.data.model_copy(update={"root": data_root})
     dataset = open_dataset(data, split or data.val_split)
     matrices = score_subsets(model, dataset, state.config.model.label_stride)

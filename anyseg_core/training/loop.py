@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from anyseg_core.data.packed import PackedDataset
-from anyseg_core.methods import METHODS, Batch, Method
+from anyseg_core.data.packed import pixel_counts
+from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.methods import METHODS, Batch, DistillationConfig, Method
 from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.runtime.model_card import ClassSpec
 from anyseg_core.training.batches import Batches, open_dataset
@@ -33,6 +36,7 @@ from anyseg_core.training.checkpoint import (
     init_encoder,
     load_optimizer,
     load_state,
+    load_teacher,
     load_weights,
     save_checkpoint,
     update_metrics,
@@ -45,6 +49,10 @@ from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 METRICS_NAME = "metrics.json"
 
 
+class TrainingError(Exception):
+    """A run that cannot go on; the message says at which step, and what to try."""
+
+
 def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False, show_progress: bool = True) -> Path:
     """Train, evaluate on every subset of the modalities, and return the folder of the last checkpoint.
 
@@ -54,6 +62,7 @@ def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False,
 
     Raises:
         DataError, CheckpointError: the data or a checkpoint cannot be used.
+        TrainingError: the loss is no number any more.
     """
     run = Path("runs") / config.name if out is None else out
     tune_process(config.machine.torch_threads)
@@ -84,16 +93,34 @@ class _Trainer:
         with fabric.rank_zero_first():
             self.train_set = open_dataset(config.data, config.data.train_split)
             self.val_set = open_dataset(config.data, config.data.val_split)
+        samples_per_step = config.optim.batch_size * config.optim.accumulate * fabric.world_size
+        self.budget = config.budget.in_steps(len(self.train_set), samples_per_step)
         torch.manual_seed(config.seed)
         self.state = _initial_state(config, self.train_set)
         self.network = build_model(self.state)
         self.optimizer = make_optimizer(self.network, config.optim)
+        self.method = self._make_method()
         self._restore(resume)
+        if config.machine.compile:
+            self.network.encoder.compile()  # torch finds out by itself that the number of images changes
         self.model, self.wrapped_optimizer = fabric.setup(self.network, self.optimizer)
-        self.method = _make_method(config, self.train_set, fabric.device)
+        self.waited_s = 0.0  # for batches, in this process
         self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
         if fabric.is_global_zero:
             (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+    def _make_method(self) -> Method:
+        settings = self.config.method
+        weights: Tensor | None = None
+        if settings.class_balance > 0:
+            counts = torch.from_numpy(pixel_counts(self.train_set))
+            weights = balance_weights(counts, settings.class_balance).to(self.fabric.device)
+        method = METHODS[settings.name]
+        if not isinstance(settings, DistillationConfig):
+            return method(settings, weights)
+        teacher, digest = load_teacher(settings.teacher, self.state)
+        self.state = self.state.model_copy(update={"teacher_sha256": digest})
+        return method(settings, weights, teacher=teacher.to(self.fabric.device))
 
     def _restore(self, resume: bool) -> None:
         """Load the newest checkpoint, or else the encoder's first weights."""
@@ -104,7 +131,10 @@ class _Trainer:
             checkpoint = find_checkpoint(self.run)
             stored = load_state(checkpoint)
             _check_same_run(stored, self.state)
-            self.state = self.state.model_copy(update={"step": stored.step, "elapsed_s": stored.elapsed_s})
+            progressed = {key: getattr(stored, key) for key in ("step", "elapsed_s", "loss_scaler")}
+            self.state = self.state.model_copy(update=progressed)
+            if stored.loss_scaler:
+                self.fabric.strategy.precision.load_state_dict(stored.loss_scaler)
             load_weights(checkpoint, self.network)
             load_optimizer(checkpoint, self.network, self.optimizer)
         elif self.config.model.init_from is not None:
@@ -112,18 +142,19 @@ class _Trainer:
 
     @property
     def done(self) -> float:
-        return progress(self.config.budget, self.state.step, self.state.elapsed_s)
+        return progress(self.budget, self.state.step, self.state.elapsed_s)
 
     def run_phases(self) -> None:
         with tqdm(total=100, desc=self.config.name, unit="%", disable=not self.show_progress) as bar:
-            for phase in phases(self.config.budget, self.config.data.size):
+            for phase in phases(self.budget, self.config.data.size):
                 if self.done < phase.end:
                     self._run_phase(phase, bar)
 
     def _run_phase(self, phase: Phase, bar: tqdm) -> None:
         started = time.monotonic()
-        for batch in self._loader(phase.size):
-            losses = self._step(self.fabric.to_device(batch))
+        for batches in _grouped(self._loader(phase.size), self.config.optim.accumulate):
+            self.waited_s += time.monotonic() - started
+            losses = self._step(batches)
             elapsed = self._agree(self.state.elapsed_s + time.monotonic() - started)
             self.state = self.state.model_copy(update={"step": self.state.step + 1, "elapsed_s": elapsed})
             self._record(losses, phase, bar)
@@ -146,25 +177,59 @@ class _Trainer:
             seed=config.seed,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
+            degrade=config.degrade,
         )
-        last = config.budget.max_steps or sys.maxsize
-        steps = range(self.state.step, last)
-        return DataLoader(batches, batch_size=None, sampler=steps, num_workers=config.machine.workers)  # type: ignore[arg-type]
+        accumulate = config.optim.accumulate
+        last = self.budget.max_steps or sys.maxsize // accumulate
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(self.state.step * accumulate, last * accumulate),  # type: ignore[arg-type]
+            num_workers=config.machine.workers,
+            pin_memory=self.fabric.device.type == "cuda",
+        )
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; everything random in it follows from seed, process and step."""
-        entropy = [self.config.seed, self.fabric.global_rank, self.state.step]
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+    def _step(self, batches: tuple[Batch, ...]) -> dict[str, float]:
+        """One optimiser step on the batches' mean gradient; everything random follows from seed, process and step."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optim, self.done)
         self.model.train()
-        losses = self.method.losses(self.model, batch)
-        self.fabric.backward(torch.stack(list(losses.values())).sum())
-        if self.config.optim.max_grad_norm is not None:
-            self.fabric.clip_gradients(self.model, self.wrapped_optimizer, max_norm=self.config.optim.max_grad_norm)
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            self._seed(self.state.step * len(batches) + number)
+            is_last = number == len(batches) - 1
+            with nullcontext() if is_last else self.fabric.no_backward_sync(self.model):
+                with self.fabric.autocast():
+                    losses = self.method.losses(self.model, self.fabric.to_device(batch))
+                self.fabric.backward(torch.stack(list(losses.values())).sum() / len(batches))
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0) + loss.detach() / len(batches)
+        named = {name: float(value) for name, value in sums.items()}
+        if not all(np.isfinite(value) for value in named.values()):
+            raise TrainingError(
+                f"{self.run}, step {self.state.step}: the losses are {named}. The last checkpoint is untouched; lower "
+                "optim.lr, or set optim.max_grad_norm"
+            )
+        self._update()
+        return named
+
+    def _seed(self, batch_number: int) -> None:
+        entropy = [self.config.seed, self.fabric.global_rank, batch_number]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def _update(self) -> None:
+        limit = self.config.optim.max_grad_norm
+        if limit is not None:
+            # A gradient that fp16 cannot hold is no fault: the scaler leaves the step out and scales less.
+            is_scaled = self.config.machine.precision == "16-mixed"
+            try:
+                self.fabric.clip_gradients(
+                    self.model, self.wrapped_optimizer, max_norm=limit, error_if_nonfinite=not is_scaled
+                )
+            except RuntimeError as error:
+                raise TrainingError(f"{self.run}, step {self.state.step}: {error}. Lower optim.lr") from None
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
-        return {name: float(loss.detach()) for name, loss in losses.items()}
 
     def _record(self, losses: dict[str, float], phase: Phase, bar: tqdm) -> None:
         step, record = self.state.step, self.config.record
@@ -173,6 +238,7 @@ class _Trainer:
         if step % record.log_steps == 0:
             scalars = losses | {"lr": self.optimizer.param_groups[0]["lr"], "height": phase.size[0]}
             scalars["steps_per_s"] = step / max(self.state.elapsed_s, 1e-9)
+            scalars["waited_for_data_s"] = self.waited_s
             self._log(scalars, "train")
         if step % record.checkpoint_steps == 0:
             self._save()
@@ -202,6 +268,8 @@ class _Trainer:
 
     def _save(self) -> Path:
         if self.fabric.is_global_zero:
+            scaler = self.fabric.strategy.precision.state_dict()
+            self.state = self.state.model_copy(update={"loss_scaler": scaler})
             save_checkpoint(self.run, self.state, self.network, self.optimizer)
         self.fabric.barrier()
         return find_checkpoint(self.run)
@@ -220,7 +288,12 @@ class _Trainer:
         return checkpoint
 
 
-def _initial_state(config: TrainConfig, dataset: PackedDataset) -> TrainingState:
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
+    """Batches in groups of `size`; an incomplete last group is left out."""
+    return zip(*[iter(batches)] * size, strict=False)
+
+
+def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> TrainingState:
     return TrainingState(
         config=config,
         inputs=dataset.inputs,
@@ -241,9 +314,9 @@ def _command_line() -> str:
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:
     """Settings that a resumed run may not change."""
-    fixed = ("seed", "data", "model", "method", "augment")
+    fixed = ("seed", "data", "model", "method", "augment", "degrade")
     changed = [key for key in fixed if getattr(stored.config, key) != getattr(wanted.config, key)]
-    changed += [key for key in ("inputs", "classes") if getattr(stored, key) != getattr(wanted, key)]
+    changed += [key for key in ("inputs", "classes", "teacher_sha256") if getattr(stored, key) != getattr(wanted, key)]
     if changed:
         raise CheckpointError(f"cannot resume: {', '.join(changed)} differ from the stored run; use another --out")
 
@@ -254,14 +327,6 @@ def make_optimizer(model: nn.Module, optim: OptimConfig) -> AdamW:
     vectors = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return AdamW(groups, lr=optim.lr, fused=True)
-
-
-def _make_method(config: TrainConfig, dataset: PackedDataset, device: torch.device) -> Method:
-    weights: Tensor | None = None
-    if config.method.class_balance > 0:
-        counts = torch.from_numpy(dataset.pixel_counts())
-        weights = balance_weights(counts, config.method.class_balance).to(device)
-    return METHODS[config.method.name](config.method, weights)
 
 
 def git_revision() -> str:

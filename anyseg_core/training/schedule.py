@@ -15,11 +15,11 @@ def progress(budget: BudgetConfig, step: int, elapsed_s: float) -> float:
 
 
 def learning_rate(optim: OptimConfig, done: float) -> float:
-    """Linear warm-up, then polynomial decay to zero at `done` = 1."""
-    decay = (1.0 - done) ** optim.power
-    if done < optim.warmup:
-        decay *= optim.warmup_start + (1.0 - optim.warmup_start) * done / optim.warmup
-    return optim.lr * decay
+    """Linear warm-up, and polynomial decay to zero at `done` = 1, beneath the warm-up or after it."""
+    rise = optim.warmup_start + (1.0 - optim.warmup_start) * done / optim.warmup if done < optim.warmup else 1.0
+    if optim.decay == "after_warmup":
+        done = max(0.0, done - optim.warmup) / (1.0 - optim.warmup)
+    return optim.lr * rise * (1.0 - done) ** optim.power
 
 
 class Phase(NamedTuple):

@@ -1,0 +1,125 @@
+"""Labelled frames of one's own vehicle on disk, as its sensors gave them: what a bag becomes before training.
+
+    <root>/dataset.json                                   classes, inputs, rig (`FolderDescription`)
+    <root>/<split>/<drive>/<name>_camera.png or .jpg      RGB
+    <root>/<split>/<drive>/<name>_depth.png               16 bit, millimetres, 0 = no measurement; seen from the camera
+    <root>/<split>/<drive>/<name>_event.png               red = positive counts, green = negative; seen from the camera
+    <root>/<split>/<drive>/<name>_lidar.npy               float32 [N, 4]: x, y, z in metres, intensity; in its own frame
+    <root>/<split>/<drive>/<name>_label.png               8 bit, class index, 255 = ignored; of the camera's image
+
+Frames stay raw, so that training encodes them with the very functions that the robot uses, and an encoding can be
+changed without recording anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.model_card import ClassSpec, InputSpec
+from anyseg_core.runtime.projection import PinholeCamera, Rig
+
+DESCRIPTION_NAME = "dataset.json"
+LABEL_ENDING = "_label.png"
+ENDINGS: dict[Modality, tuple[str, ...]] = {
+    Modality.CAMERA: ("_camera.png", "_camera.jpg"),
+    Modality.DEPTH: ("_depth.png",),
+    Modality.EVENT: ("_event.png",),
+    Modality.LIDAR: ("_lidar.npy",),
+}
+"""The first is the one that is written."""
+
+
+class RigSpec(BaseModel):
+    """Intrinsics in pixels of the recorded camera image, and where the LiDAR sits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    camera_from_lidar: tuple[tuple[float, float, float, float], ...] = Field(min_length=4, max_length=4)
+
+    def rig(self) -> Rig:
+        camera = PinholeCamera(self.width, self.height, self.fx, self.fy, self.cx, self.cy)
+        return Rig(camera, np.array(self.camera_from_lidar))
+
+    @classmethod
+    def of(cls, rig: Rig) -> RigSpec:
+        """The same rig as plain numbers."""
+        camera = rig.camera
+        rows = tuple(tuple(float(value) for value in row) for row in rig.camera_from_lidar)
+        return cls(
+            width=camera.width,
+            height=camera.height,
+            fx=camera.fx,
+            fy=camera.fy,
+            cx=camera.cx,
+            cy=camera.cy,
+            camera_from_lidar=rows,  # type: ignore[arg-type]
+        )
+
+
+class FolderDescription(BaseModel):
+    """dataset.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: tuple[ClassSpec, ...] = Field(min_length=2)
+    inputs: tuple[InputSpec, ...] = Field(min_length=1)
+    """How each modality reaches the network; goes into the student's card."""
+    rig: RigSpec | None = None
+    """Needed where there is LiDAR."""
+
+
+def write_description(root: Path, description: FolderDescription) -> None:
+    """Write dataset.json."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / DESCRIPTION_NAME).write_text(description.model_dump_json(indent=2) + "\n")
+
+
+def write_sample(folder: Path, name: str, frames: list[ModalityFrame], labels: NDArray[np.uint8] | None) -> None:
+    """Write one moment to `<root>/<split>/<drive>`: its frames, and its labels [H, W] where there are any yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in frames:
+        path = folder / f"{name}{ENDINGS[frame.modality][0]}"
+        if frame.modality is Modality.LIDAR:
+            np.save(path, frame.data)
+        else:
+            _write_image(path, stored_image(frame))
+    if labels is not None:
+        _write_image(folder / f"{name}{LABEL_ENDING}", labels)
+
+
+def stored_image(frame: ModalityFrame) -> NDArray[Any]:
+    """Camera, depth or events as their PNG holds them, colour as RGB."""
+    if frame.modality is Modality.DEPTH:
+        millimetres = np.nan_to_num(1000 * frame.data, nan=0, posinf=0, neginf=0)
+        return np.clip(np.rint(millimetres), 0, 65535).astype(np.uint16)
+    if frame.modality is Modality.EVENT:
+        return np.dstack([frame.data, np.zeros(frame.data.shape[:2], np.uint8)])
+    return frame.data
+
+
+def frame_from_stored(modality: Modality, stored: NDArray[Any]) -> ModalityFrame:
+    """The frame of an image or array as stored. Raises ValueError where it cannot be that modality's."""
+    expected = {Modality.DEPTH: (2, "uint16"), Modality.LIDAR: (2, "float32")}.get(modality, (3, "uint8"))
+    if (stored.ndim, stored.dtype.name) != expected or (modality is Modality.LIDAR and stored.shape[1] != 4):
+        raise ValueError(f"{stored.dtype} {list(stored.shape)} is no {modality}: see the layout in sample_folder.py")
+    if modality is Modality.DEPTH:
+        return ModalityFrame(modality, np.divide(stored, 1000, dtype=np.float32), 0)
+    return ModalityFrame(modality, stored[..., :2] if modality is Modality.EVENT else stored, 0)
+
+
+def _write_image(path: Path, image: NDArray[Any]) -> None:
+    if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
+        raise OSError(f"cannot write {path}")

@@ -1,0 +1,258 @@
+"""The whole evaluation of a checkpoint, and its report: JSON, Markdown, and HTML with plots and pictures."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.training.batches import open_dataset
+from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
+from anyseg_core.training.evaluation import (
+    ALL,
+    best_device,
+    class_iou,
+    decide_labels,
+    score_groups,
+    subset_logits,
+    subset_name,
+    summarise,
+)
+from anyseg_core.training.robustness import missing_metrics, score_robustness
+
+Image = NDArray[np.uint8]
+LETTERS = {"camera": "C", "depth": "D", "event": "E", "lidar": "L"}
+_PICTURE_PX = 176
+"""Width of a picture in the grids."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to score, and how."""
+
+    split: str | None = None
+    """Default: the run's validation split."""
+    data_root: Path | None = None
+    """Another data set of the same kind."""
+    limit: int | None = None
+    """Only so many samples, evenly spread."""
+    robustness: bool = False
+    """RMM and NM besides: several times the work."""
+    released_protocol: bool = False
+    """mIoU as the release computes it, and MUSES read as it reads it, to compare with its tables."""
+    pictures: int = 4
+    """Samples shown in the report."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The figures of an evaluation, and what its pictures are made of."""
+
+    metrics: dict[str, Any]
+    """In percent; what goes into the JSON file."""
+    model: AnymodalSegmenter
+    state: TrainingState
+    dataset: SegmentationDataset
+    pictures: int
+
+
+def evaluate_fully(checkpoint: Path, options: EvaluationOptions, *, show_progress: bool = True) -> Evaluation:
+    """Score a checkpoint, or a run's newest, on every subset, group and damage. Raises CheckpointError, DataError."""
+    checkpoint = find_checkpoint(checkpoint)
+    model, state = load_model(checkpoint)
+    model.to(best_device())
+    dataset = _dataset(state, options)
+    stride, released = state.config.model.label_stride, options.released_protocol
+    names = [entry.name for entry in state.classes]
+    chosen = _spread(len(dataset), min(len(dataset), options.limit or len(dataset)))
+    groups = score_groups(model, dataset, stride, chosen, show_progress=show_progress)
+    metrics: dict[str, Any] = {
+        "checkpoint": f"{state.config.name}, step {state.step}, git {state.git_revision}",
+        "data": dataset.description + (f", {len(chosen)} of them scored" if len(chosen) < len(dataset) else ""),
+        "protocol": "released" if released else "classes in the ground truth",
+        **summarise(groups[ALL], names, released_protocol=released),
+    }
+    metrics["iou_by_subset"] = {subset: class_iou(matrix, names) for subset, matrix in groups[ALL].items()}
+    metrics |= missing_metrics(metrics["miou"])
+    metrics["groups"] = {
+        group: {key: value for key, value in summarise(m, names, released_protocol=released).items() if key != "iou"}
+        for group, m in sorted(groups.items())
+        if group != ALL
+    }
+    if options.robustness:
+        metrics |= score_robustness(
+            model, dataset, stride, chosen, released_protocol=released, show_progress=show_progress
+        )
+    return Evaluation(metrics, model, state, dataset, min(options.pictures, len(dataset)))
+
+
+def _dataset(state: TrainingState, options: EvaluationOptions) -> SegmentationDataset:
+    changes: dict[str, Any] = {}
+    if options.data_root:
+        changes["root"] = options.data_root
+    if options.released_protocol and state.config.data.kind == "muses":
+        changes |= {"released_protocol": True, "source": "auto"}
+    data = state.config.data.model_copy(update=changes)
+    return open_dataset(data, options.split or data.val_split)
+
+
+def write_report(evaluation: Evaluation, folder: Path, command: str) -> Path:
+    """Write metrics.json, report.md and report.html to `folder`; returns the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = evaluation.metrics
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"command": command}, indent=2) + "\n")
+    (folder / "report.md").write_text(markdown(metrics, command))
+    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(
+        Path(__file__).with_name("evaluation.html.j2").read_text()
+    )
+    grids = [_grid(evaluation, index) for index in _spread(len(evaluation.dataset), evaluation.pictures)]
+    page = template.render(
+        metrics=metrics,
+        letters=letters,
+        bars=_as_url(plot_bars(metrics["miou"])),
+        heat=_as_url(plot_heat_map(metrics["iou_by_subset"])),
+        grids=[{"name": name, "picture": _as_url(picture)} for name, picture in grids],
+        classes=evaluation.state.classes,
+        command=command,
+    )
+    (folder / "report.html").write_text(page)
+    return folder / "report.html"
+
+
+def letters(subset: str) -> str:
+    """`camera+depth` -> `CD`."""
+    return "".join(LETTERS[name] for name in subset.split("+"))
+
+
+def markdown(metrics: dict[str, Any], command: str) -> str:
+    """The figures as Markdown tables."""
+    lines = [f"# {metrics['checkpoint']}", "", f"{metrics['data']}. mIoU in percent ({metrics['protocol']}).", ""]
+    lines += ["| sensors alive | mIoU |", "|---|---|"]
+    lines += [f"| {subset} | {value:.2f} |" for subset, value in metrics["miou"].items()]
+    lines += [f"| **mean** | **{metrics['mean']:.2f}** |", "", "| robustness | mIoU |", "|---|---|"]
+    lines += [f"| {name} | {value:.2f} |" for name, value in robustness_rows(metrics)]
+    if metrics["groups"]:
+        subsets = list(metrics["miou"])
+        lines += ["", "| group | mean | " + " | ".join(map(letters, subsets)) + " |", "|---" * (len(subsets) + 2) + "|"]
+        for group, values in metrics["groups"].items():
+            cells = " | ".join(f"{values['miou'][subset]:.1f}" for subset in subsets)
+            lines.append(f"| {group} | {values['mean']:.1f} | {cells} |")
+    lines += ["", "| class | " + " | ".join(map(letters, metrics["iou_by_subset"])) + " |"]
+    lines += ["|---" * (len(metrics["iou_by_subset"]) + 1) + "|"]
+    for name in metrics["iou"]:
+        lines.append(
+            f"| {name} | " + " | ".join(f"{iou[name]:.1f}" for iou in metrics["iou_by_subset"].values()) + " |"
+        )
+    return "\n".join([*lines, "", f"Command: `{command}`", ""])
+
+
+def robustness_rows(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """What there is of EMM, its expectations, RMM and NM, in words."""
+    rows = [] if metrics["emm"] is None else [("EMM, at least one modality missing", metrics["emm"])]
+    rows += [(f"E[EMM], each missing with p = {p}", value) for p, value in metrics["expected_emm"].items()]
+    rows += [(f"RMM, elements zeroed: {share}", value) for share, value in metrics.get("rmm", {}).items()]
+    return rows + [(f"NM, noise: {level}", value) for level, value in metrics.get("nm", {}).items()]
+
+
+# --- plots and pictures ---------------------------------------------------------------------------------------
+
+
+def plot_bars(miou: dict[str, float]) -> Image:
+    """A bar per subset, coloured by the number of sensors."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.32 * len(miou) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    shades = ["#c6dbef", "#6baed6", "#2171b5", "#08306b"]
+    colors = [shades[min(subset.count("+"), 3)] for subset in miou]
+    bars = axes.barh([subset.replace("+", " + ") for subset in miou], list(miou.values()), color=colors)
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    mean = float(np.mean(list(miou.values())))
+    axes.axvline(mean, color="#d94801", linestyle="--", linewidth=1.2, label=f"mean {mean:.1f}")
+    axes.invert_yaxis()
+    axes.set(xlabel="mIoU, %", xlim=(0, max(5.0, 1.12 * max(miou.values()))))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return _pixels(figure)
+
+
+def plot_heat_map(iou_by_subset: dict[str, dict[str, float]]) -> Image:
+    """IoU of each class (rows) with each subset (columns)."""
+    from matplotlib.figure import Figure
+
+    classes = list(next(iter(iou_by_subset.values())))
+    values = np.array([[iou[name] for iou in iou_by_subset.values()] for name in classes])  # [K, S]
+    figure = Figure(figsize=(1.6 + 0.52 * len(iou_by_subset), 1.0 + 0.29 * len(classes)), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    axes.set_xticks(range(len(iou_by_subset)), [letters(subset) for subset in iou_by_subset], rotation=60)
+    axes.set_yticks(range(len(classes)), classes)
+    for (row, col), value in np.ndenumerate(values):
+        axes.text(col, row, f"{value:.0f}", ha="center", va="center", fontsize=7.5, color="w" if value < 60 else "k")
+    figure.colorbar(picture, label="IoU, %", pad=0.01)
+    return _pixels(figure)
+
+
+def _pixels(figure: Any) -> Image:
+    """A matplotlib figure as RGB."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(110)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@torch.inference_mode()
+def _grid(evaluation: Evaluation, index: int) -> tuple[str, Image]:
+    """Name and picture of a sample: its modalities and the truth, then the labels from each subset, row by row."""
+    dataset, state = evaluation.dataset, evaluation.state
+    sample = dataset[index]
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(state.classes)] = [entry.color for entry in state.classes]
+    modalities = [spec.modality for spec in dataset.inputs]
+    pictures = [(modality.value, np.array(image)) for modality, image in zip(modalities, sample.images, strict=True)]
+    pictures.append(("ground truth", palette[sample.labels]))
+    device = next(evaluation.model.parameters()).device
+    images = torch.from_numpy(np.array(sample.images)).to(device)
+    for subset, logits in subset_logits(evaluation.model, images):
+        labels = palette[decide_labels(logits, dataset.size, state.config.model.label_stride)]
+        labels[sample.labels == UNLABELLED] = 0  # where nothing is scored
+        pictures.append((subset_name(subset, tuple(modalities)), labels))
+    return sample.name, tile(pictures, columns=len(modalities) + 1)
+
+
+def tile(pictures: list[tuple[str, Image]], columns: int, width: int = _PICTURE_PX) -> Image:
+    """Titled pictures of one size in rows."""
+    height = round(width * pictures[0][1].shape[0] / pictures[0][1].shape[1])
+    cells = []
+    for title, picture in pictures:
+        cell = np.full((height + 22, width + 6, 3), 255, np.uint8)
+        cell[20 : 20 + height, 3 : 3 + width] = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        scale = min(0.42, 0.42 * width / (7.6 * len(title)))
+        cv2.putText(cell, title, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, scale, (40, 40, 40), 1, cv2.LINE_AA)
+        cells.append(cell)
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    return np.vstack(rows)
+
+
+def _as_url(image: Image) -> str:
+    _, data = cv2.imencode(".png", image[..., ::-1])
+    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Indices of samples, evenly spread."""
+    return np.linspace(0, count - 1, wanted).round().astype(int).tolist() if wanted else []

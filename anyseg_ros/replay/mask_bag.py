@@ -1,0 +1,98 @@
+"""The masks of a replay as a new bag: the topics of segmentation_node, written without ROS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from anyseg_core.runtime.health import ModalityStatus, State
+from anyseg_core.runtime.modality import Modality
+from anyseg_ros.conversions import NS_PER_S
+from anyseg_ros.pipeline import NS_PER_MS, Result
+from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
+
+_NODE = "/segmentation_node"
+_IMAGE, _STATUS = "sensor_msgs/msg/Image", "diagnostic_msgs/msg/DiagnosticArray"
+_OK, _WARN, _ERROR = 0, 1, 2
+_LEVELS: Mapping[State, int] = {State.ACTIVE: _OK, State.DISABLED: _OK, State.FAILED: _ERROR}
+"""Of the others: WARN."""
+
+
+class MaskBag:
+    """A bag that is being written; use it as a context manager. Masks are recorded at the time they were begun.
+
+    Topics of the scenario with all sensors are `/segmentation_node/segmentation/mask` and `.../modality_status`; those
+    of another one have its name behind the node's. The status has the node's keys that tell how a mask was made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._store = get_typestore(Stores.ROS2_HUMBLE)
+        self._types: Mapping[str, Callable[..., Any]] = self._store.types  # type: ignore[assignment]
+        self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> MaskBag:
+        self._writer.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def on_mask(self, scenario: Scenario, result: Result) -> None:
+        """Write a mask and its status."""
+        job, part = result.job, ""
+        if scenario.name != ALL_SENSORS:
+            part = "/" + re.sub(r"\W", "_", scenario.name)
+        anchor = job.anchor_frame
+        header = self._header(anchor.stamp_ns, anchor.frame_id)
+        mask = np.ascontiguousarray(result.segmentation.resized_labels(*result.mask_size))
+        height, width = mask.shape
+        image = self._types[_IMAGE](
+            header=header, height=height, width=width, encoding="mono8", is_bigendian=0, step=width, data=mask.ravel()
+        )
+        self._put(f"{_NODE}{part}/segmentation/mask", _IMAGE, image, job.created_ns)
+        status = self._types[_STATUS](
+            header=header, status=[*map(self._sensor(result), job.statuses), self._mask(result)]
+        )
+        self._put(f"{_NODE}{part}/modality_status", _STATUS, status, job.created_ns)
+
+    def _put(self, topic: str, msgtype: str, message: Any, now_ns: int) -> None:
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, msgtype, typestore=self._store)
+        self._writer.write(self._connections[topic], now_ns, self._store.serialize_cdr(message, msgtype))
+
+    def _header(self, stamp_ns: int, frame_id: str) -> Any:
+        time = self._types["builtin_interfaces/msg/Time"](sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S)
+        return self._types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
+
+    def _sensor(self, result: Result) -> Callable[[ModalityStatus], Any]:
+        def status_of(status: ModalityStatus) -> Any:
+            frame = result.job.frames.get(status.modality)
+            age = "" if frame is None else f"{(result.job.created_ns - frame.stamp_ns) / NS_PER_MS:.1f}"
+            fault = str(status.fault or "")
+            values = {"state": status.state, "fault": fault, "used": str(frame is not None).lower(), "used_age_ms": age}
+            message = f"{status.state}: {fault}: {status.reason}" if fault else str(status.state)
+            return self._status(f"{status.modality} status", _LEVELS.get(status.state, _WARN), message, values)
+
+        return status_of
+
+    def _mask(self, result: Result) -> Any:
+        used = [str(m) for m in Modality if m in result.job.frames]
+        values = {"anchor": result.job.anchor, "used": ",".join(used)}
+        return self._status("mask", _OK, f"made from {', '.join(used)}", values)
+
+    def _status(self, name: str, level: int, message: str, values: Mapping[str, object]) -> Any:
+        pair = self._types["diagnostic_msgs/msg/KeyValue"]
+        return self._types["diagnostic_msgs/msg/DiagnosticStatus"](
+            level=level,
+            name=f"anyseg: {name}",
+            message=message,
+            hardware_id="anyseg",
+            values=[pair(key=key, value=str(value)) for key, value in values.items()],
+        )

@@ -1,0 +1,440 @@
+"""Replay a bag through the node's own pipeline, in simulated time and as fast as the machine allows. No ROS.
+
+    result = replay(Path("bag"), Path("out"), ReplayOptions(subsets=True, faults=(Path("config/faults"),)))
+    result.scores["all"].confusion  # ConfusionMatrix against the labels; merge it with those of other bags
+
+    replay(bag: Path, out: Path | None, options: ReplayOptions = ReplayOptions(), *, segmenter: Segmenter | None = None,
+           progress: Callable[[int, int], None] | None = None) -> ReplayResult
+
+`out` gets masks.jsonl (a line per mask), states.jsonl (a line per change of a sensor's state) and run.json (what was
+replayed); None writes nothing. `segmenter` is used and left open; without it the student of the options is opened.
+`progress` is called with (messages read, messages in the bag).
+
+Time: the clock is the time at which the recorder received each message (or the stamps, where these are of another
+clock). Messages received at the same nanosecond are delivered together. The network takes no simulated time, so that
+every set is segmented, whatever the machine; with `engine_ms` it takes that long, and sets that fall into it are
+skipped as in the live node. Two runs therefore give identical masks. The decisions of the pipeline do not depend on the
+masks: a run that was killed is resumed by deciding everything again and running the network only where a record lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+
+from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.input_images import InputError
+from anyseg_core.runtime.modality import MODALITIES, ModalityFrame
+from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_ros.bag_topics import TopicError, find_companions, find_topics
+from anyseg_ros.conversions import NS_PER_S
+from anyseg_ros.parameters import Parameters, to_values
+from anyseg_ros.pipeline import NS_PER_MS, Job, Result
+from anyseg_ros.replay.bag_reader import BagReader, Problem
+from anyseg_ros.replay.bag_samples import (
+    BagSamples,
+    BagTopics,
+    Clues,
+    FrameSample,
+    LabelSample,
+    RejectedSample,
+    RigSample,
+    Sample,
+    look_ahead,
+)
+from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
+from anyseg_ros.replay.lane import Lane, StateChange
+from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
+from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
+from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
+from anyseg_ros.replay.prefetch import prefetched
+from anyseg_ros.replay.scenarios import Scenario, scenarios_for
+from anyseg_ros.replay.shared_inference import SharedInference
+from anyseg_ros.replay.worst_frames import WorstFrames
+
+MASKS, STATES, RUN = "masks.jsonl", "states.jsonl", "run.json"
+OVERLAP_S = 1.2
+"""Of simulated time that a resumed run segments again: what the next masks are compared with."""
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be done as asked; the message names the cause and the remedy."""
+
+
+class MaskSink(Protocol):
+    """Gets every mask of every scenario, for a new bag."""
+
+    def on_mask(self, scenario: Scenario, result: Result) -> None: ...
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What to replay, and how."""
+
+    student: str | Path | None = None
+    """Name of a bundled one, or a folder; None: that of the parameters."""
+    parameters: Parameters | None = None
+    """The node's. None: its defaults, with the sensors' rates as the bag has them."""
+    topics: Mapping[str, str] = field(default_factory=dict)
+    """Role to topic, as `bag_topics.parse_mapping` gives it; the others are found."""
+    subsets: bool = False
+    """Also every proper subset of the sensors."""
+    faults: tuple[Path, ...] = ()
+    """Fault files, or folders of them: a scenario each."""
+    labels: Path | None = None
+    """A folder of label images; None: the bag's label topic, if it has one."""
+    engine_ms: float = 0.0
+    """Simulated time that the network takes."""
+    resume: bool = False
+    """Go on where an interrupted run with the same options has stopped."""
+
+
+def replay(
+    bag: Path,
+    out: Path | None,
+    options: ReplayOptions = ReplayOptions(),
+    *,
+    segmenter: Segmenter | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    sink: MaskSink | None = None,
+) -> ReplayResult:
+    """Replay one bag.
+
+    Raises BagError, TopicError, ReplayError, ScenarioError, FaultScheduleError, GroundTruthError, and StudentError or
+    EngineError where the student cannot be opened.
+    """
+    reader = BagReader(bag)
+    owned = None
+    if segmenter is None:
+        model = (options.parameters or Parameters()).model
+        segmenter = owned = Segmenter.open(options.student or model.student, model.backend, model.threads)
+    try:
+        return _Replay(reader, out, options, segmenter, sink).run(progress)
+    finally:
+        if owned is not None:
+            owned.close()
+
+
+class _Replay:
+    """One pass over the bag, all scenarios side by side."""
+
+    def __init__(
+        self, reader: BagReader, out: Path | None, options: ReplayOptions, segmenter: Segmenter, sink: MaskSink | None
+    ) -> None:
+        self.reader, self.out, self.options, self.segmenter, self.sink = reader, out, options, segmenter, sink
+        self.notes: list[str] = []
+        self.topics = self._find_topics()
+        clues = look_ahead(reader, self.topics)
+        self.parameters = self._adapted(clues)
+        self.modalities = tuple(m for m in MODALITIES if m in self.topics.sensors)
+        self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
+        self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
+        self.truth = self._open_truth()
+        card = segmenter.card
+        self.classes = len(card.classes)
+        tolerance_ns = int(self.parameters.sync.max_time_diff_ms * NS_PER_MS)
+        self.scorer = MaskScorer(self.classes, self.truth, tolerance_ns, has_reference=len(self.scenarios) > 1)
+        self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
+        self.inference = SharedInference()
+        self.scene: ModalityFrame | None = None
+        self.rig: Rig | None = None
+        self.number = self.resumed = 0
+        self._open_log()
+
+    def run(self, progress: Callable[[int, int], None] | None) -> ReplayResult:
+        total = self.reader.count(self.topics.names())
+        started = time.perf_counter()
+        start_ns = 0
+        lanes: list[Lane] = []
+        with closing(self.log), self._states_file() as states:
+            for now_ns, samples in _moments(prefetched(self.samples)):
+                if not lanes:
+                    start_ns = now_ns if self.samples.first_ns is None else min(now_ns, self.samples.first_ns)
+                    lanes = [self._lane(scenario, start_ns) for scenario in self.scenarios]
+                self._play(lanes, now_ns, samples)
+                self._finish(self.scorer.scored(now_ns))
+                self._write_states(lanes, states, start_ns)
+                if progress is not None:
+                    progress(self.samples.messages, total)
+            end_ns = max(self.samples.last_ns, start_ns)
+            for lane in lanes:  # what waits for companions need not wait any longer
+                self._make(lane, lane.advance(end_ns + NS_PER_S // 10), start_ns)
+            self._finish(self.scorer.rest())
+            self._write_states(lanes, states, start_ns)
+        return self._result(start_ns, end_ns, time.perf_counter() - started)
+
+    # --- before ------------------------------------------------------------------------------------------------------
+
+    def _find_topics(self) -> BagTopics:
+        connections = [(choice.topic, choice.msgtype) for choice in self.reader.topics]
+        mapping = dict(self.options.topics)
+        parameters = self.options.parameters or Parameters()
+        wanted = [m for m in self.segmenter.modalities if parameters.modalities[m].enabled]
+        sensors = find_topics(connections, mapping, wanted)
+        if not sensors:
+            listed = ", ".join(f"{c.topic} ({c.msgtype})" for c in self.reader.topics) or "none"
+            raise TopicError(
+                f"no topic of {self.reader.path} is a sensor that student {self.segmenter.card.name} takes "
+                f"({', '.join(wanted)}). Topics there: {listed}. Name them with --map, or use another --student."
+            )
+        return BagTopics(sensors, find_companions(connections, sensors, mapping))
+
+    def _adapted(self, clues: Clues) -> Parameters:
+        """The node's parameters; where none were given, with the rates of the bag."""
+        if clues.uses_stamps:
+            self.notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
+        if self.options.parameters is not None:
+            return self.options.parameters
+        defaults = Parameters()
+        modalities = dict(defaults.modalities)
+        told = []
+        for modality, rate in clues.rates_hz.items():
+            before = modalities[modality]
+            if abs(rate - before.expected_rate_hz) > 0.05 * before.expected_rate_hz:
+                oldest = max(before.max_age_ms, 1500.0 / rate)
+                modalities[modality] = replace(before, expected_rate_hz=rate, max_age_ms=oldest)
+                told.append(f"{modality} {rate:g} Hz")
+        if told:
+            self.notes.append(f"expected rates are those of the bag's beginning: {', '.join(told)}")
+        return replace(defaults, modalities=modalities)
+
+    def _open_truth(self) -> GroundTruth:
+        if self.options.labels is not None:
+            return FolderLabels(self.options.labels)
+        return TopicLabels() if self.topics.companions.labels is not None else NoLabels()
+
+    def _open_log(self) -> None:
+        """The file of records, what it has already, and which of these masks are to be made again."""
+        self.worst = WorstFrames(self.classes)
+        self._again: set[int] = set()
+        self._again_from_s = 0.0
+        self.log = MaskLog(None, resume=False)
+        self._known: Iterator[MaskRecord] = iter(())
+        if self.out is None:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        path, about = self.out / MASKS, _as_json(self._about())
+        try:
+            if self.options.resume:
+                _check_same(self.out / RUN, about)
+                self._plan_resume(path)
+            (self.out / RUN).write_text(json.dumps(about, indent=2) + "\n")
+            self.log = MaskLog(path, resume=self.options.resume)
+            self._known = read_records(path)
+        except ValueError as error:
+            raise ReplayError(f"cannot go on with {path}: {error}. Run it without --resume.") from None
+
+    def _plan_resume(self, path: Path) -> None:
+        worst = WorstFrames(self.classes)
+        last_s = 0.0
+        for record in read_records(path):
+            worst.add(record, None)
+            last_s = record.t_s
+        self._again, self._again_from_s = worst.numbers(), last_s - OVERLAP_S
+
+    def _about(self) -> dict[str, Any]:
+        """What decides the masks: a run can only be resumed with the same."""
+        return {
+            "bag": self.reader.path.name,
+            "topics": {choice.topic: count for choice, count in self.reader.topics.items()},
+            "sensors": {m.value: choice.topic for m, choice in self.topics.sensors.items()},
+            "student": {n.file: n.sha256 for n in self.segmenter.card.networks},
+            "parameters": to_values(self.parameters),
+            "scenarios": {s.name: s.schedule.model_dump(mode="json") if s.schedule else {} for s in self.scenarios},
+            "labels": str(self.options.labels or ""),
+            "engine_ms": self.options.engine_ms,
+        }
+
+    def _lane(self, scenario: Scenario, start_ns: int) -> Lane:
+        return Lane(scenario, self.parameters, self.segmenter, start_ns, self.options.engine_ms)
+
+    # --- each moment -------------------------------------------------------------------------------------------------
+
+    def _play(self, lanes: list[Lane], now_ns: int, samples: list[Sample]) -> None:
+        """Deliver what is received at one time to every scenario, and segment what they want."""
+        start_ns = lanes[0].start_ns
+        for lane in lanes:  # what happens before this moment does not know of its messages
+            self._make(lane, lane.advance(now_ns), start_ns)
+        for sample in samples:
+            self._deliver(sample, lanes)
+        for lane in lanes:
+            self._make(lane, lane.poll(), start_ns)
+
+    def _deliver(self, sample: Sample, lanes: list[Lane]) -> None:
+        if isinstance(sample, LabelSample):
+            if isinstance(self.truth, TopicLabels):
+                self.truth.add(sample.stamp_ns, sample.labels)
+            return
+        if isinstance(sample, FrameSample) and sample.frame.modality is self.modalities[0]:
+            self.scene = sample.frame
+        for lane in lanes:
+            if isinstance(sample, FrameSample):
+                lane.send(sample.frame)
+            elif isinstance(sample, RejectedSample):
+                lane.reject(sample.modality, sample.fault, sample.reason)
+            elif isinstance(sample, RigSample):
+                self.rig = sample.rig
+                lane.set_rig(sample.rig)
+
+    def _make(self, lane: Lane, jobs: Iterator[Job], start_ns: int) -> None:
+        """Segment the jobs, but those of which an interrupted run has left the record."""
+        for job in jobs:
+            record = _unscored(self.number, lane.scenario, job, start_ns)
+            self.number += 1
+            if record.number < self.log.kept:
+                known = self._resume(record)
+                if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
+                    self.worst.add(known, None)
+                    continue
+            self.scorer.add(self._made(lane, job, record))
+
+    def _resume(self, record: MaskRecord) -> MaskRecord:
+        """The record that is there already, which must be of the same job."""
+        known = next(self._known)
+        if (known.scenario, known.stamp_ns, known.used) != (record.scenario, record.stamp_ns, record.used):
+            raise ReplayError(f"record {known.number} in {self.out} is of another run: run it without --resume")
+        self.resumed += 1
+        self.scores[known.scenario].add(known)
+        return known
+
+    def _made(self, lane: Lane, job: Job, record: MaskRecord) -> MadeMask:
+        try:
+            segmentation = self.inference.run(lane.pipeline, job)
+        except (InputError, EngineError) as error:
+            return MadeMask(replace(record, error=str(error)), job.created_ns, None)
+        result = Result(job, segmentation)
+        if self.sink is not None:
+            self.sink.on_mask(lane.scenario, result)
+        return MadeMask(
+            _measured(record, segmentation, result.mask_size), job.created_ns, segmentation.labels, self.scene
+        )
+
+    def _finish(self, scored: Iterator[ScoredMask]) -> None:
+        for mask in scored:
+            self.log.append(mask.record)
+            self.worst.add(mask.record, mask)
+            if mask.record.number >= self.log.kept:
+                self.scores[mask.record.scenario].add(mask.record)
+
+    def _states_file(self) -> AbstractContextManager[TextIO | None]:
+        return (self.out / STATES).open("w", encoding="utf-8") if self.out else nullcontext()
+
+    @staticmethod
+    def _write_states(lanes: list[Lane], file: TextIO | None, start_ns: int) -> None:
+        for lane in lanes:
+            if file is not None:
+                file.writelines(_state_line(change, start_ns) for change in lane.changes)
+            lane.changes.clear()
+
+    # --- after -------------------------------------------------------------------------------------------------------
+
+    def _result(self, start_ns: int, end_ns: int, wall_s: float) -> ReplayResult:
+        ignored = {**self.samples.ignored, **self.scorer.unusable}
+        problems = [*self.reader.problems, *(Problem(f"{count} x {text}") for text, count in ignored.items())]
+        if not any(self.samples.received.values()):
+            problems.append(Problem("not a single frame of any sensor was in it", lost=True))
+        info = self.segmenter.engine_info
+        timings = Timings(
+            wall_s,
+            self.inference.engine_s,
+            self.inference.encode_s,
+            self.inference.runs,
+            self.inference.reused,
+            self.resumed,
+        )
+        return ReplayResult(
+            bag=self.reader.path,
+            out=self.out,
+            card=self.segmenter.card,
+            engine=f"{info.backend} on {info.device}, {info.precision}",
+            parameters=self.parameters,
+            topics=self.topics,
+            start_ns=start_ns,
+            duration_s=(end_ns - start_ns) / NS_PER_S,
+            scores=self.scores,
+            received=dict(self.samples.received),
+            rejected=dict(self.samples.rejected),
+            problems=problems,
+            notes=self.notes,
+            timings=timings,
+            worst=self.worst,
+            rig=self.rig,
+        )
+
+
+def _moments(samples: Iterator[Sample]) -> Iterator[tuple[int, list[Sample]]]:
+    """Samples of the same time together."""
+    moment: list[Sample] = []
+    for sample in samples:
+        if moment and sample.now_ns != moment[0].now_ns:
+            yield moment[0].now_ns, moment
+            moment = []
+        moment.append(sample)
+    if moment:
+        yield moment[0].now_ns, moment
+
+
+def _unscored(number: int, scenario: Scenario, job: Job, start_ns: int) -> MaskRecord:
+    """What is known of a mask before it is made."""
+    anchor = job.anchor_frame
+    return MaskRecord(
+        number=number,
+        scenario=scenario.name,
+        t_s=(job.created_ns - start_ns) / NS_PER_S,
+        stamp_ns=anchor.stamp_ns,
+        anchor=job.anchor,
+        used=tuple(m for m in MODALITIES if m in job.frames),
+        age_ms=(job.created_ns - anchor.stamp_ns) / NS_PER_MS,
+        size=(0, 0),
+        hash="",
+        confidence=0.0,
+        encode_ms=0.0,
+        engine_ms=0.0,
+    )
+
+
+def _measured(record: MaskRecord, segmentation: Segmentation, size: tuple[int, int]) -> MaskRecord:
+    """The record with what the mask itself tells."""
+    return replace(
+        record,
+        size=size,
+        hash=mask_hash(segmentation.resized_labels(*size)),
+        confidence=float(np.mean(segmentation.confidence)) / 255.0,
+        encode_ms=1e3 * segmentation.encode_s,
+        engine_ms=1e3 * segmentation.engine_s,
+    )
+
+
+def _state_line(change: StateChange, start_ns: int) -> str:
+    content = {
+        "scenario": change.scenario,
+        "t_s": round((change.now_ns - start_ns) / NS_PER_S, 6),
+        "modality": change.modality.value,
+        "state": change.state.value,
+        "fault": change.fault.value if change.fault else "",
+        "reason": change.reason,
+    }
+    return json.dumps(content, separators=(",", ":")) + "\n"
+
+
+def _as_json(content: dict[str, Any]) -> dict[str, Any]:
+    """As it is when it was written and read again."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def _check_same(path: Path, about: dict[str, Any]) -> None:
+    """Raises ValueError that names what differs from the run to be resumed."""
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text())
+    different = [name for name in about if before.get(name) != about[name]]
+    if different:
+        raise ValueError(f"the interrupted run had other {', '.join(different)}")

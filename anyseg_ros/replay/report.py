@@ -1,0 +1,286 @@
+"""The HTML report of a replay: one file, pictures inside, no script needed to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.metrics import ConfusionMatrix
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.model_card import ModelCard
+from anyseg_ros.bench.results import command, machine
+from anyseg_ros.demo.pictures import STATE_COLORS, jpeg_uri
+from anyseg_ros.demo.report import ABSENT, initials
+from anyseg_ros.label_images import color_image, overlay_image, palette
+from anyseg_ros.replay.conditions import Verdict
+from anyseg_ros.replay.figures import timeline
+from anyseg_ros.replay.mask_records import LABELS
+from anyseg_ros.replay.mask_scoring import ScoredMask, at_size
+from anyseg_ros.replay.offline import ReplayResult
+from anyseg_ros.replay.scenarios import ALL_SENSORS
+from anyseg_ros.replay.summary import (
+    PhaseTally,
+    ScenarioSummary,
+    Summary,
+    baseline_of,
+    class_losses,
+    without_one,
+)
+
+OPACITY = 0.6
+_PICTURE_WIDTH = 360
+_MOST_PICTURES = 12
+_MOST_CLASSES_LOST = 5
+_SEEN = 0.005
+"""IoU below which a class is not seen at all."""
+_WRONG = np.array([229, 57, 53], np.uint8)
+
+
+def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: Sequence[Verdict]) -> None:
+    """Write the report."""
+    template = resources.files("anyseg_ros.replay").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    failed = sum(not verdict.passed for verdict in verdicts)
+    losses = _losses(summary)
+    html = environment.from_string(template).render(
+        bag=result.bag.name,
+        verdict=verdict_in_words(verdicts),
+        is_passed=not failed,
+        verdicts=verdicts,
+        conditions=condition_rows(verdicts),
+        facts=_facts(result, summary),
+        sensors=_sensors(result),
+        problems=result.problems,
+        notes=result.notes,
+        against="the label images" if summary.has_labels else "the masks from all sensors (there are no labels)",
+        score_name="mIoU" if summary.has_labels else "mIoU with all sensors' masks",
+        scenarios=[scenario_row(s, summary) for s in summary.scenarios.values()],
+        losses=[row for row in losses if row["is_seen"]],
+        never_seen=[row["name"] for row in losses if not row["is_seen"]],
+        lost_sensors=list(without_one(summary)),
+        timelines=[_timeline(s, summary, result.duration_s) for s in _with_timeline(summary)],
+        state_colors={state.value: color for state, color in STATE_COLORS.items()},
+        worst=list(_worst(result, summary)),
+        class_colors=_class_colors(result.card, summary),
+        card=result.card.model_dump(),
+        engine=result.engine,
+        machine=machine(),
+        command=command(),
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def verdict_in_words(verdicts: Sequence[Verdict]) -> str:
+    """`passed: 3 of 3 conditions`."""
+    if not verdicts:
+        return "no conditions were given"
+    kept = sum(verdict.passed for verdict in verdicts)
+    return f"{'passed' if kept == len(verdicts) else 'failed'}: {kept} of {len(verdicts)} conditions hold"
+
+
+def condition_rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The verdicts by condition; those that failed are shown, else the first, and all where asked for."""
+    by_name: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_name.setdefault(verdict.name, []).append(verdict)
+    rows = []
+    for name, parts in by_name.items():
+        failed = [verdict for verdict in parts if not verdict.passed]
+        scenarios = parts[0].scenario if len(parts) == 1 else f"{len(parts)} scenarios"
+        shown = failed[:5] or (parts if len(parts) == 1 else [])
+        rows.append({"name": name, "scenarios": scenarios, "passed": not failed, "shown": shown, "parts": parts})
+    return rows
+
+
+def scenario_row(scenario: ScenarioSummary, summary: Summary) -> dict[str, Any]:
+    """The figures of a scenario as text, the same in the terminal and in the report."""
+    tally = scenario.tally
+    return {
+        "name": scenario.scenario.name,
+        "sensors": initials(scenario.scenario.modalities),
+        "faults": scenario.scenario.schedule.description if scenario.scenario.schedule else "",
+        "masks": f"{tally.masks}" + (f" (+{tally.failures} failed)" if tally.failures else ""),
+        "coverage": _percent(tally.coverage),
+        "miou": _percent(tally.miou),
+        "width": 100 * (tally.miou or 0.0),
+        "agreement": _percent(tally.mean("agreement")),
+        "flicker": _percent(tally.mean("flicker"), 2),
+        "confidence": _percent(tally.mean("confidence")),
+        "age": f"{_number(tally.age_ms.percentile(50))} / {_number(tally.age_ms.percentile(95))}",
+        "engine": f"{_number(tally.engine_ms.percentile(50))} / {_number(tally.engine_ms.percentile(95))}",
+        "is_reference": scenario is summary.reference,
+    }
+
+
+def _facts(result: ReplayResult, summary: Summary) -> str:
+    masks = sum(s.tally.masks for s in summary.scenarios.values())
+    timings = result.timings
+    shared = f", {timings.reused} masks shared between scenarios" if timings.reused else ""
+    return (
+        f"{result.duration_s:.1f} s of driving, {len(summary.scenarios)} scenarios, {masks} masks; replayed in "
+        f"{timings.wall_s:.1f} s, of which the network ran {timings.engine_s:.1f} s ({timings.runs} runs{shared})."
+    )
+
+
+def _sensors(result: ReplayResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": modality.value,
+            "topic": choice.topic,
+            "type": choice.msgtype,
+            "frames": result.received.get(modality, 0),
+            "rejected": result.rejected.get(modality, 0),
+            "rate": f"{result.parameters.modalities[modality].expected_rate_hz:g}",
+        }
+        for modality, choice in result.topics.sensors.items()
+    ]
+
+
+# --- what is no longer seen ------------------------------------------------------------------------------------------
+
+
+def _losses(summary: Summary) -> list[dict[str, Any]]:
+    """A row a class: IoU with all sensors, and how much of it is lost without each; the greatest loss first."""
+    lost: dict[str, dict[Modality, float]] = {}
+    before: dict[str, float] = {}
+    for modality, after in without_one(summary).items():
+        for loss in class_losses(summary.classes, baseline_of(summary.reference.tally.confusion, after), after):
+            lost.setdefault(loss.name, {})[modality] = loss.lost
+            before[loss.name] = loss.before
+    names = sorted(lost, key=lambda name: -max(lost[name].values()))
+    return [
+        {
+            "name": name,
+            "iou": _percent(before[name]),
+            "cells": _cells(lost[name], summary),
+            "is_seen": before[name] >= _SEEN or min(lost[name].values()) <= -_SEEN,
+        }
+        for name in names
+    ]
+
+
+def _cells(lost: Mapping[Modality, float], summary: Summary) -> list[dict[str, str]]:
+    """Red where the class is lost, green where it is seen better without that sensor."""
+    cells = []
+    for modality in without_one(summary):
+        points = 100 * lost.get(modality, 0.0)
+        color = "229, 57, 53" if points > 0 else "67, 160, 71"
+        text = f"{-points:+.1f}" if abs(points) >= 0.05 else "0"
+        cells.append({"text": text, "color": f"rgba({color}, {min(abs(points) / 40, 0.85):.2f})"})
+    return cells
+
+
+# --- timelines -------------------------------------------------------------------------------------------------------
+
+
+def _with_timeline(summary: Summary) -> list[ScenarioSummary]:
+    return [s for s in summary.scenarios.values() if s is summary.reference or s.scenario.schedule is not None]
+
+
+def _timeline(scenario: ScenarioSummary, summary: Summary, duration_s: float) -> dict[str, Any]:
+    is_reference = scenario is summary.reference
+    baseline = [] if is_reference else summary.reference.curve.points()
+    phases = [phase.phase for phase in scenario.phases]
+    svg = timeline(scenario.spans, phases, scenario.curve.points(), baseline, duration_s)
+    return {
+        "name": scenario.scenario.name,
+        "description": scenario.scenario.schedule.description if scenario.scenario.schedule else "",
+        "svg": svg,
+        "has_baseline": bool(baseline),
+        "phases": [] if is_reference else [_phase_row(phase, summary) for phase in scenario.phases],
+    }
+
+
+def _phase_row(phase: PhaseTally, summary: Summary) -> dict[str, str]:
+    after = phase.tally.confusion
+    losses = class_losses(summary.classes, baseline_of(phase.baseline.confusion, after), after)
+    worst = [f"{loss.name} {-100 * loss.lost:+.0f}" for loss in losses[:_MOST_CLASSES_LOST] if loss.lost > 0.005]
+    baseline = phase.baseline.miou
+    used = ", ".join(f"{initials(used)} {count}" for used, count in phase.tally.used.most_common(4))
+    return {
+        "span": f"{phase.phase.start_s:.1f}-{phase.phase.end_s:.1f}",
+        "fault": phase.phase.name,
+        "masks": str(phase.tally.masks),
+        "coverage": _percent(phase.tally.coverage),
+        "miou": _percent(phase.tally.miou),
+        "baseline": _percent(baseline),
+        "reaction": ABSENT if phase.reaction_s is None else f"{1000 * phase.reaction_s:.0f}",
+        "used": used,
+        "lost": ", ".join(worst) if phase.phase.faults else "",
+    }
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _worst(result: ReplayResult, summary: Summary) -> Iterator[dict[str, Any]]:
+    """The worst masks of all sensors, of the faults, then of the subsets, with pictures."""
+    names = [s.scenario.name for s in _with_timeline(summary)]
+    names += [name for name, s in summary.scenarios.items() if s.scenario.is_subset]
+    left = _MOST_PICTURES
+    for name in names:
+        shown = [_picture(mask, badness, result.card) for badness, mask in result.worst.worst_first(name)]
+        shown = shown[: 3 if name == ALL_SENSORS else 2][: max(left, 0)]
+        left -= len(shown)
+        if shown:
+            yield {"name": name, "moments": shown}
+
+
+def _picture(mask: ScoredMask, badness: float, card: ModelCard) -> dict[str, Any]:
+    record, truth = mask.record, mask.truth
+    assert truth is not None
+    assert mask.made.labels is not None
+    labels = at_size(mask.made.labels, *record.size, *truth.shape)
+    scene = _scene(mask.made.scene, truth.shape)
+    colors = palette(card)
+    wrong = scene // 3
+    wrong[(labels != truth) & (truth != UNLABELLED)] = _WRONG
+    tiles = {
+        _truth_title(mask): overlay_image(scene, color_image(truth, colors), OPACITY),
+        f"mask from {initials(record.used)}": overlay_image(scene, color_image(labels, colors), OPACITY),
+        "wrong pixels": wrong,
+    }
+    what = "mIoU" if record.against == LABELS else "mIoU with all sensors' mask"
+    caption = f"{record.t_s:.1f} s: {what} {100 * (1 - badness):.1f} %, stamp {record.stamp_ns}"
+    return {"tiles": {title: jpeg_uri(_shrunk(tile)) for title, tile in tiles.items()}, "caption": caption}
+
+
+def _truth_title(mask: ScoredMask) -> str:
+    return "truth" if mask.record.against == LABELS else "mask from all sensors"
+
+
+def _scene(frame: ModalityFrame | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """What the camera saw, RGB; grey where the bag has none."""
+    if frame is None or frame.modality is not Modality.CAMERA:
+        return np.full((*shape, 3), 96, np.uint8)
+    return np.asarray(cv2.resize(frame.data, shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = _PICTURE_WIDTH, round(picture.shape[0] * _PICTURE_WIDTH / picture.shape[1])
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _class_colors(card: ModelCard, summary: Summary) -> list[dict[str, Any]]:
+    """Of the classes that occur."""
+    total = ConfusionMatrix(len(card.classes))
+    for scenario in summary.scenarios.values():
+        total.merge(scenario.tally.confusion)
+    occurs = total.counts.sum(axis=1) + total.counts[:, :-1].sum(axis=0) > 0
+    return [spec.model_dump() for spec, there in zip(card.classes, occurs, strict=True) if there]
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return ABSENT if share is None else f"{100 * share:.{digits}f}"
+
+
+def _number(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:.0f}"

@@ -1,0 +1,120 @@
+"""`anyseg replay` from end to end: replay, judge, write results and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from anyseg_core.cli import progress_bar
+from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.model_card import StudentError
+from anyseg_ros.replay.bag_reader import BagError
+from anyseg_ros.replay.conditions import Conditions, Verdict, judge
+from anyseg_ros.replay.ground_truth import GroundTruthError
+from anyseg_ros.replay.mask_bag import MaskBag
+from anyseg_ros.replay.mask_records import read_records
+from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, ReplayResult, replay
+from anyseg_ros.replay.report import condition_rows, scenario_row, verdict_in_words, write_report
+from anyseg_ros.replay.results import write_junit, write_results
+from anyseg_ros.replay.summary import Summary, summarise
+
+RESULTS, JUNIT, REPORT = "results.jsonl", "junit.xml", "report.html"
+REPLAY_ERRORS = (BagError, EngineError, OSError, StudentError, ValueError)
+"""What `run_replay` raises on bad input; every other one is a ValueError."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `anyseg replay` was asked for."""
+
+    bag: Path
+    out: Path
+    replay: ReplayOptions
+    conditions: Path | None = None
+    write_bag: Path | None = None
+
+
+def labels_from(labels: str | None, mapping: Mapping[str, str]) -> tuple[Path | None, dict[str, str]]:
+    """What `--labels` says: a folder, or a topic, which joins the `--map` options."""
+    if labels is None:
+        return None, dict(mapping)
+    if Path(labels).is_dir():
+        return Path(labels), dict(mapping)
+    if not labels.startswith("/"):
+        raise GroundTruthError(f"no folder at {labels}; a topic begins with /")
+    return None, {**mapping, "labels": labels}
+
+
+def run_replay(options: RunOptions, console: Console) -> list[Verdict]:
+    """Replay a bag and write everything into the folder `out`; returns the verdicts.
+
+    Raises what `replay` raises, and ConditionError.
+    """
+    conditions = Conditions.load(options.conditions) if options.conditions else None
+    result = _replay(options)
+    summary = summarise(result, options.out)
+    verdicts = _verdicts(conditions, result, options.out) if conditions else []
+    write_results(options.out / RESULTS, result, summary, verdicts)
+    write_junit(options.out / JUNIT, result, verdicts)
+    write_report(options.out / REPORT, result, summary, verdicts)
+    _print(console, result, summary, verdicts)
+    console.print(f"report: {options.out / REPORT}", soft_wrap=True)
+    return verdicts
+
+
+def _replay(options: RunOptions) -> ReplayResult:
+    with progress_bar() as progress:
+        task = progress.add_task("messages", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if options.write_bag is None:
+            return replay(options.bag, options.out, options.replay, progress=on_progress)
+        if options.write_bag.exists():
+            raise ReplayError(f"{options.write_bag} exists already: a bag is written to a new folder")
+        with MaskBag(options.write_bag) as sink:
+            return replay(options.bag, options.out, options.replay, progress=on_progress, sink=sink)
+
+
+def _verdicts(conditions: Conditions, result: ReplayResult, out: Path) -> list[Verdict]:
+    """The conditions', after the one that always is: what was judged is the whole bag."""
+    lost = [problem.text for problem in result.problems if problem.lost]
+    whole = Verdict("the bag was read completely", "the bag", not lost, "; ".join(lost) or "no message was lost")
+    classes = [spec.name for spec in result.card.classes]
+    return [whole, *judge(conditions, read_records(out / MASKS), list(result.scores), classes)]
+
+
+def _print(console: Console, result: ReplayResult, summary: Summary, verdicts: list[Verdict]) -> None:
+    for problem in result.problems:
+        console.print(f"[{'red' if problem.lost else 'yellow'}]bag:[/] {escape(problem.text)}", soft_wrap=True)
+    for note in result.notes:
+        console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("scenario", "from", "masks", "cover %", "mIoU %", "agree %", "flicker %", "engine ms p50/p95"):
+        table.add_column(column, justify="left" if column in ("scenario", "from") else "right")
+    for scenario in summary.scenarios.values():
+        row = scenario_row(scenario, summary)
+        names = ("name", "sensors", "masks", "coverage", "miou", "agreement", "flicker", "engine")
+        table.add_row(*(row[name] for name in names))
+    console.print(table)
+    timings = result.timings
+    share = 100 * timings.engine_s / timings.wall_s if timings.wall_s else 0.0
+    speed = result.duration_s / timings.wall_s if timings.wall_s else 0.0
+    console.print(
+        f"[dim]{timings.wall_s:.1f} s, {speed:.2g} x real time; {timings.runs} runs of the network took {share:.0f} % "
+        f"of it, {timings.reused} masks were shared, {timings.resumed} were there already[/]"
+    )
+    for row in condition_rows(verdicts):
+        mark = "[green]passed[/]" if row["passed"] else "[red]failed[/]"
+        console.print(f"{mark} {escape(row['name'])} \\[{escape(row['scenarios'])}]", soft_wrap=True)
+        for verdict in row["shown"]:
+            console.print(f"       {escape(verdict.scenario)}: {escape(verdict.text)}", soft_wrap=True)
+    if verdicts:
+        console.print(verdict_in_words(verdicts))

@@ -1,0 +1,52 @@
+"""One run of the network for all scenarios that want the same frames.
+
+The engine runs a network as a whole, so the features of its encoder cannot be shared between subsets. What is shared:
+the decoded frames, their network images (kept by the segmenter), and whole results: a scenario whose fault is a lost
+camera has, meanwhile, the masks of the subset without it, and before and after those of all sensors.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from anyseg_core.runtime.segmenter import Segmentation
+from anyseg_ros.pipeline import NS_PER_MS, Job, Pipeline
+
+_KEPT_NS = 200 * NS_PER_MS
+"""Scenarios run side by side: they want the same frames within the time a pipeline waits for companions."""
+
+_Key = tuple[object, ...]
+
+
+class SharedInference:
+    """Remembers the results of the last moments."""
+
+    def __init__(self) -> None:
+        self._recent: OrderedDict[_Key, tuple[Job, Segmentation]] = OrderedDict()
+        self.runs = 0
+        """Of the network."""
+        self.reused = 0
+        """Masks that needed no run."""
+        self.engine_s = 0.0
+        self.encode_s = 0.0
+
+    def run(self, pipeline: Pipeline, job: Job) -> Segmentation:
+        """Segment a job's frames, or take the result of the same ones. Raises InputError and EngineError."""
+        self._forget(job.created_ns)
+        key: _Key = (id(job.rig), *((modality, id(job.frames[modality])) for modality in sorted(job.frames)))
+        if key in self._recent:
+            self.reused += 1
+            return self._recent[key][1]
+        segmentation = pipeline.run(job).segmentation
+        self._recent[key] = job, segmentation  # the job keeps its frames alive, so that their ids stay theirs
+        self.runs += 1
+        self.engine_s += segmentation.engine_s
+        self.encode_s += segmentation.encode_s
+        return segmentation
+
+    def _forget(self, now_ns: int) -> None:
+        while self._recent:
+            key, (job, _) = next(iter(self._recent.items()))
+            if abs(now_ns - job.created_ns) <= _KEPT_NS:
+                return
+            del self._recent[key]

@@ -1,0 +1,280 @@
+"""masks.jsonl and states.jsonl -> figures by scenario and phase, for results and report, in one pass."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.health import State
+from anyseg_core.runtime.metrics import ConfusionMatrix
+from anyseg_core.runtime.modality import Modality
+from anyseg_ros.demo.recording import Phase, phases_of
+from anyseg_ros.replay.mask_records import LABELS, MaskRecord, read_records
+from anyseg_ros.replay.offline import MASKS, STATES, ReplayResult
+from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
+
+TIME_BINS = 150
+"""Points of a curve over time, whatever the bag's length."""
+_LONGEST_MS = 10_000
+
+
+class Histogram:
+    """Times in whole milliseconds, up to ten seconds: percentiles without keeping the values."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_LONGEST_MS + 1, np.int64)
+        self.highest = 0.0
+
+    def add(self, value_ms: float) -> None:
+        self._counts[int(min(max(value_ms, 0.0), _LONGEST_MS))] += 1
+        self.highest = max(self.highest, value_ms)
+
+    def percentile(self, percent: float) -> float | None:
+        """To the millisecond; None where nothing was added."""
+        total = int(self._counts.sum())
+        if total == 0:
+            return None
+        return float(np.searchsorted(np.cumsum(self._counts), percent / 100 * total))
+
+
+@dataclass(eq=False)
+class Tally:
+    """Sums over the masks of a stretch of one scenario."""
+
+    num_classes: int
+    start_s: float
+    end_s: float
+    hold_s: float
+    """How long a mask stands for what is there: the greatest age that the node allows a frame."""
+    masks: int = 0
+    failures: int = 0
+    used: Counter[tuple[Modality, ...]] = field(default_factory=Counter)
+    _covered_s: float = 0.0
+    _reached_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.confusion = ConfusionMatrix(self.num_classes)
+        """Against label images where there are any, else against the masks from all sensors."""
+        self.age_ms, self.engine_ms = Histogram(), Histogram()
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._reached_s = self.start_s
+
+    def add(self, record: MaskRecord) -> None:
+        """The next mask."""
+        if record.error:
+            self.failures += 1
+            return
+        self.masks += 1
+        self.used[record.used] += 1
+        self.age_ms.add(record.age_ms)
+        self.engine_ms.add(record.engine_ms)
+        self.confusion.merge(record.confusion(self.num_classes))
+        for name in ("agreement", "changed", "flicker", "confidence"):
+            value = getattr(record, name)
+            if value is not None:
+                total, number = self._sums.get(name, (0.0, 0))
+                self._sums[name] = total + value, number + 1
+        until_s = min(record.t_s + self.hold_s, self.end_s)
+        self._covered_s += max(0.0, until_s - max(record.t_s, self._reached_s))
+        self._reached_s = max(self._reached_s, until_s)
+
+    def mean(self, name: str) -> float | None:
+        """Of agreement, changed, flicker or confidence, 0..1; None where no mask has it."""
+        total, number = self._sums.get(name, (0.0, 0))
+        return total / number if number else None
+
+    @property
+    def miou(self) -> float | None:
+        """0..1; None where nothing was scored."""
+        value = self.confusion.miou()
+        return None if np.isnan(value) else value
+
+    @property
+    def rate_hz(self) -> float | None:
+        return self.masks / (self.end_s - self.start_s) if self.end_s > self.start_s else None
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the time during which the newest mask was at most `hold_s` old."""
+        return self._covered_s / (self.end_s - self.start_s) if self.end_s > self.start_s else None
+
+
+@dataclass(eq=False)
+class PhaseTally:
+    """A phase of a scenario, and the masks from all sensors of the same time."""
+
+    phase: Phase
+    tally: Tally
+    baseline: Tally
+    reaction_s: float | None = None
+    """From the phase's beginning to the first mask without its faulty sensors; None where there is none."""
+
+    def add(self, record: MaskRecord) -> None:
+        """A mask of the scenario in this phase."""
+        self.tally.add(record)
+        faulty = {entry.modality for entry in self.phase.faults}
+        if faulty and self.reaction_s is None and not record.error and not faulty & set(record.used):
+            self.reaction_s = record.t_s - self.phase.start_s
+
+
+@dataclass(eq=False)
+class ScenarioSummary:
+    """One scenario: as a whole, by phase, and over time."""
+
+    scenario: Scenario
+    tally: Tally
+    phases: list[PhaseTally]
+    curve: _Curve
+    spans: dict[Modality, list[tuple[float, float, State]]] = field(default_factory=dict)
+    """The states of each sensor, (start, end, state) in seconds."""
+    faults_seen: dict[Modality, list[tuple[float, str]]] = field(default_factory=dict)
+    """(seconds, fault) of each sensor, as the monitors named them."""
+
+
+class _Curve:
+    """mIoU over time, in bins."""
+
+    def __init__(self, num_classes: int, duration_s: float) -> None:
+        self._bin_s = max(duration_s / TIME_BINS, 0.1)
+        self._sums = np.zeros((int(duration_s / self._bin_s) + 2, 3, num_classes), np.int64)
+
+    def add(self, record: MaskRecord, matrix: ConfusionMatrix) -> None:
+        sums = self._sums[min(int(record.t_s / self._bin_s), len(self._sums) - 1)]
+        counts = matrix.counts
+        sums += [np.diagonal(counts), counts.sum(axis=1), counts[:, : counts.shape[0]].sum(axis=0)]
+
+    def points(self) -> list[tuple[float, float]]:
+        """(seconds, mIoU 0..1) of the bins with masks."""
+        hit, true, predicted = self._sums.transpose(1, 0, 2)  # [bins, K] each
+        iou: NDArray[np.float64] = hit / np.maximum(true + predicted - hit, 1)
+        present = true > 0
+        return [
+            ((index + 0.5) * self._bin_s, float(iou[index][present[index]].mean()))
+            for index in np.flatnonzero(present.any(axis=1)).tolist()
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Everything that results and report say about the masks."""
+
+    scenarios: Mapping[str, ScenarioSummary]
+    classes: Sequence[str]
+    has_labels: bool
+
+    @property
+    def reference(self) -> ScenarioSummary:
+        """The scenario with all sensors."""
+        return self.scenarios[ALL_SENSORS]
+
+
+def summarise(result: ReplayResult, out: Path) -> Summary:
+    """Read the files of a replay once."""
+    classes = [spec.name for spec in result.card.classes]
+    hold_s = max(result.parameters.modalities[m].max_age_ms for m in result.topics.sensors) / 1000.0
+    scenarios = {s.name: _empty(s, len(classes), result.duration_s, hold_s) for s in result.scenarios}
+    with_faults = [s for s in scenarios.values() if s.scenario.schedule is not None]
+    has_labels = False
+    for record in read_records(out / MASKS):
+        summary = scenarios[record.scenario]
+        has_labels |= record.against == LABELS
+        summary.tally.add(record)
+        if record.cells:
+            summary.curve.add(record, record.confusion(len(classes)))
+        for phase in summary.phases:
+            if phase.phase.start_s <= record.t_s < phase.phase.end_s:
+                phase.add(record)
+        if record.scenario == ALL_SENSORS:
+            for other in with_faults:
+                for phase in other.phases:
+                    if phase.phase.start_s <= record.t_s < phase.phase.end_s:
+                        phase.baseline.add(record)
+    _add_states(scenarios, out / STATES, result.duration_s)
+    return Summary(scenarios, classes, has_labels)
+
+
+def _empty(scenario: Scenario, num_classes: int, duration_s: float, hold_s: float) -> ScenarioSummary:
+    faults = scenario.schedule.faults if scenario.schedule else ()
+    end_s = duration_s + 1e-3  # the last mask is begun at the very end
+
+    def tally(start: float, end: float) -> Tally:
+        return Tally(num_classes, start, end, hold_s)
+
+    phases = [
+        PhaseTally(phase, tally(phase.start_s, phase.end_s), tally(phase.start_s, phase.end_s))
+        for phase in phases_of(faults, end_s)
+    ]
+    return ScenarioSummary(scenario, tally(0.0, end_s), phases, _Curve(num_classes, duration_s))
+
+
+def _add_states(scenarios: Mapping[str, ScenarioSummary], path: Path, duration_s: float) -> None:
+    """Changes of state -> spans. Spans too short to be seen are swallowed by the one before."""
+    shortest_s = duration_s / 2000
+    for line in _lines(path):
+        summary = scenarios[line["scenario"]]
+        modality, at_s = Modality(line["modality"]), float(line["t_s"])
+        spans = summary.spans.setdefault(modality, [])
+        if spans:
+            start, _, state = spans.pop()
+            if at_s - start >= shortest_s:
+                spans.append((start, at_s, state))
+            elif spans:
+                at_s = start
+        spans.append((at_s, duration_s, State(line["state"])))
+        if line["fault"]:
+            summary.faults_seen.setdefault(modality, []).append((at_s, line["fault"]))
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """IoU of one class with and without something, 0..1."""
+
+    name: str
+    before: float
+    after: float
+
+    @property
+    def lost(self) -> float:
+        return self.before - self.after
+
+
+def class_losses(classes: Sequence[str], before: ConfusionMatrix, after: ConfusionMatrix) -> list[ClassLoss]:
+    """Of the classes that occur in both, the greatest loss first."""
+    pairs = zip(classes, before.iou(), after.iou(), strict=True)
+    losses = [ClassLoss(name, float(b), float(a)) for name, b, a in pairs if not (np.isnan(b) or np.isnan(a))]
+    return sorted(losses, key=lambda loss: -loss.lost)
+
+
+def without_one(summary: Summary) -> dict[Modality, ConfusionMatrix]:
+    """How the vehicle sees without each of its sensors, where those subsets were replayed."""
+    modalities = summary.reference.scenario.modalities
+    found: dict[Modality, ConfusionMatrix] = {}
+    for other in summary.scenarios.values():
+        missing = set(modalities) - set(other.scenario.modalities)
+        if other.scenario.is_subset and len(missing) == 1:
+            found[missing.pop()] = other.tally.confusion
+    return {m: found[m] for m in modalities if m in found}
+
+
+def baseline_of(before: ConfusionMatrix, after: ConfusionMatrix) -> ConfusionMatrix:
+    """What to compare with: the scores of all sensors; without labels their masks, which are then right by definition.
+
+    The confusion matrix of those is the diagonal of what `after` was counted against.
+    """
+    if before.counts.any():
+        return before
+    itself = ConfusionMatrix(before.num_classes)
+    itself.counts[:, : before.num_classes] = np.diag(after.counts.sum(axis=1))
+    return itself

@@ -1,0 +1,172 @@
+"""`anyseg replay` as a user calls it: exit codes, the files it writes, and the report in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from small_bags import CAMERA, DEPTH, LABELS, SENSORS, drive, storage_file, write_ros2
+from toy_student import write_toy_student
+from typer.testing import CliRunner, Result
+
+from anyseg_ros.cli import app
+
+BROWSER_TIMEOUT_S = 60
+FAULTS = """
+description: the <camera> dies
+faults:
+  - {modality: camera, kind: drop, start_s: 0.5, duration_s: 0.5}
+"""
+CONDITIONS = """
+conditions:
+  - {name: always there, metric: age_ms, at_most: 300, type: all_of}
+  - {name: "impossible & <wrong>", scenario: all, metric: miou, at_least: 0.999}
+"""
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_student(tmp_path_factory.mktemp("student") / "toy")
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ros2(tmp_path_factory.mktemp("bag") / "drive", drive(16, {*SENSORS[:2], LABELS}))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "camera_dies.yaml").write_text(FAULTS)
+    (folder / "conditions.yaml").write_text(CONDITIONS)
+    (folder / "kept.yaml").write_text(CONDITIONS.replace("0.999", "0.0"))
+    return folder
+
+
+def replay(*words: object) -> Result:
+    return CliRunner().invoke(app, ["replay", *map(str, words)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory, bag: Path, student: Path, files: Path) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("out")
+    faults = files / "camera_dies.yaml"
+    options = ["--subsets", "--faults", faults, "--conditions", files / "conditions.yaml"]
+    return out, replay(bag, "--out", out, "--student", student, *options)
+
+
+def test_a_failed_condition_is_exit_code_1(replayed: tuple[Path, Result]) -> None:
+    _, result = replayed
+    assert result.exit_code == 1, result.output
+    assert "failed impossible" in result.output
+    assert "passed always there" in result.output
+
+
+def test_conditions_that_hold_are_exit_code_0(tmp_path: Path, bag: Path, student: Path, files: Path) -> None:
+    result = replay(bag, "--out", tmp_path, "--student", student, "--conditions", files / "kept.yaml")
+    assert result.exit_code == 0, result.output
+
+
+def test_a_bag_that_was_not_read_completely_has_not_passed(tmp_path: Path, student: Path, files: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", drive(16, {CAMERA, LABELS}))
+    file = storage_file(bag)
+    file.write_bytes(file.read_bytes()[:-2000])
+    result = replay(file, "--out", tmp_path / "out", "--student", student, "--conditions", files / "kept.yaml")
+    assert result.exit_code == 1, result.output
+    assert "failed the bag was read completely" in result.output
+    assert replay(file, "--out", tmp_path / "out", "--student", student).exit_code == 0  # nothing was to be judged
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (lambda f, _b: [f / "none"], "no bag at"),
+        (lambda _f, b: [b, "--student", "nobody"], "no student 'nobody'"),
+        (lambda f, b: [b, "--faults", f / "none.yaml"], "none.yaml"),
+        (lambda f, b: [b, "--conditions", f / "none.yaml"], "none.yaml"),
+        (lambda f, b: [b, "--conditions", f / "camera_dies.yaml"], "conditions"),
+        (lambda _f, b: [b, "--labels", "nowhere"], "no folder at"),
+        (lambda _f, b: [b, "--labels", "/nowhere"], "no topic /nowhere"),
+        (lambda _f, b: [b, "--map", "camera=/x"], "ROLE:=TOPIC"),
+        (lambda _f, b: [b, "--map", "lidar:=/camera/image_raw"], "lidar can only be"),
+        (lambda f, b: [b, "--params-file", f / "none.yaml"], "config/vehicle.yaml"),
+        (lambda f, b: [b, "--params-file", f / "camera_dies.yaml"], "no ROS parameter file"),
+        (lambda f, b: [b, "--write-bag", f], "exists already"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_one_line(
+    tmp_path: Path, bag: Path, student: Path, files: Path, words: Callable[[Path, Path], list], says: str
+) -> None:
+    given = words(files, bag)
+    chosen = [] if "--student" in given else ["--student", student]
+    result = replay(*given, *chosen, "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_results_are_json_lines(replayed: tuple[Path, Result]) -> None:
+    out, _ = replayed
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    kinds = [line["record"] for line in lines]
+    assert kinds.count("replay") == 1
+    assert kinds.count("scenario") == 4  # all, camera, depth, the fault
+    assert kinds.count("phase") == 3
+    assert kinds.count("condition") == 1 + 4 + 1
+    by_name = {line["scenario"]: line for line in lines if line["record"] == "scenario"}
+    assert by_name["all"]["masks"] == 16
+    assert by_name["all"]["used"] == {"camera+depth": 16}
+    phases = [line for line in lines if line["record"] == "phase"]
+    assert [p["phase"] for p in phases] == ["all alive", "camera drop", "all alive"]
+    assert phases[1]["used"] == {"depth": 5}
+    assert 0 <= phases[1]["reaction_s"] < 0.1
+    assert phases[1]["miou_all_sensors"] is not None
+    assert lines[0]["topics"] == {"camera": CAMERA, "depth": DEPTH}
+
+
+def test_junit_tells_each_condition(replayed: tuple[Path, Result]) -> None:
+    out, _ = replayed
+    (suite,) = ElementTree.parse(out / "junit.xml").getroot()
+    cases = {(case.get("name"), case.get("classname")): case.find("failure") for case in suite.iter("testcase")}
+    assert (suite.get("tests"), suite.get("failures")) == ("6", "1")
+    assert cases["always there", "camera_dies"] is None
+    failure = cases["impossible & <wrong>", "all"]
+    assert failure is not None
+    assert "required >= 0.999" in (failure.get("message") or "")
+
+
+def test_the_report_in_a_browser(replayed: tuple[Path, Result]) -> None:
+    browser = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+    if browser is None:
+        pytest.skip("no browser to look at the report with: install chromium")
+    out, _ = replayed
+    url = (out / "report.html").as_uri()
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom", url],
+        capture_output=True, text=True, timeout=BROWSER_TIMEOUT_S, check=True,
+    )  # fmt: skip
+    page = done.stdout
+    assert '<span id="verdict" class="chip failed">failed: 5 of 6 conditions hold</span>' in page
+    assert "impossible &amp; &lt;wrong&gt;" in page
+    assert "the &lt;camera&gt; dies" in page
+    assert page.count("<svg ") == 2  # all sensors and the fault
+    assert page.count('fill="#e53935"') >= 1  # the camera's failed state
+    assert 'class="fault"' in page
+    assert page.count("data:image/jpeg;base64,") % 3 == 0
+    assert page.count("data:image/jpeg;base64,") >= 3
+    assert "without camera" in page
+    assert "without depth" in page
+
+
+def test_a_report_without_labels_compares_with_all_sensors(tmp_path: Path, student: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", drive(6, {CAMERA, DEPTH}))
+    result = replay(bag, "--out", tmp_path / "out", "--student", student, "--subsets")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "mIoU with all sensors' masks" in page.replace("&#39;", "'")
+    assert "no conditions were given" in page
