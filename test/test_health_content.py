@@ -77,6 +77,7 @@ def test_what_the_injector_breaks_is_named_at_once_and_fails_within_five_frames(
         status = sensor.deliver(degrade(frame, kind, pattern).data)
         assert (status.state is not State.ACTIVE, status.fault) == (True, NAMED[modality, kind]), index
         assert not sensor.monitor.usable(sensor.now)
+    status = sensor.monitor.status(sensor.now)
     assert status.state is State.FAILED
     assert status.fault_counts == {NAMED[modality, kind]: 5}
 

@@ -29,7 +29,7 @@ def verdict(frame: ModalityFrame) -> tuple[Fault, str] | None:
 
 
 def rgb(path: Path) -> np.ndarray:
-    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+    return np.ascontiguousarray(np.asarray(cv2.imread(str(path)))[..., ::-1])
 
 
 def test_real_roads_by_day_are_clean(pothole_data: Path) -> None:
@@ -41,7 +41,7 @@ def test_real_roads_by_day_are_clean(pothole_data: Path) -> None:
 
 def test_real_stereo_is_clean(pothole_data: Path) -> None:
     for path in sorted(pothole_data.glob("disparity/*.png")):
-        disparity = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32)
+        disparity = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.float32)
         depth = np.divide(1e4, disparity, out=np.zeros_like(disparity), where=disparity > 0)
         assert verdict(ModalityFrame(Modality.DEPTH, depth, 0)) is None
 

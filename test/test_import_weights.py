@@ -119,8 +119,10 @@ def test_the_imported_head_answers_as_the_authors_head(network: AnymodalSegmente
         linear = linear + weights[f"{key}.bias"][:, None, None]
         maps.append(torch.nn.functional.interpolate(linear, (16, 16), mode="bilinear", align_corners=False))
     joined = torch.nn.functional.conv2d(torch.cat(maps, dim=1), weights["decoder.linear_fuse.conv.weight"])
-    norm = [weights[f"decoder.linear_fuse.bn.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")]
-    activated = torch.relu(torch.nn.functional.batch_norm(joined, *norm))
+    mean, var, scale, shift = (
+        weights[f"decoder.linear_fuse.bn.{kind}"] for kind in ("running_mean", "running_var", "weight", "bias")
+    )
+    activated = torch.relu(torch.nn.functional.batch_norm(joined, mean, var, scale, shift))
     logits = torch.nn.functional.conv2d(
         activated, weights["decoder.linear_pred.weight"], weights["decoder.linear_pred.bias"]
     )

@@ -6,8 +6,10 @@ import itertools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from anyseg_ros.cli import app
@@ -54,16 +56,21 @@ def test_make_targets_exist() -> None:
 @pytest.mark.parametrize("words", commands("anyseg"), ids=" ".join)
 def test_anyseg_commands_parse(words: list[str]) -> None:
     options = [word for word in words if word.startswith("--")]
-    path = [word for word in words[:2] if re.fullmatch("[a-z]+", word)]
-    result = CliRunner().invoke(app, [*command_of(path), "--help"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, [*command_of(words), "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert not [option for option in options if option not in result.output]
 
 
-def command_of(path: list[str]) -> list[str]:
-    """The words that name a command: `simulate dataset`, but `train`."""
-    groups = ("simulate", "bench")
-    return path[:2] if path[:1] and path[0] in groups else path[:1]
+def command_of(words: list[str]) -> list[str]:
+    """The words that name the command: those after it are its arguments."""
+    command: Any = get_command(app)
+    names: list[str] = []
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        names.append(word)
+    return names
 
 
 def test_links_lead_to_files() -> None:

@@ -56,8 +56,8 @@ def test_shipped_plans_make_valid_runs_with_one_budget(path: Path) -> None:
     plan = load_plan(path, [])
     runs = plan_runs(plan, [1, 2, 3], Path("out"))
     assert len(runs) == 3 * len(plan.variants)
-    assert len({run.config.budget for run in runs}) == 1
-    assert len({run.config.data for run in runs}) == 1
+    assert all(run.config.budget == runs[0].config.budget for run in runs)
+    assert all(run.config.data == runs[0].config.data for run in runs)
     for run in runs:
         teacher = getattr(run.config.method, "teacher", None)
         assert teacher in (None, Path("out") / f"full_seed{run.seed}")

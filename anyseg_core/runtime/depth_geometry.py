@@ -92,8 +92,8 @@ def _ray_slopes(shape: tuple[int, ...], camera: PinholeCamera) -> tuple[Floats, 
     """x / z [1, w] and y / z [h, 1] of the pixels of an image of `shape` that shows the camera's whole view."""
     height, width = shape[:2]
     camera = camera.resized(height, width)
-    u = (np.arange(width, dtype=np.float32) - np.float32(camera.cx)) / np.float32(camera.fx)
-    v = (np.arange(height, dtype=np.float32) - np.float32(camera.cy)) / np.float32(camera.fy)
+    u = ((np.arange(width) - camera.cx) / camera.fx).astype(np.float32)
+    v = ((np.arange(height) - camera.cy) / camera.fy).astype(np.float32)
     return u[None, :], v[:, None]
 
 
