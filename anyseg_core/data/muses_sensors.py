@@ -105,7 +105,7 @@ def read_events(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     try:
         import h5py
     except ModuleNotFoundError:
-        raise DataError(f"{path} needs h5py: pip install h5py hdf5plugin") from None
+        raise DataError(f"{path} needs h5py: pip install anyseg_ros[train,muses]") from None
     with contextlib.suppress(ModuleNotFoundError):
         import hdf5plugin  # noqa: F401  # registers the compression that MUSES' files use
     try:
@@ -114,7 +114,9 @@ def read_events(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     except KeyError as error:
         raise DataError(f"{path} has no events/t, x, y and p: {error}") from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read (damaged, or compressed: pip install hdf5plugin): {error}") from None
+        raise DataError(
+            f"{path} cannot be read (damaged, or compressed: pip install anyseg_ros[muses], which brings hdf5plugin): {error}"
+        ) from None
     recent = t.astype(np.int64) >= (int(t.max()) if t.size else 0) - EVENT_WINDOW_US
     return x[recent], y[recent], p[recent]
 

@@ -435,8 +435,8 @@ _EVT2_BACKWARD = 640
 _EVT2_MAX_WRAPS = 1 << 18
 
 
-class _Mono:
-    """64-bit words: time 32, x 16, y 15, polarity 1 bits, from the least significant bit."""
+class _WholeWords:
+    """64-bit words, each an event complete in itself."""
 
     word = np.dtype(np.uint64)
     joins_packets = False
@@ -446,6 +446,10 @@ class _Mono:
 
     def resynchronise(self) -> None:
         """Every word is complete in itself."""
+
+
+class _Mono(_WholeWords):
+    """64-bit words: time 32, x 16, y 15, polarity 1 bits, from the least significant bit."""
 
     def decode(self, words: NDArray[np.uint64], time_base: int) -> Iterator[Block]:
         times = (words & np.uint64(0xFFFFFFFF)).astype(np.int64)
@@ -455,17 +459,8 @@ class _Mono:
         yield upper & 0xFFFF, upper >> 16 & 0x7FFF, upper >> 31 != 0, times + time_base
 
 
-class _Libcaer:
+class _Libcaer(_WholeWords):
     """64-bit words: valid 1, polarity 1, y 15, x 15 bits, then microseconds, from the least significant bit."""
-
-    word = np.dtype(np.uint64)
-    joins_packets = False
-
-    def __init__(self, counts: DecodeCounts) -> None:
-        self.counts = counts
-
-    def resynchronise(self) -> None:
-        """Every word is complete in itself."""
 
     def decode(self, words: NDArray[np.uint64], time_base: int) -> Iterator[Block]:
         content = words.astype(np.uint32)  # the lower half
