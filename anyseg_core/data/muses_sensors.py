@@ -115,7 +115,8 @@ def read_events(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         raise DataError(f"{path} has no events/t, x, y and p: {error}") from None
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read (damaged, or compressed: pip install anyseg_ros[muses], which brings hdf5plugin): {error}"
+            f"{path} cannot be read: damaged, or compressed and hdf5plugin is missing (pip install anyseg_ros[muses]): "
+            f"{error}"
         ) from None
     recent = t.astype(np.int64) >= (int(t.max()) if t.size else 0) - EVENT_WINDOW_US
     return x[recent], y[recent], p[recent]
