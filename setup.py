@@ -17,7 +17,7 @@ TRAIN = ["torch>=2.5,<3", "lightning>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.
 TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4"]
 OPENVINO = "openvino>=2024.4,<2027"
 TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
-TEST += [OPENVINO, "pytest-rerunfailures>=15,<17"]
+TEST += [OPENVINO]
 DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5"]
 
 

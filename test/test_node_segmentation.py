@@ -72,9 +72,9 @@ def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
     lose(vehicle, Modality.CAMERA)
     vehicle.masks.clear()
-    vehicle.spin_masks(5)
-    assert vehicle.masks[-1].header.frame_id == "depth_frame"
-    assert vehicle.used() == ALL - {"camera"}
+    vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "a mask from the others")
+    vehicle.spin_until(lambda: "depth_frame" in {mask.header.frame_id for mask in vehicle.masks}, "depth's masks")
+    assert "camera_frame" not in {mask.header.frame_id for mask in vehicle.masks}
     assert vehicle.states()["camera"]["state"] == "failed"
 
 

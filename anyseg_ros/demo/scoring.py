@@ -100,14 +100,15 @@ def broken_promises(recording: Recording, promise: Promise) -> list[str]:
     engine = [s.engine_ms for s in recording.statuses if s.engine_ms is not None]
     engine_ms = max(engine, default=0.0)
     return [
-        *_wrong_stamps(recording),
+        *wrong_stamps(recording),
         *_stale(recording, promise, engine_ms),
         *_gaps(recording, promise.longest_gap_ms(engine_ms)),
-        *_old_frames(recording, promise.max_age_ms),
+        *old_frames(recording, promise.max_age_ms),
     ]
 
 
-def _wrong_stamps(recording: Recording) -> list[str]:
+def wrong_stamps(recording: Recording) -> list[str]:
+    """Label images with the stamp of no frame, and stamps that do not ascend; machine load does not change them."""
     unknown = [m.stamp_ns for m in recording.masks if m.stamp_ns not in recording.truth]
     faults = [f"mask stamped {stamp}, when no sensor measured" for stamp in unknown]
     stamps = [m.stamp_ns for m in recording.masks]
@@ -134,7 +135,8 @@ def _gaps(recording: Recording, longest_ms: float) -> list[str]:
     ]
 
 
-def _old_frames(recording: Recording, max_age_ms: float) -> list[str]:
+def old_frames(recording: Recording, max_age_ms: float) -> list[str]:
+    """Label images made from a frame that was too old by then, whatever the machine's load."""
     return [
         f"the mask at {seconds_into(recording, s.stamp_ns):.1f} s used a {s.modality} frame {s.frame_age_ms:.0f} ms old"
         for s in recording.statuses

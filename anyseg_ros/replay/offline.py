@@ -22,8 +22,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -56,6 +58,7 @@ from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
 from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
 from anyseg_ros.replay.prefetch import prefetched
+from anyseg_ros.replay.run_ahead import RunAhead
 from anyseg_ros.replay.scenarios import Scenario, scenarios_for
 from anyseg_ros.replay.shared_inference import SharedInference
 from anyseg_ros.replay.worst_frames import WorstFrames
@@ -144,6 +147,7 @@ class _Replay:
         self.scorer = MaskScorer(self.classes, self.truth, tolerance_ns, has_reference=len(self.scenarios) > 1)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
         self.inference = SharedInference()
+        self.ahead: RunAhead[Segmentation] = RunAhead()
         self.scene: ModalityFrame | None = None
         self.rig: Rig | None = None
         self.number = self.resumed = 0
@@ -154,19 +158,20 @@ class _Replay:
         started = time.perf_counter()
         start_ns = 0
         lanes: list[Lane] = []
-        with closing(self.log), self._states_file() as states:
+        with closing(self.log), closing(self.ahead), self._states_file() as states:
             for now_ns, samples in _moments(prefetched(self.samples)):
                 if not lanes:
                     start_ns = now_ns if self.samples.first_ns is None else min(now_ns, self.samples.first_ns)
                     lanes = [self._lane(scenario, start_ns) for scenario in self.scenarios]
                 self._play(lanes, now_ns, samples)
-                self._finish(self.scorer.scored(now_ns))
+                self.ahead.then(partial(self._finish_scored, now_ns))
                 self._write_states(lanes, states, start_ns)
                 if progress is not None:
                     progress(self.samples.messages, total)
             end_ns = max(self.samples.last_ns, start_ns)
             for lane in lanes:  # what waits for companions need not wait any longer
                 self._make(lane, lane.advance(end_ns + NS_PER_S // 10), start_ns)
+            self.ahead.finish()
             self._finish(self.scorer.rest())
             self._write_states(lanes, states, start_ns)
         return self._result(start_ns, end_ns, time.perf_counter() - started)
@@ -271,7 +276,7 @@ class _Replay:
     def _deliver(self, sample: Sample, lanes: list[Lane]) -> None:
         if isinstance(sample, LabelSample):
             if isinstance(self.truth, TopicLabels):
-                self.truth.add(sample.stamp_ns, sample.labels)
+                self.ahead.then(partial(self.truth.add, sample.stamp_ns, sample.labels))
             return
         if isinstance(sample, FrameSample) and sample.frame.modality is self.modalities[0]:
             self.scene = sample.frame
@@ -294,7 +299,8 @@ class _Replay:
                 if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
                     self.worst.add(known, None)
                     continue
-            self.scorer.add(self._made(lane, job, record))
+            made = partial(self._made, lane.scenario, job, record, self.scene)
+            self.ahead.run(partial(self.inference.run, lane.pipeline, job), made)
 
     def _resume(self, record: MaskRecord) -> MaskRecord:
         """The record that is there already, which must be of the same job."""
@@ -305,17 +311,27 @@ class _Replay:
         self.scores[known.scenario].add(known)
         return known
 
-    def _made(self, lane: Lane, job: Job, record: MaskRecord) -> MadeMask:
+    def _made(
+        self,
+        scenario: Scenario,
+        job: Job,
+        record: MaskRecord,
+        scene: ModalityFrame | None,
+        segmented: Future[Segmentation],
+    ) -> None:
         try:
-            segmentation = self.inference.run(lane.pipeline, job)
+            segmentation = segmented.result()
         except (InputError, EngineError) as error:
-            return MadeMask(replace(record, error=str(error)), job.created_ns, None)
+            self.scorer.add(MadeMask(replace(record, error=str(error)), job.created_ns, None))
+            return
         result = Result(job, segmentation)
         if self.sink is not None:
-            self.sink.on_mask(lane.scenario, result)
-        return MadeMask(
-            _measured(record, segmentation, result.mask_size), job.created_ns, segmentation.labels, self.scene
-        )
+            self.sink.on_mask(scenario, result)
+        measured = _measured(record, segmentation, result.mask_size)
+        self.scorer.add(MadeMask(measured, job.created_ns, segmentation.labels, scene))
+
+    def _finish_scored(self, now_ns: int) -> None:
+        self._finish(self.scorer.scored(now_ns))
 
     def _finish(self, scored: Iterator[ScoredMask]) -> None:
         for mask in scored:
