@@ -422,6 +422,32 @@ def test_recovery_needs_the_count_where_time_is_short() -> None:
     assert states == [State.RECOVERING] * 3 + [State.ACTIVE]
 
 
+def test_recovery_ends_on_time_and_not_with_the_next_frame() -> None:
+    drive = failed_drive()
+    drive.frame()
+    well = drive.now
+    for _ in range(4):
+        drive.wait(110)  # the fifth frame comes after 440 ms, a sixth would after 550
+        drive.frame()
+    assert drive.monitor.next_deadline_ns() == well + 500 * MS
+    drive.wait(60)
+    assert (drive.now - well, drive.status.state, drive.usable) == (500 * MS, State.ACTIVE, True)
+
+
+def test_stamps_that_were_ahead_may_go_back_once_they_are_right() -> None:
+    drive = active_drive()
+    for _ in range(5):
+        drive.wait(100)
+        drive.frame(late_ms=-400)
+    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.FUTURE_STAMP)
+    drive.wait(100)
+    drive.frame()
+    assert drive.status.state is State.RECOVERING
+    drive.wait(100)
+    drive.frame(late_ms=350)  # another step back has no such excuse
+    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.STAMP_REGRESSION)
+
+
 def test_the_fault_is_told_while_recovering() -> None:
     drive = failed_drive()
     drive.frame()

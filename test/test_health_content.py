@@ -177,6 +177,17 @@ def test_lost_packets_after_a_silence_that_was_told_are_no_news() -> None:
     assert sensor.deliver(sequence=18).state is State.RECOVERING
 
 
+def test_packets_lost_with_rejected_messages_are_no_news() -> None:
+    sensor = Sensor(EVENT)
+    for number in range(7):
+        sensor.deliver(sequence=number)
+    for _ in range(3):
+        sensor.now += PERIOD_NS
+        sensor.monitor.on_rejected(Fault.DECODE_ERROR, "truncated", sensor.now)
+    assert sensor.deliver(sequence=10).state is State.RECOVERING
+    assert sensor.deliver(sequence=12).fault is Fault.EVENT_SEQUENCE_GAP
+
+
 def test_a_sensor_that_loses_packets_is_not_called_silent_between_them() -> None:
     sensor = Sensor(EVENT)
     faults = []

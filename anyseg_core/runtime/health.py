@@ -19,7 +19,7 @@ from anyseg_core.runtime.health_checks import failed_check
 from anyseg_core.runtime.health_state import ALLOWED_TRANSITIONS, HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.quality import Quality, SmoothQuality, quality_of
-from anyseg_core.runtime.timing_checks import NS_PER_MS, NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 __all__ = [
     "ALLOWED_TRANSITIONS",
@@ -77,6 +77,7 @@ class HealthMonitor:
         self._arrivals.append(now_ns)
         failure = self._examine(frame, now_ns)
         self._newest, self._newest_received_ns, self._newest_good = frame, now_ns, failure is None
+        self._rejected_last = False
         if failure is None:
             self._on_good(now_ns)
         else:
@@ -92,12 +93,15 @@ class HealthMonitor:
             self._on_incompatible_qos(reason, now_ns)
             return
         self._arrived_ns, self._excused_until_ns = now_ns, None
+        self._rejected_last = True
         self._on_bad(fault, reason, now_ns)
 
     def on_time(self, now_ns: int) -> None:
         """Look for what no message tells: call it at `next_deadline_ns` and now and then."""
         now_ns = self._advance(now_ns)
-        deadline = self.next_deadline_ns()
+        if self._state is State.RECOVERING and self._recovered(now_ns):
+            self._activate(now_ns)
+        deadline = self._silence_deadline_ns()
         if deadline is None or now_ns < deadline:
             return
         if self._arrived_ns is None:
@@ -111,7 +115,11 @@ class HealthMonitor:
         self._on_missing(Fault.SILENT, reason, missed, now_ns)
 
     def next_deadline_ns(self) -> int | None:
-        """When `on_time` must be called next to find silence in time; None while there is nothing to find."""
+        """When `on_time` must be called next to find silence or recovery in time; None: there is nothing to find."""
+        deadlines = (self._silence_deadline_ns(), self._recovery_deadline_ns())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _silence_deadline_ns(self) -> int | None:
         if self._state is State.DISABLED or self._missing_is_known():
             return None
         if self._arrived_ns is None:
@@ -128,7 +136,7 @@ class HealthMonitor:
 
         Once in a silence: a caller that is always late must find it too.
         """
-        deadline_ns = self.next_deadline_ns()
+        deadline_ns = self._silence_deadline_ns()
         if self._excused_until_ns is None and deadline_ns is not None and deadline_ns < until_ns:
             self._excused_until_ns = until_ns
 
@@ -203,6 +211,7 @@ class HealthMonitor:
         self._newest: ModalityFrame | None = None
         self._newest_received_ns = now_ns
         self._newest_good = False
+        self._rejected_last = False  # the newest message was no frame
         self._arrived_ns: int | None = None  # newest message, malformed ones included
         self._excused_until_ns: int | None = None
         self._arrivals: deque[int] = deque(maxlen=64)  # of well-formed frames, for the rate
@@ -230,8 +239,8 @@ class HealthMonitor:
         period_ns, usual = self._config.period_ns, self._usual.value
         history = History(statistics, self._newest, now_ns, self._gap_ns(), period_ns, usual)
         failure = failed_check(frame, history, self._config.check)
-        if failure is not None and failure[0] is Fault.EVENT_SEQUENCE_GAP and self._silence_is_known(now_ns):
-            failure = None  # what was not sent or not heard in that time is told
+        if failure is not None and self._is_told(failure[0], now_ns):
+            failure = None
         if failure is None:
             self._quality.learn(quality_of(statistics, usual))
             if not isinstance(statistics, EventStatistics):
@@ -251,10 +260,18 @@ class HealthMonitor:
             self._activate(now_ns)
 
     def _recovered(self, now_ns: int) -> bool:
+        deadline_ns = self._recovery_deadline_ns()
+        return deadline_ns is not None and now_ns >= deadline_ns
+
+    def _recovery_deadline_ns(self) -> int | None:
+        """When it will have been good for long enough; None while it is not recovering, or has not been so often."""
+        if self._state is not State.RECOVERING:
+            return None
         assert self._present is not None  # RECOVERING is only entered from FAILED, which has a fault
         config = self._config.check(self._present.fault)
-        steady_s = (now_ns - self._since_ns) / NS_PER_S
-        return self._good_streak >= config.recover_count and steady_s >= self._recover_time_s(config)
+        if self._good_streak < config.recover_count:
+            return None
+        return self._since_ns + int(self._recover_time_s(config) * NS_PER_S)
 
     def _recover_time_s(self, config: CheckConfig) -> float:
         """How long it must be good before it is used again: longer the more often it has relapsed."""
@@ -322,12 +339,21 @@ class HealthMonitor:
             return False
         return self._arrived_ns is None or self._present.fault is Fault.SILENT
 
-    def _silence_is_known(self, now_ns: int) -> bool:
-        """Whether the sensor was silent for so long that messages of its were lost is no news."""
+    def _is_told(self, fault: Fault, now_ns: int) -> bool:
+        """Whether what is wrong with a frame only says once more what is known of the messages before it.
+
+        Events that were lost in a long silence, or with messages that were rejected, are known to be; and stamps that
+        were ahead of time can only become right again by going back.
+        """
         present = self._present
-        if present is None or present.fault is not Fault.SILENT:
+        if present is None:
             return False
-        return now_ns - present.first_ns > TOLD_PERIODS * self._config.period_ns
+        if fault is Fault.STAMP_REGRESSION:
+            return present.fault is Fault.FUTURE_STAMP and not self._newest_good
+        if fault is not Fault.EVENT_SEQUENCE_GAP:
+            return False
+        silent_ns = now_ns - present.first_ns if present.fault is Fault.SILENT else 0
+        return self._rejected_last or silent_ns > TOLD_PERIODS * self._config.period_ns
 
     def _silent_after_ns(self) -> int:
         """Of a sensor that is known to be slow or to lose messages, the gaps that it has had are no silence."""

@@ -14,8 +14,8 @@ from anyseg_core.runtime.faults import FAULT_KINDS, FaultSchedule, ScheduledFaul
 from anyseg_core.runtime.health import Fault, HealthConfig, State
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bench.fault_drives import (
-    NS_PER_S,
     PERIOD_NS,
     RATE_HZ,
     START_NS,
@@ -27,8 +27,6 @@ from anyseg_ros.bench.fault_drives import (
 )
 from anyseg_ros.parameters import Parameters
 from anyseg_ros.pipeline import Job, Pipeline
-
-NS_PER_MS = 1_000_000
 
 
 class Change(NamedTuple):
@@ -178,7 +176,9 @@ class Outcome:
     last_named: Fault | None = None
     """... and the one that was named last while it was on: what people read."""
     recovery_ms: float | None = None
-    """From the first measurement that is good and comes in time to ACTIVE; None where it never came to that."""
+    """From the first measurement that is good, comes in time and after the last broken one, to ACTIVE; None: never.
+
+    0 where it was ACTIVE again before the fault had ended."""
     recover_time_ms: float | None = None
     """How long the sensor has to be good after that fault, by its configuration."""
 
@@ -209,8 +209,10 @@ def judge(trial: Trial, entry: ScheduledFault, record: RunRecord) -> Outcome:
     received = [d for d in record.deliveries if d.modality is trial.modality and begin_ns <= d.at_ns <= found.at_ns]
     last = [change.fault for change in during if change.state is State.FAILED][-1]
     good = [d for d in record.deliveries if d.modality is trial.modality and d.measured_s >= entry.end_s]
-    well_s = next(d.measured_s for d in good if _is_on_time(d))
+    well_s = next(d.measured_s for d in good if _is_on_time(d) and d.at_ns >= end_ns)
+    at_the_end = [change.state for change in own if change.at_ns <= end_ns][-1]
     back = next((c for c in own if c.state is State.ACTIVE and c.at_ns > end_ns), None)
+    recovery_ms = (back.at_ns - START_NS) / NS_PER_MS - 1000.0 * well_s if back else None
     return Outcome(
         trial,
         True,
@@ -219,7 +221,7 @@ def judge(trial: Trial, entry: ScheduledFault, record: RunRecord) -> Outcome:
         len(received),
         found.fault,
         last,
-        (back.at_ns - START_NS) / NS_PER_MS - 1000.0 * well_s if back else None,
+        0.0 if at_the_end is State.ACTIVE else recovery_ms,
         1000.0 * HEALTH.check(last).recover_time_s if last else 0.0,
     )
 
