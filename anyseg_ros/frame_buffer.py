@@ -62,3 +62,11 @@ class FrameBuffer:
         stamps = [entry.frame.stamp_ns for entry in self._recent.get(modality, ())]
         gaps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
         return min(gaps, default=None)
+
+    def delay_ns(self, modality: Modality) -> int | None:
+        """From stamp to reception, of the kept frame that took the least; None without one.
+
+        Whatever the two clocks say, the next frame can be here so long after its stamp.
+        """
+        recent = self._recent.get(modality, ())
+        return min((entry.received_ns - entry.frame.stamp_ns for entry in recent), default=None)

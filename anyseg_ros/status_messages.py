@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anyseg_core.runtime.health import DEFAULT_CHECKS, Fault, ModalityStatus, State
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.conversions import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.engine_owner import EnginePhase, EngineState
 from anyseg_ros.pipeline import Result
 
@@ -45,6 +45,8 @@ class InferenceRecord:
     engine_ms: float = 0.0
     latency_ms: float = 0.0
     """From the stamp of the anchor frame to the end of inference."""
+    lidar_motion: str = ""
+    """What the scan in the last mask was compensated with, or why it was not."""
 
 
 def status_array(
@@ -65,6 +67,7 @@ def mask_array(result: Result) -> DiagnosticArray:
         "used": ",".join(map(str, segmentation.modalities)),
         "encode_ms": _number(1e3 * segmentation.encode_s),
         "engine_ms": _number(1e3 * segmentation.engine_s),
+        "lidar_motion": job.motion or "",
     }
     made_from = f"made from {', '.join(map(str, segmentation.modalities))}"
     array.status = [*array.status, _status(MASK, DiagnosticStatus.OK, made_from, values)]
@@ -98,6 +101,7 @@ def modality_status(status: ModalityStatus, used_age_ms: float | None) -> Diagno
         "first_s": _seconds(status.first_ns),
         "last_s": _seconds(status.last_ns),
         "since_s": _seconds(status.since_ns),
+        "recover_time_s": _number(status.recover_time_s),
         **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
     }
     message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
@@ -169,6 +173,7 @@ def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord
         "encode_ms": _number(record.encode_ms),
         "engine_ms": _number(record.engine_ms),
         "latency_ms": _number(record.latency_ms),
+        "lidar_motion": record.lidar_motion,
     }
     return _status("inference", level, message, values)
 

@@ -17,13 +17,13 @@ from anyseg_core.runtime.faults import FAULT_KINDS, FaultSchedule, ScheduledFaul
 from anyseg_core.runtime.health import Fault, State
 from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame
 from anyseg_core.sim.weather import Weather
 from anyseg_ros import conversions
 from anyseg_ros.bench import fault_miou
 from anyseg_ros.bench.fault_drives import (
     MESSAGE_FAULTS,
-    NS_PER_S,
     PERIOD_NS,
     START_NS,
     Delivery,
@@ -66,6 +66,10 @@ def drive() -> PlayableDrive:
 
 
 # --- what reaches the node -------------------------------------------------------------------------------------------
+
+
+def recovers_s(state: State) -> float | None:
+    return 0.5 if state in (State.FAILED, State.RECOVERING) else None
 
 
 def test_messages_of_a_sensor_arrive_in_order_within_their_delays(drive: PlayableDrive) -> None:
@@ -155,7 +159,10 @@ def record_of(*changes: tuple[float, State, Fault | None], lost: tuple[float, fl
     """Camera messages each 100 ms, received 10 ms later, but those that are `lost`; and what became of the camera."""
     times = [t for t in np.arange(0, 4, 0.1) if not lost[0] <= t < lost[1]]
     deliveries = [Delivery(START_NS + round((t + 0.01) * NS_PER_S), CAMERA, None, float(t)) for t in times]
-    made = [Change(START_NS + round(at_s * NS_PER_S), CAMERA, state, fault, "") for at_s, state, fault in changes]
+    made = [
+        Change(START_NS + round(at_s * NS_PER_S), CAMERA, state, fault, "", recovers_s(state))
+        for at_s, state, fault in changes
+    ]
     return RunRecord(made, [], deliveries)
 
 

@@ -158,7 +158,7 @@ class HealthMonitor:
 
     def status(self, now_ns: int) -> ModalityStatus:
         """The state at `now_ns`, for people and for messages."""
-        present = self._present
+        present, is_out = self._present, self._state in (State.FAILED, State.RECOVERING)
         return ModalityStatus(
             modality=self.modality,
             state=self._state,
@@ -174,6 +174,7 @@ class HealthMonitor:
             since_ns=self._since_ns,
             quality=self._quality.newest,
             expected_rate_hz=self._config.expected_rate_hz,
+            recover_time_s=self._recover_time_s(self._config.check(present.fault)) if present and is_out else None,
         )
 
     def set_enabled(self, enabled: bool, now_ns: int) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
 
 from anyseg_core.runtime.fault_catalogue import DEFAULT_CHECKS, CheckConfig, Fault
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.named import Named
 from anyseg_core.runtime.quality import Quality
-from anyseg_core.runtime.timing_checks import NS_PER_MS, NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 SILENCE_FLOOR_MS = 100.0
 """A fast sensor is not silent before this: below, the scheduler's hiccups would count as faults."""
 
 
-class State(str, Enum):
+class State(Named):
     """The state of a sensor; ACTIVE is the one whose frames are used."""
 
     DISABLED = "disabled"
@@ -27,9 +27,6 @@ class State(str, Enum):
     SUSPECT = "suspect"
     FAILED = "failed"
     RECOVERING = "recovering"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 ALLOWED_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
@@ -122,3 +119,5 @@ class ModalityStatus:
     expected_rate_hz: float = 0.0
     left_out: str = ""
     """Why a usable sensor is not in the mask; the pipeline knows."""
+    recover_time_s: float | None = None
+    """How long a failed sensor has to be good before it is used: each relapse doubles it. None while it has not failed."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from anyseg_core.runtime.faults import FAULT_KINDS, FaultSchedule, ScheduledFault, Stage
-from anyseg_core.runtime.health import Fault, HealthConfig, State
+from anyseg_core.runtime.health import Fault, State
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
@@ -37,6 +37,7 @@ class Change(NamedTuple):
     state: State
     fault: Fault | None
     reason: str
+    recover_time_s: float | None
 
 
 class MadeMask(NamedTuple):
@@ -122,7 +123,7 @@ class SimulatedNode:
             if self._states.get(status.modality) != now:
                 self._states[status.modality] = now
                 self.record.changes.append(
-                    Change(self._now_ns, status.modality, status.state, status.fault, status.reason)
+                    Change(self._now_ns, status.modality, *now, status.reason, status.recover_time_s)
                 )
 
 
@@ -132,8 +133,6 @@ WARM_UP_S = 5.0
 FAULT_S = 5.0
 RECOVERY_S = 3.0
 TRIAL_S = WARM_UP_S + FAULT_S + RECOVERY_S + 0.2
-HEALTH: HealthConfig = Parameters().health()[Modality.CAMERA]
-"""The shipped limits; the same for every sensor of one rate."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class Outcome:
 
     0 where it was ACTIVE again before the fault had ended."""
     recover_time_ms: float | None = None
-    """How long the sensor has to be good after that fault, by its configuration."""
+    """How long the sensor had to be good after that fault: by its configuration, and by its relapses."""
 
     @property
     def expected(self) -> tuple[Fault, ...]:
@@ -222,8 +221,14 @@ def judge(trial: Trial, entry: ScheduledFault, record: RunRecord) -> Outcome:
         found.fault,
         last,
         0.0 if at_the_end is State.ACTIVE else recovery_ms,
-        1000.0 * HEALTH.check(last).recover_time_s if last else 0.0,
+        _recover_time_ms(own, back),
     )
+
+
+def _recover_time_ms(changes: list[Change], back: Change | None) -> float:
+    """As the status said last before the sensor was `back`."""
+    before = [c for c in changes if c.recover_time_s is not None and (back is None or c.at_ns < back.at_ns)]
+    return 1000.0 * (before[-1].recover_time_s or 0.0) if before else 0.0
 
 
 def _is_on_time(delivery: Delivery) -> bool:
