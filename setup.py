@@ -11,13 +11,16 @@ ROS = [
     "ros-std-msgs>=5.5,<6",
     "ros-std-srvs>=5.5,<6",
     "ros-diagnostic-msgs>=5.5,<6",
+    "ros-nav-msgs>=5.5,<6",
 ]
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
 TRAIN = ["torch>=2.5,<3", "lightning>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
 TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4"]
 OPENVINO = "openvino>=2024.4,<2027"
+NYU = "scipy>=1.8,<2"  # 114 MB; reads MATLAB's older files
+POTSDAM = "rasterio>=1.3,<2"  # 111 MB, with its GDAL; reads windows of the tiles
 TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
-TEST += [OPENVINO]
+TEST += [OPENVINO, NYU, POTSDAM]
 DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5"]
 
 
@@ -65,9 +68,11 @@ setup(
         "sim": SIM,
         "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1", "cuda-bindings>=12.8,<14"],
         "muses": ["hdf5plugin>=4,<8"],  # the compression of its event files
+        "nyu": [NYU],
+        "potsdam": [POTSDAM],
         "openvino": [OPENVINO],
         "fleet": ["ray>=2.30,<3"],
-        "events": ["numba>=0.59,<1"],  # 208 MB; decoding of evt3 and libcaer_cmp is several times faster with it
+        "events": ["numba>=0.59,<1"],  # 208 MB; decoding of event streams is several times faster with it
         "test": TEST,
         "dev": DEV,
     },

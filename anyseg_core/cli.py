@@ -1,10 +1,13 @@
-"""The commands of `anyseg` that need no ROS: simulate, train, evaluate, export. torch waits until one is called."""
+"""The commands of `anyseg` that need no ROS, and what all commands share. torch waits until one is called."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
     from anyseg_core.sim.recorded_drive import RecordedDrive
     from anyseg_core.training.benchmarks import Measurement
 
-console = Console()
+FILE_COLUMNS = 160
+"""Width of a file or a pipe: at rich's 80 the names in a table of ten columns are cut off."""
+
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else FILE_COLUMNS)
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
 data_commands = typer.Typer(no_args_is_help=True, help="Data sets: check one, make one of a bag.")
 
@@ -37,6 +43,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Rendering processes; 0 = one 
 Seed = Annotated[int, typer.Option(help="World and traffic; the same seed gives the same drive.")]
 DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
 RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
+Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
 WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
 
 
@@ -46,11 +53,27 @@ def fail(message: object) -> typer.Exit:
     return typer.Exit(2)
 
 
-def progress_bar() -> Progress:
-    """The one look of every progress bar."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    )
+@contextmanager
+def errors_told(*expected: type[Exception]) -> Iterator[None]:
+    """Of the block, those that the user can act on: told without a traceback, exit code 2."""
+    try:
+        yield
+    except expected as error:
+        raise fail(error) from None
+
+
+def verdict(passed: bool) -> typer.Exit:
+    """Exit code 0, or 1 where something promised was not kept; raise what is returned."""
+    return typer.Exit(0 if passed else 1)
+
+
+@contextmanager
+def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
+    """The one look of every progress bar; call what it gives with (done, total)."""
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(TextColumn("{task.description}"), *columns) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @simulate.command("dataset")
@@ -64,22 +87,18 @@ def simulate_dataset(
 ) -> None:
     """Write a data set in DELIVER's layout, with all five weathers."""
     from anyseg_core.sim.deliver_writer import simulate_dataset as write
-    from anyseg_core.sim.workers import available_cores
+    from anyseg_core.sim.workers import WorkerError, available_cores
 
-    with progress_bar() as progress:
-        task = progress.add_task("drives", total=train_drives + val_drives + test_drives)
-        try:
-            count = write(
-                root,
-                train_drives,
-                val_drives,
-                frames,
-                test_drives=test_drives,
-                workers=workers or available_cores(),
-                progress=lambda done, _total: progress.update(task, completed=done),
-            )
-        except (ValueError, OSError) as error:
-            raise fail(error) from None
+    with errors_told(ValueError, OSError, WorkerError), progress_bar("drives") as progress:
+        count = write(
+            root,
+            train_drives,
+            val_drives,
+            frames,
+            test_drives=test_drives,
+            workers=workers or available_cores(),
+            progress=progress,
+        )
     console.print(f"{count} frames in {root}")
 
 
@@ -94,10 +113,8 @@ def simulate_drive(
 ) -> None:
     """Render a drive to a file that `anyseg simulate live` plays in real time."""
     drive = record(seed, weather, duration_s, rate_hz, workers)
-    try:
+    with errors_told(OSError):
         drive.save(file)
-    except OSError as error:
-        raise fail(error) from None
     console.print(f"recording: {file}")
 
 
@@ -117,10 +134,8 @@ def simulate_bag(
     if folder.exists():
         raise fail(f"{folder} exists already: choose another folder, or remove it")
     drive = record(seed, weather, duration_s, rate_hz, workers)
-    try:
+    with errors_told(OSError):
         count = write_bag(folder, drive, drive.rig(), storage=storage.value)
-    except OSError as error:
-        raise fail(error) from None
     console.print(f"{count} frames in {folder}")
 
 
@@ -129,17 +144,12 @@ def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: 
     from anyseg_core.sim.drive import DriveConfig
     from anyseg_core.sim.recorded_drive import record_drive
     from anyseg_core.sim.weather import Weather
-    from anyseg_core.sim.workers import available_cores
+    from anyseg_core.sim.workers import WorkerError, available_cores
 
-    try:
+    with errors_told(ValueError):
         config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
-    except ValueError as error:
-        raise fail(error) from None
-    with progress_bar() as progress:
-        task = progress.add_task("rendering", total=None)
-        return record_drive(
-            config, workers or available_cores(), lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with errors_told(WorkerError), progress_bar("rendering") as progress:
+        return record_drive(config, workers or available_cores(), progress)
 
 
 def train(
@@ -158,10 +168,8 @@ def train(
     from anyseg_core.training.loop import METRICS_NAME, TrainingError
     from anyseg_core.training.loop import train as run_training
 
-    try:
+    with errors_told(ConfigError, DataError, CheckpointError, TrainingError):
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
-    except (ConfigError, DataError, CheckpointError, TrainingError) as error:
-        raise fail(error) from None
     console.print(f"checkpoint: {checkpoint}")
     print_metrics(json.loads((checkpoint.parents[1] / METRICS_NAME).read_text()))
 
@@ -184,10 +192,8 @@ def evaluate(
     from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully, write_report
 
     options = EvaluationOptions(split, data, limit, robustness, released_protocol)
-    try:
+    with errors_told(DataError, CheckpointError):
         evaluation = evaluate_fully(checkpoint, options)
-    except (DataError, CheckpointError) as error:
-        raise fail(error) from None
     print_metrics(evaluation.metrics)
     print_robustness(evaluation.metrics)
     if json_file:
@@ -212,11 +218,9 @@ def export(
     from anyseg_core.export import export as run_export
     from anyseg_core.training.checkpoint import CheckpointError
 
-    try:
+    with errors_told(CheckpointError, DataError, ExportError, ValueError):
         options = ExportOptions(precision, size, label_stride, fixed_counts, max_loss=max_loss)  # type: ignore[arg-type]
         card = run_export(checkpoint, folder, options=options)
-    except (CheckpointError, DataError, ExportError, ValueError) as error:
-        raise fail(error) from None
     lost = card.training.metrics.get("int8_miou_points_lost")
     if lost:
         print_points(lost)
@@ -233,9 +237,10 @@ def print_points(lost: dict[str, float]) -> None:
 
 @data_commands.command("check")
 def data_check(
-    root: Annotated[Path, typer.Argument(help="A data set: DELIVER, MUSES, one's own folder, or the pothole data.")],
+    root: Annotated[Path, typer.Argument(help="A data set of a kind that is known, or one's own folder.")],
     kind: Annotated[
-        str | None, typer.Option(help="deliver, muses, folder or pothole; default: by what is there.")
+        str | None,
+        typer.Option(help="deliver, muses, folder, pothole, nyu_depth, potsdam or mid_air; default: by what is there."),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Repeatable; default: train and val.")] = None,
     sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
@@ -250,9 +255,9 @@ def data_check(
 
     found_kind = kind or kind_of(root)
     if found_kind is None:
-        raise fail(f"{root} is no data set that is known: give --kind deliver, muses, folder or pothole")
+        raise fail(f"{root} is no data set that is known by its looks: give --kind, which --help lists")
     broken = 0
-    try:
+    with errors_told(ConfigError, DataError, OSError):
         settings = parse_data({"kind": found_kind, "root": str(root), "size": list(size)}, set_ or [])
         for name in split or ["train", "val"]:
             found, usable = check_split(open_files(settings, name))
@@ -261,9 +266,7 @@ def data_check(
             path = sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}")
             write_sheet(path, contact_sheet(usable))
             console.print(f"contact sheet: {path}")
-    except (ConfigError, DataError, OSError) as error:
-        raise fail(error) from None
-    raise typer.Exit(1 if broken else 0)
+    raise verdict(not broken)
 
 
 def print_check(found: SplitCheck) -> None:
@@ -293,10 +296,8 @@ def import_weights(
     from anyseg_core.training.config import ConfigError, load_config
     from anyseg_core.training.import_weights import import_weights as run_import
 
-    try:
+    with errors_told(CheckpointError, ConfigError, DataError):
         written = run_import(file, out, load_config(config, set_ or []) if config else None)
-    except (CheckpointError, ConfigError, DataError) as error:
-        raise fail(error) from None
     console.print(f"written: {written}")
 
 
@@ -326,10 +327,8 @@ def measure_evaluation(
     from anyseg_core.training.checkpoint import CheckpointError
 
     tune_process(threads)
-    try:
+    with errors_told(CheckpointError):
         return run_measurement(checkpoint, samples, StepSize(side, head_width=head_width))
-    except CheckpointError as error:
-        raise fail(error) from None
 
 
 def compare_methods(
@@ -342,18 +341,40 @@ def compare_methods(
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.ablation import TABLE_NAME, AblationError, load_plan, markdown, plan_runs, run_plan
     from anyseg_core.training.checkpoint import CheckpointError
+    from anyseg_core.training.claims import judge
     from anyseg_core.training.config import ConfigError
     from anyseg_core.training.loop import TrainingError
 
-    try:
+    with errors_told(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
         plan = load_plan(plan_file, overrides)
         runs = plan_runs(plan, list(range(1, seeds + 1)), out, only)
         rows = run_plan(plan, runs, jobs, console.print, limit)
-    except (AblationError, CheckpointError, ConfigError, DataError, TrainingError) as error:
-        raise fail(error) from None
-    (out / TABLE_NAME).write_text(json.dumps({"command": command_line(), "rows": rows}, indent=2) + "\n")
-    text = markdown(rows, f"mIoU in percent on split {plan.split}, `{command_line()}`")
+    judged = [judge(claim, rows) for claim in plan.claims]
+    content = {"command": command_line(), "rows": rows, "claims": [entry._asdict() for entry in judged]}
+    (out / TABLE_NAME).write_text(json.dumps(content, indent=2) + "\n")
+    text = markdown(rows, f"mIoU in percent on split {plan.split}, `{command_line()}`", judged)
     (out / "table.md").write_text(text)
+    if plan.costs:
+        print_costs(rows)
+    else:
+        print_methods(rows)
+    for entry in judged:
+        console.print(str(entry), highlight=False)
+    console.print(f"every subset: {out / 'table.md'}")
+
+
+def print_costs(rows: dict) -> None:
+    """Every figure of every variant."""
+    names = [name for name in next(iter(rows.values())) if name not in ("seeds", "mean", "EMM")]
+    table = Table("method", "seeds", *names)
+    for variant, row in rows.items():
+        cells = [f"{row[name]['mean']:.1f} ± {row[name]['std']:.1f}" for name in names]
+        table.add_row(variant, str(len(row["seeds"])), *cells)
+    console.print(table)
+
+
+def print_methods(rows: dict) -> None:
+    """The mean over the subsets, and the most telling of them."""
     table = Table("method", "seeds", "mean over subsets", "all sensors", "worst single sensor", "EMM")
     for variant, row in rows.items():
         subsets = [name for name in row if name not in ("seeds", "mean", "EMM")]
@@ -361,7 +382,6 @@ def compare_methods(
         cells = [f"{row[name]['mean']:.2f} ± {row[name]['std']:.2f}" for name in ("mean", subsets[-1], worst, "EMM")]
         table.add_row(variant, str(len(row["seeds"])), *cells)
     console.print(table)
-    console.print(f"every subset: {out / 'table.md'}")
 
 
 def print_metrics(metrics: dict) -> None:

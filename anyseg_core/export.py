@@ -21,12 +21,14 @@ from onnxscript import opset20
 
 from anyseg_core.data.sample import Sample
 from anyseg_core.models.anymodal import AnymodalSegmenter
-from anyseg_core.models.student_network import StudentNetwork
+from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
+from anyseg_core.models.student_network import ExportedNetwork, StudentNetwork, UnimodalStudent
+from anyseg_core.models.unimodal import UnimodalNetworks
 from anyseg_core.runtime.engine_onnx import PRECISION_KEY
 from anyseg_core.runtime.model_card import CARD_NAME, ModelCard, NetworkSpec, TrainingRecord, sha256_of
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
-from anyseg_core.training.evaluation import all_subsets, decide_labels, subset_name
+from anyseg_core.training.evaluation import decide_labels, subset_name
 
 NETWORK_NAME = "student.onnx"
 OPSET = 20
@@ -79,13 +81,13 @@ def _gelu(x: onnxscript.FLOAT, approximate: str = "none") -> onnxscript.FLOAT:
     return opset20.Gelu(x, approximate=approximate)  # type: ignore[return-value]  # onnxscript types it by its schema
 
 
-def write_network(network: StudentNetwork, path: Path, size: tuple[int, int], count: int | None = None) -> None:
+def write_network(network: ExportedNetwork, path: Path, size: tuple[int, int], count: int | None = None) -> None:
     """Write the ONNX file, weights inside, for `count` modalities; None = any number."""
-    modalities = network.model.mean.shape[0]
+    members = len(network.members)
     # Two images, so that no dimension of the traced graph is mistaken for a constant 1.
     images = torch.zeros(count or 2, *size, 3, dtype=torch.uint8)
-    modality = torch.arange(count or 2) % modalities
-    any_count = torch.export.Dim("modalities", min=1, max=max(modalities, 2))
+    modality = torch.tensor(network.members)[torch.arange(count or 2) % members]
+    any_count = torch.export.Dim("modalities", min=1, max=max(members, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
@@ -117,15 +119,16 @@ def export(
     state = _with_options(state, options)
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch)
-        files = _write_networks(model, state, options, written)
-        metrics = _proof(model, state, options, files)
+        parts = _plan_parts(model, state, options, written)
+        _write_parts(parts, state, options)
+        metrics = _proof(model, state, options, parts)
         if options.precision == "int8":
-            metrics |= _quantise_all(state, options, files)
-        for file in files:
-            _note_precision(file, options.precision)
-        card = make_card(state, files, name or state.config.name, metrics)
+            metrics |= _quantise_all(state, options, parts)
+        for part in parts:
+            _note_precision(part.file, options.precision)
+        card = make_card(state, parts, name or state.config.name, metrics)
         card.write(written)
-        _replace(folder, written, [file.name for file in files])
+        _replace(folder, written, [part.file.name for part in parts])
     return card
 
 
@@ -138,49 +141,85 @@ def _with_options(state: TrainingState, options: ExportOptions) -> TrainingState
     return state.model_copy(update={"config": config.model_copy(update={"data": data, "model": model})})
 
 
-def _write_networks(
-    model: AnymodalSegmenter, state: TrainingState, options: ExportOptions, folder: Path
-) -> dict[Path, int | None]:
-    """The files, each with the number of modalities it is for; None = any."""
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A network file of the student."""
+
+    file: Path
+    network: ExportedNetwork
+    count: int | None
+    """The only number of images that it takes at once; None = any."""
+
+    def takes(self, subset: Subset) -> bool:
+        """Whether it answers for these modalities together."""
+        return set(subset) <= set(self.network.members) and self.count in (None, len(subset))
+
+
+def _plan_parts(model: SegmentationModel, state: TrainingState, options: ExportOptions, folder: Path) -> list[_Part]:
+    """The files of a student; raises ExportError for a network that cannot be one."""
     size, stride = state.config.data.size, state.config.model.label_stride
+    if isinstance(model, UnimodalNetworks):
+        if options.precision == "int8":
+            raise ExportError("int8 of a student with a network per sensor is not supported; choose fp16")
+        names = [spec.modality.value for spec in state.inputs]
+        everything = tuple(range(len(names)))
+        # One per sensor, and one for when all live: the mean of their probabilities is exact inside a graph only.
+        groups = dict.fromkeys([*((member,) for member in everything), everything])
+        return [
+            _Part(
+                folder / f"student_{'_'.join(names[member] for member in members)}.onnx",
+                UnimodalStudent(model, size, stride, members).eval(),
+                len(members),
+            )
+            for members in groups
+        ]
+    if not isinstance(model, AnymodalSegmenter):
+        raise ExportError(f"method {state.config.method.name} trains a teacher that needs every sensor: export a pupil")
     network = StudentNetwork(model, size, stride).eval()
-    if options.precision in TORCH_TYPE:
-        network = copy.deepcopy(network).to(TORCH_TYPE[options.precision])
-    counts = range(1, len(state.inputs) + 1) if options.fixed_counts else [None]
-    files: dict[Path, int | None] = {}
-    for count in counts:
-        file = folder / (NETWORK_NAME if count is None else f"student_{count}.onnx")
-        write_network(network, file, size, count)
-        files[file] = count
-    return files
+    if not options.fixed_counts:
+        return [_Part(folder / NETWORK_NAME, network, None)]
+    counts = range(1, len(state.inputs) + 1)
+    return [_Part(folder / f"student_{count}.onnx", network, count) for count in counts]
+
+
+def _write_parts(parts: Sequence[_Part], state: TrainingState, options: ExportOptions) -> None:
+    for part in parts:
+        network = part.network
+        if options.precision in TORCH_TYPE:
+            network = copy.deepcopy(network).to(TORCH_TYPE[options.precision])
+        write_network(network, part.file, state.config.data.size, part.count)
 
 
 def _proof(
-    model: AnymodalSegmenter, state: TrainingState, options: ExportOptions, files: Mapping[Path, int | None]
+    model: SegmentationModel, state: TrainingState, options: ExportOptions, parts: Sequence[_Part]
 ) -> dict[str, Any]:
     """Lowest label agreement with the trained network. Raises ExportError where it is too low."""
     required = MIN_AGREEMENT.get(options.precision, MIN_AGREEMENT["fp32"])
     samples = [sample.images for sample in _samples(state, state.config.data.val_split, PARITY_SAMPLES)]
     stride = state.config.model.label_stride
-    if options.precision == "bf16":  # which onnxruntime cannot run on a CPU: torch stands in for the file
-        network = copy.deepcopy(StudentNetwork(model, state.config.data.size, stride).eval()).to(torch.bfloat16)
-        return {
-            "torch_bf16_label_agreement": round(check_parity(_in_torch(network), model, samples, stride, required), 6)
-        }
+    in_torch = options.precision == "bf16"  # which onnxruntime cannot run on a CPU: torch stands in for the file
     agreements = [
-        check_parity(_in_onnxruntime(file), model, samples, stride, required, count) for file, count in files.items()
+        check_parity(
+            _in_torch(copy.deepcopy(part.network).to(torch.bfloat16)) if in_torch else _in_onnxruntime(part.file),
+            model,
+            samples,
+            stride,
+            required,
+            part.takes,
+        )
+        for part in parts
     ]
-    return {"onnx_label_agreement": round(min(agreements), 6)}
+    return {"torch_bf16_label_agreement" if in_torch else "onnx_label_agreement": round(min(agreements), 6)}
 
 
-def _quantise_all(state: TrainingState, options: ExportOptions, files: Mapping[Path, int | None]) -> dict[str, Any]:
+def _quantise_all(state: TrainingState, options: ExportOptions, parts: Sequence[_Part]) -> dict[str, Any]:
     """Replace each fp32 file by its int8 form. Raises ExportError where a subset loses more than `max_loss`."""
     from anyseg_core.export_int8 import mean_loss, quantise, subset_losses
 
     config = state.config
     if options.fixed_counts:
         raise ExportError("int8 with fixed counts is not supported: TensorRT specialises the dynamic network anyway")
-    (file,) = files
+    file = parts[0].file
     calibration = _samples(state, config.data.train_split, options.calibration_samples)
     scoring = _samples(state, config.data.val_split, options.scoring_samples)
     quantised = file.with_suffix(".int8")
@@ -231,20 +270,20 @@ def _in_onnxruntime(network: Path) -> Answer:
     return lambda images, modality: np.asarray(session.run(["labels"], {"images": images, "modality": modality})[0])
 
 
-def _in_torch(network: StudentNetwork) -> Answer:
+def _in_torch(network: ExportedNetwork) -> Answer:
     return lambda images, modality: network(torch.from_numpy(images), torch.from_numpy(modality))[0].numpy()
 
 
 @torch.inference_mode()
 def check_parity(
     answer: Answer,
-    model: AnymodalSegmenter,
+    model: SegmentationModel,
     samples: Sequence[NDArray[np.uint8]],
     label_stride: int,
     required: float = MIN_AGREEMENT["fp32"],
-    count: int | None = None,
+    takes: Callable[[Subset], bool] = lambda _subset: True,
 ) -> float:
-    """Run every subset (of `count` modalities) of every sample; returns the lowest label agreement of a subset, 0 to 1.
+    """Run every subset that the network `takes`, of every sample; returns a subset's lowest label agreement, 0 to 1.
 
     The reference is the network as trained, without any of the export's folding.
 
@@ -256,7 +295,7 @@ def check_parity(
     """
     lowest = 1.0
     for subset in all_subsets(samples[0].shape[0]):
-        if count not in (None, len(subset)):
+        if not takes(subset):
             continue
         equal = [_agreement(answer, model, images, np.array(subset), label_stride) for images in samples]
         agreement = float(np.mean(equal))
@@ -271,27 +310,32 @@ def check_parity(
 
 def _agreement(
     answer: Answer,
-    model: AnymodalSegmenter,
+    model: SegmentationModel,
     images: NDArray[np.uint8],
     subset: NDArray[np.int64],
     label_stride: int,
 ) -> float:
-    present = images[subset]
-    modality = torch.from_numpy(subset)
-    features = model.encode(torch.from_numpy(present), modality)
-    logits = model.head(model.average(features, torch.zeros_like(modality), 1))
-    return float((decide_labels(logits, present.shape[1:3], label_stride) == answer(present, subset)).mean())
+    if isinstance(model, AnymodalSegmenter):
+        modality = torch.from_numpy(subset)
+        features = model.encode(torch.from_numpy(images[subset]), modality)
+        logits = model.head(model.average(features, torch.zeros_like(modality), 1))
+    else:
+        logits = dict(model.subset_logits(torch.from_numpy(np.array(images))))[tuple(subset.tolist())]
+    return float((decide_labels(logits, images.shape[1:3], label_stride) == answer(images[subset], subset)).mean())
 
 
-def make_card(
-    state: TrainingState, files: Mapping[Path, int | None], name: str, metrics: Mapping[str, Any]
-) -> ModelCard:
+def make_card(state: TrainingState, parts: Sequence[_Part], name: str, metrics: Mapping[str, Any]) -> ModelCard:
     """The card of an exported checkpoint; `metrics` are those of the export."""
     config = state.config
     modalities = tuple(spec.modality for spec in state.inputs)
     networks = tuple(
-        NetworkSpec(file=file.name, sha256=sha256_of(file), modalities=modalities, count=count)
-        for file, count in files.items()
+        NetworkSpec(
+            file=part.file.name,
+            sha256=sha256_of(part.file),
+            modalities=tuple(modalities[member] for member in part.network.members),
+            count=part.count,
+        )
+        for part in parts
     )
     return ModelCard(
         name=name,
@@ -314,9 +358,16 @@ def make_card(
 def _method_in_words(state: TrainingState) -> str:
     config = state.config
     samples = state.step * config.optim.batch_size * config.machine.devices * config.machine.num_nodes
-    return (
-        f"{config.method.name} {'with anymodal dropout' if config.method.anymodal_dropout else 'on all modalities'}, "
-        f"a missing modality is {'removed' if config.model.missing == 'remove' else 'zero-filled'}; "
-        f"MiT-{config.model.backbone.upper()}, head width {config.model.head_width}, seed {config.seed}; "
-        f"{state.step} steps, {samples} samples, {state.elapsed_s / 60:.1f} min"
-    )
+    method, model = config.method, config.model
+    if method.network == "anymodal":
+        how = (
+            f"{method.name} {'with anymodal dropout' if method.anymodal_dropout else 'on all modalities'}, "
+            f"a missing modality is {'removed' if model.missing == 'remove' else 'zero-filled'}; "
+            f"MiT-{model.backbone.upper()}, head width {model.head_width}"
+        )
+    else:
+        how = (
+            f"{method.name}, a network per modality; {model.backbone} with {model.width:g} of its channels, "
+            f"DeepLabV3+ decoder {model.head_width} wide"
+        )
+    return f"{how}, seed {config.seed}; {state.step} steps, {samples} samples, {state.elapsed_s / 60:.1f} min"

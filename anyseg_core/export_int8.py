@@ -20,9 +20,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from anyseg_core.data.sample import Sample
+from anyseg_core.models.base import Subset, all_subsets
 from anyseg_core.runtime.engine_onnx import OnnxEngine
 from anyseg_core.runtime.metrics import ConfusionMatrix, mean_over_subsets
-from anyseg_core.training.evaluation import Subset, all_subsets
 
 Images = NDArray[np.uint8]
 """[M, H, W, 3], one per modality of the network, in its order."""

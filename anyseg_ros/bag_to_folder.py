@@ -14,12 +14,12 @@ from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.sample_folder import FolderDescription, RigSpec, write_description, write_sample
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bag_topics import find_companions, find_topics, parse_mapping
 from anyseg_ros.parameters import Parameters
 from anyseg_ros.replay.bag_reader import BagReader
 from anyseg_ros.replay.bag_samples import BagSamples, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
 
-NS_PER_S = 1_000_000_000
 _KEPT_FRAMES = 40
 """Per sensor, while the frames that belong to a moment arrive."""
 

@@ -13,6 +13,7 @@ IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+ODOMETRY = "nav_msgs/msg/Odometry"
 EVENT_STREAMS = (
     "event_camera_msgs/msg/EventPacket",
     "dvs_msgs/msg/EventArray",
@@ -61,6 +62,8 @@ class CompanionTopics:
     clock: TopicChoice | None = None
     tf: TopicChoice | None = None
     tf_static: TopicChoice | None = None
+    odometry: TopicChoice | None = None
+    """The vehicle's motion, which is taken out of LiDAR scans."""
 
 
 _COMPANION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -71,9 +74,12 @@ _COMPANION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "clock": ("rosgraph_msgs/msg/Clock",),
         "tf": ("tf2_msgs/msg/TFMessage",),
         "tf_static": ("tf2_msgs/msg/TFMessage",),
+        "odometry": (ODOMETRY,),
     }
 )
-_USUAL_NAMES: Mapping[str, str] = MappingProxyType({m.value: topic for m, topic in DEFAULT_TOPICS.items()})
+_USUAL_NAMES: Mapping[str, str] = MappingProxyType(
+    {**{m.value: topic for m, topic in DEFAULT_TOPICS.items()}, "odometry": "odometry"}
+)
 ROLES: tuple[str, ...] = (*(m.value for m in MODALITIES), *_COMPANION_TYPES)
 """What a topic can be named to be with `--map ROLE:=TOPIC`."""
 
@@ -133,6 +139,7 @@ def find_companions(
         "camera_info": _info_beside(sensors.get(Modality.CAMERA), topics),
         "depth_info": _info_beside(sensors.get(Modality.DEPTH), topics),
         **{role: [t for t in topics if t.topic.rpartition("/")[2] == role] for role in ("clock", "tf", "tf_static")},
+        "odometry": [t for t in topics if t.msgtype == ODOMETRY and Modality.LIDAR in sensors],
     }
     return CompanionTopics(
         **{role: _choose(role, topics, mapping, types, candidates[role]) for role, types in _COMPANION_TYPES.items()}

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
+from anyseg_ros.bench.commands import bench
 from anyseg_ros.process_setup import set_up_process
 
 app = typer.Typer(
@@ -18,14 +19,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Semantic segmentation that goes on when a camera, depth, event or LiDAR sensor dies.",
 )
-bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; every table also goes to a file with --json.")
 app.add_typer(bench, name="bench")
 inject = typer.Typer(no_args_is_help=True, help="Break sensors on purpose: in a bag, or live between driver and node.")
 app.add_typer(inject, name="inject")
 core.add_commands(app)
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
-Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
 Faults = Annotated[Path | None, typer.Option(help="Fault schedule, such as config/faults/all_but_depth_lost.yaml.")]
 Scenario = Annotated[Path, typer.Argument(help="Fault schedule, such as config/faults/camera_lost.yaml.")]
 TopicMap = Annotated[
@@ -38,13 +36,13 @@ def doctor() -> None:
     """Say what this machine has, and what to do about what is missing."""
     from anyseg_ros.doctor import report
 
-    raise typer.Exit(0 if report(core.console) else 1)
+    raise core.verdict(report(core.console))
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the drive and the logs.")] = Path("out/demo"),
-    student: Student = "vehicle_sim",
+    student: core.Student = "vehicle_sim",
     faults: Faults = None,
     seed: core.Seed = 4_000_000,
     weather: core.WeatherName = "cloud",
@@ -54,24 +52,22 @@ def demo(
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
     from anyseg_core.runtime.engine import EngineError
-    from anyseg_core.runtime.faults import FaultScheduleError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.demo.live import LiveRunError
     from anyseg_ros.demo.run import DEMO_FAULTS, DemoOptions, run_demo
 
     options = DemoOptions(out, faults or DEMO_FAULTS, student, seed, weather, duration_s, workers=workers)
-    try:
+    with core.errors_told(EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         outcome = run_demo(options, core.console)
-    except (LiveRunError, StudentError, EngineError, FaultScheduleError, RecordingError, ValueError, OSError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(1 if outcome.broken else 0)
+    raise core.verdict(not outcome.broken)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
     context: typer.Context,
-    student: Student = "vehicle_sim",
+    student: core.Student = "vehicle_sim",
     params_file: Annotated[Path | None, typer.Option(help="Parameters, such as config/vehicle.yaml.")] = None,
     namespace: Annotated[str, typer.Option(help="Of the node and its relative topics.")] = "",
 ) -> None:
@@ -104,11 +100,9 @@ def play(
     from anyseg_ros.replay.play import PlayOptions, parse_remaps
     from anyseg_ros.replay.play import main as play_main
 
-    try:
+    with core.errors_told(ValueError):
         remaps, only, first = parse_remaps(remap or ()), tuple(topics or ()), tuple(awaited or ())
         options = PlayOptions(bag, rate, loop, start_paused, clock, only, first, remaps)
-    except ValueError as error:
-        raise core.fail(error) from None
     raise typer.Exit(play_main(options, core.console.print))
 
 
@@ -140,7 +134,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.replay.offline import ReplayOptions
     from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, labels_from, run_replay
 
-    try:
+    with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
         what = ReplayOptions(student, parameters, mapping, subsets, tuple(faults or ()), folder, engine_ms, resume)
@@ -148,18 +142,16 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
             if conditions or write_bag:
                 raise ValueError("--conditions and --write-bag are for one bag, without --cluster")
             fleet = FleetOptions(tuple(bags), out, replace(what, resume=False), workers, address, resume)
-            raise typer.Exit(1 if run_fleet(fleet, core.console, cluster=cluster).failed else 0)
+            raise core.verdict(not run_fleet(fleet, core.console, cluster=cluster).failed)
         verdicts = run_replay(RunOptions(bags[0], out, what, conditions, write_bag), core.console)
-    except (*REPLAY_ERRORS, FleetError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if all(verdict.passed for verdict in verdicts) else 1)
+    raise core.verdict(all(verdict.passed for verdict in verdicts))
 
 
 @app.command("replay-live")
 def replay_live(
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
     out: Annotated[Path, typer.Option(help="Folder of results and logs.")] = Path("out/replay_live"),
-    student: Student = "vehicle_sim",
+    student: core.Student = "vehicle_sim",
     faults: Faults = None,
     topics: TopicMap = None,
     rate: Annotated[float, typer.Option(help="Seconds of the bag in a second.")] = 1.0,
@@ -175,14 +167,13 @@ def replay_live(
     from anyseg_ros.bag_topics import parse_mapping
     from anyseg_ros.demo.live import LiveRunError
     from anyseg_ros.replay.bag_reader import BagError
-    from anyseg_ros.replay.live import LiveOptions, run_live
+    from anyseg_ros.replay.live import run_live
+    from anyseg_ros.replay.live_comparison import LiveOptions
 
-    try:
+    with core.errors_told(BagError, EngineError, LiveRunError, StudentError, ValueError, OSError):
         options = LiveOptions(bag, out, student, faults, parse_mapping(topics or ()), rate)
         same = run_live(options, core.console, listen_only=listen)
-    except (BagError, EngineError, LiveRunError, StudentError, ValueError, OSError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if same else 1)
+    raise core.verdict(same)
 
 
 @core.simulate.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -221,10 +212,8 @@ def inject_check(scenario: Scenario) -> None:
     from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
     from anyseg_ros.inject.tables import schedule_table
 
-    try:
+    with core.errors_told(FaultScheduleError):
         core.console.print(schedule_table(FaultSchedule.load(scenario)))
-    except FaultScheduleError as error:
-        raise core.fail(error) from None
 
 
 @inject.command("bag")
@@ -241,20 +230,10 @@ def inject_into_bag(
     from anyseg_ros.inject.bag import BagError, inject_bag
     from anyseg_ros.inject.tables import bag_table
 
-    try:
+    with core.errors_told(BagError, FaultScheduleError, TopicError, OSError):
         mapping, schedule = parse_mapping(topic_map or []), FaultSchedule.load(faults)
-        with core.progress_bar() as progress:
-            task = progress.add_task("messages", total=None)
-            report = inject_bag(
-                source,
-                target,
-                schedule,
-                mapping,
-                storage=storage.value,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )
-    except (BagError, FaultScheduleError, TopicError, OSError) as error:
-        raise core.fail(error) from None
+        with core.progress_bar("messages") as progress:
+            report = inject_bag(source, target, schedule, mapping, storage=storage.value, progress=progress)
     core.console.print(bag_table(report))
     for problem in [*report.problems, *(f"{n} x left as it was: {reason}" for reason, n in report.unreadable.items())]:
         core.console.print(f"note: {problem}", highlight=False, soft_wrap=True)
@@ -277,224 +256,12 @@ def inject_live(
     from anyseg_ros.bag_topics import TopicError, parse_mapping
     from anyseg_ros.inject.live_topics import topic_arguments
 
-    try:
+    with core.errors_told(FaultScheduleError, TopicError):
         FaultSchedule.load(scenario)
         arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to)]
-    except (FaultScheduleError, TopicError) as error:
-        raise core.fail(error) from None
     from anyseg_ros.fault_injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
-
-
-@bench.command("robot")
-def bench_robot(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    baseline: Annotated[
-        str, typer.Option(help="A student trained without anymodal dropout.")
-    ] = "vehicle_sim_zero_fill",
-    minutes: Annotated[float, typer.Option(help="Of the run that watches memory.")] = 10.0,
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drives and the logs.")] = Path("out/bench"),
-    part: Annotated[
-        list[str] | None, typer.Option(help="engine, accuracy, latency, drops, memory; repeatable. Default: all.")
-    ] = None,
-) -> None:
-    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
-    set_up_process()
-    from anyseg_core.runtime.engine import EngineError
-    from anyseg_core.runtime.model_card import StudentError
-    from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
-    from anyseg_ros.bench.robot import PARTS
-    from anyseg_ros.bench.robot import run as run_bench
-    from anyseg_ros.demo.live import LiveRunError
-
-    try:
-        met = run_bench(core.console, json_file, student, baseline, minutes, out, part or PARTS)
-    except (EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if met else 1)
-
-
-@bench.command("checks")
-def bench_checks(
-    json_file: JsonFile = None,
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
-    workers: core.Workers = 0,
-) -> None:
-    """What the checks and the quality of all sensors cost, and how far clean frames stay from their limits."""
-    from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError, available_cores
-    from anyseg_ros.bench.checks import run as run_bench
-
-    try:
-        met = run_bench(core.console, json_file, out, workers or available_cores())
-    except (RecordingError, WorkerError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if met else 1)
-
-
-@bench.command("quality")
-def bench_quality(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
-    workers: core.Workers = 0,
-) -> None:
-    """Whether masks at night and in fog get better without the camera: mIoU by weather, subset and limit."""
-    from anyseg_core.runtime.engine import EngineError
-    from anyseg_core.runtime.model_card import StudentError
-    from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError, available_cores
-    from anyseg_ros.bench.quality import run as run_bench
-
-    try:
-        run_bench(core.console, json_file, student, out, workers or available_cores())
-    except (EngineError, RecordingError, StudentError, WorkerError) as error:
-        raise core.fail(error) from None
-
-
-@bench.command("faults")
-def bench_faults(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    hours: Annotated[float, typer.Option(help="Of clean drives, in simulated time.")] = 1.0,
-    repeats: Annotated[int, typer.Option(min=1, help="Of each fault of each sensor in each weather.")] = 2,
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
-    part: Annotated[
-        list[str] | None, typer.Option(help="detection, false_alarms, flapping, miou; repeatable. Default: all.")
-    ] = None,
-    workers: core.Workers = 0,
-) -> None:
-    """Every fault of every sensor in every weather: found how fast, called what, at what cost; and false alarms."""
-    from anyseg_core.runtime.engine import EngineError
-    from anyseg_core.runtime.model_card import StudentError
-    from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
-    from anyseg_ros.bench.faults import PARTS
-    from anyseg_ros.bench.faults import run as run_bench
-
-    options = {"hours": hours, "repeats": repeats, "parts": part or PARTS, "workers": workers}
-    try:
-        met = run_bench(core.console, json_file, out=out, student=student, **options)
-    except (EngineError, OSError, RecordingError, StudentError, ValueError, WorkerError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if met else 1)
-
-
-@bench.command("soak")
-def bench_soak(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    minutes: Annotated[float, typer.Option(help="How long to drive.")] = 30.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random faults.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for the drive, the faults and the logs.")] = Path("out/bench"),
-) -> None:
-    """Drive live with random faults on every sensor: alive, no leak, every fault logged once, every promise kept."""
-    set_up_process()
-    from anyseg_core.runtime.model_card import StudentError
-    from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
-    from anyseg_ros.bench.soak import run as run_bench
-    from anyseg_ros.demo.live import LiveRunError
-
-    try:
-        met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, seed=seed)
-    except (LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if met else 1)
-
-
-@bench.command("gpu")
-def bench_gpu(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    sizes: Annotated[str, typer.Option(help="Sides of the square input for torch, in pixels.")] = "256,512,1024",
-    runs: Annotated[int, typer.Option(min=5, help="Of each case.")] = 100,
-) -> None:
-    """The student on the GPU, by TensorRT and by torch as its stand-in, against the naive path and the floor."""
-    from anyseg_core.runtime.model_card import StudentError
-    from anyseg_ros.bench.gpu import NoGpuError
-    from anyseg_ros.bench.gpu import run as run_bench
-
-    try:
-        run_bench(core.console, json_file, student, sizes, runs)
-    except (NoGpuError, StudentError, ValueError) as error:
-        raise core.fail(error) from None
-
-
-@bench.command("fleet")
-def bench_fleet(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    bags: Annotated[int, typer.Option(min=1, help="Bags of ten seconds, the same drive in each.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drive and the records.")] = Path("out/bench/fleet"),
-) -> None:
-    """Many bags over 1, 2 and 4 workers: time, speed-up, and whether the sums are those of a serial run."""
-    from anyseg_ros.bench.fleet import run as run_bench
-    from anyseg_ros.replay.fleet import FleetError
-
-    try:
-        met = run_bench(core.console, json_file, student, bags, out)
-    except (FleetError, OSError, ValueError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if met else 1)
-
-
-@bench.command("engine")
-def bench_engine(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    size: Annotated[
-        list[int] | None, typer.Option(help="Side of the network, repeatable. Default: 256, 512, 1024.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=3, help="Of each engine, size and number of modalities.")] = 30,
-    out: Annotated[Path, typer.Option(help="Folder for the networks of other sizes.")] = Path("out/bench"),
-) -> None:
-    """Every engine of this machine side by side, for one to four live sensors."""
-    from anyseg_core.runtime.model_card import StudentError
-    from anyseg_ros.bench.engine import run as run_bench
-
-    try:
-        run_bench(core.console, json_file, student, size or (256, 512, 1024), runs, out)
-    except (StudentError, ValueError) as error:
-        raise core.fail(error) from None
-
-
-@bench.command("replay")
-def bench_replay(
-    json_file: JsonFile = None,
-    student: Student = "vehicle_sim",
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drive and its bags.")] = Path("out/bench"),
-    repeats: Annotated[int, typer.Option(min=1)] = 3,
-) -> None:
-    """Offline replay: its cost besides the network, and its memory on a bag and on one four times as long."""
-    from anyseg_ros.bench.replay import run as run_bench
-    from anyseg_ros.replay.run import REPLAY_ERRORS
-
-    try:
-        met = run_bench(core.console, json_file, student, out, repeats)
-    except REPLAY_ERRORS as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if met else 1)
-
-
-@bench.command("events")
-def bench_events(
-    json_file: JsonFile = None,
-    bags: Annotated[list[Path] | None, typer.Option("--bag", help="Recorded event packets; repeatable.")] = None,
-) -> None:
-    """Decoding of event streams, beside the obvious Python loop."""
-    set_up_process()  # the allocator of the node: without it, fresh pages are a third of the time
-    from anyseg_ros.bench.events import run as run_bench
-    from anyseg_ros.replay.bag_reader import BagError
-
-    try:
-        bench_result = run_bench(core.console, json_file, bags or ())
-    except (BagError, OSError) as error:
-        raise core.fail(error) from None
-    raise typer.Exit(0 if bench_result.met else 1)
 
 
 @core.data_commands.command("from-bag")
@@ -516,10 +283,8 @@ def data_from_bag(
     from anyseg_ros.replay.bag_reader import BagError
 
     options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()))
-    try:
+    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError):
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
-    except (BagError, NothingToWriteError, OSError, StudentError, TopicError) as error:
-        raise core.fail(error) from None
     for problem in written.problems:
         core.console.print(f"[yellow]the bag:[/] {problem}")
     core.console.print(
@@ -527,65 +292,6 @@ def data_from_bag(
         f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
     )
     core.console.print(f"next: anyseg data check {root} --split {split}")
-
-
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 = its choice.")]
-
-
-@bench.command("train")
-def bench_train(
-    json_file: JsonFile = None,
-    side: Annotated[int, typer.Option(min=32, help="Height and width of the images, a multiple of 32.")] = 256,
-    batch: Annotated[int, typer.Option(min=1, help="Samples of four modalities per step.")] = 2,
-    head_width: Annotated[int, typer.Option(min=1, help="768 as published.")] = 768,
-    backbone: Annotated[str, typer.Option(help="MiT b0 to b5.")] = "b0",
-    steps: Annotated[int, typer.Option(min=1, help="Measured steps of each form.")] = 8,
-    threads: Threads = 0,
-) -> None:
-    """A student's training step beside the plain form of the same step: speed, memory, equal losses."""
-    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads)
-    _report("Training step of AnySeg's student", found, notes, json_file)
-
-
-@bench.command("evaluate")
-def bench_evaluate(
-    json_file: JsonFile = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A run or checkpoint; default: random weights.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Measured samples.")] = 5,
-    side: Annotated[int, typer.Option(min=32, help="Height and width, without a checkpoint.")] = 256,
-    head_width: Annotated[int, typer.Option(min=1, help="Without a checkpoint.")] = 768,
-    threads: Threads = 0,
-) -> None:
-    """Scoring all subsets with each modality encoded once, beside subset after subset."""
-    found, notes = core.measure_evaluation(checkpoint, samples, side, head_width, threads)
-    _report("Evaluation over subsets of the sensors", found, notes, json_file)
-
-
-@bench.command("methods")
-def bench_methods(
-    plan: Annotated[Path, typer.Argument(help="What to compare.")] = Path("config/train/ablation/vehicle_sim.yaml"),
-    out: Annotated[Path, typer.Option(help="Folder of all runs and of the table.")] = Path("runs/ablation"),
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    only: Annotated[list[str] | None, typer.Option(help="A variant; repeatable. Default: all.")] = None,
-    set_: core.Overrides = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Score on so many samples, evenly spread.")] = None,
-) -> None:
-    """Train and score every method of a plan with every seed: the table. Killed, the same command goes on."""
-    core.compare_methods(plan, out, seeds, jobs, only or [], set_ or [], limit)
-
-
-def _report(title: str, found: list[core.Measurement], notes: list[str], json_file: Path | None) -> None:
-    """Print and write measurements of the training side; exits with 1 if a bar was missed."""
-    from anyseg_ros.bench.results import Benchmark
-
-    benchmark = Benchmark(title, notes=notes)
-    for entry in found:
-        benchmark.add(entry.name, entry.unit, entry.samples, entry.bar, entry.met)
-    benchmark.print(core.console)
-    if json_file:
-        benchmark.write(json_file)
-    raise typer.Exit(0 if benchmark.met else 1)
 
 
 def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:
@@ -598,6 +304,8 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "lightning", "tensorboard"), "train"),
     **dict.fromkeys(("trimesh", "embreex"), "sim"),
     "ray": "fleet",
+    "scipy": "nyu",
+    "rasterio": "potsdam",
     **dict.fromkeys(("rclpy", "builtin_interfaces", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
 }
 """The extra of setup.py that a module comes with; ROS comes with a distribution as well."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.health import Fault
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import PinholeCamera
+from anyseg_core.runtime.time_units import NS_PER_S
 
 Message = Any
 """A ROS message: of rclpy, of rosbags, or anything else with its fields."""
@@ -35,7 +37,6 @@ MAX_PIXELS = 1 << 26
 """Pixels or points; a larger size (8192 x 8192) is a corrupt header, not a sensor."""
 MAX_FOCAL_RATIO = 1000
 """Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
-NS_PER_S = 1_000_000_000
 
 
 class ConversionError(ValueError):
@@ -133,8 +134,8 @@ def event_frame(message: Message) -> ModalityFrame:
 
 
 def lidar_frame(message: Message) -> ModalityFrame:
-    """sensor_msgs/PointCloud2 -> points float32 [N, 4]; NaN points stay. Raises ConversionError."""
-    return _frame(Modality.LIDAR, points_view(message), message)
+    """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError."""
+    return replace(_frame(Modality.LIDAR, points_view(message), message), point_times=_point_times(message))
 
 
 def pinhole_camera(message: Message) -> PinholeCamera:
@@ -196,9 +197,7 @@ def points_view(message: Message) -> NDArray[np.float32]:
         present = ", ".join(fields) or "none"
         raise ConversionError(Fault.DECODE_ERROR, f"point cloud lacks {', '.join(missing)}; its fields: {present}")
     wanted = {name: field_type(fields[name], message) for name in ("x", "y", "z", "intensity") if name in fields}
-    height, width, row_step = _cloud_grid(message)
-    rows = np.ndarray((height, row_step), np.uint8, buffer=_bytes_of(message)[: height * row_step])
-    points = rows[:, : width * message.point_step].reshape(height * width, message.point_step)  # [N, bytes]
+    points = _point_bytes(message)
     adjacent = _adjacent_float32(wanted)
     if adjacent is not None:
         return points[:, adjacent : adjacent + 16].view("<f4")
@@ -368,6 +367,29 @@ def _cloud_grid(message: Message) -> tuple[int, int, int]:
             f"{size} bytes of data",
         )
     return height, width, row_step
+
+
+def _point_bytes(message: Message) -> NDArray[np.uint8]:
+    """[N, point_step]"""
+    height, width, row_step = _cloud_grid(message)
+    rows = np.ndarray((height, row_step), np.uint8, buffer=_bytes_of(message)[: height * row_step])
+    return rows[:, : width * message.point_step].reshape(height * width, message.point_step)
+
+
+_TIME_FIELDS = ("t", "time", "timestamp", "offset_time")
+"""Of Ouster, Velodyne, Hesai and RoboSense, Livox."""
+
+
+def _point_times(message: Message) -> NDArray[Any] | None:
+    """[N], a view of the time field; None where the cloud has none, or a damaged one: the points are good without."""
+    field = next((field for field in message.fields if field.name in _TIME_FIELDS), None)
+    if field is None:
+        return None
+    try:
+        dtype, offset = field_type(field, message)
+    except ConversionError:
+        return None
+    return _point_bytes(message)[:, offset : offset + dtype.itemsize].view(dtype)[:, 0]
 
 
 def _adjacent_float32(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> int | None:

@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 
 from anyseg_core.runtime.faults import FAULT_KINDS, ActiveFault, FaultSchedule, FaultScheduleError
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bag_topics import SENSOR_TYPES
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
 from anyseg_ros.mask_outputs import STATE_QOS
@@ -34,7 +35,6 @@ from anyseg_ros.status_messages import time_message
 NAME = "fault_injector"
 INPUT_PREFIX = "in/"
 QUEUE_DEPTH = 5
-NS_PER_S = 1_000_000_000
 CONNECT_PERIOD_S = 0.2
 """Between looks for publishers of inputs that have none yet."""
 STATUS_PERIOD_S = 0.1

@@ -36,7 +36,7 @@ class Listener(Protocol):
         """The state or fault of a modality changed and no mask says so."""
 
     def on_inference_failure(self, error: Exception) -> None:
-        """A mask could not be made; the engine is opened again as its settings say."""
+        """A mask could not be made: EngineError (it is opened again as its settings say), InputError, or a bug."""
 
 
 class InferenceWorker:
@@ -138,24 +138,33 @@ class InferenceWorker:
     def _run(self, pipeline: Pipeline) -> None:
         if self.opening_error() is not None:  # the node is told by the same
             return
-        while True:
-            with self._changed:
-                if self._pipeline is not pipeline:
-                    return
-                now_ns = self._now_ns()
-                job = pipeline.poll(now_ns)
-                statuses = job.statuses if job else pipeline.statuses(now_ns)
-                news = self._is_news(statuses)
-                ahead = None if job or news else pipeline.next_to_encode()
-                if not (job or news or ahead):
-                    self._changed.wait(self._wait_s(pipeline, now_ns))
-                    continue
-            if job:
-                self._segment(pipeline, job)
-            elif news:
-                self._listener.on_statuses(statuses)
-            elif ahead:
-                self._encode(*ahead)
+        while self._pipeline is pipeline:
+            try:
+                self._step(pipeline)
+            except Exception as error:  # unforeseen: without a word it would be the end of all masks
+                self._listener.on_inference_failure(error)
+                with self._changed:
+                    self._changed.wait(MAX_WAIT_S)
+
+    def _step(self, pipeline: Pipeline) -> None:
+        """Do what is most urgent, or wait where nothing is."""
+        with self._changed:
+            if self._pipeline is not pipeline:
+                return
+            now_ns = self._now_ns()
+            job = pipeline.poll(now_ns)
+            statuses = job.statuses if job else pipeline.statuses(now_ns)
+            news = self._is_news(statuses)
+            ahead = None if job or news else pipeline.next_to_encode()
+            if not (job or news or ahead):
+                self._changed.wait(self._wait_s(pipeline, now_ns))
+                return
+        if job:
+            self._segment(pipeline, job)
+        elif news:
+            self._listener.on_statuses(statuses)
+        elif ahead:
+            self._encode(*ahead)
 
     def _segment(self, pipeline: Pipeline, job: Job) -> None:
         assert self._engine is not None
@@ -167,10 +176,10 @@ class InferenceWorker:
             return
         try:
             result = pipeline.run(job)
-        except InputError as error:
-            self._report(error, job)
         except EngineError as error:
             self._engine.on_failure(error)
+            self._report(error, job)
+        except Exception as error:  # InputError, or an unforeseen one
             self._report(error, job)
         else:
             self._listener.on_result(result)

@@ -18,11 +18,12 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engine import BACKENDS
+from anyseg_core.runtime.engine import BACKENDS, BuildOptions
 from anyseg_core.runtime.health import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
 from anyseg_core.runtime.health_checks import applies_to
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.projection import PinholeCamera
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
 from anyseg_ros.pipeline import SyncConfig
 
@@ -115,6 +116,11 @@ class ModelParameters:
         if self.threads < 0:
             raise ValueError(f"threads must be >= 0, not {self.threads}")
 
+    def build_options(self) -> BuildOptions:
+        """How an engine that has to be built is built."""
+        cache = Path(self.engine_cache_dir).expanduser() if self.engine_cache_dir else None
+        return BuildOptions(precision=self.precision, cache_dir=cache)
+
 
 @dataclass(frozen=True)
 class RigParameters:
@@ -129,18 +135,27 @@ class RigParameters:
     (x forward, y left, z up)."""
     intrinsics: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     """width, height, fx, fy, cx, cy in pixels, used until a camera_info arrives; zeros = none."""
+    compensate_motion: bool = True
+    """Take the vehicle's own motion out of LiDAR scans where there is odometry."""
+    base_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Position of the LiDAR in the frame whose motion odometry tells, where TF does not."""
+    base_from_lidar_rotation_xyzw: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0)
+    """Quaternion of the LiDAR's axes there; the default is a LiDAR that looks ahead."""
 
     def __post_init__(self) -> None:
         for name, length in (
             ("camera_from_lidar_translation_m", 3),
             ("camera_from_lidar_rotation_xyzw", 4),
             ("intrinsics", 6),
+            ("base_from_lidar_translation_m", 3),
+            ("base_from_lidar_rotation_xyzw", 4),
         ):
             values = getattr(self, name)
             if len(values) != length or not np.isfinite(values).all():
                 raise ValueError(f"{name} must be {length} finite numbers, not {list(values)}")
-        if abs(np.linalg.norm(self.camera_from_lidar_rotation_xyzw) - 1.0) > 0.01:
-            raise ValueError("camera_from_lidar_rotation_xyzw must be a unit quaternion (x, y, z, w)")
+        for name in ("camera_from_lidar_rotation_xyzw", "base_from_lidar_rotation_xyzw"):
+            if abs(np.linalg.norm(getattr(self, name)) - 1.0) > 0.01:
+                raise ValueError(f"{name} must be a unit quaternion (x, y, z, w)")
         self.camera()
 
     def camera(self) -> PinholeCamera | None:
@@ -153,6 +168,11 @@ class RigParameters:
     def camera_from_lidar(self) -> NDArray[np.float64]:
         """The extrinsics as a 4x4 transform."""
         return rigid_transform(self.camera_from_lidar_translation_m, self.camera_from_lidar_rotation_xyzw)
+
+    def lidar_from_base(self) -> NDArray[np.float64]:
+        """From the frame of odometry to the LiDAR's, as a 4x4 transform."""
+        base_from_lidar = rigid_transform(self.base_from_lidar_translation_m, self.base_from_lidar_rotation_xyzw)
+        return np.asarray(np.linalg.inv(base_from_lidar), np.float64)
 
 
 def rigid_transform(translation: Sequence[float], rotation_xyzw: Sequence[float]) -> NDArray[np.float64]:
@@ -193,6 +213,11 @@ class EventParameters:
     def __post_init__(self) -> None:
         if not 0 <= self.window_ms <= MAX_EVENT_WINDOW_MS:
             raise ValueError(f"window_ms must be in [0, {MAX_EVENT_WINDOW_MS:g}], not {self.window_ms}")
+
+    @property
+    def window_ns(self) -> int | None:
+        """As `EventStream` takes it; None = since the last one."""
+        return int(self.window_ms * NS_PER_MS) or None
 
 
 @dataclass(frozen=True)

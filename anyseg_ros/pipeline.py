@@ -23,11 +23,12 @@ from dataclasses import dataclass, replace
 
 from anyseg_core.runtime.health import CLOCK_JUMP_NS, Fault, HealthConfig, HealthMonitor, ModalityStatus, State
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.motion import LidarMotion, MotionHistory
+from anyseg_core.runtime.projection import Rig, Twist
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.frame_buffer import BufferedFrame, FrameBuffer
 
-NS_PER_MS = 1_000_000
 STAMP_JUMP_NS = 1000 * NS_PER_MS
 """A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
 HELD_UP_NS = 1 * NS_PER_MS
@@ -78,6 +79,8 @@ class Job:
     rig: Rig | None
     created_ns: int
     statuses: tuple[ModalityStatus, ...]
+    motion: LidarMotion | None = None
+    """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
 
     @property
     def anchor_frame(self) -> ModalityFrame:
@@ -113,6 +116,7 @@ class Pipeline:
         self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
         self._buffer = FrameBuffer()
         self._rig: Rig | None = None
+        self._motion = MotionHistory()
         self._start_anew(now_ns)
 
     # --- what happens, in the order of the clock -----------------------------------------------------------------
@@ -146,7 +150,9 @@ class Pipeline:
         self._last_stamp_ns = frame.stamp_ns
         self._anchored[frame.modality] = frame
         frames = self._frames_with(frame, now_ns)
-        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns))
+        scan = frames.get(Modality.LIDAR)
+        motion = self._motion.between(scan.stamp_ns, frame.stamp_ns) if scan else None
+        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), motion)
 
     def next_wakeup_ns(self, now_ns: int) -> int | None:
         """When `poll` must be called though no message arrives, None while nothing is awaited."""
@@ -170,13 +176,17 @@ class Pipeline:
             if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
                 continue
             self._named[modality] = entry.frame
-            if self._has_rig_for(modality):
+            # A scan that is to be compensated waits for the stamp of its anchor.
+            if self._has_rig_for(modality) and not (modality is Modality.LIDAR and self._motion):
                 return entry.frame, self._rig
         return None
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        return Result(job, self._segmenter.segment(job.frames, job.rig))
+        frames = dict(job.frames)
+        if job.motion is not None:
+            frames[Modality.LIDAR] = job.motion.compensate(frames[Modality.LIDAR])
+        return Result(job, self._segmenter.segment(frames, job.rig))
 
     # --- state and settings --------------------------------------------------------------------------------------
 
@@ -191,7 +201,7 @@ class Pipeline:
         left_out = self._left_out(self._alive(now_ns))
         statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
         statuses = (replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
-        return tuple(replace(s, left_out=left_out.get(s.modality, "")) for s in statuses)
+        return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
 
     def usable(self, now_ns: int) -> tuple[Modality, ...]:
         """The modalities that a mask may use now."""
@@ -202,6 +212,10 @@ class Pipeline:
     def set_rig(self, rig: Rig) -> None:
         """Intrinsics and extrinsics for LiDAR, which is not used before they are known."""
         self._rig = rig
+
+    def on_motion(self, stamp_ns: int, twist: Twist) -> None:
+        """Odometry: how the LiDAR moved at a time, in its own axes."""
+        self._motion.add(stamp_ns, twist)
 
     def set_enabled(self, modality: Modality, enabled: bool, now_ns: int) -> None:
         """Take a modality out of use, or let it start again."""
@@ -289,14 +303,18 @@ class Pipeline:
         return given_up_ns if awaited else now_ns
 
     def _is_on_its_way(self, modality: Modality, anchor: BufferedFrame, given_up_ns: int) -> bool:
-        """Whether a frame that fits the anchor better than what is here should arrive before `given_up_ns`."""
+        """Whether a frame that fits the anchor better than what is here can arrive before `given_up_ns`.
+
+        By the stamps: arrivals jitter more, and a frame that was late does not make the next one late.
+        """
         newest, period_ns = self._buffer.newest(modality), self._buffer.period_ns(modality)
-        if newest is None or period_ns is None:
+        delay_ns = self._buffer.delay_ns(modality)
+        if newest is None or period_ns is None or delay_ns is None:
             return False
         behind_ns = anchor.frame.stamp_ns - newest.frame.stamp_ns
         fits_better = abs(behind_ns - period_ns) < abs(behind_ns)
         joins = abs(behind_ns - period_ns) <= self._sync.max_time_diff_ms * NS_PER_MS
-        return fits_better and joins and newest.received_ns + period_ns <= given_up_ns
+        return fits_better and joins and newest.frame.stamp_ns + period_ns + delay_ns <= given_up_ns
 
     def _frames_with(self, anchor: ModalityFrame, now_ns: int) -> dict[Modality, ModalityFrame]:
         """The anchor and the frames that belong to it."""

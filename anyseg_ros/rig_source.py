@@ -13,6 +13,8 @@ from sensor_msgs.msg import CameraInfo
 from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_ros.conversions import ConversionError, pinhole_camera
 from anyseg_ros.inference_worker import InferenceWorker
+from anyseg_ros.message_types import message_class
+from anyseg_ros.odometry import Odometer
 from anyseg_ros.parameters import RigParameters, rigid_transform
 from anyseg_ros.sensor_input import WARN_PERIOD_S, sensor_qos
 
@@ -23,6 +25,8 @@ except ImportError:  # the wheels have none: the rig.* parameters give the extri
 
 CAMERA_INFO = "camera/camera_info"
 DEPTH_INFO = "depth/camera_info"
+ODOMETRY = "odometry"
+ODOMETRY_QUEUE_DEPTH = 20
 
 
 class RigSource:
@@ -32,7 +36,10 @@ class RigSource:
     both look at the same view.
     """
 
-    def __init__(self, node: Node, parameters: RigParameters, worker: InferenceWorker) -> None:
+    def __init__(
+        self, node: Node, parameters: RigParameters, worker: InferenceWorker, *, has_lidar: bool = True
+    ) -> None:
+        """`has_lidar`: whether odometry is of use."""
         self._node = node
         self._parameters = parameters
         self._worker = worker
@@ -41,6 +48,9 @@ class RigSource:
         self._set: tuple[PinholeCamera, bytes] | None = None
         self._subscriptions = [self._subscribe(topic) for topic in (CAMERA_INFO, DEPTH_INFO)]
         self._tf = _TransformSource(node) if parameters.use_tf and tf2_ros is not None else None
+        self._odometer = Odometer()
+        self.without_motion = self._subscribe_odometry() if has_lidar else ""
+        """Why LiDAR scans are not compensated, when they are not."""
 
     def destroy(self) -> None:
         """End the subscriptions."""
@@ -64,6 +74,29 @@ class RigSource:
     def _extrinsics(self, lidar_frame: str) -> NDArray[np.float64]:
         found = self._tf.lookup(self._optical_frame, lidar_frame) if self._tf is not None else None
         return self._parameters.camera_from_lidar() if found is None else found
+
+    def _subscribe_odometry(self) -> str:
+        if not self._parameters.compensate_motion:
+            return "rig.compensate_motion is false"
+        odometry = message_class("nav_msgs/msg/Odometry")
+        if odometry is None:
+            why = "nav_msgs is not installed (apt install ros-$ROS_DISTRO-nav-msgs, or pip install ros-nav-msgs)"
+            self._node.get_logger().info(f"LiDAR scans are not compensated for the vehicle's motion: {why}")
+            return why
+        qos = sensor_qos("best_effort", ODOMETRY_QUEUE_DEPTH)
+        subscription = self._node.create_subscription(odometry, ODOMETRY, self._on_odometry, qos)
+        self._subscriptions.append(subscription)
+        return f"no odometry of that time on {subscription.topic_name}"
+
+    def _on_odometry(self, message: Any) -> None:
+        try:
+            stamp_ns, twist = self._odometer.read(message)
+        except ConversionError as error:
+            self._node.get_logger().warning(f"ignored: {error}", throttle_duration_sec=WARN_PERIOD_S)
+            return
+        found = self._tf.lookup(self._lidar_frame, message.child_frame_id) if self._tf is not None else None
+        lidar_twist = twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
+        self._worker.apply(lambda pipeline, _now_ns: pipeline.on_motion(stamp_ns, lidar_twist))
 
     def _subscribe(self, topic: str) -> Any:
         def on_info(message: CameraInfo) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,8 +18,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
-from anyseg_core.runtime.engine import BuildOptions, EngineError, EngineInfo
+from anyseg_core.runtime import event_kernel
+from anyseg_core.runtime.engine import EngineError, EngineInfo
 from anyseg_core.runtime.health import ModalityStatus
+from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.runtime.segmenter import Segmenter
@@ -29,7 +31,7 @@ from anyseg_ros.inference_worker import InferenceWorker
 from anyseg_ros.mask_outputs import MaskOutputs
 from anyseg_ros.node_process import run
 from anyseg_ros.parameters import ModelParameters, ParameterError, Parameters
-from anyseg_ros.pipeline import Pipeline, Result
+from anyseg_ros.pipeline import Job, Pipeline, Result
 from anyseg_ros.rig_source import RigSource
 from anyseg_ros.sensor_input import EventInput, SensorInput
 from anyseg_ros.status_log import StatusLog
@@ -44,6 +46,7 @@ from anyseg_ros.status_messages import (
 NAME = "segmentation_node"
 DIAGNOSTICS_PERIOD_S = 1.0
 BUILD_LOG_PERIOD_S = 10.0
+FAILURE_LOG_PERIOD_S = 5.0
 NO_PUBLISHER_PERIOD_S = 5.0
 """Time for discovery before a topic without a publisher is worth a warning."""
 
@@ -88,6 +91,8 @@ class SegmentationNode(LifecycleNode):
             worker.close()
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
+        if Modality.EVENT in self._segmenter.modalities:
+            event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         self._worker = worker
         self._offer_outputs(self._segmenter)
         self._building = worker.is_opening
@@ -107,7 +112,7 @@ class SegmentationNode(LifecycleNode):
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
-        self._rig = RigSource(self, self._settings.rig, worker)
+        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=Modality.LIDAR in modalities)
         self._rig.refresh("")
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
@@ -159,7 +164,14 @@ class SegmentationNode(LifecycleNode):
             encode_ms=1e3 * segmentation.encode_s,
             engine_ms=1e3 * segmentation.engine_s,
             latency_ms=(self._now_ns() - result.job.anchor_frame.stamp_ns) / 1e6,
+            lidar_motion=self._told_motion(result.job),
         )
+
+    def _told_motion(self, job: Job) -> str:
+        if Modality.LIDAR not in job.frames:
+            return ""
+        rig = self._rig
+        return str(job.motion or f"not compensated: {rig.without_motion if rig is not None else 'inactive'}")
 
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """Publish a change that comes without a mask."""
@@ -168,9 +180,14 @@ class SegmentationNode(LifecycleNode):
         self._status_log.tell(statuses)
 
     def on_inference_failure(self, error: Exception) -> None:
-        """Count it; the next frame is tried all the same."""
-        self._record = replace(self._record, failures=self._record.failures + 1, last_error=str(error))
-        self.get_logger().error(f"no label image: {error}", throttle_duration_sec=5.0)
+        """Count it; the next frame is tried all the same. A bug is told with its traceback."""
+        if isinstance(error, (EngineError, InputError)):
+            told = str(error)
+            self.get_logger().error(f"no label image: {told}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+        else:
+            told, trace = repr(error), "".join(format_exception(error))
+            self.get_logger().error(f"no label image, by a bug: {trace}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+        self._record = replace(self._record, failures=self._record.failures + 1, last_error=told)
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -359,9 +376,7 @@ def after_build(node: SegmentationNode) -> int | None:
 
 def engine_settings(model: ModelParameters) -> EngineSettings:
     """What the worker needs of the parameters."""
-    cache = Path(model.engine_cache_dir).expanduser() if model.engine_cache_dir else None
-    build = BuildOptions(precision=model.precision, cache_dir=cache)
-    return EngineSettings(model.backend, model.threads, build, model.on_engine_failure)
+    return EngineSettings(model.backend, model.threads, model.build_options(), model.on_engine_failure)
 
 
 def main() -> None:

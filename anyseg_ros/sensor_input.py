@@ -15,6 +15,7 @@ from anyseg_core.runtime.event_stream import MESSAGE_READERS, EventStream
 from anyseg_core.runtime.events import EventDecodeError
 from anyseg_core.runtime.health import Fault
 from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros import conversions
 from anyseg_ros.conversions import ConversionError
 from anyseg_ros.inference_worker import InferenceWorker
@@ -195,8 +196,8 @@ class EventInput(SensorInput):
             self._subscription = self._subscribe()
 
     def _frame_converter(self, name: str) -> _Converter:
-        period_ns = int(conversions.NS_PER_S / self._parameters.expected_rate_hz)
-        stream = EventStream(name, period_ns, int(1e6 * self._events.window_ms) or None)
+        period_ns = int(NS_PER_S / self._parameters.expected_rate_hz)
+        stream = EventStream(name, period_ns, self._events.window_ns)
 
         def convert(cdr: bytes) -> ModalityFrame | None:
             try:

@@ -51,7 +51,8 @@ def arguments() -> list[DeclareLaunchArgument]:
 
 def replayed(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Replay offline, then everything that runs; the player begins when the comparison has heard the node."""
-    from anyseg_ros.replay.live import LISTENING, LiveOptions, prepare
+    from anyseg_ros.replay.live import LISTENING, prepare
+    from anyseg_ros.replay.live_comparison import LiveOptions
 
     values = {name: LaunchConfiguration(name).perform(context) for name in ("bag", "out", "student", "faults", "rate")}
     faults = Path(values["faults"]) if values["faults"] else None

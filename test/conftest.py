@@ -9,8 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from cuda_double import DeviceDouble
+    from tensorrt_double import TensorrtDouble
 
 END_TIMEOUT_S = 10.0
 """For processes that have been told to end."""
@@ -61,6 +66,43 @@ def denormal_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def ros() -> Iterator[None]:
+    """rclpy, initialised and shut down."""
+    import rclpy
+
+    rclpy.init()
+    yield
+    rclpy.shutdown()
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Tensors of a few numbers: more threads only get in each other's way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def device() -> DeviceDouble:
+    """Of a GPU that is not here."""
+    from cuda_double import DeviceDouble
+
+    return DeviceDouble()
+
+
+@pytest.fixture
+def tensorrt(device: DeviceDouble, monkeypatch: pytest.MonkeyPatch) -> TensorrtDouble:
+    """A double of TensorRT in the place of the real one, on the device's double."""
+    from tensorrt_double import install_doubles
+
+    return install_doubles(monkeypatch, device)
 
 
 def _own_processes() -> list[str]:

@@ -19,6 +19,7 @@ from anyseg_ros.parameters import RigParameters
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
@@ -35,8 +36,45 @@ PERIOD_S = 0.05
 NS = "vehicle"
 
 
-class Vehicle:
-    """The node under test with drivers and a listener; `spin` drives all of them."""
+class SpunNodes:
+    """The node under test and one of the test's own, spun by this thread."""
+
+    def __init__(self, tested: Node, own: Node) -> None:
+        self._tested, self._own = tested, own
+        self.executor = new_executor()
+        for node in (tested, own):
+            self.executor.add_node(node)
+
+    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Spin until it is so; fails the test after `TIMEOUT_S`."""
+        end = time.monotonic() + TIMEOUT_S
+        while not condition():
+            if time.monotonic() > end:
+                pytest.fail(f"waited {TIMEOUT_S} s for {what}{self.newest()}")
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def newest(self) -> str:
+        """What else to tell of a wait that was in vain."""
+        return ""
+
+    def call(self, service_type: Any, name: str, request: Any) -> Any:
+        """The answer of a service of the node under test."""
+        client = self._own.create_client(service_type, f"{self._tested.get_fully_qualified_name()}/{name}")
+        self.spin_until(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        self.spin_until(future.done, f"the answer of {name}")
+        self._own.destroy_client(client)
+        return future.result()
+
+    def destroy(self) -> None:
+        for node in (self._tested, self._own):
+            self.executor.remove_node(node)
+            node.destroy_node()
+        self.executor.shutdown()
+
+
+class Vehicle(SpunNodes):
+    """segmentation_node with drivers and a listener."""
 
     def __init__(self, overrides: Mapping[str, Any], namespace: str = NS) -> None:
         values = [Parameter(name, value=value) for name, value in overrides.items()]
@@ -53,9 +91,7 @@ class Vehicle:
         self.alive: set[Modality] = set(MODALITIES)
         self.sent: dict[int, set[Modality]] = {}
         self.driver.create_timer(PERIOD_S, self._send)
-        self.executor = new_executor()
-        for node in (self.node, self.driver):
-            self.executor.add_node(node)
+        super().__init__(self.node, self.driver)
 
     def _send(self) -> None:
         stamp_ns = self.driver.get_clock().now().nanoseconds
@@ -63,13 +99,8 @@ class Vehicle:
         for modality in self.alive:
             self.publisher.publish(live_frame(modality, stamp_ns, HEIGHT, WIDTH))
 
-    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Spin until it is so; fails the test after `TIMEOUT_S`."""
-        end = time.monotonic() + TIMEOUT_S
-        while not condition():
-            if time.monotonic() > end:
-                pytest.fail(f"waited {TIMEOUT_S} s for {what}; newest status: {self.states()}")
-            self.executor.spin_once(timeout_sec=0.05)
+    def newest(self) -> str:
+        return f"; newest status: {self.states()}"
 
     def spin_masks(self, count: int) -> None:
         """Spin until `count` more masks have come."""
@@ -92,21 +123,6 @@ class Vehicle:
 
     def fault_of(self, modality: Modality) -> str:
         return self.states().get(modality.value, {}).get("fault", "")
-
-    def call(self, service_type: Any, name: str, request: Any) -> Any:
-        """The answer of a service of the node."""
-        client = self.driver.create_client(service_type, f"{self.node.get_fully_qualified_name()}/{name}")
-        self.spin_until(client.service_is_ready, f"service {name}")
-        future = client.call_async(request)
-        self.spin_until(future.done, f"the answer of {name}")
-        self.driver.destroy_client(client)
-        return future.result()
-
-    def destroy(self) -> None:
-        for node in (self.node, self.driver):
-            self.executor.remove_node(node)
-            node.destroy_node()
-        self.executor.shutdown()
 
 
 def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from test_imports import run_without
+from test_imports import REPOSITORY, run_without
 from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
@@ -164,3 +167,13 @@ def test_a_simulated_drive_reads_back(tmp_path: Path) -> None:
     drive = RecordedDrive.load(file)
     assert len(drive) == 2
     assert set(drive.frame(1).frames) == set(MODALITIES)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, "160"), ("100", "100")])
+def test_a_table_in_a_file_is_wide_enough_to_be_read(columns: str | None, width: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment |= {"COLUMNS": columns} if columns else {}
+    code = "from anyseg_core.cli import console; print(console.width)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == width

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
-import rclpy
 from cuda_double import DeviceDouble
 from lifecycle_msgs.srv import GetState
 from ros_harness import Vehicle, running, status_values, toy_parameters
-from tensorrt_double import TensorrtDouble, install_doubles
+from tensorrt_double import TensorrtDouble
 
 from anyseg_core.runtime import engine_tensorrt
 from anyseg_core.runtime.cuda_device import DeviceError
@@ -25,32 +23,15 @@ from anyseg_ros import segmentation_node
 from anyseg_ros.conversions import stamp_ns
 from anyseg_ros.segmentation_node import after_build
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
 ALL = {m.value for m in MODALITIES}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Diagnostics ten times a second: these tests wait for them."""
     monkeypatch.setattr(segmentation_node, "DIAGNOSTICS_PERIOD_S", 0.1)
-
-
-@pytest.fixture
-def device() -> DeviceDouble:
-    return DeviceDouble()
-
-
-@pytest.fixture
-def tensorrt(device: DeviceDouble, monkeypatch: pytest.MonkeyPatch) -> TensorrtDouble:
-    return install_doubles(monkeypatch, device)
 
 
 @pytest.fixture

@@ -44,16 +44,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def device() -> DeviceDouble:
-    return DeviceDouble()
-
-
-@pytest.fixture
-def tensorrt(device: DeviceDouble, monkeypatch: pytest.MonkeyPatch) -> TensorrtDouble:
-    return install_doubles(monkeypatch, device)
-
-
-@pytest.fixture
 def build(tmp_path: Path) -> BuildOptions:
     return BuildOptions(cache_dir=tmp_path / "engines")
 

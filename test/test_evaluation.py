@@ -16,13 +16,13 @@ from shapes_dataset import shapes_config, write_shapes
 from typer.testing import CliRunner
 
 from anyseg_core.models.anymodal import select_present
+from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import load_model
 from anyseg_core.training.evaluation import (
     ALL,
-    all_subsets,
     class_iou,
     decide_labels,
     groups_of,

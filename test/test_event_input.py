@@ -27,16 +27,9 @@ from anyseg_ros.conversions import byte_array
 from anyseg_ros.message_types import message_class, message_name
 from anyseg_ros.status_messages import time_message
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
 STAND_IN = "sensor_msgs/msg/CompressedImage"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
 
 
 class Driver:

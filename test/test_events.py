@@ -36,7 +36,7 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test runs with the numpy form, with the kernel interpreted, and with the kernel compiled."""
     if request.param == "compiled" and event_kernel.compiled() is None:
         pytest.skip("numba is not installed")
-    chosen = {"vectorised": None, "loop": event_kernel.decode_words}
+    chosen = {"vectorised": None, "loop": event_kernel.INTERPRETED}
     with pytest.MonkeyPatch.context() as patch:
         if request.param in chosen:
             patch.setattr(event_kernel, "compiled", lambda: chosen[request.param])
@@ -408,6 +408,7 @@ def dvs_cdr(events: list[Row], order: str = "<", stamp: tuple[int, int] = (5, 6)
 dvs_events = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7), st.integers(0, 1), st.integers(0, 10**18)))
 
 
+@settings(deadline=None)
 @given(dvs_events, st.sampled_from("<>"))
 def test_dvs_event_array(events: list[Row], order: str) -> None:
     array = EventArray.from_cdr(dvs_cdr(events, order))
@@ -425,6 +426,7 @@ def test_dvs_event_array(events: list[Row], order: str) -> None:
     assert rows(EventArray.from_message(message).events) == rows(array.events)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_cdr_is_read_or_refused(data: bytes, plain: bool) -> None:
     for read in (EventArray.from_cdr, EventPacket.from_cdr):

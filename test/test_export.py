@@ -22,12 +22,13 @@ from anyseg_core.export import (
     export,
 )
 from anyseg_core.models.anymodal import AnymodalSegmenter, upsample_logits
+from anyseg_core.models.base import all_subsets
 from anyseg_core.models.student_network import StudentNetwork, interpolation_matrix
 from anyseg_core.runtime.engine_onnx import OnnxEngine
 from anyseg_core.runtime.model_card import load_card
 from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.checkpoint import load_model
-from anyseg_core.training.evaluation import all_subsets, subset_logits
+from anyseg_core.training.checkpoint import load_anymodal
+from anyseg_core.training.evaluation import subset_logits
 from anyseg_core.training.loop import train
 
 
@@ -47,7 +48,7 @@ def student(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sample_of(checkpoint: Path) -> np.ndarray:
-    return np.array(open_dataset(load_model(checkpoint)[1].config.data, "val")[0].images)
+    return np.array(open_dataset(load_anymodal(checkpoint)[1].config.data, "val")[0].images)
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def expected_of(model: AnymodalSegmenter, images: np.ndarray) -> dict[tuple[int,
 
 
 def test_the_student_answers_as_the_network_does_on_every_subset(checkpoint: Path, student: Path) -> None:
-    model, _ = load_model(checkpoint)
+    model, _ = load_anymodal(checkpoint)
     images = sample_of(checkpoint)
     engine = OnnxEngine(student / NETWORK_NAME, threads=1)
     for subset, (labels, confidence) in expected_of(model, images).items():
@@ -81,7 +82,7 @@ def test_the_order_of_the_modalities_does_not_matter(checkpoint: Path, student: 
 
 def test_the_card_tells_where_the_student_comes_from(checkpoint: Path, student: Path) -> None:
     card = load_card(student)
-    _, state = load_model(checkpoint)
+    _, state = load_anymodal(checkpoint)
     assert card.input_size == (SIDE, SIDE)
     assert card.label_stride == 2
     assert card.inputs == state.inputs
@@ -118,7 +119,7 @@ def test_a_network_that_disagrees_is_refused(
 
 
 def test_parity_is_checked_against_the_unfolded_network(checkpoint: Path, student: Path) -> None:
-    model, _ = load_model(checkpoint)
+    model, _ = load_anymodal(checkpoint)
     images = [sample_of(checkpoint)]
     engine = OnnxEngine(student / NETWORK_NAME, threads=1)
 
@@ -143,7 +144,7 @@ def test_the_number_of_modalities_is_dynamic_and_everything_else_fixed(student: 
 
 
 def test_a_network_in_training_mode_is_refused(checkpoint: Path) -> None:
-    model, _ = load_model(checkpoint)
+    model, _ = load_anymodal(checkpoint)
     with pytest.raises(ValueError, match="eval mode"):
         StudentNetwork(model.train(), (SIDE, SIDE), 2)
 

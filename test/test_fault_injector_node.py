@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from ros_harness import live_frame  # noqa: E402
+from ros_harness import TIMEOUT_S, SpunNodes, live_frame  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from test_node_process import output_until, shared_memory, shared_memory_of, start  # noqa: E402
@@ -29,20 +29,12 @@ from anyseg_ros.mask_outputs import STATE_QOS  # noqa: E402
 from anyseg_ros.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle_publisher import camera_message, lidar_message  # noqa: E402
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
 NS = "injection"
-TIMEOUT_S = 20.0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
-
-
-class Rig:
+class Rig(SpunNodes):
     """The injector with a driver before it and a listener behind it."""
 
     def __init__(self, scenario: Path | None, **parameters: Any) -> None:
@@ -58,22 +50,13 @@ class Rig:
         listen(Image, "camera/image_raw", self.heard["camera"].append, 10, raw=True)
         listen(PointCloud2, "lidar/points", self.heard["lidar"].append, 10, raw=True)
         listen(DiagnosticArray, "fault_injector/active_faults", self.truth.append, STATE_QOS)
-        self.executor = new_executor()
-        for node in (self.node, self.driver):
-            self.executor.add_node(node)
+        super().__init__(self.node, self.driver)
         self.spin_until(self._is_connected, "the injector between driver and listener")
 
     def _is_connected(self) -> bool:
         counts = [p.get_subscription_count() for p in (self.camera, self.lidar)]
         outputs = [self.driver.count_publishers(t) for t in ("camera/image_raw", "lidar/points")]
         return min(counts + outputs) > 0
-
-    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + TIMEOUT_S
-        while not condition():
-            if time.monotonic() > end:
-                pytest.fail(f"waited {TIMEOUT_S} s for {what}")
-            self.executor.spin_once(timeout_sec=0.02)
 
     def send(self, index: int, modality: Modality = Modality.CAMERA) -> bytes:
         """Publish a frame; its serialized message."""
@@ -93,20 +76,8 @@ class Rig:
     def active(self) -> list[str]:
         return [status.name for status in self.truth[-1].status] if self.truth else []
 
-    def call(self, name: str) -> Trigger.Response:
-        client = self.driver.create_client(Trigger, f"fault_injector/{name}")
-        self.spin_until(client.service_is_ready, f"service {name}")
-        future = client.call_async(Trigger.Request())
-        self.spin_until(future.done, f"the answer of {name}")
-        answer = future.result()
-        assert answer is not None
-        return answer
-
-    def destroy(self) -> None:
-        for node in (self.node, self.driver):
-            self.executor.remove_node(node)
-            node.destroy_node()
-        self.executor.shutdown()
+    def trigger(self, name: str) -> Trigger.Response:
+        return self.call(Trigger, name, Trigger.Request())
 
 
 @contextmanager
@@ -158,11 +129,11 @@ def test_a_fault_is_injected_and_told_with_its_true_times(tmp_path: Path) -> Non
 def test_start_and_stop(tmp_path: Path) -> None:
     with rig(scenario_file(tmp_path, ALWAYS_BLACK), autostart=False) as one:
         assert any(one.relayed(0).data)
-        assert (one.call("stop").success, one.call("start").message) == (False, "started")
+        assert (one.trigger("stop").success, one.trigger("start").message) == (False, "started")
         assert not any(one.relayed(1).data)
         one.spin_until(lambda: one.active() == ["fault_injector: camera black"], "the ground truth")
-        assert one.call("start").message == "started anew"
-        assert one.call("stop").success
+        assert one.trigger("start").message == "started anew"
+        assert one.trigger("stop").success
         assert any(one.relayed(2).data)
         one.spin_until(lambda: one.active() == [], "the end of the fault")
 
@@ -180,7 +151,7 @@ def test_stopping_delivers_what_was_delayed(tmp_path: Path) -> None:
     with rig(scenario_file(tmp_path, delay)) as one:
         one.send(0)
         one.spin_until(lambda: one.active() != [], "the start")
-        one.call("stop")
+        one.trigger("stop")
         one.spin_until(lambda: len(one.heard["camera"]) == 1, "the delayed message")
 
 

@@ -467,32 +467,28 @@ def test_a_relapse_while_recovering_fails_at_once_and_starts_over() -> None:
     assert drive.status.state is State.ACTIVE
 
 
-def test_a_flapping_sensor_stays_out() -> None:
-    drive = active_drive()
+def usable_while_flapping(drive: Drive, off_ms: int, times: int) -> list[bool]:
+    """At every moment of a sensor that is away for so long and then sends three frames, again and again."""
     usable = []
-    for _ in range(16):
-        drive.wait(400)  # off
+    for _ in range(times):
+        drive.wait(off_ms)
         usable.append(drive.usable)
-        for _ in range(3):  # on
+        for _ in range(3):
             drive.frame()
             usable.append(drive.usable)
             drive.wait(100)
-    assert not any(usable)
+    return usable
+
+
+def test_a_flapping_sensor_stays_out() -> None:
+    drive = active_drive()
+    assert not any(usable_while_flapping(drive, off_ms=400, times=16))
     drive.run(1.0)
     assert drive.usable
 
 
 def test_a_sensor_that_comes_and_goes_every_300_ms_goes_once() -> None:
-    drive = active_drive()
-    usable = []
-    for _ in range(50):
-        drive.wait(300)  # off
-        usable.append(drive.usable)
-        for _ in range(3):  # on
-            drive.frame()
-            usable.append(drive.usable)
-            drive.wait(100)
-    assert not any(usable)
+    assert not any(usable_while_flapping(active_drive(), off_ms=300, times=50))
 
 
 def test_every_relapse_doubles_the_time_that_a_sensor_is_kept_out() -> None:

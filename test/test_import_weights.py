@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from anyseg_core.methods.textbook import decode
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.mix_transformer import MixTransformer
-from anyseg_core.training.checkpoint import CheckpointError, init_encoder, load_model
+from anyseg_core.training.checkpoint import CheckpointError, init_encoder, load_anymodal
 from anyseg_core.training.config import TrainConfig, parse_config
 from anyseg_core.training.import_weights import import_weights
 from anyseg_ros.cli import app
@@ -94,7 +94,7 @@ def test_a_released_network_becomes_a_checkpoint_of_ours(
         prefix = "module." if wrapping == "data_parallel" else ""
         torch.save({prefix + key: value for key, value in weights.items()}, file)
     checkpoint = import_weights(file, tmp_path / "run", muses_config())
-    model, state = load_model(checkpoint)
+    model, state = load_anymodal(checkpoint)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(model.state_dict()[key], value, atol=0, rtol=0, msg=key)
     assert [spec.modality.value for spec in state.inputs] == ["camera", "event", "lidar"]
@@ -208,4 +208,4 @@ def test_the_command(network: AnymodalSegmenter, tmp_path: Path) -> None:
     assert "--config" in refused.stderr
     done = CliRunner().invoke(app, [*words, "--config", str(config)])
     assert done.exit_code == 0, done.output
-    assert load_model(tmp_path / "run" / "checkpoints" / "step_00000000")[1].step == 0
+    assert load_anymodal(tmp_path / "run" / "checkpoints" / "step_00000000")[1].step == 0

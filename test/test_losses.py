@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -28,18 +28,11 @@ from anyseg_core.methods.losses import (
 )
 from anyseg_core.models.anymodal import upsample_logits
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 VARIANTS: tuple[Variant, ...] = ("paper", "released")
 both_variants = pytest.mark.parametrize("variant", VARIANTS)
 LOG3, LN2 = math.log(3), math.log(2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors of a few numbers: more threads only get in each other's way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def features(images: int, seed: int = 0, scale: float = 1.0, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,9 @@ from anyseg_core.methods.supervised import step_subsets
 from anyseg_core.methods.textbook import textbook_losses
 from anyseg_core.models.anymodal import AnymodalOutput, AnymodalSegmenter, PresentImages, select_present
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SIDE, CLASSES, TEACHER = 32, 5, Path("teacher")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network(seed: int, modalities: int = 4) -> AnymodalSegmenter:

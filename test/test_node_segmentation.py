@@ -10,7 +10,6 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
-import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
@@ -19,18 +18,12 @@ from std_srvs.srv import SetBool, Trigger
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.conversions import stamp_ns
+from anyseg_ros.pipeline import Pipeline
 from anyseg_ros.state_strip import AMBER
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
 ALL = {m.value for m in MODALITIES}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
 
 
 @pytest.fixture
@@ -112,6 +105,31 @@ def test_diagnostics_name_the_lost_sensor_and_warn_of_inference(vehicle: Vehicle
     assert levels["anyseg: depth status"] == b"\x00"
     assert levels["anyseg: inference"] == b"\x01"
     assert levels["anyseg: engine"] == b"\x00"
+
+
+@pytest.mark.parametrize("broken", ["run", "poll"])
+def test_a_bug_is_told_with_its_traceback_and_the_next_frames_are_segmented(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
+) -> None:
+    vehicle.spin_masks(2)
+
+    def fail(*_arguments: object) -> None:
+        raise KeyError("a bug")
+
+    def told() -> bool:
+        values = status_values(vehicle.diagnostics[-1]) if vehicle.diagnostics else {}
+        return "KeyError('a bug')" in values.get("inference", {}).get("message", "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, broken, fail)
+        vehicle.spin_until(told, "the bug in diagnostics")
+        levels = {status.name: status.level for status in vehicle.diagnostics[-1].status}
+    assert levels["anyseg: inference"] == b"\x02"
+    logged = capfd.readouterr().err
+    assert "Traceback" in logged
+    assert ", in fail" in logged
+    vehicle.spin_masks(2)
+    vehicle.spin_until(lambda: not told(), "diagnostics that forget it")
 
 
 MALFORMED = [

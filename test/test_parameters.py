@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from anyseg_core.runtime.engine import BuildOptions
 from anyseg_core.runtime.health import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.parameters import (
+    ModelParameters,
     ParameterError,
     Parameters,
     RigParameters,
@@ -160,3 +162,9 @@ def test_rigid_transform_turns_about_z() -> None:
     half = np.sqrt(0.5)
     transform = rigid_transform((1, 2, 3), (0, 0, half, half))
     np.testing.assert_allclose(transform @ [1, 0, 0, 1], [1, 3, 3, 1], atol=1e-12)
+
+
+def test_engines_are_built_and_kept_as_the_parameters_say() -> None:
+    model = ModelParameters(precision="fp32", engine_cache_dir="~/engines")
+    assert model.build_options() == BuildOptions("fp32", Path.home() / "engines")
+    assert ModelParameters().build_options() == BuildOptions()

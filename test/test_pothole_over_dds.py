@@ -17,7 +17,6 @@ from toy_student import write_toy_student
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
-import rclpy
 from living_sensors import live_data
 from ros_harness import Vehicle, running, status_values
 from sensor_msgs.msg import Image
@@ -31,7 +30,7 @@ from anyseg_core.runtime.model_card import bundled_students
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.conversions import stamp_ns
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros"), pytest.mark.slow, pytest.mark.timeout(300)]
 
 Labels = NDArray[np.uint8]
 RUN_TIMEOUT_S = 60.0
@@ -63,13 +62,6 @@ class Source:
 
     student: str
     root: Path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.shutdown()
 
 
 @pytest.fixture(params=["toy", "pothole"])

@@ -20,7 +20,8 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
 from anyseg_ros.pipeline import Result
-from anyseg_ros.replay.live import Heard, LiveMask, LiveOptions, compare, differences_between, plan_of
+from anyseg_ros.replay.live import plan_of
+from anyseg_ros.replay.live_comparison import Heard, LiveMask, LiveOptions, compare, differences_between
 from anyseg_ros.replay.mask_records import MaskRecord
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import ReplayOptions, replay

@@ -39,13 +39,14 @@ from small_bags import (
 from toy_student import toy_output, write_toy_student
 
 from anyseg_core.runtime.health import Fault, State
+from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.bag_topics import TopicError
 from anyseg_ros.conversions import camera_frame
 from anyseg_ros.parameters import ParameterError, Parameters, from_values, load_parameters
 from anyseg_ros.replay.bag_rig import TransformTree
-from anyseg_ros.replay.consistency import FlickerMeter, covered_s
+from anyseg_ros.replay.consistency import FlickerMeter
 from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruthError, stamp_of
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import mask_hash
@@ -53,6 +54,7 @@ from anyseg_ros.replay.offline import MASKS, STATES, ReplayError, ReplayOptions,
 from anyseg_ros.replay.prefetch import prefetched
 from anyseg_ros.replay.run import MaskBag
 from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError, scenarios_for
+from anyseg_ros.replay.summary import Tally
 
 ROOT = Path(__file__).parent.parent
 ALL_TOPICS = (*SENSORS, INFO, LABELS, TF)
@@ -319,10 +321,13 @@ def test_flicker_is_what_changes_back() -> None:
     assert meter.add(4 + 10**9, moved) == (None, None)  # too long ago
 
 
-def test_coverage_counts_each_moment_once() -> None:
-    assert covered_s([0, 5, 30], hold_ns=10, start_ns=0, end_ns=100) == pytest.approx(25e-9)
-    assert covered_s([95], hold_ns=10, start_ns=0, end_ns=100) == pytest.approx(5e-9)
-    assert covered_s([], hold_ns=10, start_ns=0, end_ns=100) == 0
+@pytest.mark.parametrize(("begun_s", "share"), [([0.0, 5.0, 30.0], 0.25), ([95.0], 0.05), ([], 0.0)])
+def test_coverage_counts_each_moment_once(begun_s: list[float], share: float) -> None:
+    tally = Tally(2, start_s=0.0, end_s=100.0, hold_s=10.0)
+    for number, t_s in enumerate(begun_s):
+        record = MaskRecord(number, "all", t_s, 0, Modality.CAMERA, MODALITIES, 5.0, (2, 2), "", 1.0, 1.0, 1.0)
+        tally.add(record, ConfusionMatrix(2))
+    assert tally.coverage == pytest.approx(share)
 
 
 # --- what is in the bag ----------------------------------------------------------------------------------------------

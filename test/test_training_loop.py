@@ -16,11 +16,12 @@ from shapes_dataset import SIDE, shapes_config, write_shapes
 from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
 from anyseg_core.methods.supervised import balance_weights, draw_subsets
 from anyseg_core.models.anymodal import select_present
+from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.training import loop
 from anyseg_core.training.batches import Batches, open_dataset
-from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_model
-from anyseg_core.training.evaluation import all_subsets, decide_labels, evaluate, subset_logits, subset_name
+from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_anymodal
+from anyseg_core.training.evaluation import decide_labels, evaluate, subset_logits, subset_name
 from anyseg_core.training.loop import METRICS_NAME, TrainingError, make_optimizer, train
 
 
@@ -90,25 +91,31 @@ def test_a_run_that_diverges_ends_with_its_step_and_keeps_its_checkpoint(
     config = shapes_config(root, optim=optim, record={"checkpoint_steps": 1}, budget={"max_steps": 9})
     with pytest.raises(TrainingError, match=r"run, step [1-8]: .*optim\.lr"):
         train(config, tmp_path / "run", show_progress=False)
-    assert load_model(find_checkpoint(tmp_path / "run"))
+    assert load_anymodal(find_checkpoint(tmp_path / "run"))
 
 
 def test_the_run_leaves_metrics_of_every_subset(trained: Path) -> None:
     metrics = json.loads((trained.parents[1] / METRICS_NAME).read_text())
     assert len(metrics["miou"]) == 15
     assert metrics["mean"] == pytest.approx(np.mean(list(metrics["miou"].values())), abs=0.01)
-    assert load_model(trained)[1].metrics == metrics
+    assert load_anymodal(trained)[1].metrics == metrics
     assert list((trained.parents[1] / "tensorboard").iterdir())
 
 
+def written_parameters(checkpoint: Path) -> int:
+    return sum(parameter.numel() for parameter in load_anymodal(checkpoint)[0].parameters())
+
+
 def test_evaluating_a_checkpoint_again_gives_the_same_scores(trained: Path) -> None:
-    assert evaluate(trained) == json.loads((trained.parents[1] / METRICS_NAME).read_text())
+    written = json.loads((trained.parents[1] / METRICS_NAME).read_text())
+    assert written.pop("cost")["deployed_parameters"] == written_parameters(trained)
+    assert evaluate(trained) == written
 
 
 @pytest.mark.parametrize("missing", ["remove", "zero"])
 @torch.no_grad()
 def test_shared_encoding_scores_as_separate_runs_do(trained: Path, root: Path, missing: str) -> None:
-    model, _ = load_model(trained)
+    model, _ = load_anymodal(trained)
     model.missing = missing  # type: ignore[assignment]
     images = torch.from_numpy(np.array(open_dataset(shapes_config(root).data, "val")[0].images))
     for subset, logits in subset_logits(model, images):
@@ -143,15 +150,15 @@ def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
     weights.pop("head.fuse.weight")
     save_file(weights, copy / MODEL)
     with pytest.raises(CheckpointError, match=r"head\.fuse\.weight"):
-        load_model(copy)
+        load_anymodal(copy)
     (copy / MODEL).write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
-        load_model(copy)
+        load_anymodal(copy)
 
 
 def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:
-    source, _ = load_model(trained)
-    target, _ = load_model(trained)
+    source, _ = load_anymodal(trained)
+    target, _ = load_anymodal(trained)
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.zero_()
@@ -164,11 +171,11 @@ def test_wrong_encoder_weights_are_named(trained: Path, tmp_path: Path) -> None:
     rubbish = tmp_path / "mit.pth"
     rubbish.write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"mit\.pth"):
-        init_encoder(load_model(trained)[0].encoder, rubbish)
+        init_encoder(load_anymodal(trained)[0].encoder, rubbish)
 
 
 def test_biases_and_norms_are_not_decayed(trained: Path) -> None:
-    model, state = load_model(trained)
+    model, state = load_anymodal(trained)
     decayed, free = make_optimizer(model, state.config.optim).param_groups
     assert decayed["weight_decay"] == 0.01
     assert free["weight_decay"] == 0.0

@@ -14,7 +14,7 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality
 
 Image = NDArray[np.uint8]
-_AVERAGED = (Modality.CAMERA, Modality.EVENT)
+AVERAGED = (Modality.CAMERA, Modality.EVENT)
 """Modalities whose pixels may be averaged when an image shrinks; depth edges and LiDAR points may not."""
 
 
@@ -62,7 +62,7 @@ def augment(
     flip = rng.random() < config.hflip
     out = np.empty((len(modalities), *size, 3), np.uint8)
     for i, modality in enumerate(modalities):
-        view = cut(images[i], window, size, fill=0, average=modality in _AVERAGED)
+        view = cut(images[i], window, size, fill=0, average=modality in AVERAGED)
         view = jitter(view, config, rng) if modality is Modality.CAMERA else view
         out[i] = view[:, ::-1] if flip else view
     cut_labels = cut(labels, window, size, fill=UNLABELLED, average=False)

@@ -62,7 +62,8 @@ class UsableSamples:
     @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, self.size, self.inputs)
+        names = [self.name(index) for index in range(len(self))]  # several samples may be in one file
+        return fingerprint_of(dict.fromkeys(files), self.size, self.inputs, names)
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -7,8 +7,21 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from anyseg_core.methods.anyseg import AnySeg, AnySegConfig, DistillationConfig
-from anyseg_core.methods.base import Batch, Method
+from anyseg_core.methods.base import Batch, Method, NetworkKind, TaughtConfig
 from anyseg_core.methods.baselines import Magic, MagicConfig, PrototypeConfig, PrototypeDistillation
+from anyseg_core.methods.crodino_kd import CrodinoConfig, CrodinoKd
+from anyseg_core.methods.rgbd_baselines import (
+    AcNetConfig,
+    Kd,
+    KdConfig,
+    MaskedGenerative,
+    MaskedGenerativeConfig,
+    Multimodal,
+    ProtoKd,
+    ProtoKdConfig,
+    SingleModality,
+    SingleModalityConfig,
+)
 from anyseg_core.methods.supervised import Supervised, SupervisedConfig
 
 
@@ -17,7 +30,16 @@ def _supervised_unless_named(settings: Any) -> Any:
 
 
 MethodConfig = Annotated[
-    SupervisedConfig | AnySegConfig | PrototypeConfig | MagicConfig,
+    SupervisedConfig
+    | AnySegConfig
+    | PrototypeConfig
+    | MagicConfig
+    | CrodinoConfig
+    | SingleModalityConfig
+    | AcNetConfig
+    | KdConfig
+    | ProtoKdConfig
+    | MaskedGenerativeConfig,
     Field(discriminator="name"),
     BeforeValidator(_supervised_unless_named),
 ]
@@ -28,21 +50,35 @@ METHODS: dict[str, type[Any]] = {
     "anyseg": AnySeg,
     "prototype": PrototypeDistillation,
     "magic": Magic,
+    "crodino_kd": CrodinoKd,
+    "single_modality": SingleModality,
+    "acnet": Multimodal,
+    "kd": Kd,
+    "proto_kd": ProtoKd,
+    "mgd": MaskedGenerative,
 }
 """By the name in the settings. Called with these and class weights, and with `teacher` where they name one."""
 
+TAUGHT_METHODS = frozenset({"anyseg", "prototype", "kd", "proto_kd", "mgd"})
+"""Those whose settings name a teacher."""
+
 __all__ = [
     "METHODS",
+    "TAUGHT_METHODS",
     "AnySeg",
     "AnySegConfig",
     "Batch",
+    "CrodinoConfig",
+    "CrodinoKd",
     "DistillationConfig",
     "Magic",
     "MagicConfig",
     "Method",
     "MethodConfig",
+    "NetworkKind",
     "PrototypeConfig",
     "PrototypeDistillation",
     "Supervised",
     "SupervisedConfig",
+    "TaughtConfig",
 ]

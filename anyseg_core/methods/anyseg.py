@@ -7,14 +7,13 @@ from the ImageNet encoder, not from the teacher, and sees random subsets of the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyseg_core.methods.base import Batch
+from anyseg_core.methods.base import Batch, TaughtConfig
 from anyseg_core.methods.losses import (
     Variant,
     crossmodal_distillation,
@@ -25,11 +24,9 @@ from anyseg_core.methods.supervised import SupervisionConfig, label_size, step_s
 from anyseg_core.models.anymodal import AnymodalSegmenter, PresentImages, select_present, upsample_logits
 
 
-class DistillationConfig(SupervisionConfig):
-    """What every method with a teacher has."""
+class DistillationConfig(SupervisionConfig, TaughtConfig):
+    """What every method of the anymodal network with a teacher has."""
 
-    teacher: Path
-    """The teacher's run, or one of its checkpoints."""
     variant: Variant = "released"
     """The equations as in the paper, or what the authors' code computes: see `losses.py`."""
     mad: float = Field(default=50.0, ge=0)

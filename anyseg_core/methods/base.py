@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
+from pydantic import BaseModel
 from torch import Tensor, nn
+
+NetworkKind = Literal["anymodal", "unimodal", "regenerating", "disentangled", "acnet"]
+"""One network for any subset (MiT); or of ResNets: one per modality, the same with generators for masked distillation,
+the same with two halves for CroDiNo-KD, and the multimodal teacher."""
 
 
 class Batch(NamedTuple):
@@ -13,7 +19,10 @@ class Batch(NamedTuple):
     images: Tensor
     """uint8 [B, M, H, W, 3]."""
     labels: Tensor
-    """int64 [B, H/s, W/s], class index, 255 = ignored; s is the stride at which labels are decided."""
+    """int64 [B, H/s, W/s], class index, 255 = ignored; s is the stride at which labels are decided.
+    [B, M, H/s, W/s] where each modality was augmented by itself."""
+    to_view: Tensor | None = None
+    """float32 [B, M, 2, 3], from the common frame to each modality's view; None where all have one view."""
 
 
 class Method(Protocol):
@@ -22,3 +31,12 @@ class Method(Protocol):
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of one step, weighted; the loop minimises their sum and logs each."""
         ...
+
+
+class TaughtConfig(BaseModel):
+    """Settings of a method that has a teacher."""
+
+    taught_by: ClassVar[NetworkKind] = "anymodal"
+    """The kind of network that the teacher is."""
+    teacher: Path
+    """The teacher's run, or one of its checkpoints."""

@@ -5,31 +5,42 @@ With `anymodal_dropout: false` this trains AnySeg's teacher: parallel multimodal
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from anyseg_core.methods.base import Batch
+from anyseg_core.methods.base import Batch, NetworkKind
 from anyseg_core.methods.losses import hard_example_mean, labelled_cross_entropy, plain_mean
 from anyseg_core.models.anymodal import select_present, upsample_logits
 
 
-class SupervisionConfig(BaseModel):
-    """What every method with L_sup has: subsets, and the loss on labels."""
+class LabelLossConfig(BaseModel):
+    """What every method has: the loss on labels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    subsets: Literal["per_sample", "per_batch"] = "per_sample"
-    """One subset for the whole batch is what AnySeg's release does."""
-    subsets_per_step: int = Field(default=1, gt=0)
-    """Subsets drawn of each sample in a step; the encoder, nearly all of the cost, runs once for all of them."""
+    network: ClassVar[NetworkKind] = "anymodal"
+    """The kind of network that the method trains."""
+    views_apart: ClassVar[bool] = False
+    """Whether each modality may be augmented by itself (`data/decoupled.py`)."""
+
     loss: Literal["ohem", "cross_entropy"] = "ohem"
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     """Pixels whose class gets a probability below this are hard."""
     class_balance: float = Field(default=0.0, ge=0, le=1)
     """Weight of a class = its share of the training pixels to the power of minus this: 0 = all alike."""
+
+
+class SupervisionConfig(LabelLossConfig):
+    """What every method of the anymodal network has: L_sup on subsets of the modalities."""
+
+    subsets: Literal["per_sample", "per_batch"] = "per_sample"
+    """One subset for the whole batch is what AnySeg's release does."""
+    subsets_per_step: int = Field(default=1, gt=0)
+    """Subsets drawn of each sample in a step; the encoder, nearly all of the cost, runs once for all of them."""
 
 
 class SupervisedConfig(SupervisionConfig):
@@ -60,16 +71,25 @@ class Supervised:
 
 def label_size(batch: Batch) -> tuple[int, int]:
     """(height, width) of the labels."""
-    return batch.labels.shape[1], batch.labels.shape[2]
+    return batch.labels.shape[-2], batch.labels.shape[-1]
 
 
-def supervision(logits: Tensor, labels: Tensor, config: SupervisionConfig, class_weights: Tensor | None) -> Tensor:
+def supervision(logits: Tensor, labels: Tensor, config: LabelLossConfig, class_weights: Tensor | None) -> Tensor:
     """L_sup of S subsets: logits [S * B, K, H, W], labels int64 [B, H, W]."""
     repeated = labels.repeat(len(logits) // len(labels), 1, 1)  # [S * B, H, W]
     pixel_losses = labelled_cross_entropy(logits, repeated, class_weights)
     if config.loss == "ohem":
         return hard_example_mean(pixel_losses, config.ohem_threshold)
     return plain_mean(pixel_losses)
+
+
+def supervise_each(
+    logits: Tensor, labels: Sequence[Tensor], config: LabelLossConfig, class_weights: Tensor | None
+) -> Tensor:
+    """The sum over M networks: logits [M, B, h, w, K], labels int64 [B, H, W] of each one's view."""
+    full = (upsample_logits(own.float(), labels[0].shape[1:]) for own in logits)  # type: ignore[arg-type]
+    terms = [supervision(own, of_view, config, class_weights) for own, of_view in zip(full, labels, strict=True)]
+    return torch.stack(terms).sum()
 
 
 def step_subsets(batch: Batch, config: SupervisionConfig) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.models.mix_transformer import MixTransformer
 from anyseg_core.models.segformer_head import SegformerHead
 
@@ -54,16 +55,12 @@ def select_present(images: Tensor, present: Tensor) -> PresentImages:
     return PresentImages(images[sample, modality], modality, sample, images.shape[0])
 
 
-class AnymodalSegmenter(nn.Module):
+class AnymodalSegmenter(SegmentationModel):
     """Parallel multimodal learning: stack modalities on the batch axis, encode, average per sample, decode.
 
     Args:
-        mean, std: per modality, three channels; the network sees (x / 255 - mean) / std.
         missing: what a missing modality means, see `MissingPolicy`.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -77,22 +74,14 @@ class AnymodalSegmenter(nn.Module):
         dropout: float = 0.1,
         missing: MissingPolicy = "remove",
     ) -> None:
-        super().__init__()
+        super().__init__(mean, std)
         self.encoder = MixTransformer(backbone, drop_path)
         self.head = SegformerHead(self.encoder.dims, head_width, classes, dropout)
         self.missing: MissingPolicy = missing
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)  # [M, 3]; the card keeps them
-        self.register_buffer("std", torch.tensor(std), persistent=False)
 
-    def normalise(self, images: Tensor, modality: Tensor) -> Tensor:
-        """uint8 [P, H, W, 3] -> float [P, H, W, 3]."""
-        scale = (1.0 / (255.0 * self.std))[modality]  # [P, 3]
-        offset = (-self.mean / self.std)[modality]
-        # A row at a time: engines stretch 3 numbers over every pixel several times slower than a row over its column.
-        width = images.shape[2]
-        rows = images.to(scale.dtype).flatten(2)  # [P, H, W * 3]; TensorRT computes nothing on uint8
-        rows = rows * scale.repeat(1, width)[:, None] + offset.repeat(1, width)[:, None]
-        return rows.unflatten(2, (width, 3))
+    @property
+    def encoders(self) -> list[nn.Module]:
+        return [self.encoder]
 
     def encode(self, images: Tensor, modality: Tensor) -> list[Tensor]:
         """uint8 [P, H, W, 3], int64 [P] -> the four stages' features, one map per image."""
@@ -126,6 +115,28 @@ class AnymodalSegmenter(nn.Module):
         A fresh network maps zeros to zeros, where each of its layer norms multiplies a gradient by a thousand.
         """
         return self.encoder(self.mean.new_zeros(1, height, width, 3))
+
+    def contributions(self, images: Tensor) -> Tensor:
+        """See the base: what each adds to the mean before the decoder's batch norm, [M, width, h, w]."""
+        return self.head.fuse_stages(self.encode(images, torch.arange(len(images), device=images.device)))
+
+    def together(self, contributions: Tensor) -> Tensor:
+        return self.head.decide(contributions.mean(dim=0)[None])
+
+    def subset_logits(self, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:
+        """See the base. Each modality is encoded once: fusion is a mean, and the head is linear up to its batch norm,
+        so a subset costs only the mean of what its members contribute there.
+        """
+        count = images.shape[0]
+        fused = self.contributions(images)
+        zero = None
+        if self.missing == "zero":
+            zero = self.head.fuse_stages(self.zero_features(images.shape[1], images.shape[2]))[0]
+        for subset in all_subsets(count):
+            mean = fused[list(subset)].mean(dim=0)
+            if zero is not None:
+                mean = mean * (len(subset) / count) + zero * (1 - len(subset) / count)
+            yield subset, self.head.decide(mean[None])
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""The form of an anymodal network that a robot runs: everything inside the graph, the head folded."""
+"""The forms of a network that a robot runs: everything inside the graph, the head folded."""
 
 from __future__ import annotations
 
@@ -7,28 +7,99 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.base import SegmentationModel, normalise
+from anyseg_core.models.unimodal import UnimodalNetworks, average_probabilities
 
 
-class StudentNetwork(nn.Module):
-    """The inference form of a trained network for one input size.
+class ExportedNetwork(nn.Module):
+    """The inference form of a trained network, or of a part of it, for one input size.
 
     images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W], confidence uint8 [H, W].
+
+    Args:
+        size: (height, width) of the images.
+        label_stride: labels are decided on a grid of this stride and repeated.
+        members: the modalities that it takes, as indices into the model's.
+    """
+
+    def __init__(
+        self, model: SegmentationModel, size: tuple[int, int], label_stride: int, members: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        if model.training:
+            raise ValueError("export needs the network in eval mode; in training mode dropout would be exported")
+        self.label_stride = label_stride
+        self.members = members
+        self._add_interpolation(
+            "labels", (size[0] // 4, size[1] // 4), (size[0] // label_stride, size[1] // label_stride)
+        )
+
+    def _add_interpolation(self, name: str, source: tuple[int, int], target: tuple[int, int]) -> None:
+        self.register_buffer(f"{name}_rows", interpolation_matrix(source[0], target[0]))  # [H', H]
+        self.register_buffer(f"{name}_cols", interpolation_matrix(source[1], target[1]).T.contiguous())  # [W, W']
+
+    def _upsample(self, x: Tensor, name: str) -> Tensor:
+        """[C, h, w] -> [C, H', W'], bilinear (align_corners=False)."""
+        return getattr(self, f"{name}_rows") @ (x @ getattr(self, f"{name}_cols"))
+
+    def _decide(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [K, H/4, W/4] -> labels and confidence, uint8 [H, W]."""
+        logits = self._upsample(logits, "labels")  # [K, H/s, W/s]
+        best, labels = logits.max(dim=0)  # [H/s, W/s]
+        # The best class's softmax probability: exp(0) / sum of exp(x - max).
+        confidence = 255.0 / torch.exp(logits - best).sum(dim=0)
+        # An engine may lack integer resizing and rounding casts: stay in float until the end.
+        return self._to_pixels(labels.float()), self._to_pixels(torch.floor(confidence + 0.5))
+
+    def _to_pixels(self, x: Tensor) -> Tensor:
+        """[H/s, W/s] -> uint8 [H, W], each value repeated."""
+        if self.label_stride > 1:
+            x = F.interpolate(x[None, None], scale_factor=float(self.label_stride), mode="nearest")[0, 0]
+        return x.to(torch.uint8)
+
+
+class UnimodalStudent(ExportedNetwork):
+    """The network of one modality, or of several, whose probabilities are averaged as in training's evaluation.
+
+    Of several it takes all at once, in any order.
+    """
+
+    mean: Tensor
+    std: Tensor
+    order: Tensor
+
+    def __init__(
+        self, model: UnimodalNetworks, size: tuple[int, int], label_stride: int, members: tuple[int, ...]
+    ) -> None:
+        super().__init__(model, size, label_stride, members)
+        self.networks = nn.ModuleList(model.network(member) for member in members)
+        self.register_buffer("mean", model.mean)
+        self.register_buffer("std", model.std)
+        self.register_buffer("order", torch.tensor(members)[:, None])  # [N, 1]
+
+    def forward(self, images: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
+        planes = normalise(images, modality, self.mean, self.std).permute(0, 3, 1, 2)  # [N, 3, H, W]
+        if len(self.networks) > 1:  # each image to its own network
+            mine = (self.order == modality).to(planes.dtype)  # [N, N], a permutation
+            planes = (mine @ planes.flatten(1)).reshape(planes.shape)
+        logits = torch.cat([network(planes[i : i + 1]) for i, network in enumerate(self.networks)])  # [N, h, w, K]
+        return self._decide(average_probabilities(logits)[0].permute(2, 0, 1))
+
+
+class StudentNetwork(ExportedNetwork):
+    """Of an anymodal network, for any of its modalities.
 
     The head's projections, fuse layer and batch norm are folded into one matrix per stage, and upsampling to a
     fixed size is a product with two constant matrices, which engines run faster than a resize.
     """
 
     def __init__(self, model: AnymodalSegmenter, size: tuple[int, int], label_stride: int) -> None:
-        super().__init__()
-        if model.training:
-            raise ValueError("export needs the network in eval mode; in training mode dropout would be exported")
+        super().__init__(model, size, label_stride, tuple(range(len(model.mean))))
         self.model = model
-        self.label_stride = label_stride
         grid = (size[0] // 4, size[1] // 4)
         self._fold_head(model)
         for stage in range(1, 4):
             self._add_interpolation(f"stage{stage}", (grid[0] >> stage, grid[1] >> stage), grid)
-        self._add_interpolation("labels", grid, (size[0] // label_stride, size[1] // label_stride))
         if model.missing == "zero":
             with torch.no_grad():
                 for stage, feature in enumerate(model.zero_features(*size)):
@@ -46,19 +117,9 @@ class StudentNetwork(nn.Module):
             self.register_buffer(f"weight{stage}", weight * scale[:, None])  # [width, C_s]
         self.register_buffer("bias", ((bias - norm.running_mean) * scale + norm.bias)[:, None])  # [width, 1]
 
-    def _add_interpolation(self, name: str, source: tuple[int, int], target: tuple[int, int]) -> None:
-        self.register_buffer(f"{name}_rows", interpolation_matrix(source[0], target[0]))  # [H', H]
-        self.register_buffer(f"{name}_cols", interpolation_matrix(source[1], target[1]).T.contiguous())  # [W, W']
-
     def forward(self, images: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
         features = [self._average(stage, feature) for stage, feature in enumerate(self.model.encode(images, modality))]
-        logits = self._decode(features)  # [K, H/4, W/4]
-        logits = self._upsample(logits, "labels")  # [K, H/s, W/s]
-        best, labels = logits.max(dim=0)  # [H/s, W/s]
-        # The best class's softmax probability: exp(0) / sum of exp(x - max).
-        confidence = 255.0 / torch.exp(logits - best).sum(dim=0)
-        # An engine may lack integer resizing and rounding casts: stay in float until the end.
-        return self._to_pixels(labels.float()), self._to_pixels(torch.floor(confidence + 0.5))
+        return self._decide(self._decode(features))
 
     def _average(self, stage: int, feature: Tensor) -> Tensor:
         """[M, h, w, C] -> [h, w, C]: the mean over the modalities that are there, or with zeros for the rest."""
@@ -84,16 +145,6 @@ class StudentNetwork(nn.Module):
         if stage == 0:
             projected = projected + self.bias
         return projected.reshape(-1, height, width)
-
-    def _upsample(self, x: Tensor, name: str) -> Tensor:
-        """[C, h, w] -> [C, H', W'], bilinear (align_corners=False)."""
-        return getattr(self, f"{name}_rows") @ (x @ getattr(self, f"{name}_cols"))
-
-    def _to_pixels(self, x: Tensor) -> Tensor:
-        """[H/s, W/s] -> uint8 [H, W], each value repeated."""
-        if self.label_stride > 1:
-            x = F.interpolate(x[None, None], scale_factor=float(self.label_stride), mode="nearest")[0, 0]
-        return x.to(torch.uint8)
 
 
 def interpolation_matrix(source: int, target: int) -> Tensor:

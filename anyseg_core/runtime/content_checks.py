@@ -15,7 +15,7 @@ from anyseg_core.runtime.frame_statistics import (
     LidarStatistics,
 )
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.timing_checks import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_S
 
 FLAT_LEVELS = 3.0
 """Standard deviation of grey levels within a block that shows nothing: a covered lens has noise of 1 or 2."""

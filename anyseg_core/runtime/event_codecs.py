@@ -11,9 +11,8 @@ Facts are from docs.prophesee.ai "Data encoding formats", from ros-event-camera/
 - `libcaer`: 64-bit words, one event each, in microseconds of 31 bits since the packet's `time_base`.
 - `mono`: 64-bit words, one event each, in nanoseconds since the packet's `time_base`.
 
-The 16-bit formats are decoded by the compiled loop of event_kernel.py where numba is installed. Without it there is no
-loop over words: the words that emit events are found, and every word that sets a state is repeated for as long as it
-holds.
+Where numba is installed, the compiled loops of event_kernel.py decode all but the last two. Without it there is no loop
+over words: the words that emit events are found, and every word that sets a state is repeated for as long as it holds.
 """
 
 from __future__ import annotations
@@ -70,6 +69,10 @@ class Codec(Protocol):
 
     def __init__(self, counts: DecodeCounts) -> None: ...
     def decode(self, words: NDArray, time_base: int) -> Iterator[Block]: ...
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+        """What `decode` gives; events outside may be dropped and counted. None where no loop is compiled for it."""
+        ...
+
     def resynchronise(self) -> None: ...
 
 
@@ -111,7 +114,32 @@ def _roles(**types: int | tuple[int, ...]) -> NDArray[np.uint8]:
     return table
 
 
-class _VectorWords:
+class _Stateful:
+    """A codec that goes on from the state of event_kernel.py."""
+
+    def __init__(self, counts: DecodeCounts) -> None:
+        self.counts = counts
+        self.state = np.zeros(kernel.STATE_SIZE, np.int64)
+        self.resynchronise()
+
+    def resynchronise(self) -> None:
+        raise NotImplementedError
+
+    def _collect_counts(self) -> None:
+        tally = self.state[kernel.WRAPS_AT :]
+        for name, count in zip(_TALLIES, tally.tolist(), strict=True):
+            if count:
+                setattr(self.counts, name, getattr(self.counts, name) + count)
+        tally[:] = 0
+
+
+_TALLIES = (
+    "time_wraps", "time_corrections", "triggers", "other_words", "unknown_words", "unsynchronised", "out_of_bounds",
+)  # fmt: skip
+"""Of the state, from `kernel.WRAPS_AT` on."""
+
+
+class _VectorWords(_Stateful):
     """`evt3` and `libcaer_cmp`: 16-bit words, four bits of type and twelve of content.
 
     One coordinate is held for many events, the other moves with every event.
@@ -122,11 +150,6 @@ class _VectorWords:
     roles: NDArray[np.uint8]
     held_is_x: bool
 
-    def __init__(self, counts: DecodeCounts) -> None:
-        self.counts = counts
-        self.state = np.zeros(10, np.int64)
-        self.resynchronise()
-
     def resynchronise(self) -> None:
         self.state[kernel.HELD_AT], self.state[kernel.BASE_AT] = kernel.UNKNOWN, kernel.UNKNOWN_BASE
         self.state[kernel.POLARITY_AT] = 0
@@ -136,42 +159,30 @@ class _VectorWords:
         words = self._start_packet(words)
         if self.joins_packets:
             time_base = 0  # the stream has the sensor's own time
-        for held, moving, polarity, t_ns in _decoded(words, self.roles, self.state, time_base):
+        for start in range(0, len(words), _BLOCK):
+            held, moving, *rest = _decode_vectorised(words[start : start + _BLOCK], self.roles, self.state, time_base)
             x, y = (held, moving) if self.held_is_x else (moving, held)
-            yield x, y, polarity, t_ns
+            yield x, y, *rest
         self._collect_counts()
+
+    def decode_compiled(self, words: NDArray[np.uint16], time_base: int, width: int, height: int) -> Block | None:
+        del width, height
+        kernels = kernel.compiled()
+        if kernels is None:
+            return None
+        words = self._start_packet(words)
+        time_base = 0 if self.joins_packets else time_base
+        held, moving, *rest = kernels.vector_words(words.view(np.int16), self.roles, self.state, time_base)
+        self._collect_counts()
+        return (held, moving, *rest) if self.held_is_x else (moving, held, *rest)
 
     def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """The words from where the time is known."""
         raise NotImplementedError
 
-    def _collect_counts(self) -> None:
-        tally = self.state[kernel.WRAPS_AT :]
-        wraps, corrections, triggers, others, undefined = tally.tolist()
-        self.counts.time_wraps += wraps
-        self.counts.time_corrections += corrections
-        self.counts.triggers += triggers
-        self.counts.other_words += others
-        self.counts.unknown_words += undefined
-        tally[:] = 0
-
 
 _Decoded = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.int64]]
 """Held coordinate, moving coordinate, polarity, t_ns, each [N]."""
-
-
-def _decoded(words: NDArray[np.uint16], roles: NDArray[np.uint8], state: _Int, time_base: int) -> Iterator[_Decoded]:
-    """By the compiled loop in one piece, or without numba in blocks."""
-    decode_words = kernel.compiled()
-    if decode_words is None:
-        for start in range(0, len(words), _BLOCK):
-            yield _decode_vectorised(words[start : start + _BLOCK], roles, state, time_base)
-        return
-    room = kernel.capacity(words)
-    held, moving, polarity = np.empty(room, np.uint16), np.empty(room, np.uint16), np.empty(room, np.bool_)
-    t_ns = np.empty(room, np.int64)
-    n = decode_words(words, roles, state, time_base, held, moving, polarity, t_ns)
-    yield held[:n], moving[:n], polarity[:n], t_ns[:n]
 
 
 def _decode_vectorised(words: NDArray[np.uint16], roles: NDArray[np.uint8], state: _Int, time_base: int) -> _Decoded:
@@ -344,49 +355,59 @@ class _LibcaerCmp(_VectorWords):
         return words
 
 
-class _Evt2:
+class _Evt2(_Stateful):
     """32-bit words: type 4, lower time 6, x 11, y 11 bits; or type 4, upper time 28 bits."""
 
     word = np.dtype(np.uint32)
     joins_packets = True
 
-    def __init__(self, counts: DecodeCounts) -> None:
-        self.counts = counts
-        self.high = self.time_us = 0
-        self.resynchronise()
-
     def resynchronise(self) -> None:
-        self.time_known = False
+        self.state[kernel.TIME_KNOWN_AT] = 0
 
     def decode(self, words: NDArray[np.unsignedinteger], time_base: int) -> Iterator[Block]:
         del time_base  # the stream has the sensor's own time
         for start in range(0, len(words), _BLOCK):
-            block = words[start : start + _BLOCK]
-            timed, t_ns, untimed = self._timed(block)
+            content, t_ns, _, untimed = self._timed(words[start : start + _BLOCK])
             self.counts.unsynchronised += len(untimed)
-            content = block.take(timed)
             yield content >> 11 & 0x7FF, content & 0x7FF, content >> 28 == 1, t_ns
 
-    def _timed(self, words: NDArray[np.unsignedinteger]) -> tuple[_Int, _Int, _Int]:
-        """Positions of the events [N] and their times in ns [N], and the positions of events without a known time."""
-        kinds = words >> 28  # [n]
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+        del time_base
+        heads = words.view(np.int32)
+        return self._run_kernel(heads, np.broadcast_to(np.int32(1), len(heads)), (width, height))
+
+    def _run_kernel(self, heads: NDArray[np.int32], fired: NDArray[np.int32], size: tuple[int, int]) -> Block | None:
+        kernels = kernel.compiled()
+        if kernels is None:
+            return None
+        decoded = kernels.evt2_words(heads, fired, self.state, size)
+        self._collect_counts()
+        return decoded
+
+    def _timed(self, words: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.unsignedinteger], _Int, _Int, _Int]:
+        """The events with a known time [N], their times in ns [N] and positions [N]; the positions of the others."""
+        state, kinds = self.state, words >> 28  # [n]
         events, highs = np.flatnonzero(kinds <= 1), np.flatnonzero(kinds == 0x8)
         self._count_skipped(kinds, len(words) - len(events) - len(highs))
-        first = 0 if self.time_known else int(events.searchsorted(highs[0])) if len(highs) else len(events)
-        self.time_known |= len(highs) > 0
+        is_known = bool(state[kernel.TIME_KNOWN_AT])
+        first = 0 if is_known else int(events.searchsorted(highs[0])) if len(highs) else len(events)
         timed, untimed = events[first:], events[:first]
-        upper = (words[highs] & 0xFFFFFFF).astype(np.int64)
-        upper, wraps = _unwrap(upper, self.high, 28, _EVT2_BACKWARD, _EVT2_MAX_WRAPS)
-        high = _held(timed.searchsorted(highs), upper, self.high, len(timed))  # [N]
-        times = high << 6 | (words.take(timed) >> 22 & 0x3F).astype(np.int64)
-        times, corrections = _never_decreasing(times, self.time_us)
-        self.high = int(upper[-1]) if len(upper) else self.high
-        self.time_us = int(times[-1]) if len(times) else self.time_us
+        upper, before = (words[highs] & 0xFFFFFFF).astype(np.int64), int(state[kernel.HIGH_AT])
+        upper, wraps = _unwrap(upper, before, 28, kernel.EVT2_BACKWARD, kernel.EVT2_MAX_WRAPS)
+        high = _held(timed.searchsorted(highs), upper << 6, before << 6, len(timed))  # [N]
+        content = words.take(timed)  # [N]
+        times, corrections = _never_decreasing(high | content >> 22 & 0x3F, int(state[kernel.TIME_AT]))
+        if len(upper):
+            state[kernel.HIGH_AT], state[kernel.TIME_KNOWN_AT] = upper[-1], 1
+        if len(times):
+            state[kernel.TIME_AT] = times[-1]
         self.counts.time_wraps += wraps
         self.counts.time_corrections += corrections
-        return timed, times * 1000, untimed
+        return content, times * 1000, timed, untimed
 
     def _count_skipped(self, kinds: NDArray[np.integer], skipped: int) -> None:
+        if skipped == 0:
+            return
         triggers, others = int(np.count_nonzero(kinds == 0xA)), int(np.count_nonzero(kinds >= 0xE))
         self.counts.triggers += triggers
         self.counts.other_words += others
@@ -402,18 +423,27 @@ class _Evt21(_Evt2):
 
     def decode(self, words: NDArray[np.unsignedinteger], time_base: int) -> Iterator[Block]:
         del time_base
-        halves = words.astype("<u8", copy=False).view("<u4").reshape(-1, 2)
-        heads, fired = (halves[:, place] for place in self.halves)
+        heads, fired = self._parted(words)
         for start in range(0, len(words), _BLOCK):
             yield self._decode_vectors(heads[start : start + _BLOCK], fired[start : start + _BLOCK])
 
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+        del time_base
+        heads, fired = self._parted(words)
+        return self._run_kernel(heads.view(np.int32), fired.view(np.int32), (width, height))
+
+    def _parted(self, words: NDArray) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """The words of `evt2` and the bits, as strided views."""
+        halves = words.astype("<u8", copy=False).view("<u4").reshape(-1, 2)
+        return halves[:, self.halves[0]], halves[:, self.halves[1]]
+
     def _decode_vectors(self, heads: NDArray[np.uint32], fired: NDArray[np.uint32]) -> Block:
-        timed, t_ns, untimed = self._timed(heads)
+        content, t_ns, timed, untimed = self._timed(heads)
         self.counts.unsynchronised += int(np.unpackbits(fired[untimed].view(np.uint8)).sum())
         fired = fired.take(timed)
         bits = np.flatnonzero(np.unpackbits(fired.view(np.uint8), bitorder="little"))  # [N], word * 32 + bit
         number = _bits_set(fired)
-        content = heads.take(timed).repeat(number)
+        content = content.repeat(number)
         x = (content >> 11 & 0x7FF) + (bits & 31).astype(np.uint32)
         return x, content & 0x7FF, content >> 28 == 1, t_ns.repeat(number)
 
@@ -430,11 +460,6 @@ class _Evt21Legacy(_Evt21):
     halves = (0, 1)
 
 
-_EVT2_BACKWARD = 640
-"""In units of 64 us: the same 41 ms as for evt3."""
-_EVT2_MAX_WRAPS = 1 << 18
-
-
 class _WholeWords:
     """64-bit words, each an event complete in itself."""
 
@@ -446,6 +471,11 @@ class _WholeWords:
 
     def resynchronise(self) -> None:
         """Every word is complete in itself."""
+
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+        """numpy is fast enough."""
+        del words, time_base, width, height
+        return None
 
 
 class _Mono(_WholeWords):

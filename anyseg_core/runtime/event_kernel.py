@@ -1,25 +1,27 @@
-"""The loop over the 16-bit words of `evt3` and `libcaer_cmp`, written so that numba can compile it.
+"""Loops over the words of event streams, written so that numba can compile them.
 
-numba is optional. Compiled, this loop is many times faster than the numpy form in events.py, which decodes where
-numba is not installed; a test holds the two to the same result. Interpreted, it is the plain Python loop that the
-event benchmark compares with.
+numba is optional. Compiled, these loops are several times faster than the numpy form in event_codecs.py, which decodes
+where numba is not installed; tests hold the two to the same result. Interpreted, they are plain Python, which is how
+tests run them without numba.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-HELD, SINGLE, BASE, VECTOR_8, VECTOR_12, TIME_LOW, TIME_HIGH, TRIGGER, OTHER, UNDEFINED = range(10)
-"""Roles of a word. A format is a table uint8 [16] of them, by the upper four bits of the word."""
+HELD, SINGLE, TIME_LOW, TIME_HIGH, BASE, VECTOR_8, VECTOR_12, TRIGGER, OTHER, UNDEFINED = range(10)
+"""Roles of a 16-bit word. A format is a table uint8 [16] of them, by the upper four bits of the word."""
 
-HELD_AT, BASE_AT, POLARITY_AT, HIGH_AT, TIME_AT, WRAPS_AT, CORRECTIONS_AT, TRIGGERS_AT, OTHERS_AT, UNDEFINED_AT = range(
-    10
-)
-"""Places in the state int64 [10], from which decoding goes on."""
+# Places in the state int64 [13] of a decoder: what decoding goes on from, ...
+HIGH_AT, TIME_AT, TIME_KNOWN_AT, HELD_AT, BASE_AT, POLARITY_AT = range(6)
+# ... and, from WRAPS_AT on, tallies.
+WRAPS_AT, CORRECTIONS_AT, TRIGGERS_AT, OTHERS_AT, UNDEFINED_AT, UNSYNCHRONISED_AT, OUTSIDE_AT = range(6, 13)
+STATE_SIZE = 13
 
 UNKNOWN = 0xFFFF
 """A coordinate that was lost with earlier data or is yet to come."""
@@ -31,102 +33,212 @@ HIGH_BACKWARD = 10
 """Upper time bits step back a little at times; a step back by more than this means that they have wrapped around."""
 MAX_WRAPS = 1 << 28
 """Keeps the nanoseconds of a stream of noise, which can fake a wrap with every word, within 64 bits."""
+EVT2_BACKWARD = 640
+"""In units of 64 us: the same 41 ms as for evt3."""
+EVT2_MAX_WRAPS = 1 << 18
+
+_FAR = (1 << 15) - 1
+"""No sensor is so wide: the place of what lies further out."""
+_SLACK = 8
+"""Eight events are written at once and then cut to those that there are: room needed behind the last one."""
+_OCTETS = np.arange(256)[:, None] >> np.arange(8) & 1  # [256, 8]
+_NUMBER = _OCTETS.sum(1)
+"""How many bits of an octet are set."""
+_PLACES = (np.argsort(1 - _OCTETS, axis=1, kind="stable") << 8 * np.arange(8)).sum(1)
+"""Which ones, from the lowest on: eight bits for each."""
 
 
-SLACK = 12
-"""A vector is written whole and then cut to the events it holds: room that the outputs need behind the last event."""
+Outputs = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.int64]]
+"""x, y, polarity, t_ns of the events."""
 
 
-def capacity(words: NDArray[np.uint16]) -> int:
-    """Room that `decode_words` needs for the words [n]: types 4 and 5 are the vectors of both formats."""
-    vectors = np.count_nonzero(words & 0xE000 == 0x4000)
-    return len(words) + (SLACK - 1) * vectors + SLACK
+def vector_words(  # noqa: C901, PLR0912, PLR0915 (one loop with a branch for each type of word, as the format is)
+    words: NDArray[np.int16], roles: NDArray[np.uint8], state: NDArray[np.int64], time_base: int
+) -> Outputs:
+    """The words of `evt3` and `libcaer_cmp` -> events, inside the sensor or not; the held coordinate first.
 
-
-def decode_words(  # noqa: C901, PLR0912 (one loop with a branch for each type of word, as the format is)
-    words: NDArray[np.uint16],
-    roles: NDArray[np.uint8],
-    state: NDArray[np.int64],
-    time_base: int,
-    held_out: NDArray[np.uint16],
-    moving_out: NDArray[np.uint16],
-    polarity_out: NDArray[np.bool_],
-    t_ns_out: NDArray[np.int64],
-) -> int:
-    """Writes the events of the words into the last four arrays, of at least `capacity` items, and updates the state.
-
-    `time_base` in nanoseconds is added to all times. Returns the number of events.
+    `time_base` in nanoseconds is added to all times. In the loop an event is one number, which is faster to write: the
+    held coordinate in the upper 16 bits, then a bit of polarity and 15 of the moving coordinate.
     """
-    held, base, polarity, high, time = (
-        state[HELD_AT],
-        state[BASE_AT],
-        state[POLARITY_AT],
-        state[HIGH_AT],
-        state[TIME_AT],
-    )
-    t_ns = time * 1000 + time_base
-    n = 0
+    room = len(words) + _SLACK
+    for i in range(len(words)):
+        room += 11 * (words[i] >> 13 & 0x7 == 0x2)  # types 4 and 5 are the vectors, of both formats
+    events, t_ns_out = np.empty(room, np.uint32), np.empty(room, np.int64)
+    held, base, polarity = state[HELD_AT], state[BASE_AT], state[POLARITY_AT]
+    high, time = state[HIGH_AT], state[TIME_AT]
+    n, t_ns = np.uint64(0), time * 1000 + time_base
     for i in range(len(words)):
         word = int(words[i])
-        role, content = roles[word >> 12], word & 0xFFF
+        role, content = roles[word >> 12 & 0xF], word & 0xFFF
         if role == SINGLE:
-            held_out[n], moving_out[n], polarity_out[n], t_ns_out[n] = held, content & 0x7FF, content > 0x7FF, t_ns
-            n += 1
+            events[n] = held << 16 | (content & 0x800) << 4 | content & 0x7FF
+            t_ns_out[n] = t_ns
+            n += np.uint64(1)
         elif role == HELD:
             held = content & 0x7FF
+        elif role == TIME_HIGH and content == high & 0xFFF:
+            pass  # sensors repeat the upper time bits often
         elif role in (TIME_LOW, TIME_HIGH):
             low = content
             if role == TIME_HIGH:
                 # New upper bits put the lower ones to zero until their own word follows.
-                before, low, epoch = high, 0, high >> 12
+                low, epoch = 0, high >> 12
                 if content - (high & 0xFFF) < -HIGH_BACKWARD:
                     epoch = min(epoch + 1, MAX_WRAPS)
                     state[WRAPS_AT] += 1
                 high = epoch << 12 | content
-                if high == before:  # sensors repeat the upper bits often
-                    continue
             now = high << 12 | low
-            if now < time:
-                state[CORRECTIONS_AT] += 1
+            state[CORRECTIONS_AT] += now < time
             time = max(time, now)
             t_ns = time * 1000 + time_base
         elif role in (VECTOR_8, VECTOR_12):
             length = 8 if role == VECTOR_8 else 12
-            for bit in range(length):  # without a branch that depends on the bit: the next one is written over it
-                moving = min(base + bit, UNKNOWN)
-                held_out[n], moving_out[n], polarity_out[n], t_ns_out[n] = held, moving, polarity != 0, t_ns
-                n += content >> bit & 1
+            fired = content & (1 << length) - 1
+            # Without a base it has no place, in either coordinate.
+            row, start = (held, base) if base < UNKNOWN_BASE else (UNKNOWN, 0)
+            while fired:
+                places = _PLACES[fired & 0xFF]
+                for k in range(8):
+                    moving = min(start + (places >> 8 * k & 0xFF), _FAR)
+                    events[n + np.uint64(k)] = row << 16 | polarity << 15 | moving
+                    t_ns_out[n + np.uint64(k)] = t_ns
+                n += np.uint64(_NUMBER[fired & 0xFF])
+                fired, start = fired >> 8, start + 8
             if base < MAX_BASE:
                 base += length
         elif role == BASE:
             base, polarity = content & 0x7FF, content >> 11
         else:
             state[TRIGGERS_AT if role == TRIGGER else OTHERS_AT if role == OTHER else UNDEFINED_AT] += 1
-    state[HELD_AT], state[BASE_AT], state[POLARITY_AT], state[HIGH_AT], state[TIME_AT] = (
-        held,
-        base,
-        polarity,
-        high,
-        time,
+    state[HELD_AT], state[BASE_AT], state[POLARITY_AT] = held, base, polarity
+    state[HIGH_AT], state[TIME_AT] = high, time
+    count = int(n)
+    held_out, moving_out, polarity_out = (
+        np.empty(count, np.uint16),
+        np.empty(count, np.uint16),
+        np.empty(count, np.bool_),
     )
-    return n
+    for i in range(count):
+        held_out[i], moving_out[i] = events[i] >> 16, events[i] & 0x7FFF
+        polarity_out[i] = (events[i] & 0x8000) != 0
+    return held_out, moving_out, polarity_out, t_ns_out[:n]
+
+
+def evt2_words(  # noqa: C901, PLR0912, PLR0915 (the same)
+    heads: NDArray[np.int32],
+    fired_pixels: NDArray[np.int32],
+    state: NDArray[np.int64],
+    size: tuple[int, int],
+) -> Outputs:
+    """The words of `evt2` and the 32 pixels of each -> events.
+
+    An `evt2` word has its first pixel only, a word of `evt21` the bits that it came with. Events outside `size` (width,
+    height) are counted and dropped.
+    """
+    width, height = size
+    room = _SLACK
+    for i in range(len(heads)):
+        fired = int(fired_pixels[i])
+        for _ in range(4):
+            room += _NUMBER[fired & 0xFF]
+            fired >>= 8
+    x_out, y_out = np.empty(room, np.uint16), np.empty(room, np.uint16)
+    polarity_out, t_ns_out = np.empty(room, np.bool_), np.empty(room, np.int64)
+    high, time, is_known = state[HIGH_AT], state[TIME_AT], state[TIME_KNOWN_AT]
+    n = 0
+    for i in range(len(heads)):
+        head = int(heads[i])
+        kind = head >> 28 & 0xF
+        if kind <= 1:
+            fired = int(fired_pixels[i]) & 0xFFFFFFFF
+            if not is_known:
+                while fired:
+                    state[UNSYNCHRONISED_AT] += fired & 1
+                    fired >>= 1
+                continue
+            now = high << 6 | head >> 22 & 0x3F
+            state[CORRECTIONS_AT] += now < time
+            time = max(time, now)
+            x, y = head >> 11 & 0x7FF, head & 0x7FF
+            inside = max(min(width - x, 32), 0) if y < height else 0
+            dropped, fired = fired >> inside, fired & (1 << inside) - 1
+            while dropped:
+                state[OUTSIDE_AT] += dropped & 1
+                dropped >>= 1
+            if fired == 1:
+                x_out[n], y_out[n], polarity_out[n], t_ns_out[n] = x, y, kind != 0, time * 1000
+                n += 1
+                continue
+            while fired:
+                places = _PLACES[fired & 0xFF]
+                for k in range(8):
+                    x_out[n + k], y_out[n + k] = x + (places >> 8 * k & 0xFF), y
+                    polarity_out[n + k], t_ns_out[n + k] = kind != 0, time * 1000
+                n += _NUMBER[fired & 0xFF]
+                fired, x = fired >> 8, x + 8
+        elif kind == 0x8:
+            upper = head & 0xFFFFFFF
+            epoch = high >> 28
+            if upper - (high & 0xFFFFFFF) < -EVT2_BACKWARD:
+                epoch = min(epoch + 1, EVT2_MAX_WRAPS)
+                state[WRAPS_AT] += 1
+            high = epoch << 28 | upper
+            is_known = 1
+        else:
+            state[TRIGGERS_AT if kind == 0xA else OTHERS_AT if kind >= 0xE else UNDEFINED_AT] += 1
+    state[HIGH_AT], state[TIME_AT], state[TIME_KNOWN_AT] = high, time, is_known
+    return x_out[:n], y_out[:n], polarity_out[:n], t_ns_out[:n]
+
+
+def count_events(
+    x: NDArray[np.uint16], y: NDArray[np.uint16], polarity: NDArray[np.bool_], counts: NDArray[np.uint8]
+) -> None:
+    """Add events inside the image to the positive and negative counts [H, W, 2], 255 at most."""
+    flat, width = counts.reshape(-1), np.uint64(counts.shape[1])
+    for i in range(len(x)):
+        at = np.uint64(2) * (np.uint64(y[i]) * width + np.uint64(x[i])) + np.uint64(not polarity[i])
+        flat[at] += flat[at] < 255
+
+
+class Kernels(NamedTuple):
+    """The functions above."""
+
+    vector_words: Callable[..., Outputs]
+    evt2_words: Callable[..., Outputs]
+    count_events: Callable[..., None]
+
+
+INTERPRETED = Kernels(vector_words, evt2_words, count_events)
 
 
 @lru_cache(maxsize=1)
-def compiled() -> Callable[..., int] | None:
-    """`decode_words` as machine code that releases the GIL; None where numba is not installed.
+def compiled() -> Kernels | None:
+    """The functions as machine code that releases the GIL; None where numba is not installed.
 
-    The first call on a machine compiles for some seconds; the result is kept on disk.
+    The first call on a machine compiles for some seconds, the first one of a process loads what was kept on disk: make
+    it before the first packet comes.
     """
     try:
-        from numba import njit, types
+        from numba import types
     except ImportError:
         return None
-    words = types.Array(types.uint16, 1, "C", readonly=True)
-    roles, state = types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1]
-    outputs = (types.uint16[::1], types.uint16[::1], types.boolean[::1], types.int64[::1])
-    signature = types.int64(words, roles, state, types.int64, *outputs)
+    integer, state, roles = types.int64, types.int64[::1], types.Array(types.uint8, 1, "C", readonly=True)
+    words = types.Array(types.int16, 1, "C", readonly=True)
+    halves = types.Array(types.int32, 1, "A", readonly=True)
+    outputs = types.Tuple((types.uint16[::1], types.uint16[::1], types.boolean[::1], types.int64[::1]))
+    pair = types.UniTuple(integer, 2)
+    events = [types.Array(item, 1, "A", readonly=True) for item in (types.uint16, types.uint16, types.boolean)]
+    return Kernels(
+        _compiled(vector_words, outputs(words, roles, state, integer)),
+        _compiled(evt2_words, outputs(halves, halves, state, pair)),
+        _compiled(count_events, types.void(*events, types.uint8[:, :, ::1])),
+    )
+
+
+def _compiled(function: Callable[..., Any], signature: Any) -> Callable[..., Any]:
+    from numba import njit
+
     try:
-        return njit(signature, nogil=True, cache=True)(decode_words)
+        return njit(signature, nogil=True, cache=True)(function)
     except (RuntimeError, OSError):  # nowhere to write the cache
-        return njit(signature, nogil=True)(decode_words)
+        return njit(signature, nogil=True)(function)

@@ -122,7 +122,9 @@ class EventDecoder:
         usable = len(raw) - len(raw) % dtype.itemsize
         # A view into a message can begin at any byte, the codecs need aligned words.
         words = np.require(raw[:usable].view(dtype), self._codec.word, "A")
-        events = Events.concatenate(map(self._inside, self._codec.decode(words, time_base)))
+        block = self._codec.decode_compiled(words, time_base, self.width, self.height)
+        blocks = self._codec.decode(words, time_base) if block is None else [block]
+        events = Events.concatenate(map(self._inside, blocks))
         self.counts.packets += 1
         self.counts.events += len(events)
         if usable < len(raw):
@@ -147,6 +149,8 @@ class EventDecoder:
             expected = (self.encoding, self.width, self.height, self.big_endian)
             found = self._format_of(stranger)
             raise EventDecodeError(f"event packet is {found}, the stream was {expected}: start a new decoder for it")
+        if not self._codec.joins_packets:
+            return Events.concatenate([self._decode_run([packet]) for packet in packets])
         breaks = [i for i in range(1, len(packets)) if not self._joins(packets[i - 1], packets[i])]
         runs = (packets[first:end] for first, end in pairwise([0, *breaks, len(packets)]))
         return Events.concatenate([self._decode_run(run) for run in runs if run])
@@ -154,7 +158,7 @@ class EventDecoder:
     def _joins(self, packet: PacketLike, following: PacketLike) -> bool:
         """Whether the two may be decoded as if they were one packet."""
         is_whole = len(packet.events) % self._codec.word.itemsize == 0
-        return self._codec.joins_packets and is_whole and following.seq == packet.seq + 1
+        return is_whole and following.seq == packet.seq + 1
 
     def _decode_run(self, packets: Sequence[PacketLike]) -> Events:
         first = packets[0]
@@ -163,12 +167,17 @@ class EventDecoder:
             self.resynchronise()
         self._next_seq = packets[-1].seq + 1
         self.counts.packets += len(packets) - 1  # `decode` counts one
-        data = [np.frombuffer(packet.events, np.uint8) for packet in packets]
-        return self.decode(data[0] if len(data) == 1 else np.concatenate(data), first.time_base)
+        data = first.events if len(packets) == 1 else b"".join([packet.events for packet in packets])
+        return self.decode(data, first.time_base)
 
     def takes(self, packet: PacketLike) -> bool:
         """Whether the packet has the encoding, byte order and size of this stream."""
-        return self._format_of(packet) == (self.encoding, self.width, self.height, self.big_endian)
+        return (
+            packet.encoding == self.encoding
+            and packet.width == self.width
+            and packet.height == self.height
+            and bool(packet.is_bigendian) == self.big_endian
+        )
 
     @staticmethod
     def _format_of(packet: PacketLike) -> tuple[str, int, int, bool]:
@@ -264,11 +273,13 @@ class EventArray:
         cls, stamp_ns: int, frame_id: str, width: int, height: int,
         x: NDArray, y: NDArray, polarity: NDArray[np.bool_], t_ns: NDArray[np.int64],
     ) -> EventArray:  # fmt: skip
-        good = np.flatnonzero((x < width) & (y < height))
-        if np.any(t_ns[1:] < t_ns[:-1]):
+        count = len(x)
+        if count and (int(x.max()) >= width or int(y.max()) >= height or np.any(t_ns[1:] < t_ns[:-1])):
+            good = np.flatnonzero((x < width) & (y < height))
             good = good[np.argsort(t_ns[good], kind="stable")]
-        events = Events(x[good].astype(np.uint16), y[good].astype(np.uint16), polarity[good], t_ns[good])
-        return cls(stamp_ns, frame_id, width, height, events, len(x) - len(good))
+            x, y, polarity, t_ns = x[good], y[good], polarity[good], t_ns[good]
+        events = Events(x.astype(np.uint16, copy=False), y.astype(np.uint16, copy=False), polarity, t_ns)
+        return cls(stamp_ns, frame_id, width, height, events, count - len(events))
 
 
 class _Stamp(Protocol):
@@ -444,8 +455,8 @@ class EventAccumulator:
     width: int
     height: int
     window_ns: int
-    _parts: deque[tuple[NDArray[np.int32], NDArray[np.int64]]] = field(default_factory=deque, init=False, repr=False)
-    """(index into the flattened image, t_ns) of each batch that the window still needs."""
+    _parts: deque[Events] = field(default_factory=deque, init=False, repr=False)
+    """The batches that the window still needs."""
     latest_ns: int = field(default=0, init=False)
     """Time of the latest event so far; 0 before the first."""
 
@@ -470,10 +481,9 @@ class EventAccumulator:
         if last_ns < self.latest_ns - self.window_ns:
             self._parts.clear()
             self.latest_ns = last_ns
-        pixel = events.y.astype(np.int32) * self.width + events.x
-        self._parts.append((2 * pixel + ~events.polarity, events.t_ns))
+        self._parts.append(events)
         self.latest_ns = max(self.latest_ns, last_ns)
-        while int(self._parts[0][1][-1]) <= self.latest_ns - self.window_ns:
+        while int(self._parts[0].t_ns[-1]) <= self.latest_ns - self.window_ns:
             self._parts.popleft()
 
     def image(self, end_ns: int | None = None) -> NDArray[np.uint8]:
@@ -482,10 +492,23 @@ class EventAccumulator:
         `end_ns` is the time of the latest event unless given; events before the window of the latest one are gone.
         """
         end_ns = self.latest_ns if end_ns is None else end_ns
-        inside = []
-        for index, t_ns in self._parts:
-            first, last = np.searchsorted(t_ns, [end_ns - self.window_ns, end_ns], side="right")
-            inside.append(index[first:last])
-        size = 2 * self.width * self.height
-        counts = np.bincount(np.concatenate([*inside, np.empty(0, np.int32)]), minlength=size)
-        return np.minimum(counts, 255).astype(np.uint8).reshape(self.height, self.width, 2)
+        counts = np.zeros((self.height, self.width, 2), np.uint8)
+        kernels = kernel.compiled()
+        add = _count_vectorised if kernels is None else kernels.count_events
+        for part in self._parts:
+            first, last = np.searchsorted(part.t_ns, [end_ns - self.window_ns, end_ns], side="right")
+            add(part.x[first:last], part.y[first:last], part.polarity[first:last], counts)
+        return counts
+
+
+def _count_vectorised(
+    x: NDArray[np.uint16], y: NDArray[np.uint16], polarity: NDArray[np.bool_], counts: NDArray[np.uint8]
+) -> None:
+    """What `event_kernel.count_events` does."""
+    index = 2 * (y.astype(np.int32) * counts.shape[1] + x) + ~polarity
+    flat = counts.reshape(-1)
+    if len(index) < len(flat) // 16:  # sorting a few is faster than going through all pixels
+        hit, added = np.unique(index, return_counts=True)
+        flat[hit] = np.minimum(flat[hit] + added, 255)
+    else:
+        np.minimum(np.bincount(index, minlength=len(flat)) + flat, 255, out=flat, casting="unsafe")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
 
+from anyseg_core.runtime.named import Named
 
-class Fault(str, Enum):
+
+class Fault(Named):
     """What can be wrong with a sensor, as it is named in status messages and parameters."""
 
     NEVER_RECEIVED = "never_received"
@@ -40,9 +41,6 @@ class Fault(str, Enum):
     DECODE_ERROR = "decode_error"
     WRONG_SIZE = "wrong_size"
     INCOMPATIBLE_QOS = "incompatible_qos"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

@@ -120,4 +120,4 @@ class ModalityStatus:
     left_out: str = ""
     """Why a usable sensor is not in the mask; the pipeline knows."""
     recover_time_s: float | None = None
-    """How long a failed sensor has to be good before it is used: each relapse doubles it. None while it has not failed."""
+    """How long a failed sensor has to be good before it is used, doubled by each relapse; None while it is well."""

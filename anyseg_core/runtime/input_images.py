@@ -89,7 +89,8 @@ def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig) -
     if len(rows) == 0:
         return np.zeros((*size, 3), np.uint8)
     x, y, z = xyz.T  # [K] each
-    distance = np.clip(np.sqrt(x * x + y * y + z * z), 1.0, encoding.max_range_m)
+    with np.errstate(over="ignore"):  # of torn points; infinitely far is clipped as well
+        distance = np.clip(np.sqrt(x * x + y * y + z * z), 1.0, encoding.max_range_m)
     height = (encoding.camera_height_m - encoding.min_height_m) - y  # above the lowest height; y points down
     values = np.empty((len(rows), 3), np.float32)  # [K, 3]
     values[:, 0] = 1.0 - np.log(distance) / math.log(encoding.max_range_m)

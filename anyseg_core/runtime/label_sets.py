@@ -74,4 +74,57 @@ CITYSCAPES: tuple[LabelClass, ...] = (
 )
 """The 19 classes of Cityscapes (train ids), which MUSES is labelled with."""
 
-LABEL_SETS: dict[str, tuple[LabelClass, ...]] = {"deliver": DELIVER, "pothole": POTHOLE, "cityscapes": CITYSCAPES}
+_NYU40 = (
+    "wall floor cabinet bed chair sofa table door window bookshelf picture counter blinds desk shelves curtain dresser "
+    "pillow mirror floor_mat clothes ceiling books refridgerator television paper towel shower_curtain box whiteboard "
+    "person night_stand toilet sink lamp bathtub bag otherstructure otherfurniture otherprop"
+)
+
+
+def _distinct_color(number: int) -> tuple[int, int, int]:
+    """PASCAL VOC's colour map: the bits of the number, three at a time, become the high bits of red, green and blue."""
+    bits = [[number >> (3 * place + channel) & 1 for place in range(3)] for channel in range(3)]
+    red, green, blue = (sum(bit << (7 - place) for place, bit in enumerate(channel)) for channel in bits)
+    return red, green, blue
+
+
+NYU40: tuple[LabelClass, ...] = tuple(
+    LabelClass(name, _distinct_color(number)) for number, name in enumerate(_NYU40.split(), start=1)
+)
+"""The 40 classes of NYUDepth v2 (Gupta et al., CVPR 2013), with the names and the spelling of classMapping40.mat."""
+
+POTSDAM: tuple[LabelClass, ...] = (
+    LabelClass("impervious surface", (255, 255, 255)),
+    LabelClass("building", (0, 0, 255)),
+    LabelClass("low vegetation", (0, 255, 255)),
+    LabelClass("tree", (0, 255, 0)),
+    LabelClass("car", (255, 255, 0)),
+    LabelClass("clutter", (255, 0, 0)),
+)
+"""The classes of ISPRS Potsdam in the colours of its label images."""
+
+MID_AIR: tuple[LabelClass, ...] = (
+    LabelClass("sky", (127, 175, 230)),
+    LabelClass("animals", (220, 20, 60)),
+    LabelClass("trees", (50, 128, 0)),
+    LabelClass("dirt ground", (105, 58, 69)),
+    LabelClass("ground vegetation", (53, 94, 59)),
+    LabelClass("rocky ground", (117, 97, 97)),
+    LabelClass("boulders", (70, 70, 70)),
+    LabelClass("water plane", (75, 163, 185)),
+    LabelClass("man-made construction", (64, 64, 128)),
+    LabelClass("road", (128, 64, 128)),
+    LabelClass("train track", (230, 150, 140)),
+    LabelClass("road sign", (220, 220, 0)),
+    LabelClass("others", (128, 64, 64)),
+)
+"""The classes of Mid-Air in the order of its ids, without id 7, which is empty."""
+
+LABEL_SETS: dict[str, tuple[LabelClass, ...]] = {
+    "deliver": DELIVER,
+    "pothole": POTHOLE,
+    "cityscapes": CITYSCAPES,
+    "nyu40": NYU40,
+    "potsdam": POTSDAM,
+    "mid_air": MID_AIR,
+}

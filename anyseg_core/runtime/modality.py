@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.named import Named
 
-class Modality(str, Enum):
+
+class Modality(Named):
     """A kind of sensor. The order is the paper's R, D, E, L (AnySeg, arXiv 2411.17141)."""
 
     CAMERA = "camera"
     DEPTH = "depth"
     EVENT = "event"
     LIDAR = "lidar"
-
-    def __str__(self) -> str:
-        return self.value
 
     @classmethod
     def parse(cls, name: str) -> Modality:
@@ -54,6 +52,8 @@ class ModalityFrame:
     frame_id: str = ""
     sequence: int | None = None
     """The sender's own count of its messages (`seq` of an EventPacket), where there is one: a gap in it is loss."""
+    point_times: NDArray | None = None
+    """LIDAR: [N], the cloud's own time field as it was sent, where it has one; see motion.py."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:

@@ -106,30 +106,40 @@ def compensate_motion(points: NDArray[np.float32], seconds: NDArray[np.floating]
 
     Args:
         points: [N, >=3], x, y, z in metres in the sensor's axes at the moment each was measured; the rest is kept.
-        seconds: [N], when each was measured, after the moment (the camera's stamp, say) that is asked for.
+        seconds: [N], or [1] for all of them: when each was measured, after the moment (the camera's stamp, say) that
+            is asked for.
         twist: of the sensor meanwhile.
 
     Returns:
         [N, >=3] float32. A standing scene is then seen as from one place; what moves by itself is not corrected.
     """
     moved = points.astype(np.float32, copy=True)
-    moved[:, :3] = _moved(points[:, :3], seconds, twist.linear, twist.angular)
+    if len(seconds) == 1:  # a rigid motion: to move the axes is enough
+        axes = _moved(np.vstack([np.zeros(3), np.eye(3)]), seconds, twist.linear, twist.angular).astype(np.float32)
+        moved[:, :3] = ((axes[1:] - axes[0]).T @ points[:, :3].T + axes[0][:, None]).T
+    else:
+        moved[:, :3] = _moved(moved[:, :3], seconds, twist.linear, twist.angular)
     return moved
 
 
 def _moved(points: NDArray, seconds: NDArray, linear: NDArray, angular: NDArray) -> NDArray:
-    """Points [N, 3] by the motion that lasts `seconds` [N]: exp of the twist, Rodrigues' formula for every point."""
+    """Points [N, 3] by the motion that lasts `seconds` [N]: exp of the twist, Rodrigues' formula for every point.
+
+    In the precision of the points.
+    """
+    xyz = np.ascontiguousarray(points.T)  # [3, N]: coordinates apart, so that each step is contiguous
+    t = np.asarray(seconds, xyz.dtype)  # [N]
     rate = float(np.linalg.norm(angular))
-    t = np.asarray(seconds, np.float64)[:, None]  # [N, 1]
     if rate < 1e-9:
-        return points + t * linear
+        return (xyz + linear[:, None].astype(xyz.dtype) * t).T
     x, y, z = angular / rate
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])  # cross @ p is the axis times p
-    sine, cosine = np.sin(rate * t), np.cos(rate * t)  # [N, 1]
-    once = points @ cross.T  # [N, 3]
-    turned = points + sine * once + (1.0 - cosine) * (once @ cross.T)
-    shift = t * linear + (1.0 - cosine) / rate * (cross @ linear) + (t - sine / rate) * (cross @ cross @ linear)
-    return turned + shift
+    directions = np.stack([linear, cross @ linear, cross @ cross @ linear], axis=1).astype(xyz.dtype)  # [3, 3]
+    cross = cross.astype(xyz.dtype)
+    sine, versine = np.sin(rate * t), 1 - np.cos(rate * t)  # [N]
+    once = cross @ xyz  # [3, N]
+    turned = xyz + sine * once + versine * (cross @ once)
+    return (turned + directions @ np.stack([t, versine / rate, t - sine / rate])).T
 
 
 def project_points(

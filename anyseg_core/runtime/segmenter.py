@@ -128,11 +128,6 @@ class Segmenter:
             raise
 
     @property
-    def is_open(self) -> bool:
-        """Whether there are engines to run."""
-        return bool(self._networks)
-
-    @property
     def modalities(self) -> tuple[Modality, ...]:
         """What the student can use, in the card's order."""
         return self.card.modalities

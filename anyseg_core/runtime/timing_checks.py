@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from anyseg_core.runtime.frame_history import History
 from anyseg_core.runtime.modality import ModalityFrame
-
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 
 def low_rate(_frame: ModalityFrame, history: History, fraction: float) -> str | None:

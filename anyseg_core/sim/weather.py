@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.random import Generator
 
+from anyseg_core.runtime.named import Named
+
 Color = tuple[float, float, float]
 
 
-class Weather(str, Enum):
+class Weather(Named):
     """A weather, by the name of its folder in DELIVER."""
 
     CLOUD = "cloud"
@@ -19,9 +20,6 @@ class Weather(str, Enum):
     NIGHT = "night"
     RAIN = "rain"
     SUN = "sun"
-
-    def __str__(self) -> str:
-        return self.value
 
     @classmethod
     def parse(cls, name: str) -> Weather:

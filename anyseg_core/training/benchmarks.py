@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +22,15 @@ from anyseg_core.methods import AnySeg, AnySegConfig, Batch
 from anyseg_core.methods.supervised import step_subsets
 from anyseg_core.methods.textbook import textbook_losses
 from anyseg_core.models.anymodal import AnymodalSegmenter, select_present
+from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.label_sets import DELIVER
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.training.batches import Batches
-from anyseg_core.training.checkpoint import find_checkpoint, load_model
+from anyseg_core.training.checkpoint import find_checkpoint, load_anymodal
 from anyseg_core.training.config import OptimConfig
-from anyseg_core.training.evaluation import all_subsets, best_device, decide_labels, subset_logits
+from anyseg_core.training.evaluation import best_device, decide_labels, subset_logits
 from anyseg_core.training.loop import make_optimizer
+from anyseg_core.training.machine import peak_memory_mb
 
 MODALITIES = 4
 
@@ -156,12 +156,7 @@ def _peak_memory_mb(size: StepSize, plain: bool) -> float:
     runner = _Runner(size, plain)
     for seed in range(4):
         runner.step(seed)
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would be the parent's where that was larger
-        return float(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_memory_mb()
 
 
 def _in_own_process(work: Callable[..., float], *arguments: Any) -> float:
@@ -218,7 +213,7 @@ def measure_evaluation(checkpoint: Path | None, samples: int, size: StepSize) ->
     Raises CheckpointError. Without a checkpoint, a network of `size` with random weights.
     """
     if checkpoint:
-        model, state = load_model(find_checkpoint(checkpoint))
+        model, state = load_anymodal(find_checkpoint(checkpoint))
         (side, _), stride, name = state.config.data.size, state.config.model.label_stride, state.config.name
     else:
         model, side, stride, name = _network(size, 0).eval(), size.side, 1, "random weights"

@@ -8,6 +8,7 @@ No random state is kept: everything random is drawn from (seed, step).
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from anyseg_core.methods import NetworkKind, TaughtConfig
+from anyseg_core.models.acnet import AcNet
 from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.base import SegmentationModel
+from anyseg_core.models.deeplab import DeepLabSpec
 from anyseg_core.models.mix_transformer import MixTransformer, load_encoder_weights
+from anyseg_core.models.resnet import ResNet, load_resnet_weights
+from anyseg_core.models.unimodal import DisentangledNetworks, RegeneratingNetworks, UnimodalNetworks
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec, sha256_of
 from anyseg_core.training.config import TrainConfig
 
@@ -43,6 +50,8 @@ class TrainingState(BaseModel):
     command: str
     step: int = 0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
+    """CPU seconds of the first process in the same time: unlike `elapsed_s` the same beside other programs."""
     teacher_sha256: str = ""
     """Of the teacher's weights, where the method has one: a resumed student must have the same teacher."""
     loss_scaler: dict[str, Any] = {}
@@ -50,8 +59,32 @@ class TrainingState(BaseModel):
     metrics: dict[str, Any] = {}
 
 
-def build_model(state: TrainingState) -> AnymodalSegmenter:
-    """The network that a state describes, with fresh weights."""
+_RESNET_NETWORKS: dict[NetworkKind, Callable[..., SegmentationModel]] = {
+    "unimodal": UnimodalNetworks,
+    "regenerating": RegeneratingNetworks,
+    "disentangled": DisentangledNetworks,
+    "acnet": AcNet,
+}
+
+
+def build_model(state: TrainingState) -> SegmentationModel:
+    """The network that a state describes, with fresh weights; raises CheckpointError where it cannot be."""
+    model, method = state.config.model, state.config.method
+    mean, std = [spec.mean for spec in state.inputs], [spec.std for spec in state.inputs]
+    if method.network == "anymodal":
+        return build_anymodal(state)
+    if method.network == "disentangled" and len(state.inputs) != 2:
+        raise CheckpointError(
+            f"method {method.name} pairs two modalities, the data has {len(state.inputs)}: set data.modalities"
+        )
+    spec = DeepLabSpec(
+        model.backbone, len(state.classes), model.head_width, model.width, model.aspp_rates, model.dropout
+    )
+    return _RESNET_NETWORKS[method.network](mean, std, spec)
+
+
+def build_anymodal(state: TrainingState) -> AnymodalSegmenter:
+    """The anymodal network that a state describes, with fresh weights."""
     model = state.config.model
     return AnymodalSegmenter(
         [spec.mean for spec in state.inputs],
@@ -112,7 +145,7 @@ def load_state(checkpoint: Path) -> TrainingState:
         raise CheckpointError(f"{checkpoint / STATE} cannot be used: {error}") from None
 
 
-def load_model(checkpoint: Path) -> tuple[AnymodalSegmenter, TrainingState]:
+def load_model(checkpoint: Path) -> tuple[SegmentationModel, TrainingState]:
     """The trained network, in eval mode, and its state; raises CheckpointError when they do not fit."""
     state = load_state(checkpoint)
     model = build_model(state)
@@ -120,13 +153,26 @@ def load_model(checkpoint: Path) -> tuple[AnymodalSegmenter, TrainingState]:
     return model.eval(), state
 
 
-def load_teacher(path: Path, student: TrainingState) -> tuple[AnymodalSegmenter, str]:
+def load_anymodal(checkpoint: Path) -> tuple[AnymodalSegmenter, TrainingState]:
+    """As `load_model`, of an anymodal network; raises CheckpointError for one of another kind, too."""
+    model, state = load_model(checkpoint)
+    if not isinstance(model, AnymodalSegmenter):
+        raise CheckpointError(f"{checkpoint} holds networks of method {state.config.method.name}, no anymodal one")
+    return model, state
+
+
+def load_teacher(path: Path, student: TrainingState) -> tuple[SegmentationModel, str]:
     """The newest checkpoint of a teacher's run, and the SHA-256 of its weights.
 
-    Raises CheckpointError when there is none, or when it has learned other modalities or classes than the student.
+    Raises CheckpointError when there is none, when it has learned other modalities or classes than the student, or
+    when it is a network of another kind than the method takes.
     """
     checkpoint = find_checkpoint(path)
     teacher, state = load_model(checkpoint)
+    method = student.config.method
+    if isinstance(method, TaughtConfig) and state.config.method.network != method.taught_by:
+        kind = state.config.method.network
+        raise CheckpointError(f"method {method.name} takes a teacher of kind {method.taught_by}; {path} is {kind}")
     differ = [key for key in ("inputs", "classes") if getattr(state, key) != getattr(student, key)]
     if differ:
         raise CheckpointError(f"method.teacher {path} has other {' and '.join(differ)} than the student's data")
@@ -173,21 +219,28 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted(found)
 
 
-def init_encoder(encoder: MixTransformer, source: Path) -> None:
-    """Start the encoder from a checkpoint of ours, or from MiT weights of SegFormer or Hugging Face.
+def init_encoder(encoder: nn.Module, source: Path) -> None:
+    """Start a MiT from a checkpoint of ours, or from weights of SegFormer or Hugging Face; a ResNet from torchvision's.
 
     Raises CheckpointError that names the file.
     """
     try:
-        if source.is_dir():
+        if isinstance(encoder, ResNet):
+            load_resnet_weights(encoder, _read(source))
+        elif isinstance(encoder, MixTransformer) and source.is_dir():
             weights = load_file(find_checkpoint(source) / MODEL)
             own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
             encoder.load_state_dict(own, strict=True)
-        elif source.suffix == ".safetensors":
-            load_encoder_weights(encoder, load_file(source))
-        else:
-            load_encoder_weights(encoder, torch.load(source, map_location="cpu", weights_only=True))
+        elif isinstance(encoder, MixTransformer):
+            load_encoder_weights(encoder, _read(source))
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file fails in many ways; each means the same to the reader
         raise CheckpointError(f"model.init_from {source} does not hold encoder weights that fit: {error}") from None
+
+
+def _read(source: Path) -> dict[str, Tensor]:
+    """A file of tensors by name; nothing in it is executed."""
+    if source.suffix == ".safetensors":
+        return load_file(source)
+    return torch.load(source, map_location="cpu", weights_only=True)

@@ -10,10 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.data.augmentation import AugmentConfig
+from anyseg_core.data.decoupled import DecoupledConfig
 from anyseg_core.data.degradation import DegradeConfig
 from anyseg_core.methods import MethodConfig, SupervisedConfig
 from anyseg_core.models.anymodal import MissingPolicy
 from anyseg_core.models.mix_transformer import VARIANTS
+from anyseg_core.models.resnet import RESNETS
 from anyseg_core.runtime.modality import MODALITIES, Modality
 
 
@@ -25,10 +27,23 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_SETTINGS_OF_KINDS = {
+    "conditions": ("deliver", "muses", "mid_air"),
+    "cases": ("deliver",),
+    "depth": ("deliver", "nyu_depth"),
+    "source": ("muses",),
+    "motion_compensation": ("muses",),
+    "released_protocol": ("muses",),
+    "window": ("potsdam",),
+    "every": ("mid_air",),
+}
+"""Settings that only some kinds of data sets have."""
+
+
 class DataConfig(_Strict):
     """What to train on."""
 
-    kind: Literal["deliver", "muses", "folder", "pothole"] = "deliver"
+    kind: Literal["deliver", "muses", "folder", "pothole", "nyu_depth", "potsdam", "mid_air"] = "deliver"
     """`folder` is one's own data: docs/training.md."""
     root: Path
     cache: Path | None = Path("datasets/cache")
@@ -38,23 +53,28 @@ class DataConfig(_Strict):
     size: tuple[int, int] = (256, 256)
     """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
     modalities: tuple[Modality, ...] = MODALITIES
-    """Which of the data set's modalities to use. The pothole data has its own: camera and depth."""
+    """Which of the data set's modalities to use: of RGB-D data camera and depth, or one of them (pothole: both)."""
     limit: int | None = Field(default=None, gt=0)
     """Use only the first samples of each split."""
     skip_broken: bool = False
     """Leave out samples with a missing or damaged file, and say how many; else the first one ends the run."""
     conditions: tuple[str, ...] = ()
-    """DELIVER's weathers, MUSES' weathers and times of day; all where empty."""
+    """DELIVER's weathers, MUSES' weathers and times of day, Mid-Air's climates; all where empty."""
     cases: tuple[str, ...] = ()
     """DELIVER's failure cases, such as motionblur; where empty, all drives."""
     depth: Literal["auto", "depth", "hha"] = "auto"
-    """DELIVER's folder of the depth modality; AnySeg and CMNeXt read hha."""
+    """DELIVER's or NYUDepth's folder of the depth modality, as AnySeg, CMNeXt and CroDiNo-KD read hha."""
     source: Literal["auto", "raw", "png"] = "auto"
     """MUSES' raw sensors, or the images of its SDK."""
     motion_compensation: bool = True
     """Of MUSES' raw LiDAR points."""
     released_protocol: bool = False
     """Read MUSES as AnySeg's release does, faults included, to compare with its tables: see `data/muses.py`."""
+
+    window: tuple[int, int] | None = None
+    """(height, width) in pixels of Potsdam's tiles that make a sample; as many as `size` has where null."""
+    every: int = Field(default=1, gt=0)
+    """Only every n-th of Mid-Air's 25 frames per second."""
 
     @model_validator(mode="after")
     def _size_fits_the_encoder(self) -> DataConfig:
@@ -64,13 +84,10 @@ class DataConfig(_Strict):
 
     @model_validator(mode="after")
     def _settings_fit_the_kind(self) -> DataConfig:
-        only = {"cases": "deliver", "depth": "deliver", "source": "muses", "motion_compensation": "muses"}
-        only["released_protocol"] = "muses"
-        for key, kind in only.items():
-            if self.kind != kind and getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} is a setting of kind {kind}, not of {self.kind}")
-        if self.conditions and self.kind not in ("deliver", "muses"):
-            raise ValueError(f"conditions is a setting of kinds deliver and muses, not of {self.kind}")
+        for key, kinds in _SETTINGS_OF_KINDS.items():
+            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
+                kind = f"kind{'s' * (len(kinds) > 1)} {' and '.join(kinds)}"
+                raise ValueError(f"{key} is a setting of {kind}, not of {self.kind}")
         return self
 
 
@@ -78,8 +95,13 @@ class ModelConfig(_Strict):
     """The network."""
 
     backbone: str = "b0"
+    """MiT `b0` to `b5`; `resnet18` or `resnet50` for the methods with a network per modality and their teacher."""
     head_width: int = Field(default=768, gt=0)
-    """Width of the SegFormer head: 768 as published, 128 for a fast student."""
+    """Width of the SegFormer head: 768 as published, 128 for a fast student; of DeepLabV3+'s decoder: 256, 64."""
+    width: float = Field(default=1.0, gt=0, le=1)
+    """Share of a ResNet's published channels."""
+    aspp_rates: tuple[int, int, int] = (6, 12, 18)
+    """Dilations of DeepLabV3+'s atrous branches, on a map of stride 16; those of small images must be smaller."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     missing: MissingPolicy = "remove"
@@ -87,12 +109,13 @@ class ModelConfig(_Strict):
     label_stride: Literal[1, 2, 4] = 1
     """Labels are learned, decided and scored on a grid of this stride in pixels, and repeated."""
     init_from: Path | None = None
-    """Encoder weights to start from: a checkpoint of ours, or MiT weights of SegFormer or Hugging Face."""
+    """Encoder weights to start from: MiT's of a checkpoint of ours, of SegFormer or of Hugging Face; a ResNet's with
+    torchvision's names."""
 
     @model_validator(mode="after")
     def _backbone_exists(self) -> ModelConfig:
-        if self.backbone not in VARIANTS:
-            raise ValueError(f"unknown backbone {self.backbone!r}; known: {', '.join(VARIANTS)}")
+        if self.backbone not in (*VARIANTS, *RESNETS):
+            raise ValueError(f"unknown backbone {self.backbone!r}; known: {', '.join([*VARIANTS, *RESNETS])}")
         return self
 
 
@@ -183,6 +206,9 @@ class TrainConfig(_Strict):
     model: ModelConfig = ModelConfig()
     method: MethodConfig = SupervisedConfig()
     augment: AugmentConfig = AugmentConfig()
+    """One geometric change for all modalities."""
+    augment_apart: DecoupledConfig | None = None
+    """Instead of `augment` a pipeline per modality, for methods that allow it; see `data/decoupled.py`."""
     degrade: DegradeConfig | None = None
     """Broken sensors among the samples; none where absent."""
     optim: OptimConfig = OptimConfig()
@@ -196,6 +222,18 @@ class TrainConfig(_Strict):
         for _, rung in self.budget.resolution_schedule:
             if rung * width % (32 * height):
                 raise ValueError(f"resolution_schedule height {rung} gives no width that is a multiple of 32")
+        return self
+
+    @model_validator(mode="after")
+    def _network_fits_the_method(self) -> TrainConfig:
+        name, backbone = self.method.name, self.model.backbone
+        wanted = VARIANTS if self.method.network == "anymodal" else RESNETS
+        if backbone not in wanted:
+            raise ValueError(f"method {name} trains networks of {', '.join(wanted)}; model.backbone is {backbone}")
+        if self.augment_apart is not None and not self.method.views_apart:
+            raise ValueError(f"method {name} needs all modalities to see the same part: remove augment_apart")
+        if self.augment_apart is not None and self.degrade is not None:
+            raise ValueError("augment_apart and degrade cannot be had together")
         return self
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,12 @@ from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
 from anyseg_core.data.muses import TIMES, WEATHERS
 from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.models.anymodal import AnymodalSegmenter, upsample_logits
+from anyseg_core.models.anymodal import upsample_logits
+from anyseg_core.models.base import SegmentationModel, Subset
 from anyseg_core.runtime.metrics import ConfusionMatrix, mean_over_subsets
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
-
-Subset = tuple[int, ...]
-"""Indices into the network's modalities."""
-
-
-def all_subsets(modalities: int) -> list[Subset]:
-    """The 2^M - 1 non-empty subsets, small ones first: for R, D, E, L the order of the published tables."""
-    return [subset for size in range(1, modalities + 1) for subset in combinations(range(modalities), size)]
 
 
 def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
@@ -38,26 +30,9 @@ def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
     return "+".join(modalities[index].value for index in subset)
 
 
-def subset_logits(model: AnymodalSegmenter, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:
-    """Logits [1, h, w, K] of every subset of one sample's modalities.
-
-    Each modality is encoded once: fusion is a mean, and the head is linear up to its batch norm, so a subset
-    costs only the mean of what its members contribute there.
-
-    Args:
-        images: uint8 [M, H, W, 3], one per modality of the network, in its order.
-    """
-    count = images.shape[0]
-    features = model.encode(images, torch.arange(count, device=images.device))
-    fused = model.head.fuse_stages(features)  # [M, width, h, w]
-    zero = None
-    if model.missing == "zero":
-        zero = model.head.fuse_stages(model.zero_features(images.shape[1], images.shape[2]))[0]
-    for subset in all_subsets(count):
-        mean = fused[list(subset)].mean(dim=0)
-        if zero is not None:
-            mean = mean * (len(subset) / count) + zero * (1 - len(subset) / count)
-        yield subset, model.head.decide(mean[None])
+def subset_logits(model: SegmentationModel, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:
+    """Logits [1, h, w, K] of every subset of one sample's modalities, images uint8 [M, H, W, 3]."""
+    return model.subset_logits(images)
 
 
 def decide_labels(logits: Tensor, size: tuple[int, int], label_stride: int) -> NDArray[np.uint8]:
@@ -88,7 +63,7 @@ def groups_of(name: str) -> list[str]:
 
 @torch.inference_mode()
 def score_groups(
-    model: AnymodalSegmenter,
+    model: SegmentationModel,
     dataset: SegmentationDataset,
     label_stride: int,
     indices: Iterable[int] | None = None,
@@ -117,7 +92,7 @@ def score_groups(
 
 
 def score_subsets(
-    model: AnymodalSegmenter,
+    model: SegmentationModel,
     dataset: SegmentationDataset,
     label_stride: int,
     indices: Iterable[int] | None = None,

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
@@ -61,7 +61,7 @@ class Evaluation:
 
     metrics: dict[str, Any]
     """In percent; what goes into the JSON file."""
-    model: AnymodalSegmenter
+    model: SegmentationModel
     state: TrainingState
     dataset: SegmentationDataset
     pictures: int

@@ -22,7 +22,7 @@ from anyseg_core.models.mix_transformer import VARIANTS, MixTransformer, load_en
 from anyseg_core.models.segformer_head import SegformerHead
 from anyseg_core.runtime.model_card import ClassSpec, sha256_of
 from anyseg_core.training.batches import describe_data
-from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_model, save_checkpoint
+from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_anymodal, save_checkpoint
 from anyseg_core.training.config import TrainConfig
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
@@ -53,7 +53,7 @@ def import_weights(source: Path, out: Path, config: TrainConfig | None = None) -
         git_revision="imported",
         command=f"anyseg import-weights {source.name}",
     )
-    model = build_model(state)
+    model = build_anymodal(state)
     load_released(model, weights, source)
     return save_checkpoint(out, state, model, optimizer=None)
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.methods import METHODS, Batch, DistillationConfig, Method
+from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.runtime.model_card import ClassSpec
 from anyseg_core.training.batches import Batches, open_dataset
@@ -43,7 +43,7 @@ from anyseg_core.training.checkpoint import (
 )
 from anyseg_core.training.config import OptimConfig, TrainConfig
 from anyseg_core.training.evaluation import score_subsets, summarise
-from anyseg_core.training.machine import tune_process
+from anyseg_core.training.machine import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
 METRICS_NAME = "metrics.json"
@@ -102,7 +102,8 @@ class _Trainer:
         self.method = self._make_method()
         self._restore(resume)
         if config.machine.compile:
-            self.network.encoder.compile()  # torch finds out by itself that the number of images changes
+            for encoder in self.network.encoders:
+                encoder.compile()  # torch finds out by itself that the number of images changes
         self.model, self.wrapped_optimizer = fabric.setup(self.network, self.optimizer)
         self.waited_s = 0.0  # for batches, in this process
         self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
@@ -116,7 +117,7 @@ class _Trainer:
             counts = torch.from_numpy(pixel_counts(self.train_set))
             weights = balance_weights(counts, settings.class_balance).to(self.fabric.device)
         method = METHODS[settings.name]
-        if not isinstance(settings, DistillationConfig):
+        if not isinstance(settings, TaughtConfig):
             return method(settings, weights)
         teacher, digest = load_teacher(settings.teacher, self.state)
         self.state = self.state.model_copy(update={"teacher_sha256": digest})
@@ -131,14 +132,15 @@ class _Trainer:
             checkpoint = find_checkpoint(self.run)
             stored = load_state(checkpoint)
             _check_same_run(stored, self.state)
-            progressed = {key: getattr(stored, key) for key in ("step", "elapsed_s", "loss_scaler")}
+            progressed = {key: getattr(stored, key) for key in ("step", "elapsed_s", "cpu_s", "loss_scaler")}
             self.state = self.state.model_copy(update=progressed)
             if stored.loss_scaler:
                 self.fabric.strategy.precision.load_state_dict(stored.loss_scaler)
             load_weights(checkpoint, self.network)
             load_optimizer(checkpoint, self.network, self.optimizer)
         elif self.config.model.init_from is not None:
-            init_encoder(self.network.encoder, self.config.model.init_from)
+            for encoder in self.network.encoders:
+                init_encoder(encoder, self.config.model.init_from)
 
     @property
     def done(self) -> float:
@@ -151,14 +153,17 @@ class _Trainer:
                     self._run_phase(phase, bar)
 
     def _run_phase(self, phase: Phase, bar: tqdm) -> None:
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         for batches in _grouped(self._loader(phase.size), self.config.optim.accumulate):
             self.waited_s += time.monotonic() - started
             losses = self._step(batches)
             elapsed = self._agree(self.state.elapsed_s + time.monotonic() - started)
-            self.state = self.state.model_copy(update={"step": self.state.step + 1, "elapsed_s": elapsed})
+            cpu_s = self.state.cpu_s + time.process_time() - cpu_started
+            progressed = {"step": self.state.step + 1, "elapsed_s": elapsed, "cpu_s": cpu_s}
+            self.state = self.state.model_copy(update=progressed)
             self._record(losses, phase, bar)
-            started = time.monotonic()  # recording and evaluating are not training time
+            # Recording and evaluating are not training time.
+            started, cpu_started = time.monotonic(), time.process_time()
             if self.done >= phase.end:
                 return
 
@@ -178,6 +183,7 @@ class _Trainer:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
             degrade=config.degrade,
+            apart=config.augment_apart,
         )
         accumulate = config.optim.accumulate
         last = self.budget.max_steps or sys.maxsize // accumulate
@@ -278,7 +284,8 @@ class _Trainer:
         """Save, evaluate all validation samples, write metrics.json."""
         checkpoint = self._save()
         if self.fabric.is_global_zero:
-            metrics = {"data": self.val_set.description} | self._score(None)
+            cost = self._cost()
+            metrics = {"data": self.val_set.description} | self._score(None) | {"cost": cost}
             self.state = self.state.model_copy(update={"metrics": metrics})
             update_metrics(checkpoint, self.state)
             (self.run / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
@@ -286,6 +293,16 @@ class _Trainer:
             self.writer.close()
         self.fabric.barrier()
         return checkpoint
+
+    def _cost(self) -> dict[str, float]:
+        """Of the training alone, a teacher's not included."""
+        return {
+            "elapsed_s": round(self.state.elapsed_s, 1),
+            "cpu_s": round(self.state.cpu_s, 1),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+            "deployed_parameters": self.network.deployed_parameters(),
+            "peak_memory_mb": round(peak_memory_mb()),
+        }
 
 
 def _grouped(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
@@ -314,7 +331,7 @@ def _command_line() -> str:
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:
     """Settings that a resumed run may not change."""
-    fixed = ("seed", "data", "model", "method", "augment", "degrade")
+    fixed = ("seed", "data", "model", "method", "augment", "augment_apart", "degrade")
     changed = [key for key in fixed if getattr(stored.config, key) != getattr(wanted.config, key)]
     changed += [key for key in ("inputs", "classes", "teacher_sha256") if getattr(stored, key) != getattr(wanted, key)]
     if changed:

@@ -23,10 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.base import SegmentationModel, all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality
-from anyseg_core.training.evaluation import all_subsets, decide_labels, subset_miou
+from anyseg_core.training.evaluation import decide_labels, subset_miou
 
 Image = NDArray[np.uint8]
 MISSING_PROBABILITIES = (0.2, 0.1, 0.05)
@@ -68,7 +68,7 @@ def add_noise(
 
 @torch.inference_mode()
 def score_robustness(
-    model: AnymodalSegmenter,
+    model: SegmentationModel,
     dataset: SegmentationDataset,
     label_stride: int,
     indices: Iterable[int] | None = None,
@@ -94,11 +94,11 @@ def score_robustness(
             for subset in all_subsets(len(modalities)):
                 mixed = clean.clone()
                 mixed[list(subset)] = broken[list(subset)]
-                labels = decide_labels(model.head.decide(mixed.mean(dim=0)[None]), dataset.size, label_stride)
+                labels = decide_labels(model.together(mixed), dataset.size, label_stride)
                 damaged[share, subset].add(sample.labels, labels)
         for level, (density, sigma) in NOISE_LEVELS.items():
-            fused = contributions(model, add_noise(sample.images, modalities, density, sigma, random))
-            labels = decide_labels(model.head.decide(fused.mean(dim=0)[None]), dataset.size, label_stride)
+            noise = contributions(model, add_noise(sample.images, modalities, density, sigma, random))
+            labels = decide_labels(model.together(noise), dataset.size, label_stride)
             noisy[level].add(sample.labels, labels)
     return {
         "rmm": _with_mean({str(s): _mean_miou(damaged, s, released_protocol) for s in ZEROED_SHARES}),
@@ -106,11 +106,9 @@ def score_robustness(
     }
 
 
-def contributions(model: AnymodalSegmenter, images: Image) -> Tensor:
-    """images uint8 [M, H, W, 3] -> what each adds to the mean before the decoder's batch norm, [M, width, h, w]."""
-    device = next(model.parameters()).device
-    features = model.encode(torch.from_numpy(np.array(images)).to(device), torch.arange(len(images), device=device))
-    return model.head.fuse_stages(features)
+def contributions(model: SegmentationModel, images: Image) -> Tensor:
+    """images uint8 [M, H, W, 3] -> what each modality brings to where they meet, [M, ...]."""
+    return model.contributions(torch.from_numpy(np.array(images)).to(next(model.parameters()).device))
 
 
 def _mean_miou(

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.deliver_writer import drive_config
-from anyseg_core.sim.drive import Drive
+from anyseg_core.sim.drive import Drive, DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.workers import Progress, map_over_processes
 from anyseg_ros.replay.scenarios import all_subsets
@@ -68,12 +69,20 @@ def _score_drive(
     segmenter: Segmenter, drive: RecordedDrive, subsets: Sequence[Subset]
 ) -> dict[Subset, ConfusionMatrix]:
     matrices = {subset: ConfusionMatrix(len(segmenter.card.classes)) for subset in subsets}
-    rig = drive.rig()
     for instant in drive:
-        for subset in subsets:
-            result = segmenter.segment({m: instant.frames[m] for m in subset}, rig)  # encodes each frame once
-            labels, _ = result.resized(*instant.labels.shape)
-            matrices[subset].add(instant.labels, labels)
+        for subset, matrix in score_instant(segmenter, instant, drive.rig(), subsets).items():
+            matrices[subset].merge(matrix)
+    return matrices
+
+
+def score_instant(
+    segmenter: Segmenter, instant: DriveFrame, rig: Rig, subsets: Sequence[Subset]
+) -> dict[Subset, ConfusionMatrix]:
+    """Masks of the camera's size from every subset, against the true labels."""
+    matrices = {subset: ConfusionMatrix(len(segmenter.card.classes)) for subset in subsets}
+    for subset, matrix in matrices.items():
+        result = segmenter.segment({m: instant.frames[m] for m in subset}, rig)  # encodes each frame once
+        matrix.add(instant.labels, result.resized_labels(*instant.labels.shape))
     return matrices
 
 

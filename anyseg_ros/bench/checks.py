@@ -58,10 +58,7 @@ def run(console: Console, json_path: Path | None, folder: Path, workers: int) ->
     naive, ours = (figure_of(bench, f"all four, {name}") for name in ("every pixel", "decimated"))
     bench.notes.append(f"decimated costs {ours / naive:.1%} of every pixel and point")
     add_clean(bench, drives)
-    bench.print(console)
-    if json_path:
-        bench.write(json_path)
-    return bench.met
+    return bench.report(console, json_path)
 
 
 def rendered() -> dict[Modality, list[ModalityFrame]]:

@@ -43,9 +43,7 @@ def run(console: Console, json_path: Path | None, student: str, sizes: Sequence[
             trials[backend, size] = outcome
             record(result, backend, size, outcome)
     console.print(overview(trials))
-    result.print(console)
-    if json_path:
-        result.write(json_path)
+    result.report(console, json_path)
 
 
 def present_backends() -> list[str]:

@@ -20,13 +20,13 @@ from anyseg_core.runtime.faults import FAULT_KINDS, FaultInjector, FaultSchedule
 from anyseg_core.runtime.health import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import DriveConfig, DriveFrame
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS, Weather
 from anyseg_core.sim.workers import Progress
 
-NS_PER_S = 1_000_000_000
 RATE_HZ = 10.0
 PERIOD_NS = round(NS_PER_S / RATE_HZ)
 DRIVE_S = 30.0

@@ -14,8 +14,9 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.bench.fault_drives import PERIOD_NS, START_NS, Delivery, Play, PlayableDrive, Scene
-from anyseg_ros.bench.fault_trials import FAULT_S, NS_PER_MS, SimulatedNode, Trial, effect_of, judge
+from anyseg_ros.bench.fault_trials import FAULT_S, SimulatedNode, Trial, effect_of, judge
 from anyseg_ros.pipeline import Job
 
 HEALTHY, BROKEN_IN, WITHOUT, AS_MADE = "healthy", "broken sensor in", "without it", "as made"

@@ -19,13 +19,13 @@ from anyseg_core.runtime.faults import FAULT_KINDS
 from anyseg_core.runtime.health import State
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_core.sim.workers import available_cores, map_over_processes
 from anyseg_ros.bench import fault_miou
 from anyseg_ros.bench.fault_drives import HEIGHT, PERIOD_NS, RATE_HZ, WIDTH, Scene, Transport, render_missing, scenes
 from anyseg_ros.bench.fault_trials import (
     FLAP_S,
     FLAPS,
-    NS_PER_MS,
     PASS_S,
     CleanRun,
     FlapTrial,
@@ -67,9 +67,7 @@ class _Bench:
     result: Benchmark = field(default_factory=lambda: Benchmark("Faults"))
 
     def over_processes(self, title: str, task: Callable[[_Job], _Result], jobs: Sequence[_Job]) -> list[_Result]:
-        with progress_bar() as bar:
-            shown = bar.add_task(title, total=len(jobs))
-            progress = lambda done, total: bar.update(shown, completed=done, total=total)  # noqa: E731
+        with progress_bar(title, len(jobs)) as progress:
             return list(map_over_processes(task, jobs, self.workers, progress))
 
 
@@ -93,9 +91,8 @@ def run(
     if hours <= 0 or repeats < 1:
         raise ValueError(f"hours {hours} must be positive and repeats {repeats} at least 1")
     bench = _Bench(console, out, student, workers or available_cores())
-    with progress_bar() as bar:
-        shown = bar.add_task("rendering the drives", total=None)
-        render_missing(out, bench.workers, lambda done, total: bar.update(shown, completed=done, total=total))
+    with progress_bar("rendering the drives") as progress:
+        render_missing(out, bench.workers, progress)
     measure: Mapping[str, Callable[[], None]] = {
         "detection": lambda: measure_detection(bench, repeats),
         "false_alarms": lambda: measure_false_alarms(bench, hours),
@@ -106,10 +103,7 @@ def run(
         if part in parts:
             measure[part]()
     bench.result.notes.append(_transport_note(Transport()))
-    bench.result.print(console)
-    if json_path:
-        bench.result.write(json_path)
-    return bench.result.met
+    return bench.result.report(console, json_path)
 
 
 def _transport_note(transport: Transport) -> str:

@@ -39,10 +39,7 @@ def run(console: Console, json_path: Path | None, student: str, bags: int, out: 
     if max(WORKERS) > cores:
         bench.notes.append(f"this machine has {cores} cores: more workers than that cannot be faster")
     bench.notes.append("each worker's engine has one thread, as the serial run's")
-    bench.print(console)
-    if json_path:
-        bench.write(json_path)
-    return bench.met
+    return bench.report(console, json_path)
 
 
 def _bags(folder: Path, count: int) -> tuple[Path, ...]:

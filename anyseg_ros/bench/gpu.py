@@ -54,9 +54,7 @@ def run(console: Console, json_path: Path | None, student: str, sizes: str, runs
     if not result.figures:
         raise NoGpuError("nothing to measure here. " + ". ".join(reasons))
     result.notes += [f"not measured: {reason}" for reason in reasons]
-    result.print(console)
-    if json_path:
-        result.write(json_path)
+    result.report(console, json_path)
 
 
 def add_tensorrt(result: Benchmark, student: str, runs: int) -> None:

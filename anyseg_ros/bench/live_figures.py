@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.demo.recording import Recording
-
-NS_PER_MS = 1_000_000
 
 PublishTimes = Mapping[int, Mapping[Modality, int]]
 """By stamp and modality: the system time just before the message went to the middleware, both in nanoseconds."""

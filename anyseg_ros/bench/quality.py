@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from anyseg_core.cli import command_line
 from anyseg_core.runtime.frame_statistics import statistics_of
 from anyseg_core.runtime.health import HealthConfig
 from anyseg_core.runtime.metrics import ConfusionMatrix
@@ -21,8 +22,8 @@ from anyseg_core.sim.drive import DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS
 from anyseg_core.sim.workers import Progress
-from anyseg_ros.bench.accuracy import FRAME_STEP, FRAMES_PER_DRIVE, Subset, all_subsets, held_out_drives
-from anyseg_ros.bench.results import command, machine
+from anyseg_ros.bench.accuracy import FRAME_STEP, FRAMES_PER_DRIVE, Subset, all_subsets, held_out_drives, score_instant
+from anyseg_ros.bench.results import machine
 from anyseg_ros.pipeline import SyncConfig
 
 DRIVES = 20
@@ -55,9 +56,9 @@ def run(console: Console, json_path: Path | None, student: str, folder: Path, wo
     console.print(_table(_policy_title(), "camera left out below", policies))
     console.print(_table("quality of each sensor (median)", "sensor", qualities(frames)))
     notes = f"{len(frames)} frames: {FRAMES_PER_DRIVE} of each of {DRIVES} drives, {FRAME_STEP / 10:g} s apart"
-    console.print(f"{notes}\nmachine: {machine()}\ncommand: {command()}")
+    console.print(f"{notes}\nmachine: {machine()}\ncommand: {command_line()}")
     if json_path:
-        content = {"machine": machine(), "command": command(), "notes": [notes], "policies": policies}
+        content = {"machine": machine(), "command": command_line(), "notes": [notes], "policies": policies}
         content |= {"subsets": {"+".join(s): v for s, v in subsets.items()}, "qualities": qualities(frames)}
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(content, indent=2) + "\n")
@@ -77,11 +78,7 @@ def score(segmenter: Segmenter, drives: Sequence[RecordedDrive], progress: Progr
 def _score(
     segmenter: Segmenter, weather: str, instant: DriveFrame, drive: RecordedDrive, subsets: Sequence[Subset]
 ) -> ScoredFrame:
-    matrices = {}
-    for subset in subsets:
-        result = segmenter.segment({m: instant.frames[m] for m in subset}, drive.rig())  # encodes each frame once
-        matrices[subset] = ConfusionMatrix(len(segmenter.card.classes))
-        matrices[subset].add(instant.labels, result.resized_labels(*instant.labels.shape))
+    matrices = score_instant(segmenter, instant, drive.rig(), subsets)
     quality = {m: quality_of(statistics_of(frame), None).value for m, frame in instant.frames.items()}
     return ScoredFrame(weather, quality, matrices)
 

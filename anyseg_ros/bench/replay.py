@@ -45,10 +45,7 @@ def run(console: Console, json_path: Path | None, student: str, out: Path, repea
     bench = Benchmark(f"offline replay, {student}, four sensors at {DRIVE.width}x{DRIVE.height}, labels, one scenario")
     _measure_time(bench, bag, student, repeats)
     _measure_memory(bench, (bag, long_bag), student, out)
-    bench.print(console)
-    if json_path is not None:
-        bench.write(json_path)
-    return bench.met
+    return bench.report(console, json_path)
 
 
 def _measure_time(bench: Benchmark, bag: Path, student: str, repeats: int) -> None:

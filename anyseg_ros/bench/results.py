@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from anyseg_core.cli import command_line
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,13 @@ class Benchmark:
         """Whether no bar was missed."""
         return all(figure.met is not False for figure in self.figures)
 
+    def report(self, console: Console, json_path: Path | None) -> bool:
+        """Print, and write where asked; returns whether every bar was met."""
+        self.print(console)
+        if json_path:
+            self.write(json_path)
+        return self.met
+
     def print(self, console: Console) -> None:
         """A table on the terminal."""
         table = Table(title=self.title, title_justify="left")
@@ -83,11 +90,11 @@ class Benchmark:
         console.print(table)
         for note in self.notes:
             console.print(note)
-        console.print(f"machine: {machine()}\ncommand: {command()}")
+        console.print(f"machine: {machine()}\ncommand: {command_line()}")
 
     def write(self, path: Path) -> None:
         """The same as JSON, samples included."""
-        content = {"title": self.title, "machine": machine(), "command": command(), "notes": self.notes}
+        content = {"title": self.title, "machine": machine(), "command": command_line(), "notes": self.notes}
         content["figures"] = [{**asdict(figure), **figure.summary()} for figure in self.figures]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n")
@@ -104,8 +111,3 @@ def machine() -> str:
         cpu = names[0] if names else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cpu}, {cores} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-
-
-def command() -> str:
-    """The command line of this process, without the folder of the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.recorded_drive import RecordedDrive
-from anyseg_core.sim.workers import Progress, available_cores
+from anyseg_core.sim.workers import available_cores
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
 from anyseg_ros.bench.live_figures import (
     MadeMask,
@@ -49,7 +48,6 @@ DROPS, DROP_S, DROP_EVERY_S = 12, 1.2, 3.5
 """Camera drops; in between there is time for the camera to be trusted again."""
 ADDED_P50_MS, ADDED_P95_MS = 10.0, 25.0
 ENGINE_RATIO = 0.4
-REACTION_MS = max(2 * 1000.0 / RATE_HZ, 150.0)
 RSS_MB_PER_MINUTE = 0.5
 """Noise of the allocator. At ten masks a second this is 0.9 kB a mask: a leak of one small object would be seen."""
 
@@ -58,8 +56,8 @@ NOTES = (
     "that mask's time in the engine. Three processes over DDS: vehicle, node, listener. The bar is on the last message "
     "of the set that the mask was made from: a mask cannot be made before its frames are there. The vehicle publishes "
     "its sensors one after another, so counted from the anchor's own message the wait for the others is in it.",
-    f"added latency is measured at {LATENCY_RATE_HZ:g} Hz, where the engine is idle when a set arrives; all other live "
-    f"runs are at the sensors' {RATE_HZ:g} Hz.",
+    f"added latency is measured at {LATENCY_RATE_HZ:g} Hz, where the engine is idle when a set arrives; the memory "
+    f"run is at the sensors' {RATE_HZ:g} Hz, camera drops at both.",
     "reaction: publish of the camera's last message before a drop -> arrival of the first mask made without it, "
     "engine included.",
     "memory: slope of the least-squares line through the node's resident memory, one sample a second, first third "
@@ -79,13 +77,6 @@ class _Bench:
     result: Benchmark = field(default_factory=lambda: Benchmark("Robot", notes=list(NOTES)))
     drives: dict[float, Path] = field(default_factory=dict)
     """Those that are rendered, by rate."""
-
-    @contextmanager
-    def progress(self, title: str) -> Iterator[Progress]:
-        """A progress bar for as long as the block runs."""
-        with progress_bar() as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
 
     def drive(self, rate_hz: float) -> Path:
         """A drive to publish again and again, rendered once."""
@@ -127,10 +118,7 @@ def run(
         for part in PARTS:
             if part in parts:
                 measure[part]()
-    bench.result.print(console)
-    if json_path:
-        bench.result.write(json_path)
-    return bench.result.met
+    return bench.result.report(console, json_path)
 
 
 # --- in this process -------------------------------------------------------------------------------------------------
@@ -142,7 +130,7 @@ def measure_engine(bench: _Bench) -> None:
     segmenter, frames, rig = Segmenter.open(bench.student), drive.frame(len(drive) // 2).frames, drive.rig()
     live = [m for m in MODALITIES if m in segmenter.modalities]
     samples: dict[int, list[float]] = {count: [] for count in range(1, len(live) + 1)}
-    with bench.progress("engine") as progress:
+    with progress_bar("engine") as progress:
         for done in range(ENGINE_RUNS):
             for count, engine_ms in samples.items():
                 result = segmenter.segment({m: frames[m] for m in live[:count]}, rig)
@@ -159,12 +147,12 @@ def measure_engine(bench: _Bench) -> None:
 
 def measure_accuracy(bench: _Bench, baseline: str) -> None:
     """mIoU of the student and the baseline, side by side."""
-    with bench.progress("rendering held-out drives") as progress:
+    with progress_bar("rendering held-out drives") as progress:
         drives = held_out_drives(bench.out, available_cores(), progress)
     scores: dict[str, SubsetScores] = {}
     for name in (bench.student, baseline):
         segmenter = Segmenter.open(name)
-        with bench.progress(f"mIoU of {segmenter.card.name}") as progress:
+        with progress_bar(f"mIoU of {segmenter.card.name}") as progress:
             scores[name] = score(segmenter, drives, progress)
         segmenter.close()
     bench.console.print(accuracy_table(scores[bench.student], scores[baseline]))
@@ -230,21 +218,31 @@ def measure_latency(bench: _Bench) -> None:
 
 
 def measure_camera_drops(bench: _Bench) -> None:
-    """Reaction to each of several camera drops, and the promises that hold through all of them."""
+    """Reaction to each of several camera drops, and the promises that hold through all of them; at two rates.
+
+    The greater of them may saturate the engine: a mask then waits for the one before it, and so does the reaction.
+    """
+    for rate_hz in (LATENCY_RATE_HZ, RATE_HZ):
+        _measure_camera_drops(bench, rate_hz)
+
+
+def _measure_camera_drops(bench: _Bench, rate_hz: float) -> None:
     faults = [
         {"modality": "camera", "kind": "drop", "start_s": WARM_UP_S + k * DROP_EVERY_S, "duration_s": DROP_S}
         for k in range(DROPS)
     ]
-    heard = _drive_live(bench, "camera drops", RATE_HZ, WARM_UP_S + DROPS * DROP_EVERY_S, faults)
+    name = f"camera drops at {rate_hz:g} Hz"
+    heard = _drive_live(bench, name, rate_hz, WARM_UP_S + DROPS * DROP_EVERY_S, faults)
     reactions = reactions_ms(heard.masks, heard.published, Modality.CAMERA, silence_ms=1000.0 * DROP_S / 2)
-    bar = f"max <= {REACTION_MS:g}"
-    bench.result.add("reaction to a camera drop", "ms", reactions, bar, max(reactions, default=np.inf) <= REACTION_MS)
-    _add_promises(bench, heard, "camera drops")
+    longest_ms = max(2 * 1000.0 / rate_hz, 150.0)
+    met = max(reactions, default=np.inf) <= longest_ms
+    bench.result.add(f"reaction, {name}", "ms", reactions, f"max <= {longest_ms:g}", met)
+    _add_promises(bench, heard, name, rate_hz)
 
 
-def _add_promises(bench: _Bench, heard: _Heard, name: str) -> None:
+def _add_promises(bench: _Bench, heard: _Heard, name: str, rate_hz: float) -> None:
     engine_ms = max(mask.engine_ms for mask in heard.masks)
-    promise = Promise(1000.0 / RATE_HZ, SyncConfig.deadline_ms, HealthConfig.max_age_ms, transport_ms=0.0)
+    promise = Promise(1000.0 / rate_hz, SyncConfig.deadline_ms, HealthConfig.max_age_ms, transport_ms=0.0)
     gaps, longest = gaps_ms(heard.masks), promise.longest_gap_ms(engine_ms)
     bar = f"max <= period + deadline + engine = {longest:.0f}"
     bench.result.add(f"time between masks, {name}", "ms", gaps, bar, max(gaps) <= longest)
@@ -307,7 +305,7 @@ def _drive_live(
         keep_images=False,
         log_folder=folder,
     )
-    with bench.progress(f"driving: {name}") as progress:
+    with progress_bar(f"driving: {name}") as progress:
 
         def on_driven(driven_s: float, recording: Recording) -> None:
             progress(int(driven_s), round(seconds))

@@ -134,21 +134,17 @@ def run(console: Console, json_path: Path | None, *, out: Path, student: str, mi
         log_folder=folder,
     )
     samples = _Samples()
-    with progress_bar() as bar:
-        task = bar.add_task(f"driving with {len(plan.faults)} faults", total=round(duration_s))
+    with progress_bar(f"driving with {len(plan.faults)} faults", round(duration_s)) as progress:
 
         def on_progress(driven_s: float, recording: Recording) -> None:
-            bar.update(task, completed=round(driven_s))
+            progress(round(driven_s), round(duration_s))
             samples.take(driven_s, recording.node_pid)
 
         with isolated_ros_domain(), ros():
             recording = record(live, on_progress)
     log = (folder / "segmentation_node.log").read_text(errors="replace")
     result = figures(plan, recording, samples.seconds, samples.mb, log)
-    result.print(console)
-    if json_path:
-        result.write(json_path)
-    return result.met
+    return result.report(console, json_path)
 
 
 def figures(

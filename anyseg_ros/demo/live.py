@@ -20,10 +20,11 @@ from sensor_msgs.msg import Image
 from anyseg_core.runtime.health import State
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.bag_writer import quaternion
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_ros.child_process import LiveRunError, child_process, ros_arguments
-from anyseg_ros.conversions import NS_PER_S
+from anyseg_ros.conversions import stamp_ns
 from anyseg_ros.demo.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.node_process import new_executor
 from anyseg_ros.segmentation_node import NAME as NODE_NAME
@@ -163,10 +164,10 @@ class _Listener(Node):
         return bool(self._recording.statuses)
 
     def _on_mask(self, message: Image) -> None:
-        self._recording.masks.append(ReceivedMask(_stamp_ns(message), time.time_ns(), self._pixels(message)))
+        self._recording.masks.append(ReceivedMask(stamp_ns(message.header), time.time_ns(), self._pixels(message)))
 
     def _on_truth(self, message: Image) -> None:
-        self._recording.truth[_stamp_ns(message)] = self._pixels(message)
+        self._recording.truth[stamp_ns(message.header)] = self._pixels(message)
 
     def _pixels(self, message: Image) -> np.ndarray:
         """A mono8 image as uint8 [H, W]; a copy, since the message's memory is used again."""
@@ -180,14 +181,14 @@ class _Listener(Node):
         self._recording.engine = said[0] if said else self._recording.engine
 
     def _on_status(self, message: DiagnosticArray) -> None:
-        received_ns, stamp_ns = time.time_ns(), _stamp_ns(message)
+        received_ns, mask_ns = time.time_ns(), stamp_ns(message.header)
         values = {status.name.removeprefix(PREFIX): _values(status) for status in message.status}
         engine_ms = _number(values.get(MASK, {}).get("engine_ms", ""))
         for name, entry in values.items():
             if name == MASK:
                 continue
             sample = StatusSample(
-                stamp_ns,
+                mask_ns,
                 received_ns,
                 Modality.parse(name.removesuffix(" status")),
                 State(entry["state"]),
@@ -205,10 +206,6 @@ def _values(status: DiagnosticStatus) -> dict[str, str]:
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
-
-
-def _stamp_ns(message: Any) -> int:
-    return message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
 
 
 @contextmanager

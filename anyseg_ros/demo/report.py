@@ -13,10 +13,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from anyseg_core.cli import command_line
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.projection import Rig
-from anyseg_ros.bench.results import command, machine
+from anyseg_ros.bench.results import machine
 from anyseg_ros.demo import pictures
 from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
@@ -125,7 +126,7 @@ def write_report(path: Path, record: DriveRecord) -> None:
         timeline=pictures.timeline(record.recording, record.phases, record.phases[-1].end_s),
         scenes=[_scene(record, index) for index, phase in enumerate(record.phases) if phase.faults],
         classes=[c.model_dump() for c in record.card.classes],
-        command=command(),
+        command=command_line(),
         card=record.card.model_dump(),
         engine=record.engine,
         schedule=record.schedule,

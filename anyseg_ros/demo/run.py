@@ -82,10 +82,8 @@ def rendered_drive(options: DemoOptions, console: Console) -> Path:
     if is_recorded(path):
         console.print(f"[bold]rendering[/]: {path} is there already")
         return path
-    with progress_bar() as progress:
-        task = progress.add_task("rendering the drive", total=round(options.duration_s * options.rate_hz))
-        workers = options.workers or available_cores()
-        return render_to(options.out, config, workers, lambda done, _total: progress.update(task, completed=done))
+    with progress_bar("rendering the drive") as progress:
+        return render_to(options.out, config, options.workers or available_cores(), progress)
 
 
 def record_with_display(run: LiveRun, duration_s: float, console: Console) -> Recording:

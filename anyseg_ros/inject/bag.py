@@ -20,12 +20,12 @@ from rosbags.typesys.store import Typestore
 
 from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError, ScheduledFault
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bag_topics import TopicChoice, find_topics
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage, sensor_types
 from anyseg_ros.replay.bag_files import bag_files, unpacked
 from anyseg_ros.replay.bag_reader import BagError, BagReader
 
-NS_PER_S = 1_000_000_000
 STORAGES: Mapping[str, StoragePlugin] = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _NO_HASH = "RIHS01_" + 64 * "0"
 """Of a type whose definition nobody has: players then go by its name."""

@@ -5,7 +5,6 @@ Stamps are patched in place in the CDR bytes; only faults of content and of the 
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -17,16 +16,13 @@ from anyseg_core.runtime.faults.content import Generator
 from anyseg_core.runtime.faults.kinds import spoil
 from anyseg_core.runtime.modality import Modality
 from anyseg_ros.bag_topics import EVENT_STREAMS
-from anyseg_ros.conversions import NS_PER_S, ConversionError
+from anyseg_ros.conversions import ConversionError
+from anyseg_ros.header_stamp import header_stamp_ns, with_header_stamp
 from anyseg_ros.inject import rewriting
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
-_STAMP_AT = 4
-"""Where a header's stamp lies: after the 4 bytes of encapsulation, as int32 seconds and uint32 nanoseconds."""
-_STAMP_BYTES = 8
-_INT32 = 2**31
 _HEADER = "std_msgs/msg/Header"
 _EVENT_PACKET = """std_msgs/Header header
 uint32 height
@@ -121,20 +117,10 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
         return item.modality
 
     def stamp_ns_of(self, item: SensorMessage) -> int:
-        if len(item.cdr) < _STAMP_AT + _STAMP_BYTES:
-            return 0
-        seconds, nanoseconds = struct.unpack_from(_stamp_format(item.cdr), item.cdr, _STAMP_AT)
-        return seconds * NS_PER_S + nanoseconds
+        return header_stamp_ns(item.cdr) or 0
 
     def with_stamp(self, item: SensorMessage, stamp_ns: int) -> SensorMessage:
-        """Another stamp, as near as a message can say it; one too short for a stamp stays as it is."""
-        if len(item.cdr) < _STAMP_AT + _STAMP_BYTES:
-            return item
-        seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
-        cdr = bytearray(item.cdr)
-        seconds = min(max(seconds, -_INT32), _INT32 - 1)
-        struct.pack_into(_stamp_format(cdr), cdr, _STAMP_AT, seconds, nanoseconds)
-        return replace(item, cdr=bytes(cdr))
+        return replace(item, cdr=with_header_stamp(item.cdr, stamp_ns))
 
     def owned(self, item: SensorMessage) -> SensorMessage:
         return replace(item, cdr=bytes(item.cdr))
@@ -178,11 +164,6 @@ _PAYLOAD_FAULTS: Mapping[str, _PayloadFault] = {
     "truncate": lambda message, _rng, parameters: rewriting.truncated(message, parameters["keep"]),
     "wrong_encoding": lambda message, _rng, _parameters: rewriting.wrongly_encoded(message),
 }
-
-
-def _stamp_format(cdr: bytes | bytearray | memoryview) -> str:
-    """The encapsulation's second byte is odd where the message is little-endian."""
-    return "<iI" if cdr[1] & 1 else ">iI"
 
 
 def sensor_types() -> Typestore:

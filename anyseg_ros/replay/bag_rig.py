@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_core.runtime.projection import PinholeCamera, Rig, Twist
 from anyseg_ros.conversions import pinhole_camera
+from anyseg_ros.odometry import Odometer
 from anyseg_ros.parameters import RigParameters, rigid_transform
 
 
@@ -51,6 +52,7 @@ class BagRig:
     def __init__(self, parameters: RigParameters) -> None:
         self._parameters = parameters
         self._tree = TransformTree()
+        self._odometer = Odometer()
         self._camera: PinholeCamera | None = None
         self._depth: PinholeCamera | None = None
         self._optical_frame = ""
@@ -72,6 +74,12 @@ class BagRig:
         """tf2_msgs/TFMessage, static or not."""
         if self._parameters.use_tf:
             self._tree.add(message)
+
+    def lidar_twist(self, message: Any) -> tuple[int, Twist]:
+        """nav_msgs/Odometry -> its stamp in nanoseconds, and the LiDAR's twist. Raises ConversionError."""
+        stamp_ns, twist = self._odometer.read(message)
+        found = self._tree.lookup(self.lidar_frame, message.child_frame_id) if self.lidar_frame else None
+        return stamp_ns, twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
 
     def news(self) -> Rig | None:
         """The rig, where it is known and has changed since it was last told."""

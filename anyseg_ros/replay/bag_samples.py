@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +18,12 @@ from anyseg_core.runtime.event_stream import EventStream
 from anyseg_core.runtime.events import EventDecodeError
 from anyseg_core.runtime.health import Fault
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.projection import Rig, Twist
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros import conversions
 from anyseg_ros.bag_topics import COMPRESSED_IMAGE, EVENT_STREAMS, CompanionTopics, TopicChoice
-from anyseg_ros.conversions import NS_PER_S, ConversionError
+from anyseg_ros.conversions import ConversionError
+from anyseg_ros.header_stamp import header_stamp_ns
 from anyseg_ros.parameters import Parameters
 from anyseg_ros.replay.bag_reader import BagMessage, BagReader
 from anyseg_ros.replay.bag_rig import BagRig
@@ -68,7 +69,16 @@ class LabelSample:
     labels: NDArray[np.uint8]
 
 
-Sample = FrameSample | RejectedSample | RigSample | LabelSample
+@dataclass(frozen=True, eq=False)
+class MotionSample:
+    """How the LiDAR moved."""
+
+    now_ns: int
+    stamp_ns: int
+    twist: Twist
+
+
+Sample = FrameSample | RejectedSample | RigSample | LabelSample | MotionSample
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
         if message.received_ns - first_ns > LOOK_AHEAD_S * NS_PER_S:
             break
         times.setdefault(modality_of[message.topic], []).append(message.received_ns)
-        stamp = header_stamp_ns(message)
+        stamp = header_stamp_ns(message.cdr)
         if stamp is not None:
             apart_s.append(abs(stamp - message.received_ns) / NS_PER_S)
     streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
@@ -116,15 +126,6 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
 def _rate_hz(received_ns: list[int]) -> float | None:
     gaps = sorted(later - earlier for earlier, later in pairwise(received_ns) if later > earlier)
     return float(f"{NS_PER_S / gaps[int(0.9 * (len(gaps) - 1))]:.3g}") if gaps else None
-
-
-def header_stamp_ns(message: BagMessage) -> int | None:
-    """The stamp of a message that begins with a std_msgs/Header, without decoding the rest; None of a stump."""
-    if len(message.cdr) < 12:
-        return None
-    order = "<" if message.cdr[1] & 1 else ">"
-    seconds, nanoseconds = struct.unpack_from(f"{order}iI", message.cdr, 4)
-    return seconds * NS_PER_S + nanoseconds
 
 
 class BagSamples:
@@ -159,13 +160,12 @@ class BagSamples:
         latest_ns = 0
         for message in self._reader.messages(self._topics.names()):
             self.messages += 1
-            if self._uses_stamps:  # transforms have no header
-                latest_ns = (
-                    max(latest_ns, header_stamp_ns(message) or 0) if message.topic in self._sensor_topics else latest_ns
-                )
-            else:
+            is_sensor = message.topic in self._sensor_topics
+            if not self._uses_stamps:
                 latest_ns = message.received_ns
-            if message.topic in self._sensor_topics:
+            elif is_sensor:  # transforms have no header
+                latest_ns = max(latest_ns, header_stamp_ns(message.cdr) or 0)
+            if is_sensor:
                 self.first_ns = latest_ns if self.first_ns is None else self.first_ns
                 self.last_ns = max(self.last_ns, latest_ns)
             yield from handlers[message.topic](message, latest_ns)
@@ -183,6 +183,7 @@ class BagSamples:
             (companions.tf, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
             (companions.tf_static, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
             (companions.clock, lambda _m, _now: iter(())),
+            (companions.odometry, lambda m, now: self._on_odometry(m, now, rig)),
         ]
         return {**{choice.topic: handler for choice, handler in others if choice is not None}, **sensors}
 
@@ -214,7 +215,7 @@ class BagSamples:
     def _converter(self, modality: Modality, msgtype: str) -> Callable[[BagMessage], Iterable[ModalityFrame]]:
         if msgtype in EVENT_STREAMS:
             period_ns = self._parameters.health([modality])[modality].period_ns
-            stream = EventStream(msgtype, period_ns, int(1e6 * self._parameters.events.window_ms) or None)
+            stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns)
             return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
         convert = (_COMPRESSED if msgtype == COMPRESSED_IMAGE else _RAW)[modality]
         return lambda message: [convert(self._decoded(message))]
@@ -231,6 +232,16 @@ class BagSamples:
             self.ignored[f"{message.topic}: {error}"] += 1
             return
         yield from self._news(rig, now_ns)
+
+    def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:
+        if not self._parameters.rig.compensate_motion:
+            return
+        try:
+            stamp_ns, twist = rig.lidar_twist(self._decoded(message))
+        except Exception as error:
+            self.ignored[f"{message.topic}: {error}"] += 1
+            return
+        yield MotionSample(now_ns, stamp_ns, twist)
 
     def _on_labels(self, message: BagMessage, now_ns: int) -> Iterator[Sample]:
         try:

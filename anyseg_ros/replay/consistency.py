@@ -66,16 +66,5 @@ def agreement(labels: Labels, reference: Labels) -> float:
     return _share(labels == reference)
 
 
-def covered_s(stamps_ns: list[int], hold_ns: int, start_ns: int, end_ns: int) -> float:
-    """Seconds between start and end during which the newest mask is at most `hold_ns` old."""
-    covered = 0
-    reached = start_ns
-    for stamp in sorted(stamps_ns):
-        until = min(stamp + hold_ns, end_ns)
-        covered += max(0, until - max(stamp, reached))
-        reached = max(reached, until)
-    return covered / 1e9
-
-
 def _share(mask: NDArray[np.bool_]) -> float:
     return float(np.count_nonzero(mask) / mask.size)

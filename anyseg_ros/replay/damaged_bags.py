@@ -21,6 +21,8 @@ from zlib import crc32
 
 from lz4.frame import decompress as lz4_decompress
 
+from anyseg_core.runtime.time_units import NS_PER_S
+
 try:
     from compression import zstd  # type: ignore[import-not-found]  # Python 3.14
 except ImportError:
@@ -33,7 +35,7 @@ _LAST_OPCODE = 0x0F
 _PRIVATE_OPCODES = 0x80
 MAX_UNPACKED_BYTES = 1 << 30
 """Of a chunk or a message: no sensor sends a gigabyte at a time, a corrupt header may claim it."""
-REORDER_NS = 1_000_000_000
+REORDER_NS = NS_PER_S
 """Messages that were written up to this much too late are put in order."""
 
 

@@ -27,8 +27,7 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.workers import available_cores
-from anyseg_ros.parameters import Parameters
-from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, replay
+from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, open_student, replay
 from anyseg_ros.replay.scenarios import Scenario
 
 SCORE, ATTEMPTS = "fleet_score.json", "attempts.txt"
@@ -137,11 +136,7 @@ def replay_fleet(options: FleetOptions, console: Console | None = None) -> Fleet
 
 def _check_student(options: FleetOptions) -> None:
     """Once here, not with every bag."""
-    load_card(find_student(_student_of(options.replay)))
-
-
-def _student_of(settings: ReplayOptions) -> str:
-    return str(settings.student or (settings.parameters or Parameters()).model.student)
+    load_card(find_student(options.replay.model.student))
 
 
 def bag_folders(options: FleetOptions) -> dict[Path, Path]:
@@ -181,11 +176,10 @@ class _Worker:
         return score
 
     def _segmenter(self, settings: ReplayOptions) -> Segmenter:
-        model = (settings.parameters or Parameters()).model
-        student = _student_of(settings)
-        if student not in self._segmenters:
-            self._segmenters[student] = Segmenter.open(student, model.backend, ENGINE_THREADS)
-        return self._segmenters[student]
+        model = replace(settings.model, threads=ENGINE_THREADS)
+        if model.student not in self._segmenters:
+            self._segmenters[model.student] = open_student(model)
+        return self._segmenters[model.student]
 
 
 _WORKER = _Worker()
@@ -332,10 +326,9 @@ def _shown(scores: Iterator[BagScore], total: int, console: Console | None) -> I
     if console is None:
         yield from scores
         return
-    with progress_bar() as progress:
-        task = progress.add_task("bags", total=total)
-        for score in scores:
-            progress.advance(task)
+    with progress_bar("bags", total) as progress:
+        for done, score in enumerate(scores, 1):
+            progress(done, total)
             if score.error:
                 console.print(f"[red]{score.bag}: {score.error}[/]", soft_wrap=True)
             yield score

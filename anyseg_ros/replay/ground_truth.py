@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_ros.conversions import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 Labels = NDArray[np.uint8]
-TOLERANCE_NS = 1_000_000
+TOLERANCE_NS = NS_PER_MS
 """A label image belongs to a mask whose stamp is this near: file names may be rounded to the millisecond."""
 _KEPT = 40
 """Newest label images of a topic: masks are scored long before that many more have come."""

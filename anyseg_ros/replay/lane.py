@@ -8,11 +8,11 @@ from typing import NamedTuple
 from anyseg_core.runtime.faults import FaultInjector, FaultSchedule
 from anyseg_core.runtime.health import Fault, ModalityStatus, State
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.projection import Rig, Twist
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_ros.conversions import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.parameters import Parameters
-from anyseg_ros.pipeline import NS_PER_MS, Job, Pipeline
+from anyseg_ros.pipeline import Job, Pipeline
 from anyseg_ros.replay.scenarios import Scenario
 
 _LEAST_STEP_NS = NS_PER_MS
@@ -75,6 +75,10 @@ class Lane:
     def set_rig(self, rig: Rig) -> None:
         """The calibration."""
         self.pipeline.set_rig(rig)
+
+    def on_motion(self, stamp_ns: int, twist: Twist) -> None:
+        """Odometry."""
+        self.pipeline.on_motion(stamp_ns, twist)
 
     def poll(self) -> Iterator[Job]:
         """The jobs that are due now."""

@@ -13,8 +13,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.runtime.health import ModalityStatus, State
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.conversions import NS_PER_S
-from anyseg_ros.pipeline import NS_PER_MS, Result
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.pipeline import Result
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
 _NODE = "/segmentation_node"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import ModalityFrame
-from anyseg_ros.conversions import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.replay.consistency import FlickerMeter, ReferenceMasks, agreement
 from anyseg_ros.replay.ground_truth import GroundTruth, GroundTruthError
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, sparse_cells

@@ -36,10 +36,10 @@ from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, ModalityFrame
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bag_topics import TopicError, find_companions, find_topics
-from anyseg_ros.conversions import NS_PER_S
-from anyseg_ros.parameters import Parameters, to_values
-from anyseg_ros.pipeline import NS_PER_MS, Job, Result
+from anyseg_ros.parameters import ModelParameters, Parameters, to_values
+from anyseg_ros.pipeline import Job, Result
 from anyseg_ros.replay.bag_reader import BagReader, Problem
 from anyseg_ros.replay.bag_samples import (
     BagSamples,
@@ -47,6 +47,7 @@ from anyseg_ros.replay.bag_samples import (
     Clues,
     FrameSample,
     LabelSample,
+    MotionSample,
     RejectedSample,
     RigSample,
     Sample,
@@ -99,6 +100,12 @@ class ReplayOptions:
     resume: bool = False
     """Go on where an interrupted run with the same options has stopped."""
 
+    @property
+    def model(self) -> ModelParameters:
+        """That of the parameters, with the student that is named here."""
+        model = (self.parameters or Parameters()).model
+        return replace(model, student=str(self.student)) if self.student else model
+
 
 def replay(
     bag: Path,
@@ -117,13 +124,17 @@ def replay(
     reader = BagReader(bag)
     owned = None
     if segmenter is None:
-        model = (options.parameters or Parameters()).model
-        segmenter = owned = Segmenter.open(options.student or model.student, model.backend, model.threads)
+        segmenter = owned = open_student(options.model)
     try:
         return _Replay(reader, out, options, segmenter, sink).run(progress)
     finally:
         if owned is not None:
             owned.close()
+
+
+def open_student(model: ModelParameters) -> Segmenter:
+    """As the node opens it. Raises StudentError or EngineError."""
+    return Segmenter.open(model.student, model.backend, model.threads, model.build_options())
 
 
 class _Replay:
@@ -288,6 +299,8 @@ class _Replay:
             elif isinstance(sample, RigSample):
                 self.rig = sample.rig
                 lane.set_rig(sample.rig)
+            elif isinstance(sample, MotionSample):
+                lane.on_motion(sample.stamp_ns, sample.twist)
 
     def _make(self, lane: Lane, jobs: Iterator[Job], start_ns: int) -> None:
         """Segment the jobs, but those of which an interrupted run has left the record."""

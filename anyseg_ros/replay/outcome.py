@@ -17,6 +17,24 @@ from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 from anyseg_ros.replay.scenarios import Scenario
 from anyseg_ros.replay.worst_frames import WorstFrames
 
+Sums = dict[str, tuple[float, int]]
+"""Of a record's values by their names: the sum, and over how many masks."""
+
+
+def add_values(sums: Sums, record: MaskRecord, *names: str) -> None:
+    """Add those values that the mask has."""
+    for name in names:
+        value = getattr(record, name)
+        if value is not None:
+            total, number = sums.get(name, (0.0, 0))
+            sums[name] = total + value, number + 1
+
+
+def mean_of(sums: Sums, name: str) -> float | None:
+    """None where no mask has that value."""
+    total, number = sums.get(name, (0.0, 0))
+    return total / number if number else None
+
 
 @dataclass
 class ScenarioScore:
@@ -29,8 +47,8 @@ class ScenarioScore:
     """Masks that could not be made."""
     scored: int = 0
     """Masks that had a label image."""
-    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Sum and number of `agreement`, `changed`, `flicker`, `confidence`, `engine_ms` over the masks that have it."""
+    sums: Sums = field(default_factory=dict)
+    """Of `agreement`, `changed`, `flicker`, `confidence`, `engine_ms` over the masks that have it."""
 
     def __post_init__(self) -> None:
         self.confusion = ConfusionMatrix(self.num_classes)
@@ -48,16 +66,11 @@ class ScenarioScore:
             is_scored = record.against == LABELS
             self.scored += is_scored
             (self.confusion if is_scored else self.against_reference).merge(record.confusion(self.num_classes))
-        for name in ("agreement", "changed", "flicker", "confidence", "engine_ms"):
-            value = getattr(record, name)
-            if value is not None:
-                total, number = self.sums.get(name, (0.0, 0))
-                self.sums[name] = total + value, number + 1
+        add_values(self.sums, record, "agreement", "changed", "flicker", "confidence", "engine_ms")
 
     def mean(self, name: str) -> float | None:
         """Of one of `sums`; None where no mask has it."""
-        total, number = self.sums.get(name, (0.0, 0))
-        return total / number if number else None
+        return mean_of(self.sums, name)
 
 
 @dataclass(frozen=True)

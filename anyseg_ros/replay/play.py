@@ -21,7 +21,7 @@ from rosbags.interfaces import Qos, QosDurability, QosReliability
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
-from anyseg_ros.conversions import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.message_types import message_class
 from anyseg_ros.node_process import run
 from anyseg_ros.replay.bag_reader import BagError, BagReader

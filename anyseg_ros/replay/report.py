@@ -12,11 +12,12 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.cli import command_line
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_ros.bench.results import command, machine
+from anyseg_ros.bench.results import machine
 from anyseg_ros.demo.pictures import STATE_COLORS, jpeg_uri
 from anyseg_ros.demo.report import ABSENT, initials
 from anyseg_ros.label_images import color_image, overlay_image, palette
@@ -73,7 +74,7 @@ def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: S
         card=result.card.model_dump(),
         engine=result.engine,
         machine=machine(),
-        command=command(),
+        command=command_line(),
     )
     path.write_text(html, encoding="utf-8")
 

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from anyseg_ros.bench.results import command, machine
+from anyseg_core.cli import command_line
+from anyseg_ros.bench.results import machine
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.offline import ReplayResult
 from anyseg_ros.replay.summary import ScenarioSummary, Summary, Tally
@@ -58,7 +59,7 @@ def _about(result: ReplayResult, summary: Summary) -> dict[str, Any]:
         "student": result.card.name,
         "engine": result.engine,
         "machine": machine(),
-        "command": command(),
+        "command": command_line(),
         "classes": list(summary.classes),
         "labels": summary.has_labels,
         "topics": {m.value: choice.topic for m, choice in result.topics.sensors.items()},

@@ -69,18 +69,13 @@ def run_replay(options: RunOptions, console: Console) -> list[Verdict]:
 
 
 def _replay(options: RunOptions) -> ReplayResult:
-    with progress_bar() as progress:
-        task = progress.add_task("messages", total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    with progress_bar("messages") as progress:
         if options.write_bag is None:
-            return replay(options.bag, options.out, options.replay, progress=on_progress)
+            return replay(options.bag, options.out, options.replay, progress=progress)
         if options.write_bag.exists():
             raise ReplayError(f"{options.write_bag} exists already: a bag is written to a new folder")
         with MaskBag(options.write_bag) as sink:
-            return replay(options.bag, options.out, options.replay, progress=on_progress, sink=sink)
+            return replay(options.bag, options.out, options.replay, progress=progress, sink=sink)
 
 
 def _verdicts(conditions: Conditions, result: ReplayResult, out: Path) -> list[Verdict]:

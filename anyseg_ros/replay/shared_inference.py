@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from anyseg_core.runtime.segmenter import Segmentation
-from anyseg_ros.pipeline import NS_PER_MS, Job, Pipeline
+from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_ros.pipeline import Job, Pipeline
 
 _KEPT_NS = 200 * NS_PER_MS
 """Scenarios run side by side: they want the same frames within the time a pipeline waits for companions."""
@@ -33,7 +34,11 @@ class SharedInference:
     def run(self, pipeline: Pipeline, job: Job) -> Segmentation:
         """Segment a job's frames, or take the result of the same ones. Raises InputError and EngineError."""
         self._forget(job.created_ns)
-        key: _Key = (id(job.rig), *((modality, id(job.frames[modality])) for modality in sorted(job.frames)))
+        key: _Key = (
+            id(job.rig),
+            job.motion,
+            *((modality, id(job.frames[modality])) for modality in sorted(job.frames)),
+        )
         if key in self._recent:
             self.reused += 1
             return self._recent[key][1]

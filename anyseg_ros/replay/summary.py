@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_ros.demo.recording import Phase, phases_of
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, read_records
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayResult
+from anyseg_ros.replay.outcome import Sums, add_values, mean_of
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
 TIME_BINS = 150
@@ -62,11 +64,11 @@ class Tally:
         self.confusion = ConfusionMatrix(self.num_classes)
         """Against label images where there are any, else against the masks from all sensors."""
         self.age_ms, self.engine_ms = Histogram(), Histogram()
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._sums: Sums = {}
         self._reached_s = self.start_s
 
-    def add(self, record: MaskRecord) -> None:
-        """The next mask."""
+    def add(self, record: MaskRecord, matrix: ConfusionMatrix) -> None:
+        """The next mask, and its confusion matrix."""
         if record.error:
             self.failures += 1
             return
@@ -74,20 +76,15 @@ class Tally:
         self.used[record.used] += 1
         self.age_ms.add(record.age_ms)
         self.engine_ms.add(record.engine_ms)
-        self.confusion.merge(record.confusion(self.num_classes))
-        for name in ("agreement", "changed", "flicker", "confidence"):
-            value = getattr(record, name)
-            if value is not None:
-                total, number = self._sums.get(name, (0.0, 0))
-                self._sums[name] = total + value, number + 1
+        self.confusion.merge(matrix)
+        add_values(self._sums, record, "agreement", "changed", "flicker", "confidence")
         until_s = min(record.t_s + self.hold_s, self.end_s)
         self._covered_s += max(0.0, until_s - max(record.t_s, self._reached_s))
         self._reached_s = max(self._reached_s, until_s)
 
     def mean(self, name: str) -> float | None:
         """Of agreement, changed, flicker or confidence, 0..1; None where no mask has it."""
-        total, number = self._sums.get(name, (0.0, 0))
-        return total / number if number else None
+        return mean_of(self._sums, name)
 
     @property
     def miou(self) -> float | None:
@@ -115,9 +112,9 @@ class PhaseTally:
     reaction_s: float | None = None
     """From the phase's beginning to the first mask without its faulty sensors; None where there is none."""
 
-    def add(self, record: MaskRecord) -> None:
-        """A mask of the scenario in this phase."""
-        self.tally.add(record)
+    def add(self, record: MaskRecord, matrix: ConfusionMatrix) -> None:
+        """A mask of the scenario in this phase, and its confusion matrix."""
+        self.tally.add(record, matrix)
         faulty = {entry.modality for entry in self.phase.faults}
         if faulty and self.reaction_s is None and not record.error and not faulty & set(record.used):
             self.reaction_s = record.t_s - self.phase.start_s
@@ -135,6 +132,9 @@ class ScenarioSummary:
     """The states of each sensor, (start, end, state) in seconds."""
     faults_seen: dict[Modality, list[tuple[float, str]]] = field(default_factory=dict)
     """(seconds, fault) of each sensor, as the monitors named them."""
+
+    def phases_at(self, at_s: float) -> list[PhaseTally]:
+        return [tally for tally in self.phases if tally.phase.start_s <= at_s < tally.phase.end_s]
 
 
 class _Curve:
@@ -184,17 +184,15 @@ def summarise(result: ReplayResult, out: Path) -> Summary:
     for record in read_records(out / MASKS):
         summary = scenarios[record.scenario]
         has_labels |= record.against == LABELS
-        summary.tally.add(record)
+        matrix = record.confusion(len(classes))
+        summary.tally.add(record, matrix)
         if record.cells:
-            summary.curve.add(record, record.confusion(len(classes)))
-        for phase in summary.phases:
-            if phase.phase.start_s <= record.t_s < phase.phase.end_s:
-                phase.add(record)
+            summary.curve.add(record, matrix)
+        for phase in summary.phases_at(record.t_s):
+            phase.add(record, matrix)
         if record.scenario == ALL_SENSORS:
-            for other in with_faults:
-                for phase in other.phases:
-                    if phase.phase.start_s <= record.t_s < phase.phase.end_s:
-                        phase.baseline.add(record)
+            for phase in chain.from_iterable(other.phases_at(record.t_s) for other in with_faults):
+                phase.baseline.add(record, matrix)
     _add_states(scenarios, out / STATES, result.duration_s)
     return Summary(scenarios, classes, has_labels)
 

@@ -77,16 +77,16 @@ def _fraction(default: float, high: float = 1.0) -> Mapping[str, Parameter]:
 
 FAULT_KINDS: Mapping[str, FaultKind] = MappingProxyType(
     {
-        # --- loss and delay
+        # --- loss and delay; of a sensor that numbers its messages, as event cameras do, a gap in the numbers tells
         "drop": FaultKind(
             MODALITIES, None, {}, Stage.LOSS,
             "messages lost: an unplugged cable, a saturated network (with a probability below 1)",
-            (Fault.SILENT, Fault.LOW_RATE),
+            (Fault.SILENT, Fault.LOW_RATE, Fault.EVENT_SEQUENCE_GAP),
         ),
         "rate_cut": FaultKind(
             MODALITIES, None, {"keep": Parameter(0.3, 0.0, 1.0, neutral=1.0)}, Stage.LOSS,
             "a driver that skips frames evenly: thermal throttling, a USB 3 camera on a USB 2 port",
-            (Fault.LOW_RATE, Fault.SILENT),
+            (Fault.LOW_RATE, Fault.SILENT, Fault.EVENT_SEQUENCE_GAP),
         ),
         "crash": FaultKind(
             MODALITIES, None, {"kill": Parameter(0.0, 0.0, 1.0)}, Stage.LOSS,

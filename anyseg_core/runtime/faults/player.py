@@ -20,8 +20,8 @@ from anyseg_core.runtime.faults.kinds import FAULT_KINDS, Stage, at_strength, co
 from anyseg_core.runtime.faults.kinds import spoil as spoil_frame
 from anyseg_core.runtime.faults.schedule import FaultSchedule, ScheduledFault
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.time_units import NS_PER_S
 
-NS_PER_S = 1_000_000_000
 _ROUNDING = 1e-9
 
 Item = TypeVar("Item")

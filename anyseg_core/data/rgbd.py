@@ -1,0 +1,110 @@
+"""What the RGB-D data sets share: camera and depth as a robot would get them, encoded as the robot encodes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.data.files import Size, fingerprint_of, known_words, resize_nearest
+from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
+from anyseg_core.runtime.input_images import encode_frame
+from anyseg_core.runtime.label_sets import LabelClass
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding, InputSpec, RgbEncoding
+from anyseg_core.runtime.projection import Rig
+
+Part = TypeVar("Part")
+RGBD = (Modality.CAMERA, Modality.DEPTH)
+
+
+def rgbd_inputs(depth: DepthEncoding | HhaEncoding, modalities: Sequence[Modality]) -> tuple[InputSpec, ...]:
+    """Camera and depth, or the one of them that is wanted; raises DataError where neither is."""
+    std = (0.25, 0.25, 0.5) if isinstance(depth, DepthEncoding) else (0.25, 0.25, 0.25)
+    inputs = (
+        InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        InputSpec(modality=Modality.DEPTH, encoding=depth, mean=(0.5, 0.5, 0.5), std=std),
+    )
+    chosen = tuple(spec for spec in inputs if spec.modality in modalities)
+    if not chosen:
+        known_words("data.modalities", modalities, RGBD)
+    return chosen
+
+
+class RgbdDataset(ABC):
+    """A split of an RGB-D data set at `size` (height, width). Raises DataError for files that cannot be read."""
+
+    classes: tuple[LabelClass, ...]
+    rig: Rig | None = None
+    """The camera's intrinsics, where they are known: HHA needs them."""
+
+    def __init__(self, title: str, size: Size, inputs: tuple[InputSpec, ...], names: Sequence[str]) -> None:
+        self.title, self.size, self.inputs, self._names = title, size, inputs, names
+
+    @abstractmethod
+    def files(self, index: int) -> tuple[Path, ...]:
+        """All files that a sample is in."""
+
+    @abstractmethod
+    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+        """RGB, or depth in metres, as a message would bring it."""
+
+    @abstractmethod
+    def labels(self, index: int) -> NDArray[np.uint8]:
+        """[h, w], class index, 255 = ignored."""
+
+    @property
+    def description(self) -> str:
+        return f"{self.title}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
+
+    @property
+    def fingerprint(self) -> str:
+        files = dict.fromkeys(file for index in range(len(self)) for file in self.files(index))
+        return fingerprint_of(files, self.size, self.inputs, self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def __getitem__(self, index: int) -> Sample:
+        images = [self.image(index, spec) for spec in self.inputs]
+        return Sample(np.stack(images), resize_nearest(self.labels(index), self.size), self.name(index))
+
+    def image(self, index: int, spec: InputSpec) -> NDArray[np.uint8]:
+        """[H, W, 3], as the network gets it."""
+        return encode_frame(self.frame(index, spec.modality), spec, self.size, self.rig)
+
+
+def camera_frame(rgb: NDArray[np.uint8], origin: Path) -> ModalityFrame:
+    """[h, w, 3]; raises DataError for other images."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise DataError(f"{origin} is {rgb.dtype} {list(rgb.shape)}: an 8 bit RGB image was expected")
+    return ModalityFrame(Modality.CAMERA, rgb, 0)
+
+
+def depth_frame(depth_m: NDArray[np.floating]) -> ModalityFrame:
+    """[h, w], metres; 0, NaN and infinity mean that nothing was measured."""
+    return ModalityFrame(Modality.DEPTH, np.ascontiguousarray(depth_m, np.float32), 0)
+
+
+def read_hdf5(path: Path, part: Callable[[Any], Part], expected: str) -> Part:
+    """What `part` takes from the opened file; raises DataError that names the file and what was expected in it."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing: {expected} were expected")
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise DataError(f"{path} needs h5py: pip install anyseg_ros[train]") from None
+    try:
+        with h5py.File(path) as file:
+            return part(file)
+    except KeyError as error:
+        raise DataError(f"{path} has no {expected}: {error}") from None
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged, perhaps half downloaded: {expected} were expected: {error}") from None

@@ -1,0 +1,259 @@
+"""The commands `anyseg bench ...`. What a benchmark needs is loaded when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyseg_core import cli as core
+from anyseg_ros.process_setup import set_up_process
+
+bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; every table also goes to a file with --json.")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 = its choice.")]
+
+
+@bench.command("robot")
+def bench_robot(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    baseline: Annotated[
+        str, typer.Option(help="A student trained without anymodal dropout.")
+    ] = "vehicle_sim_zero_fill",
+    minutes: Annotated[float, typer.Option(help="Of the run that watches memory.")] = 10.0,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives and the logs.")] = Path("out/bench"),
+    part: Annotated[
+        list[str] | None, typer.Option(help="engine, accuracy, latency, drops, memory; repeatable. Default: all.")
+    ] = None,
+) -> None:
+    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
+    set_up_process()
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
+    from anyseg_ros.bench.robot import PARTS
+    from anyseg_ros.bench.robot import run as run_bench
+    from anyseg_ros.demo.live import LiveRunError
+
+    with core.errors_told(EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError):
+        met = run_bench(core.console, json_file, student, baseline, minutes, out, part or PARTS)
+    raise core.verdict(met)
+
+
+@bench.command("checks")
+def bench_checks(
+    json_file: JsonFile = None,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    workers: core.Workers = 0,
+) -> None:
+    """What the checks and the quality of all sensors cost, and how far clean frames stay from their limits."""
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError, available_cores
+    from anyseg_ros.bench.checks import run as run_bench
+
+    with core.errors_told(RecordingError, WorkerError):
+        met = run_bench(core.console, json_file, out, workers or available_cores())
+    raise core.verdict(met)
+
+
+@bench.command("quality")
+def bench_quality(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    workers: core.Workers = 0,
+) -> None:
+    """Whether masks at night and in fog get better without the camera: mIoU by weather, subset and limit."""
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError, available_cores
+    from anyseg_ros.bench.quality import run as run_bench
+
+    with core.errors_told(EngineError, RecordingError, StudentError, WorkerError):
+        run_bench(core.console, json_file, student, out, workers or available_cores())
+
+
+@bench.command("faults")
+def bench_faults(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    hours: Annotated[float, typer.Option(help="Of clean drives, in simulated time.")] = 1.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Of each fault of each sensor in each weather.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    part: Annotated[
+        list[str] | None, typer.Option(help="detection, false_alarms, flapping, miou; repeatable. Default: all.")
+    ] = None,
+    workers: core.Workers = 0,
+) -> None:
+    """Every fault of every sensor in every weather: found how fast, called what, at what cost; and false alarms."""
+    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
+    from anyseg_ros.bench.faults import PARTS
+    from anyseg_ros.bench.faults import run as run_bench
+
+    options = {"hours": hours, "repeats": repeats, "parts": part or PARTS, "workers": workers}
+    with core.errors_told(EngineError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+        met = run_bench(core.console, json_file, out=out, student=student, **options)
+    raise core.verdict(met)
+
+
+@bench.command("soak")
+def bench_soak(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    minutes: Annotated[float, typer.Option(help="How long to drive.")] = 30.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random faults.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the drive, the faults and the logs.")] = Path("out/bench"),
+) -> None:
+    """Drive live with random faults on every sensor: alive, no leak, every fault logged once, every promise kept."""
+    set_up_process()
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_core.sim.workers import WorkerError
+    from anyseg_ros.bench.soak import run as run_bench
+    from anyseg_ros.demo.live import LiveRunError
+
+    with core.errors_told(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+        met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, seed=seed)
+    raise core.verdict(met)
+
+
+@bench.command("gpu")
+def bench_gpu(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    sizes: Annotated[str, typer.Option(help="Sides of the square input for torch, in pixels.")] = "256,512,1024",
+    runs: Annotated[int, typer.Option(min=5, help="Of each case.")] = 100,
+) -> None:
+    """The student on the GPU, by TensorRT and by torch as its stand-in, against the naive path and the floor."""
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bench.gpu import NoGpuError
+    from anyseg_ros.bench.gpu import run as run_bench
+
+    with core.errors_told(NoGpuError, StudentError, ValueError):
+        run_bench(core.console, json_file, student, sizes, runs)
+
+
+@bench.command("fleet")
+def bench_fleet(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    bags: Annotated[int, typer.Option(min=1, help="Bags of ten seconds, the same drive in each.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drive and the records.")] = Path("out/bench/fleet"),
+) -> None:
+    """Many bags over 1, 2 and 4 workers: time, speed-up, and whether the sums are those of a serial run."""
+    from anyseg_ros.bench.fleet import run as run_bench
+    from anyseg_ros.replay.fleet import FleetError
+
+    with core.errors_told(FleetError, OSError, ValueError):
+        met = run_bench(core.console, json_file, student, bags, out)
+    raise core.verdict(met)
+
+
+@bench.command("engine")
+def bench_engine(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    size: Annotated[
+        list[int] | None, typer.Option(help="Side of the network, repeatable. Default: 256, 512, 1024.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=3, help="Of each engine, size and number of modalities.")] = 30,
+    out: Annotated[Path, typer.Option(help="Folder for the networks of other sizes.")] = Path("out/bench"),
+) -> None:
+    """Every engine of this machine side by side, for one to four live sensors."""
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bench.engine import run as run_bench
+
+    with core.errors_told(StudentError, ValueError):
+        run_bench(core.console, json_file, student, size or (256, 512, 1024), runs, out)
+
+
+@bench.command("replay")
+def bench_replay(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drive and its bags.")] = Path("out/bench"),
+    repeats: Annotated[int, typer.Option(min=1)] = 3,
+) -> None:
+    """Offline replay: its cost besides the network, and its memory on a bag and on one four times as long."""
+    from anyseg_ros.bench.replay import run as run_bench
+    from anyseg_ros.replay.run import REPLAY_ERRORS
+
+    with core.errors_told(*REPLAY_ERRORS):
+        met = run_bench(core.console, json_file, student, out, repeats)
+    raise core.verdict(met)
+
+
+@bench.command("events")
+def bench_events(
+    json_file: JsonFile = None,
+    bags: Annotated[list[Path] | None, typer.Option("--bag", help="Recorded event packets; repeatable.")] = None,
+) -> None:
+    """Decoding of event streams, beside the obvious Python loop."""
+    set_up_process()  # the allocator of the node: without it, fresh pages are a third of the time
+    from anyseg_ros.bench.events import run as run_bench
+    from anyseg_ros.replay.bag_reader import BagError
+
+    with core.errors_told(BagError, OSError):
+        met = run_bench(core.console, json_file, bags or ())
+    raise core.verdict(met)
+
+
+@bench.command("train")
+def bench_train(
+    json_file: JsonFile = None,
+    side: Annotated[int, typer.Option(min=32, help="Height and width of the images, a multiple of 32.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of four modalities per step.")] = 2,
+    head_width: Annotated[int, typer.Option(min=1, help="768 as published.")] = 768,
+    backbone: Annotated[str, typer.Option(help="MiT b0 to b5.")] = "b0",
+    steps: Annotated[int, typer.Option(min=1, help="Measured steps of each form.")] = 8,
+    threads: Threads = 0,
+) -> None:
+    """A student's training step beside the plain form of the same step: speed, memory, equal losses."""
+    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads)
+    _report("Training step of AnySeg's student", found, notes, json_file)
+
+
+@bench.command("evaluate")
+def bench_evaluate(
+    json_file: JsonFile = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A run or checkpoint; default: random weights.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Measured samples.")] = 5,
+    side: Annotated[int, typer.Option(min=32, help="Height and width, without a checkpoint.")] = 256,
+    head_width: Annotated[int, typer.Option(min=1, help="Without a checkpoint.")] = 768,
+    threads: Threads = 0,
+) -> None:
+    """Scoring all subsets with each modality encoded once, beside subset after subset."""
+    found, notes = core.measure_evaluation(checkpoint, samples, side, head_width, threads)
+    _report("Evaluation over subsets of the sensors", found, notes, json_file)
+
+
+@bench.command("methods")
+def bench_methods(
+    plan: Annotated[Path, typer.Argument(help="What to compare.")] = Path("config/train/ablation/vehicle_sim.yaml"),
+    out: Annotated[Path, typer.Option(help="Folder of all runs and of the table.")] = Path("runs/ablation"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="A variant; repeatable. Default: all.")] = None,
+    set_: core.Overrides = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score on so many samples, evenly spread.")] = None,
+) -> None:
+    """Train and score every method of a plan with every seed: the table. Killed, the same command goes on."""
+    core.compare_methods(plan, out, seeds, jobs, only or [], set_ or [], limit)
+
+
+def _report(title: str, found: list[core.Measurement], notes: list[str], json_file: Path | None) -> None:
+    """Print and write measurements of the training side; exits with 1 if a bar was missed."""
+    from anyseg_ros.bench.results import Benchmark
+
+    benchmark = Benchmark(title, notes=notes)
+    for entry in found:
+        benchmark.add(entry.name, entry.unit, entry.samples, entry.bar, entry.met)
+    raise core.verdict(benchmark.report(core.console, json_file))
