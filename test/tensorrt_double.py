@@ -278,7 +278,7 @@ class _Engine:
         return types.INT64 if name == "modality" else types.UINT8
 
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
-        return 1000 * (profile_index + 1)
+        return 1000 * self.profiles[profile_index]["images"][0]
 
     def create_engine_inspector(self) -> Any:
         return self.state.strict("EngineInspector", _Inspector())

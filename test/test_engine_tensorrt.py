@@ -69,6 +69,18 @@ def test_every_subset_on_the_gpu_double(engine: TensorrtEngine, subset: tuple[in
     expect(engine.run(np.stack(images[::-1]), modality[::-1]), images[::-1], modality[::-1])
 
 
+def test_a_network_of_a_fixed_number_is_built_for_that_alone_on_the_gpu_double(
+    network: Path, device: DeviceDouble, tensorrt: TensorrtDouble, build: BuildOptions
+) -> None:
+    engine = TensorrtEngine(network, BuildOptions(cache_dir=build.cache_dir, max_modalities=2, only_all=True))
+    assert engine.info.details["profiles"] == "2"
+    images, modality = frames(1, 2), np.array([1, 3], np.int64)
+    expect(engine.run(np.stack(images), modality), images, modality)
+    with pytest.raises(EngineError, match="1 images for 1 modalities; built for 2"):
+        engine.run(np.stack(images[:1]), modality[:1])
+    engine.close()
+
+
 def test_uploads_ahead_on_the_gpu_double_are_used_and_never_mixed_up(engine: TensorrtEngine) -> None:
     modality = np.arange(3)
     now, later = frames(1, 3), frames(2, 3)

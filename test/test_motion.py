@@ -48,13 +48,16 @@ OFFSETS = np.array([0.0, 0.025, 0.1])
     ],
 )
 def test_every_drivers_times_count_from_the_stamp(times: NDArray[Any]) -> None:
-    np.testing.assert_allclose(point_seconds(times, STAMP), OFFSETS, atol=1e-6)
+    seconds = point_seconds(times, STAMP)
+    assert seconds is not None
+    np.testing.assert_allclose(seconds, OFFSETS, atol=1e-6)
 
 
 def test_times_of_another_clock_are_not_used_and_lost_ones_are_those_of_the_stamp() -> None:
     assert point_seconds(OFFSETS + 12_345_678.0, STAMP) is None
     assert point_seconds(None, STAMP) is None
     seconds = point_seconds(np.array([np.nan, 0.05]), STAMP)
+    assert seconds is not None
     np.testing.assert_allclose(seconds, [0.0, 0.05], atol=1e-7)
 
 

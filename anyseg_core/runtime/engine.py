@@ -112,7 +112,14 @@ class BuildOptions:
     """Where built engines are kept; None = `engine_cache.default_folder()`."""
     max_modalities: int = 4
     """Build for 1 up to this many live modalities."""
+    only_all: bool = False
+    """Build for that many alone, as a network with a fixed number of images needs it."""
     on_progress: OnProgress = lambda _progress: True
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of live modalities to build for."""
+        return tuple(range(self.max_modalities if self.only_all else 1, self.max_modalities + 1))
 
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")

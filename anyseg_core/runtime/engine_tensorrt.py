@@ -159,7 +159,7 @@ class TensorrtEngine:
         plan = self._load(library, build)
         self._check_contract(library.module)
         self._take_memory(build.max_modalities)
-        graphs = self._prepare_launches(library.module)
+        graphs = self._prepare_launches(library.module, build.counts)
         summary = summarise(
             self._engine.create_engine_inspector().get_engine_information(library.module.LayerInformationFormat.JSON)
         )
@@ -178,7 +178,7 @@ class TensorrtEngine:
 
     def _load(self, library: TensorrtLibrary, build: BuildOptions) -> CachedPlan:
         """The plan, deserialised; one that TensorRT refuses is built anew, once."""
-        counts = tuple(range(1, build.max_modalities + 1))
+        counts = build.counts
         gpu = self._device.info
         profiles = ",".join(map(str, counts))
         key = PlanKey(library.name, gpu.name, gpu.compute_capability, self._hash(), build.precision, profiles)
@@ -257,7 +257,7 @@ class TensorrtEngine:
         self._resources.callback(memory.free)
         return memory
 
-    def _prepare_launches(self, trt: Any) -> str:
+    def _prepare_launches(self, trt: Any, counts: Sequence[int]) -> str:
         """A context for each profile, run once, and its graph; returns in words whether there are graphs."""
         count_of_profiles = self._engine.num_optimization_profiles
         sizes = [self._engine.get_device_memory_size_for_profile_v2(i) for i in range(count_of_profiles)]
@@ -265,8 +265,7 @@ class TensorrtEngine:
         # The first runs must not gather with whatever the memory holds.
         self._device.copy_to_device(self._modality.address, self._modality_host.array, self._stream)
         no_graphs: set[str] = set()
-        for profile in range(count_of_profiles):
-            count = profile + 1
+        for profile, count in enumerate(counts):
             context = self._create_context(trt, profile, count, shared)
             enqueue = self._enqueue(context)
             enqueue()  # allocates what TensorRT allocates lazily, which must not happen while a graph is recorded

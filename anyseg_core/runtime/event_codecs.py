@@ -160,9 +160,11 @@ class _VectorWords(_Stateful):
         if self.joins_packets:
             time_base = 0  # the stream has the sensor's own time
         for start in range(0, len(words), _BLOCK):
-            held, moving, *rest = _decode_vectorised(words[start : start + _BLOCK], self.roles, self.state, time_base)
+            held, moving, polarity, t_ns = _decode_vectorised(
+                words[start : start + _BLOCK], self.roles, self.state, time_base
+            )
             x, y = (held, moving) if self.held_is_x else (moving, held)
-            yield x, y, *rest
+            yield x, y, polarity, t_ns
         self._collect_counts()
 
     def decode_compiled(self, words: NDArray[np.uint16], time_base: int, width: int, height: int) -> Block | None:
@@ -172,9 +174,10 @@ class _VectorWords(_Stateful):
             return None
         words = self._start_packet(words)
         time_base = 0 if self.joins_packets else time_base
-        held, moving, *rest = kernels.vector_words(words.view(np.int16), self.roles, self.state, time_base)
+        held, moving, polarity, t_ns = kernels.vector_words(words.view(np.int16), self.roles, self.state, time_base)
         self._collect_counts()
-        return (held, moving, *rest) if self.held_is_x else (moving, held, *rest)
+        x, y = (held, moving) if self.held_is_x else (moving, held)
+        return x, y, polarity, t_ns
 
     def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """The words from where the time is known."""

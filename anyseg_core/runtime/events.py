@@ -167,7 +167,7 @@ class EventDecoder:
             self.resynchronise()
         self._next_seq = packets[-1].seq + 1
         self.counts.packets += len(packets) - 1  # `decode` counts one
-        data = first.events if len(packets) == 1 else b"".join([packet.events for packet in packets])
+        data = first.events if len(packets) == 1 else b"".join([packet.events for packet in packets])  # type: ignore[misc] (all have the buffer protocol)
         return self.decode(data, first.time_base)
 
     def takes(self, packet: PacketLike) -> bool:

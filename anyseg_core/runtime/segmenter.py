@@ -240,7 +240,8 @@ def _options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
     """The same build for one network: as many modalities as it takes, and its name in what is told."""
     return replace(
         build,
-        max_modalities=len(spec.modalities),
+        max_modalities=spec.count or len(spec.modalities),
+        only_all=spec.count is not None,
         on_progress=lambda progress: build.on_progress(replace(progress, phase=f"{spec.file}: {progress.phase}")),
     )
 
