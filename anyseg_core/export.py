@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnxscript import opset20
 
 from anyseg_core.data.sample import Sample
+from anyseg_core.methods import SupervisedConfig
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.models.student_network import ExportedNetwork, StudentNetwork, UnimodalStudent
@@ -360,8 +361,9 @@ def _method_in_words(state: TrainingState) -> str:
     samples = state.step * config.optim.batch_size * config.machine.devices * config.machine.num_nodes
     method, model = config.method, config.model
     if method.network == "anymodal":
+        everything = isinstance(method, SupervisedConfig) and not method.anymodal_dropout
         how = (
-            f"{method.name} {'with anymodal dropout' if method.anymodal_dropout else 'on all modalities'}, "
+            f"{method.name} {'on all modalities' if everything else 'with anymodal dropout'}, "
             f"a missing modality is {'removed' if model.missing == 'remove' else 'zero-filled'}; "
             f"MiT-{model.backbone.upper()}, head width {model.head_width}"
         )

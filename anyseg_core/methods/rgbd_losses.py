@@ -37,19 +37,15 @@ def mix_positions(invariant: list[Tensor], share: float, to_view: Tensor | None 
 
 
 def _seen_from(features: Tensor, to_own: Tensor, to_other: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [B, C, h, w] of the other view as the own view shows them, and where it does, [B, 1, h, w].
-
-    Raises no error for a view that shows nothing: the mask is zero then.
-    """
+    """Features [B, C, h, w] of the other view as the own view shows them, and where it does, [B, 1, h, w]."""
     back = torch.linalg.inv(_square(to_own))  # [B, 3, 3]: own view -> common frame
     size = [len(features), 1, *features.shape[2:]]
     common = F.affine_grid(back[:, :2], size, align_corners=False)  # [B, h, w, 2]
     theirs = F.affine_grid((_square(to_other) @ back)[:, :2], size, align_corners=False)
     shown = ((common.abs() < 1).all(dim=-1) & (theirs.abs() < 1).all(dim=-1))[:, None]  # [B, 1, h, w]
-    warped = F.grid_sample(
-        features, theirs.to(features.dtype), mode="bilinear", padding_mode="border", align_corners=False
-    )
-    return warped, shown.to(features.dtype)
+    # In float32: 8 bits of bfloat16 cannot tell neighbouring positions.
+    warped = F.grid_sample(features.float(), theirs, mode="bilinear", padding_mode="border", align_corners=False)
+    return warped.to(features.dtype), shown.to(features.dtype)
 
 
 def _square(affine: Tensor) -> Tensor:

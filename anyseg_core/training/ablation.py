@@ -233,4 +233,4 @@ def markdown(rows: dict[str, Any], title: str, verdicts: Sequence[Verdict] = ())
     for variant, figures in rows.items():
         cells = " | ".join(f"{figures[name]['mean']:.1f} ± {figures[name]['std']:.1f}" for name in names)
         lines.append(f"| {variant} | {len(figures['seeds'])} | {cells} |")
-    return "\n".join([*lines, "", *(f"- {verdict}" for verdict in verdicts)])
+    return "\n".join([*lines, *([""] if verdicts else []), *(f"- {verdict}" for verdict in verdicts), ""])
