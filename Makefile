@@ -43,6 +43,8 @@ students: $(VENV)/.test
 	  $(BIN)/anyseg train config/train/$$name.yaml --out runs/$$name --resume && \
 	  $(BIN)/anyseg export runs/$$name anyseg_core/students/$$name || exit 1; \
 	done
+	$(BIN)/anyseg train config/train/rgbd_sim.yaml --out runs/rgbd_sim --resume
+	$(BIN)/anyseg export runs/rgbd_sim anyseg_core/students/rgbd_sim --precision fp16
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -126,7 +126,7 @@ class Pipeline:
         now_ns = self._advance(now_ns)
         monitor = self._monitors[frame.modality]
         monitor.on_frame(frame, now_ns)
-        if monitor.usable(now_ns):
+        if monitor.newest_is_good:  # of a sensor that recovers, too: its time may be up before the next one comes
             self._buffer.put(frame, now_ns)
         self._judge(frame.modality)
 
@@ -268,7 +268,7 @@ class Pipeline:
         """The new frame of the first usable modality; of a lower one where those before it are late."""
         for modality in self._candidates(now_ns):
             entry = self._buffer.newest(modality)
-            if entry is not None and self._is_new(entry.frame):
+            if entry is not None and self._may_anchor(entry, now_ns):
                 return entry
             if now_ns < self._late_ns(modality):
                 return None
@@ -283,10 +283,13 @@ class Pipeline:
         late_ns = now_ns
         for modality in self._candidates(now_ns):
             entry = self._buffer.newest(modality)
-            if entry is not None and self._is_new(entry.frame):
+            if entry is not None and self._may_anchor(entry, now_ns):
                 return late_ns
             late_ns = max(late_ns, self._late_ns(modality))
         return None
+
+    def _may_anchor(self, entry: BufferedFrame, now_ns: int) -> bool:
+        return self._is_new(entry.frame) and self._is_young(entry, now_ns)
 
     def _is_new(self, frame: ModalityFrame) -> bool:
         """Whether it may be an anchor. Once at most: two clocks that are a second apart would take turns for ever."""

@@ -157,6 +157,16 @@ def test_what_only_training_needs_is_not_deployed() -> None:
         assert model.deployed_parameters() == plain < sum(p.numel() for p in model.parameters())
 
 
+def test_at_the_published_size_crodino_trains_a_quarter_of_masked_distillations_weights() -> None:
+    """ResNet-50, decoder 256 wide, 40 classes; masked distillation with its teacher and generators."""
+    spec = DeepLabSpec("resnet50", classes=40)
+    with torch.device("meta"):
+        kinds = (DisentangledNetworks, RegeneratingNetworks, AcNet)
+        crodino, masked, teacher = (sum(p.numel() for p in kind(*CHANNELS, spec).parameters()) for kind in kinds)
+    assert round(crodino / 1e6, 1) == 83.1
+    assert round((masked + teacher) / 1e6, 1) == 330.2
+
+
 @torch.no_grad()
 def test_images_are_normalised_by_their_modality() -> None:
     model = network()

@@ -174,6 +174,20 @@ def test_all_lost_no_mask_and_recovery() -> None:
     assert set(world.jobs[-1].frames) == set(MODALITIES)
 
 
+def test_a_camera_that_is_trusted_again_between_two_frames_gives_no_old_mask() -> None:
+    world = World()
+    world.drive(0, 1000, MODALITIES)
+    world.drive(1000, 3000, [DEPTH, EVENT, LIDAR])
+    for number in range(10):  # 0.5 s after the first of them is not the time of a frame
+        world.deliver(CAMERA, 3010 + 110 * number)
+        world.drive(3100 + 100 * number, 3101 + 100 * number, [DEPTH, EVENT, LIDAR])
+    back = [job for job in world.jobs if CAMERA in job.frames and job.created_ns > T0 + 3000 * MS]
+    assert back
+    assert back[0].created_ns == T0 + 3510 * MS
+    assert all(frame.stamp_ns >= job.created_ns - 300 * MS for job in world.jobs for frame in job.frames.values())
+    assert world.stamps_ms() == sorted(world.stamps_ms())
+
+
 def test_a_frozen_camera_is_not_used_from_its_first_repeated_frame_on() -> None:
     world = World()
     world.drive(0, 500, MODALITIES)

@@ -152,6 +152,11 @@ class HealthMonitor:
         return age_ms is not None and age_ms <= self._config.max_age_ms
 
     @property
+    def newest_is_good(self) -> bool:
+        """Whether the newest frame passed its own checks, whatever the sensor's state."""
+        return self._newest_good
+
+    @property
     def quality(self) -> Quality | None:
         """Over about the last second of good frames, None before the first."""
         return self._quality.newest

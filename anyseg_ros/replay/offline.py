@@ -22,10 +22,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -33,8 +31,7 @@ import numpy as np
 
 from anyseg_core.runtime.engine import EngineError
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES, ModalityFrame
-from anyseg_core.runtime.projection import Rig
+from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bag_topics import TopicError, find_companions, find_topics
@@ -45,21 +42,15 @@ from anyseg_ros.replay.bag_samples import (
     BagSamples,
     BagTopics,
     Clues,
-    FrameSample,
-    LabelSample,
-    MotionSample,
-    RejectedSample,
-    RigSample,
-    Sample,
     look_ahead,
 )
+from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
 from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.replay.lane import Lane, StateChange
 from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
 from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
 from anyseg_ros.replay.prefetch import prefetched
-from anyseg_ros.replay.run_ahead import RunAhead
 from anyseg_ros.replay.scenarios import Scenario, scenarios_for
 from anyseg_ros.replay.shared_inference import SharedInference
 from anyseg_ros.replay.worst_frames import WorstFrames
@@ -151,6 +142,7 @@ class _Replay:
         self.modalities = tuple(m for m in MODALITIES if m in self.topics.sensors)
         self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
         self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
+        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes)
         self.truth = self._open_truth()
         card = segmenter.card
         self.classes = len(card.classes)
@@ -158,34 +150,26 @@ class _Replay:
         self.scorer = MaskScorer(self.classes, self.truth, tolerance_ns, has_reference=len(self.scenarios) > 1)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
         self.inference = SharedInference()
-        self.ahead: RunAhead[Segmentation] = RunAhead()
-        self.scene: ModalityFrame | None = None
-        self.rig: Rig | None = None
         self.number = self.resumed = 0
         self._open_log()
 
     def run(self, progress: Callable[[int, int], None] | None) -> ReplayResult:
+        """The network runs on the caller's thread, whose engine it is; the bag is read and decided on another."""
         total = self.reader.count(self.topics.names())
         started = time.perf_counter()
-        start_ns = 0
-        lanes: list[Lane] = []
-        with closing(self.log), closing(self.ahead), self._states_file() as states:
-            for now_ns, samples in _moments(prefetched(self.samples)):
-                if not lanes:
-                    start_ns = now_ns if self.samples.first_ns is None else min(now_ns, self.samples.first_ns)
-                    lanes = [self._lane(scenario, start_ns) for scenario in self.scenarios]
-                self._play(lanes, now_ns, samples)
-                self.ahead.then(partial(self._finish_scored, now_ns))
-                self._write_states(lanes, states, start_ns)
-                if progress is not None:
-                    progress(self.samples.messages, total)
-            end_ns = max(self.samples.last_ns, start_ns)
-            for lane in lanes:  # what waits for companions need not wait any longer
-                self._make(lane, lane.advance(end_ns + NS_PER_S // 10), start_ns)
-            self.ahead.finish()
+        with closing(self.log), self._states_file() as states:
+            for decision in prefetched(self.decisions):
+                if isinstance(decision, Decided):
+                    self._make(decision)
+                elif isinstance(decision, MomentEnd):
+                    self._finish(self.scorer.scored(decision.now_ns))
+                    self._write_states(decision, states)
+                    if progress is not None:
+                        progress(decision.messages, total)
+                elif isinstance(self.truth, TopicLabels):
+                    self.truth.add(decision.stamp_ns, decision.labels)
             self._finish(self.scorer.rest())
-            self._write_states(lanes, states, start_ns)
-        return self._result(start_ns, end_ns, time.perf_counter() - started)
+        return self._result(time.perf_counter() - started)
 
     # --- before ------------------------------------------------------------------------------------------------------
 
@@ -269,51 +253,22 @@ class _Replay:
             "engine_ms": self.options.engine_ms,
         }
 
-    def _lane(self, scenario: Scenario, start_ns: int) -> Lane:
-        return Lane(scenario, self.parameters, self.segmenter, start_ns, self.options.engine_ms)
+    def _open_lanes(self, start_ns: int) -> list[Lane]:
+        engine_ms = self.options.engine_ms
+        return [Lane(scenario, self.parameters, self.segmenter, start_ns, engine_ms) for scenario in self.scenarios]
 
-    # --- each moment -------------------------------------------------------------------------------------------------
+    # --- each mask ---------------------------------------------------------------------------------------------------
 
-    def _play(self, lanes: list[Lane], now_ns: int, samples: list[Sample]) -> None:
-        """Deliver what is received at one time to every scenario, and segment what they want."""
-        start_ns = lanes[0].start_ns
-        for lane in lanes:  # what happens before this moment does not know of its messages
-            self._make(lane, lane.advance(now_ns), start_ns)
-        for sample in samples:
-            self._deliver(sample, lanes)
-        for lane in lanes:
-            self._make(lane, lane.poll(), start_ns)
-
-    def _deliver(self, sample: Sample, lanes: list[Lane]) -> None:
-        if isinstance(sample, LabelSample):
-            if isinstance(self.truth, TopicLabels):
-                self.ahead.then(partial(self.truth.add, sample.stamp_ns, sample.labels))
-            return
-        if isinstance(sample, FrameSample) and sample.frame.modality is self.modalities[0]:
-            self.scene = sample.frame
-        for lane in lanes:
-            if isinstance(sample, FrameSample):
-                lane.send(sample.frame)
-            elif isinstance(sample, RejectedSample):
-                lane.reject(sample.modality, sample.fault, sample.reason)
-            elif isinstance(sample, RigSample):
-                self.rig = sample.rig
-                lane.set_rig(sample.rig)
-            elif isinstance(sample, MotionSample):
-                lane.on_motion(sample.stamp_ns, sample.twist)
-
-    def _make(self, lane: Lane, jobs: Iterator[Job], start_ns: int) -> None:
-        """Segment the jobs, but those of which an interrupted run has left the record."""
-        for job in jobs:
-            record = _unscored(self.number, lane.scenario, job, start_ns)
-            self.number += 1
-            if record.number < self.log.kept:
-                known = self._resume(record)
-                if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
-                    self.worst.add(known, None)
-                    continue
-            made = partial(self._made, lane.scenario, job, record, self.scene)
-            self.ahead.run(partial(self.inference.run, lane.pipeline, job), made)
+    def _make(self, decided: Decided) -> None:
+        """Segment a set, unless an interrupted run has left its record."""
+        record = _unscored(self.number, decided.lane.scenario, decided.job, self.decisions.start_ns)
+        self.number += 1
+        if record.number < self.log.kept:
+            known = self._resume(record)
+            if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
+                self.worst.add(known, None)
+                return
+        self.scorer.add(self._made(decided, record))
 
     def _resume(self, record: MaskRecord) -> MaskRecord:
         """The record that is there already, which must be of the same job."""
@@ -324,27 +279,17 @@ class _Replay:
         self.scores[known.scenario].add(known)
         return known
 
-    def _made(
-        self,
-        scenario: Scenario,
-        job: Job,
-        record: MaskRecord,
-        scene: ModalityFrame | None,
-        segmented: Future[Segmentation],
-    ) -> None:
+    def _made(self, decided: Decided, record: MaskRecord) -> MadeMask:
+        job = decided.job
         try:
-            segmentation = segmented.result()
+            segmentation = self.inference.run(decided.lane.pipeline, job)
         except (InputError, EngineError) as error:
-            self.scorer.add(MadeMask(replace(record, error=str(error)), job.created_ns, None))
-            return
+            return MadeMask(replace(record, error=str(error)), job.created_ns, None)
         result = Result(job, segmentation)
         if self.sink is not None:
-            self.sink.on_mask(scenario, result)
+            self.sink.on_mask(decided.lane.scenario, result)
         measured = _measured(record, segmentation, result.mask_size)
-        self.scorer.add(MadeMask(measured, job.created_ns, segmentation.labels, scene))
-
-    def _finish_scored(self, now_ns: int) -> None:
-        self._finish(self.scorer.scored(now_ns))
+        return MadeMask(measured, job.created_ns, segmentation.labels, decided.scene)
 
     def _finish(self, scored: Iterator[ScoredMask]) -> None:
         for mask in scored:
@@ -356,16 +301,14 @@ class _Replay:
     def _states_file(self) -> AbstractContextManager[TextIO | None]:
         return (self.out / STATES).open("w", encoding="utf-8") if self.out else nullcontext()
 
-    @staticmethod
-    def _write_states(lanes: list[Lane], file: TextIO | None, start_ns: int) -> None:
-        for lane in lanes:
-            if file is not None:
-                file.writelines(_state_line(change, start_ns) for change in lane.changes)
-            lane.changes.clear()
+    def _write_states(self, moment: MomentEnd, file: TextIO | None) -> None:
+        if file is not None:
+            file.writelines(_state_line(change, self.decisions.start_ns) for change in moment.changes)
 
     # --- after -------------------------------------------------------------------------------------------------------
 
-    def _result(self, start_ns: int, end_ns: int, wall_s: float) -> ReplayResult:
+    def _result(self, wall_s: float) -> ReplayResult:
+        start_ns, end_ns = self.decisions.start_ns, self.decisions.end_ns
         ignored = {**self.samples.ignored, **self.scorer.unusable}
         problems = [*self.reader.problems, *(Problem(f"{count} x {text}") for text, count in ignored.items())]
         if not any(self.samples.received.values()):
@@ -395,20 +338,8 @@ class _Replay:
             notes=self.notes,
             timings=timings,
             worst=self.worst,
-            rig=self.rig,
+            rig=self.decisions.rig,
         )
-
-
-def _moments(samples: Iterator[Sample]) -> Iterator[tuple[int, list[Sample]]]:
-    """Samples of the same time together."""
-    moment: list[Sample] = []
-    for sample in samples:
-        if moment and sample.now_ns != moment[0].now_ns:
-            yield moment[0].now_ns, moment
-            moment = []
-        moment.append(sample)
-    if moment:
-        yield moment[0].now_ns, moment
 
 
 def _unscored(number: int, scenario: Scenario, job: Job, start_ns: int) -> MaskRecord:
