@@ -19,9 +19,11 @@ Which frames make a mask:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from anyseg_core.runtime.health import CLOCK_JUMP_NS, Fault, HealthConfig, HealthMonitor, ModalityStatus, State
+from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.projection import Rig, Twist
@@ -180,6 +182,13 @@ class Pipeline:
             if self._has_rig_for(modality) and not (modality is Modality.LIDAR and self._motion):
                 return entry.frame, self._rig
         return None
+
+    def encode_ahead(self, job: Job) -> None:
+        """Make the network images that `run` will need, on any thread. What cannot be encoded is for `run` to say."""
+        for modality, frame in job.frames.items():
+            if modality is not Modality.LIDAR or job.motion is None:  # which makes another scan of it
+                with suppress(InputError):
+                    self._segmenter.network_image(frame, job.rig)
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import cast
 
@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from living_sensors import live_frame
 
 from anyseg_core.runtime.health import CheckConfig, Fault, HealthConfig, State
+from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_core.runtime.motion import LidarMotion
+from anyseg_core.runtime.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_ros.pipeline import NO_RIG, Job, Pipeline, SyncConfig
 
@@ -32,6 +34,18 @@ class EchoSegmenter:
     def segment(self, frames: Mapping[Modality, ModalityFrame], _rig: Rig | None = None) -> Segmentation:
         blank = np.zeros((4, 4), np.uint8)
         return Segmentation(blank, blank, tuple(m for m in MODALITIES if m in frames), 0.0, 0.0)
+
+
+class CountingSegmenter(EchoSegmenter):
+    """Notes what is encoded ahead; depth cannot be."""
+
+    def __init__(self) -> None:
+        self.encoded: list[Modality] = []
+
+    def network_image(self, frame: ModalityFrame, _rig: Rig | None = None) -> None:
+        if frame.modality is DEPTH:
+            raise InputError("no depth today")
+        self.encoded.append(frame.modality)
 
 
 @dataclass
@@ -332,6 +346,19 @@ def test_whatever_arrives_masks_are_young_ordered_and_from_good_frames(
 def test_a_bad_sync_config_is_named(changes: dict, field: str) -> None:
     with pytest.raises(ValueError, match=field):
         SyncConfig(**changes)
+
+
+def test_the_frames_of_a_job_are_encoded_ahead_but_for_a_scan_that_is_going_to_be_moved() -> None:
+    world = World()
+    world.drive(0, 300, MODALITIES)
+    segmenter = CountingSegmenter()
+    pipeline = Pipeline({CAMERA: HealthConfig()}, SyncConfig(), cast(Segmenter, segmenter), T0)
+    pipeline.encode_ahead(world.jobs[-1])
+    assert segmenter.encoded == [CAMERA, EVENT, LIDAR]
+    segmenter.encoded.clear()
+    moving = Twist(np.array([10.0, 0, 0]), np.zeros(3))
+    pipeline.encode_ahead(replace(world.jobs[-1], motion=LidarMotion(world.now_ns, moving)))
+    assert segmenter.encoded == [CAMERA, EVENT]
 
 
 def test_a_frame_is_named_for_encoding_once_and_only_while_a_mask_may_need_it() -> None:

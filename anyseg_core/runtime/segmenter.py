@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -63,16 +64,15 @@ class _Network:
 
 
 @dataclass(frozen=True, eq=False)
-class _EncodedFrame:
-    """A network image uint8 [H, W, 3] and what it was made from."""
+class _NetworkImage:
+    """uint8 [H, W, 3], and with which calibration it was made."""
 
-    frame: ModalityFrame
     rig: Rig | None
     image: NDArray[np.uint8]
 
 
 class Segmenter:
-    """A student, ready to run. Open, use and close it on one thread."""
+    """A student, ready to run. Open, use and close it on one thread; `network_image` alone is for any."""
 
     def __init__(self, card: ModelCard, folder: Path) -> None:
         self.card = card
@@ -80,7 +80,8 @@ class Segmenter:
         """Called while a device runs the network and this thread is free, until it gives False. It may `encode`."""
         self._folder = folder
         self._networks: list[_Network] = []
-        self._encoded: dict[Modality, _EncodedFrame] = {}  # the newest of each modality
+        self._images: WeakKeyDictionary[ModalityFrame, _NetworkImage] = WeakKeyDictionary()
+        self._sent: dict[Modality, NDArray[np.uint8]] = {}  # the newest of each modality
 
     @classmethod
     def load(cls, student: str | Path) -> Segmenter:
@@ -158,19 +159,24 @@ class Segmenter:
         done = time.perf_counter()
         return Segmentation(labels, confidence, tuple(images), encoded - started, done - encoded)
 
-    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
-        """The network image uint8 [H, W, 3] of a frame.
+    def network_image(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
+        """The network image uint8 [H, W, 3] of a frame, which is made once and kept as long as the frame is.
 
-        It is kept until the next frame of the modality is encoded: `segment` need not encode a frame that was
-        encoded while its companions were still on their way. Raises InputError where it cannot be encoded.
+        On any thread: `segment` finds what was made ahead. Raises InputError where it cannot be encoded.
         """
-        kept = self._encoded.get(frame.modality)
-        if kept is None or kept.frame is not frame or kept.rig is not rig:
+        kept = self._images.get(frame)
+        if kept is None or kept.rig is not rig:
             spec = self.card.inputs[self.card.index_of(frame.modality)]
-            kept = _EncodedFrame(frame, rig, encode_frame(frame, spec, self.card.input_size, rig))
-            self._encoded[frame.modality] = kept
-            self._upload(frame.modality, kept.image)
+            kept = self._images[frame] = _NetworkImage(rig, encode_frame(frame, spec, self.card.input_size, rig))
         return kept.image
+
+    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
+        """The same, and on its way to an engine that runs on a device of its own, while its companions are awaited."""
+        image = self.network_image(frame, rig)
+        if self._sent.get(frame.modality) is not image:
+            self._sent[frame.modality] = image
+            self._upload(frame.modality, image)
+        return image
 
     def _upload(self, modality: Modality, image: NDArray[np.uint8]) -> None:
         """Send it ahead to the engines that run on a device of their own."""
@@ -180,7 +186,8 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the engines; nothing can be segmented before `open_engines`."""
-        self._encoded.clear()
+        self._images.clear()
+        self._sent.clear()
         while self._networks:
             self._networks.pop().engine.close()
 

@@ -104,6 +104,7 @@ class Decisions:
 
     def _decided(self, lane: Lane, jobs: Iterator[Job]) -> Iterator[Decided]:
         for job in jobs:
+            lane.pipeline.encode_ahead(job)
             yield Decided(lane, job, self._scene)
 
     def _end_of_moment(self, lanes: list[Lane], now_ns: int) -> MomentEnd:
