@@ -12,8 +12,9 @@ SPEC   := setup.py pyproject.toml
 demo: $(VENV)/.robot
 	$(BIN)/anyseg demo --out out/demo
 
+# Two at a time: many tests wait for messages. Each of the two has a ROS domain of its own.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # A million malformed messages; RUNS=... for another number. Guided by coverage where atheris is installed.
 RUNS ?= 1000000

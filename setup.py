@@ -20,7 +20,7 @@ OPENVINO = "openvino>=2024.4,<2027"
 NYU = "scipy>=1.8,<2"  # 114 MB; reads MATLAB's older files
 POTSDAM = "rasterio>=1.3,<2"  # 111 MB, with its GDAL; reads windows of the tiles
 TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
-TEST += [OPENVINO, NYU, POTSDAM]
+TEST += ["pytest-xdist>=3.5,<4", OPENVINO, NYU, POTSDAM]
 DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5"]
 
 
