@@ -107,7 +107,7 @@ ALL_METHODS = [
     PrototypeConfig(teacher=TEACHER, target="own"),
     MagicConfig(),
 ]
-every_method = pytest.mark.parametrize("config", ALL_METHODS, ids=lambda c: f"{c.name}-{abs(hash(c)) % 997}")
+every_method = pytest.mark.parametrize("config", ALL_METHODS, ids=[f"{c.name}-{i}" for i, c in enumerate(ALL_METHODS)])
 
 
 def make(config: SupervisedConfig | AnySegConfig | PrototypeConfig | MagicConfig, modalities: int = 4) -> Method:
