@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,8 +80,8 @@ class SimulatedVehicleNode(Node):
         self.declare_parameter("unpack_first", False)  # 3.5 MB a frame, and no work between the frames: for benchmarks
         self.declare_parameter("faults", "")  # a fault schedule (YAML)
         self.declare_parameter("loop", True)  # from the end back to the start
-        # Start when every topic has a subscriber, so that none misses a frame.
-        self.declare_parameter("await_subscribers", False)
+        # Sensors, such as camera,depth: start when each of them has a subscriber, so that none misses a frame.
+        self.declare_parameter("await_subscribers", "")
         self.declare_parameter("seed", 0)
         self.declare_parameter("weather", str(Weather.SUN))
         self.declare_parameter("duration_s", DURATION_S)
@@ -92,10 +93,11 @@ class SimulatedVehicleNode(Node):
         return DriveConfig(values["seed"], weather, float(values["duration_s"]), float(values["rate_hz"]))
 
     def _drive(self, source: FrameSource, vehicle: VehiclePublisher) -> None:
-        loop, await_subscribers = (self.get_parameter(name).value for name in ("loop", "await_subscribers"))
+        loop, names = (self.get_parameter(name).value for name in ("loop", "await_subscribers"))
+        awaited = [Modality.parse(name) for name in str(names).split(",") if name]
         if self.get_parameter("unpack_first").value:
             source = _Unpacked(source)
-        _Driver(self, vehicle, source, self._faults, bool(loop), bool(await_subscribers))
+        _Driver(self, vehicle, source, self._faults, bool(loop), awaited)
 
     def _drive_when_rendered(self, config: DriveConfig) -> None:
         """Now, where the cache holds the drive; else as soon as a process has rendered it."""
@@ -156,13 +158,13 @@ class _Driver:
         source: FrameSource,
         faults: VehicleFaults,
         loop: bool,
-        await_subscribers: bool,
+        awaited: Sequence[Modality],
     ) -> None:
         self._node = node
         self._vehicle = vehicle
         self._source = source
         self._faults = faults
-        self._await_subscribers = await_subscribers
+        self._awaited = awaited
         indices = range(len(source))
         self._indices = itertools.cycle(indices) if loop else iter(indices)
         self._period_s = _period_s(source)
@@ -184,7 +186,7 @@ class _Driver:
 
     def _may_start(self) -> bool:
         """Once under way it does not stop again."""
-        return self._start_ns is not None or not self._await_subscribers or self._vehicle.is_heard()
+        return self._start_ns is not None or not self._awaited or self._vehicle.is_heard(self._awaited)
 
     def _publish(self, instant: DriveFrame, now_ns: int, elapsed_s: float) -> None:
         frame_id = instant.frames[Modality.CAMERA].frame_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -50,9 +50,10 @@ class VehiclePublisher:
         # Written line by line, until the process ends.
         self._log = Path(log).open("w", buffering=1) if log else None  # noqa: SIM115
 
-    def is_heard(self) -> bool:
-        """Whether every sensor, every camera_info and the ground truth has a subscriber."""
-        publishers = [*self._sensors.values(), *self._infos.values(), self._labels]
+    def is_heard(self, modalities: Collection[Modality]) -> bool:
+        """Whether these sensors, their camera_infos and the ground truth have a subscriber each."""
+        publishers = [topics[m] for topics in (self._sensors, self._infos) for m in modalities if m in topics]
+        publishers.append(self._labels)
         return all(publisher.get_subscription_count() for publisher in publishers)
 
     def publish(self, frame: ModalityFrame, rewrite: Callable[[Modality, bytes], bytes] | None = None) -> None:

@@ -64,6 +64,15 @@ def test_the_camera_is_lost_and_found_again(options: DemoOptions) -> None:
     }
 
 
+def test_a_student_of_two_sensors_is_not_kept_waiting_for_the_others(options: DemoOptions, tmp_path: Path) -> None:
+    student = write_toy_student(tmp_path / "pair", modalities=(Modality.CAMERA, Modality.DEPTH), one_network_each=True)
+    outcome = run_demo(replace(options, student=str(student)), Console(file=io.StringIO()))
+    before, during, _ = outcome.scores
+    assert most_used(before) == {Modality.CAMERA, Modality.DEPTH}
+    assert most_used(during) == {Modality.DEPTH}
+    assert (options.out / "report.html").is_file()
+
+
 def most_used(score: PhaseScore) -> set[Modality]:
     """What most masks of a phase were made from."""
     return set(max(score.used, key=lambda modalities: score.used[modalities]))

@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 
 from anyseg_core.runtime.health import State
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.bag_writer import quaternion
@@ -133,7 +134,8 @@ def rig_parameters(rig: Rig) -> dict[str, list[float]]:
 
 
 def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
-    arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": True}
+    heard = ",".join(load_card(find_student(run.student), verify=False).modalities)
+    arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": heard}
     return {**arguments, **({"faults": run.faults} if run.faults else {}), **run.vehicle_parameters}
 
 

@@ -59,9 +59,11 @@ def sensor_strip(
 
 
 def timeline(recording: Recording, phases: Sequence[Phase], duration_s: float) -> str:
-    """State of each modality over time, with the phases' borders, as a data URI."""
-    figure, axes = plt.subplots(figsize=(11, 2.6), layout="constrained")
-    for row, modality in enumerate(reversed(MODALITIES)):
+    """State over time of each modality that was watched, with the phases' borders, as a data URI."""
+    told = {status.modality for status in recording.statuses}
+    rows = [modality for modality in reversed(MODALITIES) if modality in told]
+    figure, axes = plt.subplots(figsize=(11, 1 + 0.4 * len(rows)), layout="constrained")
+    for row, modality in enumerate(rows):
         for start, end, state in _state_spans(recording, modality, duration_s):
             axes.barh(row, end - start, left=start, height=0.7, color=STATE_COLORS[state])
         for phase in phases:
@@ -69,7 +71,7 @@ def timeline(recording: Recording, phases: Sequence[Phase], duration_s: float) -
                 axes.plot([phase.start_s, phase.end_s], [row + 0.44] * 2, color="black", linewidth=2)
     for phase in phases[1:]:
         axes.axvline(phase.start_s, color="black", linewidth=0.5, linestyle=":")
-    axes.set_yticks(range(len(MODALITIES)), [m.value for m in reversed(MODALITIES)])
+    axes.set_yticks(range(len(rows)), [modality.value for modality in rows])
     axes.set(xlim=(0, duration_s), xlabel="seconds into the drive")
     handles: list[Artist] = [Rectangle((0, 0), 1, 1, color=color) for color in STATE_COLORS.values()]
     handles.append(Line2D([], [], color="black", linewidth=2))
