@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from anyseg_core.invocation import command_line
 
 if TYPE_CHECKING:
     from anyseg_core.data.check import SplitCheck
@@ -405,11 +406,6 @@ def print_robustness(metrics: dict) -> None:
     for group, values in metrics["groups"].items():
         table.add_row(group, f"{values['mean']:.2f}")
     console.print(table)
-
-
-def command_line() -> str:
-    """How this process was started, without the folder of the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def add_commands(app: typer.Typer) -> None:

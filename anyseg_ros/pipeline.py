@@ -177,6 +177,8 @@ class Pipeline:
             entry = self._buffer.newest(modality)
             if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
                 continue
+            if not self._monitors[modality].usable(self._now_ns):  # it recovers: no mask needs it yet
+                continue
             self._named[modality] = entry.frame
             # A scan that is to be compensated waits for the stamp of its anchor.
             if self._has_rig_for(modality) and not (modality is Modality.LIDAR and self._motion):

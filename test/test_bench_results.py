@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from anyseg_core.cli import command_line
+from anyseg_core.invocation import command_line
 from anyseg_core.runtime.health import State
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.bench.accuracy import SubsetScores, all_subsets

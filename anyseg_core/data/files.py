@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
             ) from None
         digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+def optional_module(name: str, path: Path, extra: str) -> Any:
+    """A module that it takes to read `path`; raises DataError that names its extra where it is not installed."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        package = name.partition(".")[0]
+        raise DataError(f"{path} needs {package}: pip install anyseg_ros[{extra}]") from None
 
 
 def known_words(setting: str, words: Iterable[str], known: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.files import Size, known_words, read_image
-from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, rgbd_inputs
+from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, require_16_bit, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import MID_AIR, UNLABELLED
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -93,8 +93,7 @@ class MidAir(RgbdDataset):
         stored = read_image(path)
         if modality is Modality.CAMERA:
             return camera_frame(stored, path)
-        if stored.dtype != np.uint16 or stored.ndim != 2:
-            raise DataError(f"{path} is {stored.dtype} {list(stored.shape)}: 16 bit depth was expected")
+        require_16_bit(stored, path)
         return depth_frame(stored.view(np.float16) * _depth_per_distance(*stored.shape))
 
     def labels(self, index: int) -> NDArray[np.uint8]:

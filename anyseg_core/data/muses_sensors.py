@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.data.files import optional_module
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.projection import PinholeCamera, Rig
 
@@ -102,10 +103,7 @@ def read_events(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """x [E], y [E] and polarity [E] (1 = positive) of the last 30 ms; raises DataError."""
     if not path.is_file():
         raise DataError(f"{path} is missing: an event file was expected")
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise DataError(f"{path} needs h5py: pip install anyseg_ros[train,muses]") from None
+    h5py = optional_module("h5py", path, "train,muses")
     with contextlib.suppress(ModuleNotFoundError):
         import hdf5plugin  # noqa: F401  # registers the compression that MUSES' files use
     try:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.deliver import shift_labels
-from anyseg_core.data.files import Size, read_image, resize_nearest
-from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, rgbd_inputs
+from anyseg_core.data.files import Size, optional_module, read_image, resize_nearest
+from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, require_16_bit, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import NYU40, UNLABELLED
 from anyseg_core.runtime.modality import Modality, ModalityFrame
@@ -58,16 +58,15 @@ def nyu_inputs(root: Path, modalities: Sequence[Modality], depth: DepthForm) -> 
 
 def _published(root: Path, name: str, variable: str) -> NDArray[np.int64]:
     """A row of numbers from one of the two small files that are published with the data. Raises DataError."""
-    from scipy.io import loadmat
-
     path = root / name
     if not path.is_file():
         raise DataError(
             f"{path} is missing. {SPLITS_NAME} is on the page of NYUDepth v2, {MAPPING_NAME} in the benchmark of Gupta "
             f"et al. (CVPR 2013); put both beside {MAT_NAME}, or use the data set as folders of images"
         )
+    scipy_io = optional_module("scipy.io", path, "nyu")
     try:
-        return np.asarray(loadmat(path)[variable], np.int64).ravel()
+        return np.asarray(scipy_io.loadmat(path)[variable], np.int64).ravel()
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise DataError(f"{path} has no {variable}, as NYUDepth v2 has it: {error!r}") from None
 
@@ -141,8 +140,7 @@ class NyuDepthFolder(RgbdDataset):
         stored = read_image(path)
         if modality is Modality.CAMERA:
             return camera_frame(stored, path)
-        if stored.dtype != np.uint16 or stored.ndim != 2:
-            raise DataError(f"{path} is {stored.dtype} {list(stored.shape)}: 16 bit depth in millimetres was expected")
+        require_16_bit(stored, path, " in millimetres")
         return depth_frame(stored / 1000)
 
     def labels(self, index: int) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, known_words
+from anyseg_core.data.files import Size, known_words, optional_module
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import POTSDAM, UNLABELLED
@@ -161,11 +161,9 @@ def _open(path: Path) -> Any:
     """A rasterio dataset; raises DataError."""
     if not path.is_file():
         raise DataError(f"{path} is missing. Restore it, or set data.skip_broken to leave its samples out")
-    try:
-        import rasterio
-        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
-    except ModuleNotFoundError:
-        raise DataError(f"{path} needs rasterio: pip install anyseg_ros[potsdam]") from None
+    rasterio = optional_module("rasterio", path, "potsdam")
+    from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a JPEG never is
     try:
         return rasterio.open(path)

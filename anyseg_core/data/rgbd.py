@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, fingerprint_of, known_words, resize_nearest
+from anyseg_core.data.files import Size, fingerprint_of, known_words, optional_module, resize_nearest
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import LabelClass
@@ -93,14 +93,17 @@ def depth_frame(depth_m: NDArray[np.floating]) -> ModalityFrame:
     return ModalityFrame(Modality.DEPTH, np.ascontiguousarray(depth_m, np.float32), 0)
 
 
+def require_16_bit(stored: NDArray[Any], origin: Path, unit: str = "") -> None:
+    """Raises DataError where a depth image is something else than one channel of uint16."""
+    if stored.dtype != np.uint16 or stored.ndim != 2:
+        raise DataError(f"{origin} is {stored.dtype} {list(stored.shape)}: 16 bit depth{unit} was expected")
+
+
 def read_hdf5(path: Path, part: Callable[[Any], Part], expected: str) -> Part:
     """What `part` takes from the opened file; raises DataError that names the file and what was expected in it."""
     if not path.is_file():
         raise DataError(f"{path} is missing: {expected} were expected")
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise DataError(f"{path} needs h5py: pip install anyseg_ros[train]") from None
+    h5py = optional_module("h5py", path, "train")
     try:
         with h5py.File(path) as file:
             return part(file)

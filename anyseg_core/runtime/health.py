@@ -99,7 +99,7 @@ class HealthMonitor:
     def on_time(self, now_ns: int) -> None:
         """Look for what no message tells: call it at `next_deadline_ns` and now and then."""
         now_ns = self._advance(now_ns)
-        if self._state is State.RECOVERING and self._recovered(now_ns):
+        if self._recovered(now_ns):
             self._activate(now_ns)
         deadline = self._silence_deadline_ns()
         if deadline is None or now_ns < deadline:
@@ -262,7 +262,7 @@ class HealthMonitor:
         elif self._state is State.FAILED and not self._latched:
             self._good_streak = 1
             self._enter(State.RECOVERING, now_ns)
-        if self._state is State.RECOVERING and self._recovered(now_ns):
+        if self._recovered(now_ns):
             self._activate(now_ns)
 
     def _recovered(self, now_ns: int) -> bool:

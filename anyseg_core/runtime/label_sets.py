@@ -119,12 +119,3 @@ MID_AIR: tuple[LabelClass, ...] = (
     LabelClass("others", (128, 64, 64)),
 )
 """The classes of Mid-Air in the order of its ids, without id 7, which is empty."""
-
-LABEL_SETS: dict[str, tuple[LabelClass, ...]] = {
-    "deliver": DELIVER,
-    "pothole": POTHOLE,
-    "cityscapes": CITYSCAPES,
-    "nyu40": NYU40,
-    "potsdam": POTSDAM,
-    "mid_air": MID_AIR,
-}

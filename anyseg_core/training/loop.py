@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.runtime.model_card import ClassSpec
@@ -317,16 +317,8 @@ def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> Trainin
         classes=tuple(ClassSpec(name=entry.name, color=entry.color) for entry in dataset.classes),
         data=dataset.description,
         git_revision=git_revision(),
-        command=_command_line(),
+        command=command_line(),
     )
-
-
-def _command_line() -> str:
-    """How this process was started, without the folders of the program."""
-    program = [Path(sys.argv[0]).name]
-    if program == ["__main__.py"]:
-        program = ["python", "-m", "anyseg_core.training"]
-    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:

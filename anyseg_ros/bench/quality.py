@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.cli import command_line
+from anyseg_core.invocation import command_line
 from anyseg_core.runtime.frame_statistics import statistics_of
 from anyseg_core.runtime.health import HealthConfig
 from anyseg_core.runtime.metrics import ConfusionMatrix

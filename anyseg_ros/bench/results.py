@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.cli import command_line
+from anyseg_core.invocation import command_line
 
 
 @dataclass(frozen=True)

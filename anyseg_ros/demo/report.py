@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.cli import command_line
+from anyseg_core.invocation import command_line
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.projection import Rig

@@ -28,6 +28,8 @@ AFTERWARDS_NS = NS_PER_S // 10
 class Decided:
     """A mask is to be made."""
 
+    number: int
+    """From 0, in the order of all scenarios' masks."""
     lane: Lane
     job: Job
     scene: ModalityFrame | None
@@ -50,11 +52,21 @@ Decision = Decided | LabelSample | MomentEnd
 class Decisions:
     """Iterate over it, once."""
 
-    def __init__(self, samples: BagSamples, scene: Modality, open_lanes: Callable[[int], list[Lane]]) -> None:
-        """`open_lanes` is told the time at which the bag begins; `scene`: whose frames are for people to look at."""
+    def __init__(
+        self, samples: BagSamples, scene: Modality, open_lanes: Callable[[int], list[Lane]], encode_from: int = 0
+    ) -> None:
+        """What to decide on.
+
+        Args:
+            scene: whose frames are for people to look at.
+            open_lanes: is told the time at which the bag begins.
+            encode_from: number of the first mask whose network images are made ahead; those before it are there.
+        """
         self._samples = samples
         self._scene_of = scene
         self._open_lanes = open_lanes
+        self._encode_from = encode_from
+        self._number = 0
         self._scene: ModalityFrame | None = None
         self.start_ns = 0
         self.end_ns = 0
@@ -104,8 +116,10 @@ class Decisions:
 
     def _decided(self, lane: Lane, jobs: Iterator[Job]) -> Iterator[Decided]:
         for job in jobs:
-            lane.pipeline.encode_ahead(job)
-            yield Decided(lane, job, self._scene)
+            if self._number >= self._encode_from:
+                lane.pipeline.encode_ahead(job)
+            yield Decided(self._number, lane, job, self._scene)
+            self._number += 1
 
     def _end_of_moment(self, lanes: list[Lane], now_ns: int) -> MomentEnd:
         changes = tuple(change for lane in lanes for change in lane.changes)

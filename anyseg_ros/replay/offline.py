@@ -36,7 +36,7 @@ from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bag_topics import TopicError, find_companions, find_topics
 from anyseg_ros.parameters import ModelParameters, Parameters, to_values
-from anyseg_ros.pipeline import Job, Result
+from anyseg_ros.pipeline import Result
 from anyseg_ros.replay.bag_reader import BagReader, Problem
 from anyseg_ros.replay.bag_samples import (
     BagSamples,
@@ -142,7 +142,6 @@ class _Replay:
         self.modalities = tuple(m for m in MODALITIES if m in self.topics.sensors)
         self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
         self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
-        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes)
         self.truth = self._open_truth()
         card = segmenter.card
         self.classes = len(card.classes)
@@ -150,8 +149,9 @@ class _Replay:
         self.scorer = MaskScorer(self.classes, self.truth, tolerance_ns, has_reference=len(self.scenarios) > 1)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
         self.inference = SharedInference()
-        self.number = self.resumed = 0
+        self.resumed = 0
         self._open_log()
+        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, encode_from=self.log.kept)
 
     def run(self, progress: Callable[[int, int], None] | None) -> ReplayResult:
         """The network runs on the caller's thread, whose engine it is; the bag is read and decided on another."""
@@ -261,8 +261,7 @@ class _Replay:
 
     def _make(self, decided: Decided) -> None:
         """Segment a set, unless an interrupted run has left its record."""
-        record = _unscored(self.number, decided.lane.scenario, decided.job, self.decisions.start_ns)
-        self.number += 1
+        record = _unscored(decided, self.decisions.start_ns)
         if record.number < self.log.kept:
             known = self._resume(record)
             if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
@@ -342,12 +341,12 @@ class _Replay:
         )
 
 
-def _unscored(number: int, scenario: Scenario, job: Job, start_ns: int) -> MaskRecord:
+def _unscored(decided: Decided, start_ns: int) -> MaskRecord:
     """What is known of a mask before it is made."""
-    anchor = job.anchor_frame
+    job, anchor = decided.job, decided.job.anchor_frame
     return MaskRecord(
-        number=number,
-        scenario=scenario.name,
+        number=decided.number,
+        scenario=decided.lane.scenario.name,
         t_s=(job.created_ns - start_ns) / NS_PER_S,
         stamp_ns=anchor.stamp_ns,
         anchor=job.anchor,

@@ -1,0 +1,15 @@
+"""How this process was started, for reports, tables and cards."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+
+def command_line() -> str:
+    """Without the folders of the program."""
+    program = [Path(sys.argv[0]).name]
+    if program == ["__main__.py"]:  # the one package that is run as a module
+        program = ["python", "-m", "anyseg_core.training"]
+    return shlex.join([*program, *sys.argv[1:]])
