@@ -286,18 +286,21 @@ def print_check(found: SplitCheck) -> None:
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="A released network, or an ImageNet MiT encoder: .pth, .safetensors.")],
+    file: Annotated[
+        Path, typer.Argument(help="A released network, an ImageNet MiT encoder (.pth, .safetensors), or a student.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the run to write; of an encoder, a .safetensors file.")],
     config: Annotated[Path | None, typer.Option(help="What a network was trained on; encoders need none.")] = None,
     set_: Overrides = None,
 ) -> None:
-    """Take over published weights: safely, and only if every one of them fits."""
+    """Take over published weights, or a student's: safely, and only if every one of them fits."""
     from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config
     from anyseg_core.training.import_weights import import_weights as run_import
 
-    with errors_told(CheckpointError, ConfigError, DataError):
+    with errors_told(CheckpointError, ConfigError, DataError, StudentError):
         written = run_import(file, out, load_config(config, set_ or []) if config else None)
     console.print(f"written: {written}")
 

@@ -18,15 +18,31 @@ import onnxscript
 import torch
 from numpy.typing import NDArray
 from onnxscript import opset20
+from torch import Tensor, nn
 
 from anyseg_core.data.sample import Sample
 from anyseg_core.methods import SupervisedConfig
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
-from anyseg_core.models.student_network import ExportedNetwork, StudentNetwork, UnimodalStudent
+from anyseg_core.models.student_network import (
+    ExportedNetwork,
+    StudentDecoder,
+    StudentEncoder,
+    StudentNetwork,
+    UnimodalStudent,
+)
 from anyseg_core.models.unimodal import UnimodalNetworks
-from anyseg_core.runtime.engine_onnx import PRECISION_KEY
-from anyseg_core.runtime.model_card import CARD_NAME, ModelCard, NetworkSpec, TrainingRecord, sha256_of
+from anyseg_core.runtime.engine import PartFiles
+from anyseg_core.runtime.engine_onnx import PRECISION_KEY, OnnxPartsEngine
+from anyseg_core.runtime.model_card import (
+    CARD_NAME,
+    ModelCard,
+    NetworkFile,
+    NetworkParts,
+    NetworkSpec,
+    TrainingRecord,
+    sha256_of,
+)
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.evaluation import decide_labels, subset_name
@@ -89,21 +105,60 @@ def write_network(network: ExportedNetwork, path: Path, size: tuple[int, int], c
     images = torch.zeros(count or 2, *size, 3, dtype=torch.uint8)
     modality = torch.tensor(network.members)[torch.arange(count or 2) % members]
     any_count = torch.export.Dim("modalities", min=1, max=max(members, 2))
+    dynamic = None if count else {"images": {0: any_count}, "modality": {0: any_count}}
+    _write(network, path, {"images": images, "modality": modality}, ["labels", "confidence"], dynamic)
+
+
+def _write(
+    network: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Any = None
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
             network,
-            (images, modality),
+            tuple(inputs.values()),
             str(path),
-            input_names=["images", "modality"],
-            output_names=["labels", "confidence"],
-            dynamic_shapes=None if count else {"images": {0: any_count}, "modality": {0: any_count}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic,
             opset_version=OPSET,
             custom_translation_table={torch.ops.aten.gelu.default: _gelu},
             dynamo=True,
             external_data=False,
             verbose=False,
         )
+
+
+def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> PartFiles:
+    """Write the two parts of a network beside its `file`, from which they borrow their weights."""
+    parts = PartFiles(*(file.with_name(f"{file.stem}_{part}.onnx") for part in ("encoder", "decoder")))
+    decoder = StudentDecoder(network, size).eval()
+    image = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    _write(
+        StudentEncoder(network).eval(),
+        parts.encoder,
+        {"images": image, "modality": torch.tensor([network.members[-1]])},
+        ["features"],
+    )
+    _write(decoder, parts.decoder, {"features": torch.zeros(decoder.length)}, ["labels", "confidence"])
+    for part in parts:
+        _borrow_weights(part, file)
+    return parts
+
+
+LEAST_BORROWED = 1024
+"""Bytes; smaller tensors stay where they are."""
+
+
+def _borrow_weights(part: Path, whole: Path) -> None:
+    """Take the tensors of a part that its whole network holds, too, out of the part's file (ONNX external data)."""
+    network, content = onnx.load(str(part)), whole.read_bytes()
+    for tensor in network.graph.initializer:
+        offset = content.find(tensor.raw_data) if len(tensor.raw_data) >= LEAST_BORROWED else -1
+        if offset >= 0:
+            onnx.external_data_helper.set_external_data(tensor, whole.name, offset, len(tensor.raw_data))
+            tensor.ClearField("raw_data")
+    onnx.save(network, str(part))
 
 
 def export(
@@ -127,9 +182,10 @@ def export(
             metrics |= _quantise_all(state, options, parts)
         for part in parts:
             _note_precision(part.file, options.precision)
-        card = make_card(state, parts, name or state.config.name, metrics)
+        halves = _write_halves(model, state, options, parts)
+        card = make_card(state, parts, name or state.config.name, metrics, halves)
         card.write(written)
-        _replace(folder, written, [part.file.name for part in parts])
+        _replace(folder, written, [file.file for network in card.networks for file in network.files])
     return card
 
 
@@ -189,6 +245,23 @@ def _write_parts(parts: Sequence[_Part], state: TrainingState, options: ExportOp
         if options.precision in TORCH_TYPE:
             network = copy.deepcopy(network).to(TORCH_TYPE[options.precision])
         write_network(network, part.file, state.config.data.size, part.count)
+
+
+def _write_halves(
+    model: SegmentationModel, state: TrainingState, options: ExportOptions, parts: Sequence[_Part]
+) -> PartFiles | None:
+    """The network in two parts, where a CPU gains by them; raises ExportError where they answer otherwise."""
+    (first, *others), size = parts, state.config.data.size
+    if others or options.precision != "fp32" or not isinstance(first.network, StudentNetwork):
+        return None
+    if first.network.model.missing != "remove":  # the mean of what is there is not all that the decoder needs
+        return None
+    halves = write_parts(first.network, first.file, size)
+    samples = [sample.images for sample in _samples(state, state.config.data.val_split, PARITY_SAMPLES)]
+    engine = OnnxPartsEngine(halves)
+    check_parity(lambda images, modality: engine.run(images, modality)[0], model, samples, first.network.label_stride)
+    engine.close()
+    return halves
 
 
 def _proof(
@@ -325,8 +398,14 @@ def _agreement(
     return float((decide_labels(logits, images.shape[1:3], label_stride) == answer(images[subset], subset)).mean())
 
 
-def make_card(state: TrainingState, parts: Sequence[_Part], name: str, metrics: Mapping[str, Any]) -> ModelCard:
-    """The card of an exported checkpoint; `metrics` are those of the export."""
+def make_card(
+    state: TrainingState,
+    parts: Sequence[_Part],
+    name: str,
+    metrics: Mapping[str, Any],
+    halves: PartFiles | None = None,
+) -> ModelCard:
+    """The card of an exported checkpoint; `metrics` are those of the export, `halves` the only network in two."""
     config = state.config
     modalities = tuple(spec.modality for spec in state.inputs)
     networks = tuple(
@@ -335,6 +414,7 @@ def make_card(state: TrainingState, parts: Sequence[_Part], name: str, metrics: 
             sha256=sha256_of(part.file),
             modalities=tuple(modalities[member] for member in part.network.members),
             count=part.count,
+            parts=NetworkParts(encoder=_file_of(halves.encoder), decoder=_file_of(halves.decoder)) if halves else None,
         )
         for part in parts
     )
@@ -354,6 +434,10 @@ def make_card(state: TrainingState, parts: Sequence[_Part], name: str, metrics: 
             metrics={**state.metrics, **metrics},
         ),
     )
+
+
+def _file_of(path: Path) -> NetworkFile:
+    return NetworkFile(file=path.name, sha256=sha256_of(path))
 
 
 def _method_in_words(state: TrainingState) -> str:

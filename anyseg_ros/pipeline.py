@@ -39,6 +39,8 @@ CATCH_UP_NS = 20 * NS_PER_MS
 """Time to read what has arrived meanwhile, before a sensor is called silent."""
 QUALITY_MARGIN = 0.05
 """How far above its limit the quality of a modality must rise before it is in the mask again."""
+FASTER = 0.75
+"""A sensor whose period is a smaller part of the anchor's is the faster one; jitter alone is less."""
 NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
@@ -173,11 +175,12 @@ class Pipeline:
 
         Each frame is named once. What is encoded while an anchor waits for its companions delays no mask.
         """
+        candidates = self._candidates(self._now_ns)
         for modality in self._monitors:
             entry = self._buffer.newest(modality)
             if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
                 continue
-            if not self._monitors[modality].usable(self._now_ns):  # it recovers: no mask needs it yet
+            if not candidates or not self._is_needed(modality, candidates[0]):
                 continue
             self._named[modality] = entry.frame
             # A scan that is to be compensated waits for the stamp of its anchor.
@@ -288,6 +291,16 @@ class Pipeline:
     def _candidates(self, now_ns: int) -> list[Modality]:
         usable = self.usable(now_ns)
         return [modality for modality in self._sync.anchor_order if modality in usable]
+
+    def _is_needed(self, modality: Modality, anchor: Modality) -> bool:
+        """Whether a mask will likely be made of every frame of a sensor: it is used, and no faster than the anchor.
+
+        A sensor that recovers is not used yet; of a faster one most frames are encoded for nothing.
+        """
+        if not self._monitors[modality].usable(self._now_ns):
+            return False
+        period_ns, anchor_ns = self._buffer.period_ns(modality), self._buffer.period_ns(anchor)
+        return period_ns is None or anchor_ns is None or period_ns >= FASTER * anchor_ns
 
     def _promotion_ns(self, now_ns: int) -> int | None:
         """When a modality that has a new frame is promoted, because those before it are all late; None without one."""

@@ -24,11 +24,13 @@ from anyseg_core.export import (
 from anyseg_core.models.anymodal import AnymodalSegmenter, upsample_logits
 from anyseg_core.models.base import all_subsets
 from anyseg_core.models.student_network import StudentNetwork, interpolation_matrix
-from anyseg_core.runtime.engine_onnx import OnnxEngine
+from anyseg_core.runtime.engine import EngineError, PartFiles
+from anyseg_core.runtime.engine_onnx import OnnxEngine, OnnxPartsEngine
 from anyseg_core.runtime.model_card import load_card
 from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.checkpoint import load_anymodal
+from anyseg_core.training.checkpoint import CheckpointError, load_anymodal
 from anyseg_core.training.evaluation import subset_logits
+from anyseg_core.training.import_weights import import_weights
 from anyseg_core.training.loop import train
 
 
@@ -73,6 +75,29 @@ def test_the_student_answers_as_the_network_does_on_every_subset(checkpoint: Pat
     assert len(expected_of(model, images)) == 15
 
 
+def test_the_two_parts_answer_as_the_whole_and_borrow_its_weights(checkpoint: Path, student: Path) -> None:
+    (network,) = load_card(student).networks
+    if load_anymodal(checkpoint)[0].missing == "zero":
+        assert network.parts is None
+        return
+    assert network.parts is not None
+    encoder, decoder = (student / part.file for part in (network.parts.encoder, network.parts.decoder))
+    assert encoder.stat().st_size + decoder.stat().st_size < (student / NETWORK_NAME).stat().st_size / 5
+    engine, whole = (
+        OnnxPartsEngine(PartFiles(encoder, decoder), threads=2),
+        OnnxEngine(student / NETWORK_NAME, threads=1),
+    )
+    images = sample_of(checkpoint)
+    for subset in all_subsets(len(images)):
+        labels, confidence = engine.run(images[list(subset)], np.array(subset))
+        expected, expected_confidence = whole.run(images[list(subset)], np.array(subset))
+        assert (labels == expected).mean() >= 0.999
+        assert np.abs(confidence.astype(int) - expected_confidence).max() <= 1
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.run(images[:1], np.array([0]))
+
+
 def test_the_order_of_the_modalities_does_not_matter(checkpoint: Path, student: Path) -> None:
     images = sample_of(checkpoint)
     engine = OnnxEngine(student / NETWORK_NAME, threads=1)
@@ -91,6 +116,40 @@ def test_the_card_tells_where_the_student_comes_from(checkpoint: Path, student: 
     assert card.training.metrics["onnx_label_agreement"] >= 0.999
     assert card.training.metrics["miou"] == state.metrics["miou"]
     assert "4 steps, 8 samples" in card.training.method
+
+
+def test_a_student_becomes_a_run_again_that_computes_the_same(checkpoint: Path, student: Path, tmp_path: Path) -> None:
+    """Also in training mode, about: batch norm, which the export has folded away, has fitting statistics again."""
+    model, state = load_anymodal(checkpoint)
+    images = torch.from_numpy(sample_of(checkpoint))
+    again, imported = load_anymodal(import_weights(student, tmp_path / "run", state.config))
+    for key, value in model.encoder.state_dict().items():
+        torch.testing.assert_close(again.encoder.state_dict()[key], value, atol=0, rtol=0, msg=key)
+    with torch.no_grad():
+        logits = dict(model.subset_logits(images))
+        for subset, theirs in again.subset_logits(images):
+            torch.testing.assert_close(theirs, logits[subset], atol=1e-4, rtol=1e-3)
+    assert (imported.inputs, imported.classes) == (state.inputs, state.classes)
+    assert again.head.norm.running_var is not None
+    torch.testing.assert_close(again.head.norm.weight, (again.head.norm.running_var + again.head.norm.eps).sqrt())
+
+
+def test_a_run_can_start_from_a_whole_network(checkpoint: Path, tmp_path: Path) -> None:
+    model, state = load_anymodal(checkpoint)
+    start = {"init_from": str(checkpoint), "init_head": True, "missing": model.missing}
+    config = shapes_config(state.config.data.root, model=start, optim={"lr": 1e-9})
+    more, _ = load_anymodal(train(config, tmp_path, show_progress=False))
+    for ours, theirs in zip(more.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_a_student_of_another_network_is_refused(checkpoint: Path, student: Path, tmp_path: Path) -> None:
+    config = load_anymodal(checkpoint)[1].config
+    wider = config.model_copy(update={"model": config.model.model_copy(update={"head_width": 24})})
+    with pytest.raises(CheckpointError, match="not the network of this config"):
+        import_weights(student, tmp_path / "run", wider)
+    with pytest.raises(CheckpointError, match="--config"):
+        import_weights(student, tmp_path / "run")
 
 
 def corrupt(path: Path) -> None:

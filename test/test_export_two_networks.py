@@ -134,7 +134,7 @@ def test_the_pipeline_runs_the_network_whose_sensors_live(checkpoint: Path, stud
     assert set(used.values()) == {(Modality.CAMERA,), (Modality.DEPTH,), (Modality.CAMERA, Modality.DEPTH)}
     segmenter = Segmenter.open(student, threads=1)
     frame = camera_frame(written[0].message)
-    image = segmenter.encode(frame)
+    image = segmenter.network_image(frame)
     labels, _ = expected_of(checkpoint, np.stack([image, image]))[(0,)]
     alone = segmenter.segment({Modality.CAMERA: frame})
     assert (alone.labels == labels).mean() >= 0.999

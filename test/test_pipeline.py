@@ -370,3 +370,16 @@ def test_a_frame_is_named_for_encoding_once_and_only_while_a_mask_may_need_it() 
     world.pipeline.on_frame(frame, world.now_ns)
     assert world.pipeline.next_to_encode() == (frame, RIG)
     assert world.pipeline.next_to_encode() is None
+
+
+def test_a_sensor_faster_than_the_anchor_is_not_encoded_for_nothing() -> None:
+    world = World()
+    world.drive(0, 300, MODALITIES)
+    for late_ms in (33, 66):  # a depth camera of 30 Hz beside a camera of 10 Hz
+        world.run_until(200 + late_ms)
+        world.pipeline.on_frame(live_frame(DEPTH, T0 + (200 + late_ms) * MS), world.now_ns)
+    assert world.pipeline.next_to_encode() is None
+    camera = live_frame(CAMERA, T0 + 300 * MS)
+    world.run_until(300)
+    world.pipeline.on_frame(camera, world.now_ns)
+    assert world.pipeline.next_to_encode() == (camera, RIG)

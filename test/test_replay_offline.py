@@ -139,7 +139,7 @@ def test_the_hash_is_that_of_the_published_pixels(tmp_path: Path, segmenter: Seg
     frame = camera_frame(written[0].message)
     mask = segmenter.segment({Modality.CAMERA: frame}).resized_labels(HEIGHT, WIDTH)
     assert record.hash == mask_hash(mask)
-    images = np.asarray(segmenter.encode(frame))[None]
+    images = segmenter.network_image(frame)[None]
     labels, _ = toy_output(images, np.array([0]))
     published = cv2.resize(labels, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST_EXACT)
     assert record.hash == mask_hash(np.asarray(published, np.uint8))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import Future
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +19,8 @@ from numpy.typing import NDArray
 from toy_student import toy_card, toy_network, toy_output, write_toy_student
 
 from anyseg_core.runtime import model_card
-from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime import segmenter as segmenter_module
+from anyseg_core.runtime.engine import EngineError, EngineInfo, Features
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import DELIVER, POTHOLE
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -103,6 +106,35 @@ def test_the_smallest_network_that_takes_all_frames_is_chosen(tmp_path: Path) ->
     far = ModalityFrame(Modality.DEPTH, np.zeros(SIZE, np.float32), 1)
     assert (segmenter.segment({Modality.CAMERA: black}).labels == 20).all()
     assert (segmenter.segment({Modality.CAMERA: black, Modality.DEPTH: far}).labels == 3).all()
+
+
+class ToyParts:
+    """An engine in parts: the features of an image are its modality's bit, the label is their sum."""
+
+    info = EngineInfo("toy", "cpu", "fp32", "test")
+
+    def __init__(self) -> None:
+        self.encoded: list[int] = []
+        self.broken = False
+
+    def encode(self, image: np.ndarray, modality: int) -> Future[Features]:
+        assert image.shape == (*SIZE, 3)
+        future: Future[Features] = Future()
+        self.encoded.append(modality)
+        if self.broken:
+            future.set_exception(EngineError("broken"))
+        else:
+            future.set_result(np.array([1 << modality], np.float32))
+        return future
+
+    def decode(self, features: Sequence[Features]) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(SIZE, int(sum(f[0] for f in features)), np.uint8), np.full(SIZE, 255, np.uint8)
+
+    def run(self, images: np.ndarray, modality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.decode([self.encode(image, int(m)).result() for image, m in zip(images, modality, strict=True)])
+
+    def close(self) -> None:
+        pass
 
 
 _label_images = npst.arrays(np.uint8, (3, 4, 5), elements=st.integers(0, 3))
@@ -227,10 +259,47 @@ def test_what_was_encoded_ahead_is_used_and_changes_no_mask(student: Path) -> No
     frames = make_frames()
     plain = Segmenter.open(student).segment(frames, RIG)
     segmenter = Segmenter.open(student)
-    ahead = {modality: segmenter.encode(frame, RIG) for modality, frame in frames.items()}
+    for frame in frames.values():
+        segmenter.encode(frame, RIG)
+    ahead = {modality: segmenter.network_image(frame, RIG) for modality, frame in frames.items()}
     result = segmenter.segment(frames, RIG)
     np.testing.assert_array_equal(result.labels, plain.labels)
     np.testing.assert_array_equal(result.confidence, plain.confidence)
-    assert all(segmenter.encode(frame, RIG) is ahead[modality] for modality, frame in frames.items())
+    assert all(segmenter.network_image(frame, RIG) is ahead[modality] for modality, frame in frames.items())
     moved = Rig(RIG.camera, np.diag([1.0, 1.0, -1.0, 1.0]))
-    assert segmenter.encode(frames[Modality.LIDAR], moved) is not ahead[Modality.LIDAR]
+    assert segmenter.network_image(frames[Modality.LIDAR], moved) is not ahead[Modality.LIDAR]
+
+
+# --- a network in two parts ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_parts(student: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Segmenter, ToyParts]:
+    """A segmenter whose engine is in parts."""
+    engine = ToyParts()
+    monkeypatch.setattr(segmenter_module, "open_engine", lambda *_arguments: engine)
+    return Segmenter.open(student), engine
+
+
+def test_a_frame_is_encoded_once_for_all_the_sets_that_it_is_in(in_parts: tuple[Segmenter, ToyParts]) -> None:
+    segmenter, engine = in_parts
+    engine.encoded.clear()
+    frames = make_frames()
+    segmenter.encode(frames[Modality.DEPTH], RIG)
+    assert engine.encoded == [1]
+    for subset in SUBSETS:
+        chosen = {modality: frames[modality] for modality in subset}
+        result = segmenter.segment(chosen, RIG)
+        assert int(result.labels[0, 0]) == sum(1 << MODALITIES.index(modality) for modality in subset)
+    assert sorted(engine.encoded) == [0, 1, 2, 3]
+    segmenter.segment({Modality.CAMERA: make_frames()[Modality.CAMERA]})  # another frame, though of the same pixels
+    assert sorted(engine.encoded) == [0, 0, 1, 2, 3]
+
+
+def test_an_encoder_that_fails_is_an_engine_error_of_the_mask(in_parts: tuple[Segmenter, ToyParts]) -> None:
+    segmenter, engine = in_parts
+    frame = make_frames()[Modality.CAMERA]
+    engine.broken = True
+    segmenter.encode(frame)  # ahead: nobody is told yet
+    with pytest.raises(EngineError, match="broken"):
+        segmenter.segment({Modality.CAMERA: frame})

@@ -42,7 +42,10 @@ def test_the_card_is_whole_and_says_where_it_comes_from(name: str) -> None:
 def test_it_is_small_and_has_nothing_beside_it(name: str) -> None:
     folder = find_student(name)
     files = {path.name: path.stat().st_size for path in folder.iterdir()}
-    assert set(files) == {"model.json", *(network.file for network in load_card(folder).networks)}
+    assert set(files) == {
+        "model.json",
+        *(file.file for network in load_card(folder).networks for file in network.files),
+    }
     assert sum(files.values()) < MAX_BYTES
 
 

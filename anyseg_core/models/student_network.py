@@ -42,7 +42,7 @@ class ExportedNetwork(nn.Module):
         """[C, h, w] -> [C, H', W'], bilinear (align_corners=False)."""
         return getattr(self, f"{name}_rows") @ (x @ getattr(self, f"{name}_cols"))
 
-    def _decide(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def decide(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [K, H/4, W/4] -> labels and confidence, uint8 [H, W]."""
         logits = self._upsample(logits, "labels")  # [K, H/s, W/s]
         best, labels = logits.max(dim=0)  # [H/s, W/s]
@@ -83,7 +83,7 @@ class UnimodalStudent(ExportedNetwork):
             mine = (self.order == modality).to(planes.dtype)  # [N, N], a permutation
             planes = (mine @ planes.flatten(1)).reshape(planes.shape)
         logits = torch.cat([network(planes[i : i + 1]) for i, network in enumerate(self.networks)])  # [N, h, w, K]
-        return self._decide(average_probabilities(logits)[0].permute(2, 0, 1))
+        return self.decide(average_probabilities(logits)[0].permute(2, 0, 1))
 
 
 class StudentNetwork(ExportedNetwork):
@@ -119,7 +119,7 @@ class StudentNetwork(ExportedNetwork):
 
     def forward(self, images: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
         features = [self._average(stage, feature) for stage, feature in enumerate(self.model.encode(images, modality))]
-        return self._decide(self._decode(features))
+        return self.decide(self.decode(features))
 
     def _average(self, stage: int, feature: Tensor) -> Tensor:
         """[M, h, w, C] -> [h, w, C]: the mean over the modalities that are there, or with zeros for the rest."""
@@ -129,7 +129,7 @@ class StudentNetwork(ExportedNetwork):
         absent = total - feature.shape[0]
         return (feature.sum(dim=0) + absent * getattr(self, f"zero{stage}")[0]) / total
 
-    def _decode(self, features: list[Tensor]) -> Tensor:
+    def decode(self, features: list[Tensor]) -> Tensor:
         """Features [h_s, w_s, C_s] -> logits [K, h_1, w_1]."""
         height, width = features[0].shape[:2]
         fused = self._project(0, features[0])  # [width, h_1, w_1]
@@ -145,6 +145,40 @@ class StudentNetwork(ExportedNetwork):
         if stage == 0:
             projected = projected + self.bias
         return projected.reshape(-1, height, width)
+
+
+class StudentEncoder(nn.Module):
+    """The first part of an anymodal student, for one image: all that does not depend on the others.
+
+    images uint8 [1, H, W, 3], modality int64 [1] -> features float [F], those of all stages.
+    """
+
+    def __init__(self, whole: StudentNetwork) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, images: Tensor, modality: Tensor) -> Tensor:
+        return torch.cat([feature[0].flatten() for feature in self.whole.model.encode(images, modality)])
+
+
+class StudentDecoder(nn.Module):
+    """The second part: features float [F], the mean over the images that are there -> labels and confidence."""
+
+    def __init__(self, whole: StudentNetwork, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.whole = whole
+        dims = whole.model.encoder.dims
+        self.shapes = [(size[0] // 4 >> stage, size[1] // 4 >> stage, dim) for stage, dim in enumerate(dims)]
+
+    @property
+    def length(self) -> int:
+        """F"""
+        return sum(height * width * dim for height, width, dim in self.shapes)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        parts = features.split([height * width * dim for height, width, dim in self.shapes])
+        stages = [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]  # [h_s, w_s, C_s] each
+        return self.whole.decide(self.whole.decode(stages))
 
 
 def interpolation_matrix(source: int, target: int) -> Tensor:

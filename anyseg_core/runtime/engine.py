@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Labels = NDArray[np.uint8]
+Features = NDArray[np.float32]
+"""[F]: what an encoder makes of one image."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,29 @@ class DeviceEngine(Engine, Protocol):
         ...
 
 
+@runtime_checkable
+class PartedEngine(Engine, Protocol):
+    """An engine that encodes each image by itself: at once, beside others, and once for all sets that it will be in."""
+
+    def encode(self, image: NDArray[np.uint8], modality: int) -> Future[Features]:
+        """Begin to encode an image uint8 [H, W, 3], on threads of the engine's own.
+
+        The result raises EngineError.
+        """
+        ...
+
+    def decode(self, features: Sequence[Features]) -> tuple[Labels, Labels]:
+        """What `run` returns, from the features of the images. Raises EngineError."""
+        ...
+
+
+class PartFiles(NamedTuple):
+    """Where the two parts of a network are."""
+
+    encoder: Path
+    decoder: Path
+
+
 @dataclass(frozen=True)
 class BuildProgress:
     """How far the build of an engine has come."""
@@ -131,8 +157,11 @@ def open_engine(
     threads: int = 0,
     build: BuildOptions | None = None,
     reason: str = "asked for",
+    parts: PartFiles | None = None,
 ) -> Engine:
     """Open the network with a backend of `BACKENDS`; `threads` 0 = all cores.
+
+    onnxruntime takes the network's `parts` where it has some.
 
     `auto` takes TensorRT where it, a CUDA library and a GPU are there and work, else the CPU; `info.reason` says which
     of them was missing. A backend that was asked for by name is never replaced by another one.
@@ -144,12 +173,12 @@ def open_engine(
     if backend not in BACKENDS:
         raise EngineError(f"unknown backend {backend!r}; known backends: {', '.join(BACKENDS)}")
     if backend == "auto":
-        return _open_best(network, threads, build)
+        return _open_best(network, threads, build, parts)
     if backend == "tensorrt":
         return _open_tensorrt_or_nothing(network, build, reason)
     if backend == "openvino":
         return _open_openvino(network, threads, reason)
-    return _open_onnx(network, threads, reason)
+    return _open_onnx(network, threads, reason, parts)
 
 
 def _open_tensorrt_or_nothing(network: Path, build: BuildOptions, reason: str) -> Engine:
@@ -162,21 +191,23 @@ def _open_tensorrt_or_nothing(network: Path, build: BuildOptions, reason: str) -
         raise EngineError(f"tensorrt was asked for and cannot be used: {error}. {remedy}") from error
 
 
-def _open_best(network: Path, threads: int, build: BuildOptions) -> Engine:
+def _open_best(network: Path, threads: int, build: BuildOptions, parts: PartFiles | None) -> Engine:
     try:
         return _open_tensorrt(network, build, "auto: TensorRT and a GPU are here")
     except BuildCancelledError:
         raise
     except EngineError as error:
-        return _open_onnx(network, threads, f"auto: the CPU, because {error}")
+        return _open_onnx(network, threads, f"auto: the CPU, because {error}", parts)
 
 
 # Imports are deferred: only the chosen engine's library is loaded.
 
 
-def _open_onnx(network: Path, threads: int, reason: str) -> Engine:
-    from anyseg_core.runtime.engine_onnx import OnnxEngine
+def _open_onnx(network: Path, threads: int, reason: str, parts: PartFiles | None) -> Engine:
+    from anyseg_core.runtime.engine_onnx import OnnxEngine, OnnxPartsEngine
 
+    if parts is not None:
+        return OnnxPartsEngine(parts, threads=threads, reason=reason)
     return OnnxEngine(network, threads=threads, reason=reason)
 
 

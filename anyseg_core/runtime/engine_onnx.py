@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engine import EngineError, EngineInfo, Labels
+from anyseg_core.runtime.engine import EngineError, EngineInfo, Features, Labels, PartFiles
 
 
 class _Tensor(NamedTuple):
@@ -26,6 +27,7 @@ INPUTS = (_Tensor("images", "tensor(uint8)", 4), _Tensor("modality", "tensor(int
 PRECISION_KEY = "anyseg.precision"
 """Entry of the ONNX file's metadata: the types that the export wrote, fp32 where it is missing."""
 OUTPUTS = (_Tensor("labels", "tensor(uint8)", 2), _Tensor("confidence", "tensor(uint8)", 2))
+FEATURES = (_Tensor("features", "tensor(float)", 1),)
 
 
 class OnnxEngine:
@@ -36,44 +38,119 @@ class OnnxEngine:
     """
 
     def __init__(self, network: Path, threads: int = 0, reason: str = "asked for") -> None:
-        self._network = network
-        session = _open_session(network, threads)
-        differences = [
-            *_differences("input", INPUTS, session.get_inputs()),
-            *_differences("output", OUTPUTS, session.get_outputs()),
-        ]
-        if differences:
-            raise EngineError(
-                f"{network} is not a network of the student contract: {'; '.join(differences)}. "
-                "Export the student again with `anyseg export`."
-            )
-        self._session: ort.InferenceSession | None = session
-        precision = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY, "fp32")
-        self.info = EngineInfo(backend="onnxruntime", device="cpu", precision=precision, reason=reason)
+        self._network = _Session(network, threads or _cores(), INPUTS, OUTPUTS)
+        self.info = EngineInfo("onnxruntime", "cpu", self._network.precision, reason)
 
     def run(self, images: NDArray[np.uint8], modality: NDArray[np.int64]) -> tuple[Labels, Labels]:
         """images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W], confidence uint8 [H, W].
 
         Raises EngineError when inference fails or the engine is closed.
         """
-        if self._session is None:
-            raise EngineError(f"the engine of {self._network} is closed")
-        try:
-            labels, confidence = self._session.run(
-                [tensor.name for tensor in OUTPUTS], {"images": images, "modality": modality}
-            )
-        except Exception as error:  # onnxruntime's exceptions share no base class below Exception
-            raise EngineError(f"inference with {self._network} failed: {error}") from error
-        return np.asarray(labels), np.asarray(confidence)
+        labels, confidence = self._network.run({"images": images, "modality": modality})
+        return labels, confidence
 
     def close(self) -> None:
         """Free the session."""
+        self._network.close()
+
+
+class OnnxPartsEngine:
+    """A network in two parts: images are encoded side by side, a thread each, which two cores do a quarter faster
+    than one image after the other with both; the decoder has all `threads`.
+
+    Raises EngineError as `OnnxEngine` does.
+    """
+
+    def __init__(self, parts: PartFiles, threads: int = 0, reason: str = "asked for") -> None:
+        threads = threads or _cores()
+        self._encoder = _Session(parts.encoder, 1, INPUTS, FEATURES)
+        self._decoder = _Session(parts.decoder, threads, FEATURES, OUTPUTS)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
+        details = {"form": f"frames are encoded when they arrive, {threads} at a time"}
+        self.info = EngineInfo("onnxruntime", "cpu", self._encoder.precision, reason, details)
+
+    def encode(self, image: NDArray[np.uint8], modality: int) -> Future[Features]:
+        """Begin to encode an image uint8 [H, W, 3]; the result float32 [F] raises EngineError."""
+        try:
+            return self._pool.submit(self._encode, image, modality)
+        except RuntimeError as error:  # the pool is shut down
+            raise EngineError(f"the engine of {self._encoder.file} is closed") from error
+
+    def decode(self, features: Sequence[Features]) -> tuple[Labels, Labels]:
+        """Features [F] of the images -> labels uint8 [H, W], confidence uint8 [H, W]; raises EngineError."""
+        labels, confidence = self._decoder.run({"features": _mean(features)})
+        return labels, confidence
+
+    def run(self, images: NDArray[np.uint8], modality: NDArray[np.int64]) -> tuple[Labels, Labels]:
+        """images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W], confidence uint8 [H, W].
+
+        Raises EngineError when inference fails or the engine is closed.
+        """
+        encoded = [self.encode(image, int(index)) for image, index in zip(images, modality, strict=True)]
+        return self.decode([features.result() for features in encoded])
+
+    def close(self) -> None:
+        """Finish what is being encoded and free the sessions."""
+        self._pool.shutdown(cancel_futures=True)
+        self._encoder.close()
+        self._decoder.close()
+
+    def _encode(self, image: NDArray[np.uint8], modality: int) -> Features:
+        (features,) = self._encoder.run({"images": image[None], "modality": np.array([modality], np.int64)})
+        return features
+
+
+def _mean(features: Sequence[Features]) -> Features:
+    """Of a few [F], in their order: without a copy to stack them."""
+    if len(features) == 1:
+        return features[0]
+    total = features[0] + features[1]
+    for more in features[2:]:
+        total += more
+    total *= np.float32(1 / len(features))
+    return total
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class _Session:
+    """An ONNX file on the CPU, whose inputs and outputs are as expected."""
+
+    def __init__(self, file: Path, threads: int, inputs: tuple[_Tensor, ...], outputs: tuple[_Tensor, ...]) -> None:
+        session = _open_session(file, threads)
+        differences = [
+            *_differences("input", inputs, session.get_inputs()),
+            *_differences("output", outputs, session.get_outputs()),
+        ]
+        if differences:
+            raise EngineError(
+                f"{file} is not a network of the student contract: {'; '.join(differences)}. "
+                "Export the student again with `anyseg export`."
+            )
+        self.file = file
+        self.precision = session.get_modelmeta().custom_metadata_map.get(PRECISION_KEY, "fp32")
+        self._outputs = [tensor.name for tensor in outputs]
+        self._session: ort.InferenceSession | None = session
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in order. Raises EngineError when inference fails or the session is closed."""
+        if self._session is None:
+            raise EngineError(f"the engine of {self.file} is closed")
+        try:
+            return [np.asarray(output) for output in self._session.run(self._outputs, dict(inputs))]
+        except Exception as error:  # onnxruntime's exceptions share no base class below Exception
+            raise EngineError(f"inference with {self.file} failed: {error}") from error
+
+    def close(self) -> None:
+        """Free it."""
         self._session = None
 
 
 def _open_session(network: Path, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: they are raised as well
     # Between two operators the threads spin: putting them to sleep and waking them costs a fifth of the run. After the

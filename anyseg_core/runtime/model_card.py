@@ -9,6 +9,11 @@ Network contract (ONNX, TensorRT and the robot share it):
   dynamic; absent modalities are not in the batch.
 - outputs `labels` uint8 [H, W] and `confidence` uint8 [H, W] (255 = certain). Normalisation, upsampling,
   softmax and argmax are inside the graph.
+
+A network may come in two parts as well, which together give the same labels and borrow their weights from its file:
+
+- encoder: `images` uint8 [1, H, W, 3], `modality` int64 [1] -> `features` float32 [F];
+- decoder: `features` float32 [F], the mean over the modalities that are there -> `labels`, `confidence`.
 """
 
 from __future__ import annotations
@@ -147,14 +152,32 @@ class ClassSpec(_Strict):
     color: tuple[Channel, Channel, Channel]
 
 
-class NetworkSpec(_Strict):
-    """One ONNX file and the modalities it takes, alone or in any combination."""
+class NetworkFile(_Strict):
+    """An ONNX file of the student's folder."""
 
     file: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class NetworkParts(_Strict):
+    """The same network in two: a frame is encoded when it arrives, whatever set it will be in."""
+
+    encoder: NetworkFile
+    decoder: NetworkFile
+
+
+class NetworkSpec(NetworkFile):
+    """A network and the modalities it takes, alone or in any combination."""
+
     modalities: tuple[Modality, ...] = Field(min_length=1)
     count: int | None = Field(default=None, ge=1)
     """The only number of images that it takes at once; None = any."""
+    parts: NetworkParts | None = None
+
+    @property
+    def files(self) -> tuple[NetworkFile, ...]:
+        """Every file that it needs or may be run from."""
+        return (self, self.parts.encoder, self.parts.decoder) if self.parts else (self,)
 
     def serves(self, live: Collection[Modality]) -> bool:
         """Whether it takes these modalities together."""
@@ -266,7 +289,7 @@ def load_card(folder: Path, *, verify: bool = True) -> ModelCard:
 
 
 def _verify_networks(folder: Path, card: ModelCard) -> None:
-    for network in card.networks:
+    for network in (file for spec in card.networks for file in spec.files):
         file = folder / network.file
         if not file.is_file():
             raise StudentError(f"{file} is missing, though {CARD_NAME} names it. Copy the whole student folder again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -19,7 +20,10 @@ from anyseg_core.runtime.engine import (
     Engine,
     EngineError,
     EngineInfo,
+    Features,
     Labels,
+    PartedEngine,
+    PartFiles,
     open_engine,
 )
 from anyseg_core.runtime.input_images import InputError, encode_frame
@@ -41,7 +45,8 @@ class Segmentation:
     encode_s: float
     """Seconds spent turning frames into network images, those not counted that were encoded before."""
     engine_s: float
-    """Seconds spent in the engine."""
+    """Seconds spent waiting for the engine; what it did ahead, while the frames' companions were on their way, is not
+    counted."""
 
     def resized(self, height: int, width: int) -> tuple[Labels, Labels]:
         """Labels and confidence at `height` x `width`; each pixel is that of the nearest network pixel."""
@@ -63,12 +68,14 @@ class _Network:
         return self.spec.serves(modalities)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _NetworkImage:
     """uint8 [H, W, 3], and with which calibration it was made."""
 
     rig: Rig | None
     image: NDArray[np.uint8]
+    features: Future[Features] | None = None
+    """What an engine in parts makes of it, begun once."""
 
 
 class Segmenter:
@@ -119,9 +126,9 @@ class Segmenter:
         self.close()
         try:
             for spec in self.card.networks:
-                engine = open_engine(
-                    self._folder / spec.file, backend, threads, _options_for(spec, build or BuildOptions()), reason
-                )
+                options = _options_for(spec, build or BuildOptions())
+                file, parts = self._folder / spec.file, _parts_of(spec, self._folder)
+                engine = open_engine(file, backend, threads, options, reason, parts)
                 self._networks.append(_Network(spec, engine))
                 _warm_up(self._networks[-1], self.card, self._folder)
         except Exception:
@@ -152,37 +159,47 @@ class Segmenter:
         """
         self._check(frames)
         started = time.perf_counter()
-        images = {m: self.encode(frames[m], rig) for m in self.modalities if m in frames}
+        live = tuple(modality for modality in self.modalities if modality in frames)
+        for modality in live:
+            self.encode(frames[modality], rig)
+        made = {modality: self._network_image(frames[modality], rig) for modality in live}
         encoded = time.perf_counter()
-        results = [self._run(network, group, images) for network, group in self._plan(tuple(images))]
+        results = [self._run(network, group, made) for network, group in self._plan(live)]
         labels, confidence = results[0] if len(results) == 1 else fuse(results)
         done = time.perf_counter()
-        return Segmentation(labels, confidence, tuple(images), encoded - started, done - encoded)
+        return Segmentation(labels, confidence, live, encoded - started, done - encoded)
 
     def network_image(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
         """The network image uint8 [H, W, 3] of a frame, which is made once and kept as long as the frame is.
 
         On any thread: `segment` finds what was made ahead. Raises InputError where it cannot be encoded.
         """
+        return self._network_image(frame, rig).image
+
+    def _network_image(self, frame: ModalityFrame, rig: Rig | None) -> _NetworkImage:
         kept = self._images.get(frame)
         if kept is None or kept.rig is not rig:
             spec = self.card.inputs[self.card.index_of(frame.modality)]
             kept = self._images[frame] = _NetworkImage(rig, encode_frame(frame, spec, self.card.input_size, rig))
-        return kept.image
+        return kept
 
-    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
-        """The same, and on its way to an engine that runs on a device of its own, while its companions are awaited."""
-        image = self.network_image(frame, rig)
-        if self._sent.get(frame.modality) is not image:
-            self._sent[frame.modality] = image
-            self._upload(frame.modality, image)
-        return image
-
-    def _upload(self, modality: Modality, image: NDArray[np.uint8]) -> None:
-        """Send it ahead to the engines that run on a device of their own."""
+    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> None:
+        """Have the frame's network image made, and the engine begin with what it can do before its companions come:
+        bring it to a device of its own, or encode it. Raises InputError and EngineError.
+        """
+        made = self._network_image(frame, rig)
         for network in self._networks:
-            if isinstance(network.engine, DeviceEngine) and network.serves([modality]):
-                network.engine.upload(self.card.index_of(modality), image)
+            if network.serves([frame.modality]):
+                self._begin(network.engine, frame.modality, made)
+
+    def _begin(self, engine: Engine, modality: Modality, made: _NetworkImage) -> None:
+        index = self.card.index_of(modality)
+        if isinstance(engine, PartedEngine):
+            if made.features is None:
+                made.features = engine.encode(made.image, index)
+        elif isinstance(engine, DeviceEngine) and self._sent.get(modality) is not made.image:
+            self._sent[modality] = made.image
+            engine.upload(index, made.image)
 
     def close(self) -> None:
         """Free the engines; nothing can be segmented before `open_engines`."""
@@ -209,11 +226,14 @@ class Segmenter:
         return [(next(n for n in by_size if n.serves([modality])), (modality,)) for modality in live]
 
     def _run(
-        self, network: _Network, group: tuple[Modality, ...], images: Mapping[Modality, NDArray[np.uint8]]
+        self, network: _Network, group: tuple[Modality, ...], made: Mapping[Modality, _NetworkImage]
     ) -> tuple[Labels, Labels]:
         index = np.array([self.card.index_of(modality) for modality in group], np.int64)  # [M]
-        present = [images[modality] for modality in group]
-        if isinstance(network.engine, DeviceEngine):
+        present = [made[modality].image for modality in group]
+        if isinstance(network.engine, PartedEngine):
+            begun = [made[modality].features for modality in group]  # by `encode`
+            labels, confidence = network.engine.decode([future.result() for future in begun if future is not None])
+        elif isinstance(network.engine, DeviceEngine):
             network.engine.start(present, index)
             while self.while_waiting():
                 pass
@@ -241,6 +261,12 @@ def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
     fused = np.take_along_axis(labels, winner, axis=0)[0]
     confidence = np.take_along_axis(votes, winner, axis=0)[0] // len(results)
     return fused, confidence.astype(np.uint8)
+
+
+def _parts_of(spec: NetworkSpec, folder: Path) -> PartFiles | None:
+    if spec.parts is None:
+        return None
+    return PartFiles(folder / spec.parts.encoder.file, folder / spec.parts.decoder.file)
 
 
 def _options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:

@@ -3,7 +3,7 @@
 A plan is a YAML file: a training configuration and what each variant changes in it.
 
     extends: vehicle_sim.yaml         the configuration that all share
-    teacher: full                     the variant that teaches where a method wants a teacher
+    teacher: full                     the variant that teaches where a method wants a teacher; or the folder of a run
     split: test                       scored on, after training; worlds that no run has seen
     variants:
       full: {method: {name: supervised, anymodal_dropout: false}}
@@ -95,7 +95,9 @@ def load_plan(path: Path, overrides: list[str]) -> Plan:
     except ValidationError as error:
         raise ConfigError(f"{path} is no plan of an ablation: {error}") from None
     for teacher in {plan.teacher, *map(plan.teacher_of, plan.variants)} - {None, *plan.variants}:
-        raise ConfigError(f"{path}: teacher {teacher} is none of the variants {', '.join(plan.variants)}")
+        if "/" not in str(teacher):
+            known = ", ".join(plan.variants)
+            raise ConfigError(f"{path}: teacher {teacher} is none of the variants {known}, nor the folder of a run")
     return plan
 
 
@@ -118,7 +120,8 @@ def _run_of(plan: Plan, variant: str, seed: int, out: Path) -> Run:
         teacher = plan.teacher_of(variant)
         if teacher is None:
             raise ConfigError(f"variant {variant} needs a teacher: name one of the variants")
-        tree["method"] = {"teacher": str(out / f"{teacher}_seed{seed}")} | tree["method"]
+        run = out / f"{teacher}_seed{seed}" if teacher in plan.variants else teacher
+        tree["method"] = {"teacher": str(run)} | tree["method"]
     config = parse_config(tree, f"variant {variant}")
     return Run(variant=variant, seed=seed, folder=out / f"{variant}_seed{seed}", config=config)
 

@@ -111,9 +111,13 @@ class ModelConfig(_Strict):
     init_from: Path | None = None
     """Encoder weights to start from: MiT's of a checkpoint of ours, of SegFormer or of Hugging Face; a ResNet's with
     torchvision's names."""
+    init_head: bool = False
+    """Start from the whole network of `init_from`, a run of ours with the same modalities, classes and widths."""
 
     @model_validator(mode="after")
     def _backbone_exists(self) -> ModelConfig:
+        if self.init_head and self.init_from is None:
+            raise ValueError("init_head needs init_from: the run whose network is taken over")
         if self.backbone not in (*VARIANTS, *RESNETS):
             raise ValueError(f"unknown backbone {self.backbone!r}; known: {', '.join([*VARIANTS, *RESNETS])}")
         return self

@@ -24,6 +24,7 @@ from anyseg_core.runtime.model_card import ClassSpec, sha256_of
 from anyseg_core.training.batches import describe_data
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_anymodal, save_checkpoint
 from anyseg_core.training.config import TrainConfig
+from anyseg_core.training.import_student import import_student
 
 _WRAPPERS = ("model_state_dict", "state_dict", "model")
 _UNUSED = ("classifier.weight",)
@@ -33,17 +34,19 @@ def import_weights(source: Path, out: Path, config: TrainConfig | None = None) -
     """Import a file; returns the folder of the checkpoint or the file that was written.
 
     Args:
-        source: `.pth` or `.safetensors`: a whole released network, or an ImageNet MiT encoder.
+        source: `.pth` or `.safetensors`: a whole released network, or an ImageNet MiT encoder; or a student's folder.
         out: of a network the run's folder; of an encoder a `.safetensors` file for `model.init_from`.
         config: what the network was trained on (modalities, classes) and its backbone; encoders need none.
 
-    Raises CheckpointError when the file is damaged or unsafe, or its weights do not all fit.
+    Raises CheckpointError when the file is damaged or unsafe, or its weights do not all fit; of a student's folder
+    StudentError and DataError, too.
     """
+    if source.is_dir():
+        return import_student(source, out, _needed(config, source))
     weights = read_weights(source)
     if not any(key.startswith("decoder.") for key in weights):
         return _import_encoder(weights, source, out)
-    if config is None:
-        raise CheckpointError(f"{source} is a whole network: name its data and backbone, --config config/train/….yaml")
+    config = _needed(config, source)
     inputs, classes = describe_data(config.data)
     state = TrainingState(
         config=config,
@@ -56,6 +59,12 @@ def import_weights(source: Path, out: Path, config: TrainConfig | None = None) -
     model = build_anymodal(state)
     load_released(model, weights, source)
     return save_checkpoint(out, state, model, optimizer=None)
+
+
+def _needed(config: TrainConfig | None, source: Path) -> TrainConfig:
+    if config is None:
+        raise CheckpointError(f"{source} is a whole network: name its data and backbone, --config config/train/….yaml")
+    return config
 
 
 def read_weights(source: Path) -> dict[str, Tensor]:

@@ -138,9 +138,12 @@ class _Trainer:
                 self.fabric.strategy.precision.load_state_dict(stored.loss_scaler)
             load_weights(checkpoint, self.network)
             load_optimizer(checkpoint, self.network, self.optimizer)
-        elif self.config.model.init_from is not None:
-            for encoder in self.network.encoders:
-                init_encoder(encoder, self.config.model.init_from)
+        elif (source := self.config.model.init_from) is not None:
+            if self.config.model.init_head:
+                load_weights(find_checkpoint(source), self.network)
+            else:
+                for encoder in self.network.encoders:
+                    init_encoder(encoder, source)
 
     @property
     def done(self) -> float:

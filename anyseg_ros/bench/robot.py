@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -130,18 +131,29 @@ def measure_engine(bench: _Bench) -> None:
     segmenter, frames, rig = Segmenter.open(bench.student), drive.frame(len(drive) // 2).frames, drive.rig()
     live = [m for m in MODALITIES if m in segmenter.modalities]
     samples: dict[int, list[float]] = {count: [] for count in range(1, len(live) + 1)}
+    processor: dict[int, list[float]] = {count: [] for count in samples}
     with progress_bar("engine") as progress:
         for done in range(ENGINE_RUNS):
             for count, engine_ms in samples.items():
-                result = segmenter.segment({m: frames[m] for m in live[:count]}, rig)
+                fresh = {m: replace(frames[m]) for m in live[:count]}  # a frame is encoded only once
+                started = time.process_time()
+                result = segmenter.segment(fresh, rig)
+                processor[count].append(1e3 * (time.process_time() - started - result.encode_s))
                 engine_ms.append(1e3 * result.engine_s)
             progress(done + 1, ENGINE_RUNS)
     segmenter.close()
     for count, engine_ms in samples.items():
         bench.result.add(f"engine, {count} live modalities", "ms", engine_ms)
+        bench.result.add(f"engine, {count} live modalities, processor time", "ms", processor[count])
     ratio = float(np.median(samples[1]) / np.median(samples[len(live)]))
+    bench.result.add("engine, 1 live / all (medians), wall time", "ratio", [ratio])
+    ratio = float(np.median(processor[1]) / np.median(processor[len(live)]))
     bench.result.add(
-        "engine, 1 live / all (medians)", "ratio", [ratio], f"<= {ENGINE_RATIO:g}", met=ratio <= ENGINE_RATIO
+        "engine, 1 live / all (medians), processor time",
+        "ratio",
+        [ratio],
+        f"<= {ENGINE_RATIO:g}",
+        met=ratio <= ENGINE_RATIO,
     )
 
 
