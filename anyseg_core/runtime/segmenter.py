@@ -120,7 +120,7 @@ class Segmenter:
         try:
             for spec in self.card.networks:
                 engine = open_engine(
-                    self._folder / spec.file, backend, threads, _options_for(spec, build or BuildOptions()), reason
+                    self._folder / spec.file, backend, threads, options_for(spec, build or BuildOptions()), reason
                 )
                 self._networks.append(_Network(spec, engine))
                 _warm_up(self._networks[-1], self.card, self._folder)
@@ -243,7 +243,7 @@ def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
     return fused, confidence.astype(np.uint8)
 
 
-def _options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
+def options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
     """The same build for one network: as many modalities as it takes, and its name in what is told."""
     return replace(
         build,
