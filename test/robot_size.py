@@ -1,7 +1,7 @@
 """What a robot installs, by package and megabyte: `make robot-size`. It needs a package index, and no Jetson.
 
 For each board the wheels of its own Python and processor are unpacked into a temporary folder, with the commands of
-docker/Dockerfile. TensorRT, CUDA and ROS 2 are not counted: they come with JetPack and its distribution.
+docker/Dockerfile. Not counted are TensorRT, CUDA, ROS 2 with its numpy, and pycuda, which a board compiles (2 MB).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Board(NamedTuple):
     processor: str
     glibc: int
     """Minor version: which wheels it takes."""
-    has_numpy: bool
-    """Whether the numpy that ROS 2 is built on there will do. That of Ubuntu 22.04 is too old for onnxruntime."""
+    cuda_bindings: str
+    """Versions, of its CUDA."""
 
 
 BOARDS = (
-    Board("Orin, JetPack 6", "3.10", "aarch64", 35, has_numpy=False),
-    Board("Orin or Thor, JetPack 7", "3.12", "aarch64", 39, has_numpy=True),
-    Board("x86-64, Ubuntu 22.04", "3.10", "x86_64", 35, has_numpy=False),
-    Board("x86-64, Ubuntu 24.04", "3.12", "x86_64", 39, has_numpy=True),
+    Board("Orin, JetPack 6", "3.10", "aarch64", 35, ">=12.8,<13"),
+    Board("Orin or Thor, JetPack 7", "3.12", "aarch64", 39, ">=13,<14"),
+    Board("x86-64, Ubuntu 22.04", "3.10", "x86_64", 35, ">=12.8,<13"),
+    Board("x86-64, Ubuntu 24.04", "3.12", "x86_64", 39, ">=13,<14"),
 )
 
 
@@ -73,10 +73,11 @@ def install(folder: Path, wheel: Path, board: Board) -> dict[str, float]:
     target += [word for platform in platforms for word in ("--platform", platform)]
     pip("install", *target, "--requirement", str(REQUIREMENTS))
     pip("install", *target, "--no-deps", "--requirement", str(ONNXRUNTIME), str(wheel))
+    pip("install", *target, f"cuda-bindings{board.cuda_bindings}")
     return {
         found.metadata["Name"]: sum(on_disk(Path(str(file.locate()))) for file in found.files or ()) / MB
         for found in importlib.metadata.distributions(path=[str(folder)])
-        if not (board.has_numpy and found.metadata["Name"] == "numpy")
+        if found.metadata["Name"] != "numpy"
     }
 
 

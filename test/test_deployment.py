@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from robot_size import ONNXRUNTIME, REQUIREMENTS
+from robot_size import BOARDS, ONNXRUNTIME, REQUIREMENTS
 
 from anyseg_ros.engine_recovery import ON_ENGINE_FAILURE
 from anyseg_ros.extras import EXTRA_OF
@@ -43,6 +43,8 @@ def test_the_image_of_each_jetpack_is_built_with_its_distribution(
     words = done.stdout.splitlines()
     assert f"--build-arg=ROS_DISTRO={distribution}" in words
     assert f"anyseg:{jetpack}" in words
+    measured = next(board.cuda_bindings for board in BOARDS if board.name.endswith(jetpack[-1]))
+    assert f"--build-arg=CUDA_BINDINGS=cuda-bindings{measured}" in words
     assert words[-2:] == ["--no-cache", "."]
     declared = set(re.findall(r"^ARG (\w+)", (DOCKER / "Dockerfile").read_text(), re.MULTILINE))
     assert {word.split("=")[1] for word in words if word.startswith("--build-arg=")} == declared
@@ -117,7 +119,7 @@ def test_the_image_installs_what_setup_py_asks_for(declared: dict[str, Any]) -> 
     listed = versions(line for line in lines if not line.startswith("#"))
     robot = versions(declared["install_requires"])
     assert {name: listed[name] for name in robot if name != "numpy"} == {n: v for n, v in robot.items() if n != "numpy"}
-    assert listed["numpy"].endswith("<2"), "ROS's messages are built for numpy 1"
+    assert listed["numpy"] == ">=1.21,<2", "ROS's messages are built for numpy 1"
     assert set(listed) - set(robot) == {"flatbuffers", "packaging", "protobuf"}, "what onnxruntime imports"
     for text in ((DOCKER / "Dockerfile").read_text(), GUIDE):
         assert re.search(r" install -r \S*robot\.txt", text)
