@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SPEC   := setup.py pyproject.toml
 
-.PHONY: demo test test-gpu-stubs fuzz lint format students wheel clean
+.PHONY: demo test test-gpu-stubs test-robot robot-size fuzz lint format students wheel clean
 
 demo: $(VENV)/.robot
 	$(BIN)/anyseg demo --out out/demo
@@ -26,6 +26,18 @@ GPU_STUBS ?= $(HOME)/.cache/anyseg_ros/gpu_stubs
 test-gpu-stubs: $(VENV)/.test
 	ANYSEG_GPU_STUBS=$(GPU_STUBS) $(BIN)/python test/gpu_stubs/prepare.py
 	ANYSEG_GPU_STUBS=$(GPU_STUBS) $(BIN)/python -m pytest -m gpu_stubs
+
+# The runtime with what a robot installs and nothing else, on any Python: `make test-robot PYTHON=python3.10`.
+ROBOT_VENV ?= .venv-robot
+test-robot:
+	$(PYTHON) -m venv --clear $(ROBOT_VENV)
+	$(ROBOT_VENV)/bin/pip install --quiet -r docker/robot.txt "pytest>=8,<10" "pytest-timeout>=2.3,<3" "hypothesis>=6.100,<7" "onnx>=1.17,<2"
+	$(ROBOT_VENV)/bin/pip install --quiet --no-deps -r docker/onnxruntime.txt
+	$(ROBOT_VENV)/bin/python -m pytest test/test_runtime_*.py test/test_pipeline.py test/test_health.py test/test_imports.py test/test_students.py
+
+# What a robot installs beside TensorRT, by package, for each kind of board; the limit is 300 MB.
+robot-size: $(VENV)/.robot
+	$(BIN)/python test/robot_size.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -52,13 +64,13 @@ $(VENV)/bin/python:
 
 # What runs the demo: no torch, no GPU, no ROS distribution (rclpy comes as a wheel).
 $(VENV)/.robot: $(VENV)/bin/python $(SPEC)
-	$(PIP) -e ".[ros,sim]"
+	$(PIP) -e ".[ros,sim,replay]"
 	touch $@
 
 # What runs the tests: the above, torch, and the checkers.
 $(VENV)/.test: $(VENV)/.robot
 	$(PIP) "$(TORCH)"
-	$(PIP) -e ".[ros,sim,train,test,dev]"
+	$(PIP) -e ".[ros,sim,replay,train,test,dev]"
 	touch $@
 
 # The table of training methods, three seeds each, on whatever machine this is; killed, the same command goes on.

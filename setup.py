@@ -14,8 +14,10 @@ ROS = [
     "ros-nav-msgs>=5.5,<6",
 ]
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
+REPORT = ["jinja2>=3.0,<4", "matplotlib>=3.5,<4"]
+REPLAY = ["rosbags>=0.11.7,<1", *REPORT]  # bags, messages without ROS, and what is shown of them
 TRAIN = ["torch>=2.5,<3", "lightning>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
-TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4"]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", *REPORT]
 OPENVINO = "openvino>=2024.4,<2027"
 NYU = "scipy>=1.8,<2"  # 114 MB; reads MATLAB's older files
 POTSDAM = "rasterio>=1.3,<2"  # 111 MB, with its GDAL; reads windows of the tiles
@@ -48,22 +50,19 @@ setup(
         (f"share/{PACKAGE}/config/faults", files_of("config/faults/*.yaml")),
     ],
     python_requires=">=3.10",
-    install_requires=[
-        "setuptools",
+    install_requires=[  # what a robot needs to drive, under 300 MB: `make robot-size`
         "numpy>=1.21,<3",
         "opencv-python-headless>=4.5,<6",
         "onnxruntime>=1.17,<2",
         "pydantic>=2.5,<3",
         "PyYAML>=5.4,<7",
-        "rosbags>=0.11,<1",
         "typer>=0.12,<1",
         "rich>=13,<16",
-        "jinja2>=3.0,<4",
-        "matplotlib>=3.5,<4",
         "psutil>=5.9,<8",
     ],
     extras_require={
         "ros": ROS,
+        "replay": REPLAY,
         "train": TRAIN,
         "sim": SIM,
         "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1", "cuda-bindings>=12.8,<14"],

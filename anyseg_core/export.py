@@ -456,4 +456,6 @@ def _method_in_words(state: TrainingState) -> str:
             f"{method.name}, a network per modality; {model.backbone} with {model.width:g} of its channels, "
             f"DeepLabV3+ decoder {model.head_width} wide"
         )
+    if model.init_from:
+        how += f", from {'the network' if model.init_head else 'the encoder'} of {model.init_from.name}"
     return f"{how}, seed {config.seed}; {state.step} steps, {samples} samples, {state.elapsed_s / 60:.1f} min"

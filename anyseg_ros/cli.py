@@ -12,6 +12,7 @@ import typer
 
 from anyseg_core import cli as core
 from anyseg_ros.bench.commands import bench
+from anyseg_ros.extras import missing_part_named
 from anyseg_ros.process_setup import set_up_process
 
 app = typer.Typer(
@@ -300,27 +301,10 @@ def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:
     node_main()
 
 
-EXTRA_OF = {
-    **dict.fromkeys(("torch", "lightning", "tensorboard"), "train"),
-    **dict.fromkeys(("trimesh", "embreex"), "sim"),
-    "ray": "fleet",
-    **dict.fromkeys(("rclpy", "builtin_interfaces", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
-}
-"""The extra of setup.py that a module comes with; ROS comes with a distribution as well."""
-
-
 def main() -> None:
     """Entry point `anyseg`; a part that was not installed is named with its extra."""
-    try:
+    with missing_part_named():
         app()
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in EXTRA_OF:
-            raise
-        remedy = f"pip install anyseg_ros[{EXTRA_OF[missing]}]"
-        remedy += ", or source a ROS 2 distribution" if EXTRA_OF[missing] == "ros" else ""
-        core.fail(f"{missing} is not installed, and this command needs it: {remedy}")
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -225,6 +225,13 @@ def _simulator() -> Iterator[Finding]:
     yield Finding("Simulator", Level.OPTIONAL if missing else Level.OK, detail, remedy)
 
 
+def _replay() -> Iterator[Finding]:
+    missing = [module for module in ("rosbags", "matplotlib", "jinja2") if not installed(module)]
+    detail = "not found: " + ", ".join(missing) if missing else "rosbags, matplotlib, jinja2"
+    remedy = "for bags, live fault injection and reports: pip install anyseg_ros[replay]" if missing else ""
+    yield Finding("Replay", Level.OPTIONAL if missing else Level.OK, detail, remedy)
+
+
 def _students() -> Iterator[Finding]:
     names = bundled_students()
     if not names:
@@ -247,6 +254,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
     "ROS packages": _ros_packages,
     "Engines": _engines,
     "Simulator": _simulator,
+    "Replay": _replay,
     "Students": _students,
 }
 

@@ -1,7 +1,7 @@
 """Entry points of the nodes: Ctrl-C and SIGTERM end a process with code 0 from its first moment.
 
 The imports of a node take seconds on a busy machine; until `node_process.run` takes the signals over there is nothing
-to end in order yet.
+to end in order yet. A part that is not installed is named with its extra.
 """
 
 from __future__ import annotations
@@ -9,29 +9,34 @@ from __future__ import annotations
 import os
 import signal
 
+from anyseg_ros.extras import missing_part_named
+
 
 def segmentation_node() -> None:
     """Executable `segmentation_node`."""
     _end_at_once_on_signals()
-    from anyseg_ros.segmentation_node import main
+    with missing_part_named():
+        from anyseg_ros.segmentation_node import main
 
-    main()
+        main()
 
 
 def simulated_vehicle() -> None:
     """Executable `simulated_vehicle`."""
     _end_at_once_on_signals()
-    from anyseg_ros.simulated_vehicle_node import main
+    with missing_part_named():
+        from anyseg_ros.simulated_vehicle_node import main
 
-    main()
+        main()
 
 
 def fault_injector_node() -> None:
     """Executable `fault_injector_node`."""
     _end_at_once_on_signals()
-    from anyseg_ros.fault_injector_node import main
+    with missing_part_named():
+        from anyseg_ros.fault_injector_node import main
 
-    main()
+        main()
 
 
 def _end_at_once_on_signals() -> None:

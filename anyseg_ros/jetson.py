@@ -17,7 +17,8 @@ MODE_NOW = Path("var/lib/nvpmodel/status")
 CLOCKS = Path("sys/class/devfreq")
 MEMORY = Path("proc/meminfo")
 JETPACKS = {
-    "36.2": "6.0 DP", "36.3": "6.0", "36.4": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "38.2": "7.0", "38.4": "7.1",
+    "36.2": "6.0 DP", "36.3": "6.0", "36.4": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "36.5": "6.2.2",
+    "38.2": "7.0", "38.4": "7.1", "39.2": "7.2",
 }  # fmt: skip
 """Jetson Linux -> JetPack, from NVIDIA's JetPack archive."""
 JETPACK_MAJORS = {35: "5", 36: "6", 38: "7", 39: "7"}

@@ -133,8 +133,15 @@ def test_what_the_demo_cannot_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("blocked", "command", "extra"),
-    [("torch", ["train", "x"], "train"), ("trimesh", ["simulate", "drive", "x"], "sim"), ("rclpy", ["run"], "ros")],
-    ids=["torch", "trimesh", "rclpy"],
+    [
+        ("torch", ["train", "x"], "train"),
+        ("trimesh", ["simulate", "drive", "x"], "sim"),
+        ("rclpy", ["run"], "ros"),
+        ("rosbags", ["replay", "x"], "replay"),
+        ("jinja2", ["replay", "x"], "replay"),
+        ("matplotlib", ["replay", "x"], "replay"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_part_that_is_not_installed_is_named_with_its_extra(blocked: str, command: list[str], extra: str) -> None:
     done = run_without(blocked, MAIN, *command)

@@ -103,10 +103,10 @@ def test_the_transport_s_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_rclpy_the_exit_code_is_1_and_the_remedy_is_said() -> None:
-    done = run_without("rclpy,torch,tensorrt,embreex", RUN_DOCTOR)
+    done = run_without("rclpy,torch,tensorrt,embreex,rosbags", RUN_DOCTOR)
     assert done.returncode == 1, done.stderr
     assert "mend first: ROS 2 (rclpy)" in done.stdout
-    for extra in ("[ros]", "[gpu]", "[train]", "[sim]"):
+    for extra in ("[ros]", "[gpu]", "[train]", "[sim]", "[replay]"):
         assert f"pip install anyseg_ros{extra}" in " ".join(done.stdout.replace("\n", " ").split())
 
 

@@ -40,16 +40,15 @@ def test_the_real_bindings_have_all_that_is_called_over_a_double(network: Path, 
 @pytest.mark.timeout(600)
 def test_real_tensorrt_rtx_builds_every_bundled_student() -> None:
     folder = part("tensorrt_rtx")
-    networks = bundled_networks()
-    found = outcome("build_with_rtx.py", folder, *networks)
+    found = outcome("build_with_rtx.py", folder, *map(find_student, bundled_students()))
     assert found["library"].startswith("TensorRT-RTX 1.")
-    for network in networks:
+    for network in bundled_networks():
         built = found[str(network)]
         assert built["bytes"] > 1_000_000
-        assert built["told"] >= 2
+        assert built["told"] >= 1
         assert built["falls"] == 0
         # Other threads ran while it was built: the node answers.
-        assert built["other thread's ticks"] > 20
+        assert built["other thread's ticks"] > 20 * built["seconds"]
     assert "given up" in found["cancelled"]
     assert "no GPU can be used here" in found["engine"]
 

@@ -144,6 +144,7 @@ def test_silent_death_is_found_without_a_message() -> None:
     assert drive.status.rate_hz == 0.0
 
 
+@settings(deadline=None)
 @given(st.floats(1.0, 60.0))
 def test_silence_is_found_in_time_for_a_mask_without_the_sensor(rate_hz: float) -> None:
     """First mask without it within max(2 periods, 150 ms) of its last message: 30 ms remain to make it."""
@@ -159,6 +160,7 @@ def test_silence_is_found_in_time_for_a_mask_without_the_sensor(rate_hz: float) 
     assert not monitor.usable(deadline)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([5.0, 10.0, 20.0, 30.0]), st.lists(st.floats(-0.3, 0.3), min_size=5, max_size=40))
 def test_jitter_of_30_percent_raises_no_alarm(rate_hz: float, jitter: list[float]) -> None:
     drive = Drive(Modality.DEPTH, HealthConfig(expected_rate_hz=rate_hz))

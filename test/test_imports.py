@@ -74,6 +74,14 @@ def test_every_module_imports_without(package: str, blocked: str) -> None:
     assert set(done.stdout.split()) == modules_in(package)
 
 
+@pytest.mark.ros
+def test_the_node_runs_on_what_a_robot_installs() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    code = "import anyseg_ros.segmentation_node, anyseg_ros.doctor, anyseg_ros.cli"
+    done = run_without(f"{TORCH},rosbags,lz4,backports,apsw,matplotlib,jinja2,PIL,trimesh,embreex,h5py,scipy", code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_block_blocks() -> None:
     done = run_without(TORCH, IMPORT_EVERYTHING, "anyseg_core.models")
     assert done.returncode != 0

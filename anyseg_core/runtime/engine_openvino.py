@@ -29,7 +29,7 @@ class OpenvinoEngine:
             device="cpu",
             precision=_precision(compiled),
             reason=reason,
-            details={"openvino": version},
+            details={"openvino": version, "products on AMX": _on_amx(compiled)},
         )
         self._request: Any = compiled.create_infer_request()
 
@@ -84,9 +84,18 @@ _NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int
 
 def _precision(compiled: Any) -> str:
     """What most products compute in, by the plugin's own account of the compiled network."""
-    layers = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
-    found = Counter(
-        str(info["runtimePrecision"].astype(str)) for info in layers if info["layerType"].astype(str) in _PRODUCTS
-    )
+    found = Counter(_of_products(compiled, "runtimePrecision"))
     commonest = found.most_common(1)[0][0] if found else "f32"
     return _NAMES.get(commonest, commonest)
+
+
+def _on_amx(compiled: Any) -> str:
+    """How many products run on the processor's matrix unit, of those whose kernel is chosen before the first run."""
+    kernels = [kernel for kernel in _of_products(compiled, "primitiveType") if not kernel.startswith("undef")]
+    return f"{sum('_amx' in kernel for kernel in kernels)} of {len(kernels)}"
+
+
+def _of_products(compiled: Any, key: str) -> list[str]:
+    """A fact of every product of the compiled network."""
+    layers = (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
+    return [str(info[key].astype(str)) for info in layers if info["layerType"].astype(str) in _PRODUCTS]

@@ -126,7 +126,7 @@ class Segmenter:
         self.close()
         try:
             for spec in self.card.networks:
-                options = _options_for(spec, build or BuildOptions())
+                options = options_for(spec, build or BuildOptions())
                 file, parts = self._folder / spec.file, _parts_of(spec, self._folder)
                 engine = open_engine(file, backend, threads, options, reason, parts)
                 self._networks.append(_Network(spec, engine))
@@ -269,7 +269,7 @@ def _parts_of(spec: NetworkSpec, folder: Path) -> PartFiles | None:
     return PartFiles(folder / spec.parts.encoder.file, folder / spec.parts.decoder.file)
 
 
-def _options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
+def options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
     """The same build for one network: as many modalities as it takes, and its name in what is told."""
     return replace(
         build,

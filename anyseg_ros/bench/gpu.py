@@ -17,6 +17,7 @@ from rich.console import Console
 
 from anyseg_core.runtime.engine import BuildOptions, EngineError, open_engine
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.segmenter import options_for
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.jetson import read_jetson
 
@@ -58,15 +59,14 @@ def run(console: Console, json_path: Path | None, student: str, sizes: str, runs
 
 
 def add_tensorrt(result: Benchmark, student: str, runs: int) -> None:
-    """Latency and throughput of a student's first network with each number of modalities. Raises EngineError."""
+    """Latency and throughput of a student's first network, with each number of images it takes. Raises EngineError."""
     folder = find_student(student)
     card = load_card(folder)
     spec, size = card.networks[0], card.input_size
-    build = BuildOptions(max_modalities=len(spec.modalities))
-    engine = open_engine(folder / spec.file, "tensorrt", build=build)
+    engine = open_engine(folder / spec.file, "tensorrt", build=options_for(spec, BuildOptions()))
     images = np.random.default_rng(0).integers(0, 256, (len(spec.modalities), *size, 3), np.uint8)
     index = np.array([card.index_of(modality) for modality in spec.modalities], np.int64)
-    for count in range(1, len(spec.modalities) + 1):
+    for count in spec.counts:
         seconds = []
         for i in range(WARM_UP_RUNS + runs):
             started = time.perf_counter()

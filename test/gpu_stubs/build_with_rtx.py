@@ -1,6 +1,6 @@
-"""Build plans with the real TensorRT-RTX, without a GPU: `python build_with_rtx.py FOLDER_OF_LIBRARIES NETWORK ...`.
+"""Build plans with the real TensorRT-RTX, without a GPU: `python build_with_rtx.py FOLDER_OF_LIBRARIES STUDENT ...`.
 
-Prints, as JSON in the last line, what became of each network.
+Prints, as JSON in the last line, what became of each network of the students.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,24 @@ sys.path += [str(HERE.parent.parent), sys.argv[1]]
 
 from anyseg_core.runtime.engine import BuildCancelledError, BuildOptions, BuildProgress, EngineError  # noqa: E402
 from anyseg_core.runtime.engine_tensorrt import TensorrtEngine  # noqa: E402
+from anyseg_core.runtime.model_card import load_card  # noqa: E402
 from anyseg_core.runtime.tensorrt_build import build_plan, load_library  # noqa: E402
-
-COUNTS = (1, 2, 3, 4)
 
 
 def main() -> None:
     library = load_library()
+    counts = {
+        student / spec.file: spec.counts for student in map(Path, sys.argv[2:]) for spec in load_card(student).networks
+    }
     outcome: dict[str, Any] = {"library": library.name}
-    for network in map(Path, sys.argv[2:]):
-        outcome[str(network)] = build(library, network)
-    outcome["cancelled"] = cancelled(library, Path(sys.argv[2]))
-    outcome["engine"] = engine_without_gpu(Path(sys.argv[2]))
+    outcome |= {str(network): build(library, network, counts[network]) for network in counts}
+    first = next(iter(counts))
+    outcome["cancelled"] = cancelled(library, first, counts[first])
+    outcome["engine"] = engine_without_gpu(first)
     print(json.dumps(outcome))
 
 
-def build(library: Any, network: Path) -> dict[str, Any]:
+def build(library: Any, network: Path, counts: Sequence[int]) -> dict[str, Any]:
     told: list[BuildProgress] = []
     ticks: list[float] = []
     done = threading.Event()
@@ -45,7 +48,7 @@ def build(library: Any, network: Path) -> dict[str, Any]:
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     started = time.monotonic()
-    plan = build_plan(library, network, COUNTS, "auto", lambda progress: told.append(progress) is None)
+    plan = build_plan(library, network, counts, "auto", lambda progress: told.append(progress) is None)
     seconds = time.monotonic() - started
     done.set()
     thread.join()
@@ -59,9 +62,9 @@ def build(library: Any, network: Path) -> dict[str, Any]:
     }
 
 
-def cancelled(library: Any, network: Path) -> str:
+def cancelled(library: Any, network: Path, counts: Sequence[int]) -> str:
     try:
-        build_plan(library, network, COUNTS, "fp32", lambda _progress: False)
+        build_plan(library, network, counts, "fp32", lambda _progress: False)
     except BuildCancelledError as error:
         return str(error)
     return "no"
