@@ -52,10 +52,12 @@ format: $(VENV)/.test
 # Simulate the data, then train, export and check every bundled student (hours on a CPU, minutes on a GPU).
 students: $(VENV)/.test
 	$(BIN)/anyseg simulate dataset datasets/vehicle_sim
-	for name in vehicle_sim vehicle_sim_zero_fill pothole; do \
-	  $(BIN)/anyseg train config/train/$$name.yaml --out runs/$$name --resume && \
-	  $(BIN)/anyseg export runs/$$name anyseg_core/students/$$name || exit 1; \
+	for name in vehicle_sim vehicle_sim_continued vehicle_sim_zero_fill pothole; do \
+	  $(BIN)/anyseg train config/train/$$name.yaml --out runs/$$name --resume || exit 1; \
 	done
+	$(BIN)/anyseg export runs/vehicle_sim_continued anyseg_core/students/vehicle_sim --name vehicle_sim
+	$(BIN)/anyseg export runs/vehicle_sim_zero_fill anyseg_core/students/vehicle_sim_zero_fill
+	$(BIN)/anyseg export runs/pothole anyseg_core/students/pothole
 	$(BIN)/anyseg train config/train/rgbd_sim.yaml --out runs/rgbd_sim --resume
 	$(BIN)/anyseg export runs/rgbd_sim anyseg_core/students/rgbd_sim --precision fp16
 

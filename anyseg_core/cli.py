@@ -212,6 +212,7 @@ def export(
     label_stride: Annotated[int | None, typer.Option(help="Grid of the labels: 1, 2 or 4.")] = None,
     fixed_counts: Annotated[bool, typer.Option(help="One network per number of live sensors.")] = False,
     max_loss: Annotated[float, typer.Option(help="int8: points of mIoU that a subset may lose.")] = 1.0,
+    name: Annotated[str | None, typer.Option(help="Of the student; default: its configuration's.")] = None,
 ) -> None:
     """Write a student folder; refused unless it agrees with the trained network on every subset."""
     from anyseg_core.data.sample import DataError
@@ -221,7 +222,7 @@ def export(
 
     with errors_told(CheckpointError, DataError, ExportError, ValueError):
         options = ExportOptions(precision, size, label_stride, fixed_counts, max_loss=max_loss)  # type: ignore[arg-type]
-        card = run_export(checkpoint, folder, options=options)
+        card = run_export(checkpoint, folder, name, options)
     lost = card.training.metrics.get("int8_miou_points_lost")
     if lost:
         print_points(lost)

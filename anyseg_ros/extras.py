@@ -11,8 +11,6 @@ EXTRA_OF = {
     **dict.fromkeys(("trimesh", "embreex"), "sim"),
     **dict.fromkeys(("rosbags", "lz4", "matplotlib", "jinja2"), "replay"),
     "ray": "fleet",
-    "scipy": "nyu",
-    "rasterio": "potsdam",
     **dict.fromkeys(("rclpy", "builtin_interfaces", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs"), "ros"),
 }
 """The extra of setup.py that a module comes with; ROS comes with a distribution as well."""
