@@ -219,8 +219,8 @@ def test_random_words_like_the_reference(encoding: str, words: list[int]) -> Non
 
 @pytest.mark.parametrize("encoding", ["evt3", "libcaer_cmp"])
 def test_long_noise_like_the_reference(encoding: str) -> None:
-    """Longer than a block, so that state goes from block to block."""
-    words = np.random.default_rng(1).integers(0, 1 << 16, 70_000).tolist()
+    """Longer than a block, so that state goes from block to block; times leave 32 bits of microseconds."""
+    words = np.random.default_rng(1).integers(0, 1 << 16, 110_000).tolist()
     assert_same_as_reference(words, encoding, 2048, 2048)
 
 
@@ -236,6 +236,70 @@ def test_any_bytes_give_valid_events(data: bytes, encoding: str, big_endian: boo
         assert (events.x.dtype, events.y.dtype, events.polarity.dtype) == (np.uint16, np.uint16, np.bool_)
     if encoding.startswith("evt") and len(parts[0]) and len(parts[1]):
         assert parts[0].t_ns[-1] <= parts[1].t_ns[0]
+
+
+FREQUENT_TYPES = {"evt3": (0x0, 0x2, 0x6, 0x8), "libcaer_cmp": (0x0, 0x1, 0x2, 0x3)}
+"""Types of the words that a compiled loop takes a short way with."""
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[str, list[bytes]]:
+    """An encoding and packets in it: anything, mostly of frequent words in an order that no sensor has, and cut."""
+    encoding = draw(st.sampled_from(ENCODINGS))
+    kinds = st.sampled_from(FREQUENT_TYPES.get(encoding, range(16))) | st.integers(0, 15)
+    content = st.integers(0, 15) | st.integers(0, 0xFFF)
+    words = st.lists(st.tuples(kinds, content).map(lambda word: word[0] << 12 | word[1]), max_size=80)
+    packet = st.tuples(words.map(as_bytes), st.sampled_from([b"", b"", b"\1"])).map(b"".join)
+    return encoding, draw(st.lists(packet, max_size=4))
+
+
+def whole_words(data: bytes, encoding: str, time_base: int) -> list[Row]:
+    """`mono` and `libcaer` read word by word; events outside are left out."""
+    found, last, wrapped = [], 0, 0
+    for word in memoryview(data[: len(data) // 8 * 8]).cast("Q"):
+        if encoding == "mono":
+            x, y, polarity = word >> 32 & 0xFFFF, word >> 48 & 0x7FFF, word >> 63
+            t_ns = last = max(last, word & 0xFFFFFFFF)
+        else:
+            x, y, polarity, us = word >> 17 & 0x7FFF, word >> 2 & 0x7FFF, word >> 1 & 1, word >> 32 & 0x7FFFFFFF
+            wrapped, last = wrapped + (us < last) * (1 << 31), us
+            t_ns = (us + wrapped) * 1000
+        if x < WIDTH and y < HEIGHT:
+            found.append((x, y, polarity, t_ns + time_base))
+    return found
+
+
+@settings(deadline=None, max_examples=100)
+@given(streams())
+def test_packets_of_every_encoding_like_the_plain_loop(stream: tuple[str, list[bytes]]) -> None:
+    """Events, counts and state, over truncated packets too."""
+    encoding, packets = stream
+    fast, plain = EventDecoder(encoding, WIDTH, HEIGHT), EventDecoder(encoding, WIDTH, HEIGHT)
+    for time_base, data in enumerate(packets):
+        got = rows(fast.decode(data, time_base))
+        if encoding in ("mono", "libcaer"):
+            assert got == whole_words(data, encoding, time_base)
+            continue
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(event_kernel, "compiled", lambda: event_kernel.INTERPRETED)
+            assert got == rows(plain.decode(data, time_base))
+        assert fast.counts == plain.counts
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.booleans(), st.integers(0, 30)), max_size=400),
+    st.integers(1, 40),
+)
+def test_count_images_like_the_plain_loop(events: list[Row], window_ns: int) -> None:
+    events.sort(key=lambda row: row[3])
+    columns = np.array(events, np.int64).reshape(-1, 4).T
+    window = EventAccumulator(3, 2, window_ns)
+    window.add(Events(columns[0].astype(np.uint16), columns[1].astype(np.uint16), columns[2] != 0, columns[3]))
+    expected = np.zeros((2, 3, 2), np.int64)
+    for x, y, polarity, t_ns in events:
+        expected[y, x, 0 if polarity else 1] += window.latest_ns - window_ns < t_ns
+    np.testing.assert_array_equal(window.image(), np.minimum(expected, 255))
 
 
 def test_truncated_packet_is_counted_and_resynchronises() -> None:

@@ -20,7 +20,7 @@ from toy_student import toy_card, toy_network, toy_output, write_toy_student
 
 from anyseg_core.runtime import model_card
 from anyseg_core.runtime import segmenter as segmenter_module
-from anyseg_core.runtime.engine import EngineError, EngineInfo, Features
+from anyseg_core.runtime.engine import Encoded, EngineError, EngineInfo, Features
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import DELIVER, POTHOLE
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -117,21 +117,24 @@ class ToyParts:
         self.encoded: list[int] = []
         self.broken = False
 
-    def encode(self, image: np.ndarray, modality: int) -> Future[Features]:
+    def encode(self, image: np.ndarray, modality: int) -> Future[Encoded]:
         assert image.shape == (*SIZE, 3)
-        future: Future[Features] = Future()
+        future: Future[Encoded] = Future()
         self.encoded.append(modality)
         if self.broken:
             future.set_exception(EngineError("broken"))
         else:
-            future.set_result(np.array([1 << modality], np.float32))
+            begun_s = 2000.0 * modality - 1e6  # long, and long ago
+            future.set_result(Encoded(np.array([1 << modality], np.float32), begun_s, begun_s + 1000))
         return future
 
     def decode(self, features: Sequence[Features]) -> tuple[np.ndarray, np.ndarray]:
         return np.full(SIZE, int(sum(f[0] for f in features)), np.uint8), np.full(SIZE, 255, np.uint8)
 
     def run(self, images: np.ndarray, modality: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.decode([self.encode(image, int(m)).result() for image, m in zip(images, modality, strict=True)])
+        return self.decode(
+            [self.encode(image, int(m)).result().features for image, m in zip(images, modality, strict=True)]
+        )
 
     def close(self) -> None:
         pass
@@ -294,6 +297,22 @@ def test_a_frame_is_encoded_once_for_all_the_sets_that_it_is_in(in_parts: tuple[
     assert sorted(engine.encoded) == [0, 1, 2, 3]
     segmenter.segment({Modality.CAMERA: make_frames()[Modality.CAMERA]})  # another frame, though of the same pixels
     assert sorted(engine.encoded) == [0, 0, 1, 2, 3]
+
+
+def test_engine_time_counts_what_was_encoded_ahead_once(in_parts: tuple[Segmenter, ToyParts]) -> None:
+    segmenter, _ = in_parts
+    frames = make_frames()
+    camera = {Modality.CAMERA: frames[Modality.CAMERA]}
+    # A thousand seconds for each image, at other times; the rest is the decoder's.
+    assert segmenter.segment(camera, RIG).engine_s // 1000 == 1
+    assert segmenter.segment(camera, RIG).engine_s // 1000 == 0
+    assert segmenter.segment(frames, RIG).engine_s // 1000 == 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=6))
+def test_busy_time_is_the_length_of_the_union(pairs: list[tuple[int, int]]) -> None:
+    seconds = {second for begin, length in pairs for second in range(begin, begin + length)}
+    assert segmenter_module._busy_s([(begin, begin + length) for begin, length in pairs]) == len(seconds)
 
 
 def test_an_encoder_that_fails_is_an_engine_error_of_the_mask(in_parts: tuple[Segmenter, ToyParts]) -> None:

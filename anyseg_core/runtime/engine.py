@@ -83,11 +83,19 @@ class DeviceEngine(Engine, Protocol):
         ...
 
 
+class Encoded(NamedTuple):
+    """What an encoder made of one image, and when: `time.perf_counter` at begin and end."""
+
+    features: Features
+    begun_s: float
+    done_s: float
+
+
 @runtime_checkable
 class PartedEngine(Engine, Protocol):
     """An engine that encodes each image by itself: at once, beside others, and once for all sets that it will be in."""
 
-    def encode(self, image: NDArray[np.uint8], modality: int) -> Future[Features]:
+    def encode(self, image: NDArray[np.uint8], modality: int) -> Future[Encoded]:
         """Begin to encode an image uint8 [H, W, 3], on threads of the engine's own.
 
         The result raises EngineError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engine import EngineError, EngineInfo, Features, Labels, PartFiles
+from anyseg_core.runtime.engine import Encoded, EngineError, EngineInfo, Features, Labels, PartFiles
 
 
 class _Tensor(NamedTuple):
@@ -69,8 +70,8 @@ class OnnxPartsEngine:
         details = {"form": f"frames are encoded when they arrive, {threads} at a time"}
         self.info = EngineInfo("onnxruntime", "cpu", self._encoder.precision, reason, details)
 
-    def encode(self, image: NDArray[np.uint8], modality: int) -> Future[Features]:
-        """Begin to encode an image uint8 [H, W, 3]; the result float32 [F] raises EngineError."""
+    def encode(self, image: NDArray[np.uint8], modality: int) -> Future[Encoded]:
+        """Begin to encode an image uint8 [H, W, 3]; the result raises EngineError."""
         try:
             return self._pool.submit(self._encode, image, modality)
         except RuntimeError as error:  # the pool is shut down
@@ -87,7 +88,7 @@ class OnnxPartsEngine:
         Raises EngineError when inference fails or the engine is closed.
         """
         encoded = [self.encode(image, int(index)) for image, index in zip(images, modality, strict=True)]
-        return self.decode([features.result() for features in encoded])
+        return self.decode([future.result().features for future in encoded])
 
     def close(self) -> None:
         """Finish what is being encoded and free the sessions."""
@@ -95,9 +96,10 @@ class OnnxPartsEngine:
         self._encoder.close()
         self._decoder.close()
 
-    def _encode(self, image: NDArray[np.uint8], modality: int) -> Features:
+    def _encode(self, image: NDArray[np.uint8], modality: int) -> Encoded:
+        begun_s = time.perf_counter()
         (features,) = self._encoder.run({"images": image[None], "modality": np.array([modality], np.int64)})
-        return features
+        return Encoded(features, begun_s, time.perf_counter())
 
 
 def _mean(features: Sequence[Features]) -> Features:

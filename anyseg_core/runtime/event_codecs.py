@@ -17,7 +17,7 @@ over words: the words that emit events are found, and every word that sets a sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,9 @@ class DecodeCounts:
 _BLOCK = 1 << 15
 """Words at a time, to bound the memory of temporary arrays."""
 
+_RECORDS = 1 << 16
+"""Of `kernel.vector_words` at a time: half a megabyte, so that they are in the processor's cache when they are read."""
+
 _Int = NDArray[np.int64]
 Block = tuple[NDArray[np.integer], NDArray[np.integer], NDArray[np.bool_], NDArray[np.int64]]
 """x, y, polarity, t_ns of some events, not yet checked against the size of the sensor."""
@@ -69,7 +72,7 @@ class Codec(Protocol):
 
     def __init__(self, counts: DecodeCounts) -> None: ...
     def decode(self, words: NDArray, time_base: int) -> Iterator[Block]: ...
-    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Iterable[Block] | None:
         """What `decode` gives; events outside may be dropped and counted. None where no loop is compiled for it."""
         ...
 
@@ -106,6 +109,11 @@ def _first(mask: NDArray[np.bool_]) -> int:
     return int(mask.argmax()) if mask.any() else len(mask)
 
 
+def _parts(words: NDArray[np.uint64], bits: int) -> NDArray[np.unsignedinteger]:
+    """[n, 64 / bits]: the parts of 64-bit words, the least significant first, as a view."""
+    return words.astype("<u8", copy=False).view(f"<u{bits // 8}").reshape(-1, 64 // bits)
+
+
 def _roles(**types: int | tuple[int, ...]) -> NDArray[np.uint8]:
     """uint8 [16]: the role of each value of the upper four bits, from role names and their values."""
     table = np.full(16, kernel.UNDEFINED, np.uint8)
@@ -126,11 +134,11 @@ class _Stateful:
         raise NotImplementedError
 
     def _collect_counts(self) -> None:
-        tally = self.state[kernel.WRAPS_AT :]
-        for name, count in zip(_TALLIES, tally.tolist(), strict=True):
-            if count:
+        tally = self.state[kernel.WRAPS_AT :].tolist()
+        if any(tally):
+            for name, count in zip(_TALLIES, tally, strict=True):
                 setattr(self.counts, name, getattr(self.counts, name) + count)
-        tally[:] = 0
+            self.state[kernel.WRAPS_AT :] = 0
 
 
 _TALLIES = (
@@ -148,7 +156,13 @@ class _VectorWords(_Stateful):
     word = np.dtype(np.uint16)
     joins_packets: bool
     roles: NDArray[np.uint8]
+    rules: NDArray[np.uint64]
+    """`kernel.lane_rules` of the roles."""
     held_is_x: bool
+
+    def __init__(self, counts: DecodeCounts) -> None:
+        super().__init__(counts)
+        self._records = np.empty(_RECORDS, np.uint64)
 
     def resynchronise(self) -> None:
         self.state[kernel.HELD_AT], self.state[kernel.BASE_AT] = kernel.UNKNOWN, kernel.UNKNOWN_BASE
@@ -167,17 +181,24 @@ class _VectorWords(_Stateful):
             yield x, y, polarity, t_ns
         self._collect_counts()
 
-    def decode_compiled(self, words: NDArray[np.uint16], time_base: int, width: int, height: int) -> Block | None:
+    def decode_compiled(
+        self, words: NDArray[np.uint16], time_base: int, width: int, height: int
+    ) -> Iterator[Block] | None:
         del width, height
         kernels = kernel.compiled()
-        if kernels is None:
-            return None
+        return None if kernels is None else self._decode_compiled(kernels, words, time_base)
+
+    def _decode_compiled(self, kernels: kernel.Kernels, words: NDArray[np.uint16], time_base: int) -> Iterator[Block]:
         words = self._start_packet(words)
         time_base = 0 if self.joins_packets else time_base
-        held, moving, polarity, t_ns = kernels.vector_words(words.view(np.int16), self.roles, self.state, time_base)
+        records = self._records
+        while len(words):
+            read, made, origin = kernels.vector_words(words, self.roles, self.rules, self.state, records)
+            held, moving, polarity, t_ns = kernels.vector_events(records[:made], origin, time_base)
+            x, y = (held, moving) if self.held_is_x else (moving, held)
+            yield x, y, polarity, t_ns
+            words = words[read:]
         self._collect_counts()
-        x, y = (held, moving) if self.held_is_x else (moving, held)
-        return x, y, polarity, t_ns
 
     def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """The words from where the time is known."""
@@ -317,8 +338,9 @@ class _Evt3(_VectorWords):
     joins_packets = True
     roles = _roles(
         HELD=0x0, SINGLE=0x2, BASE=0x3, VECTOR_12=0x4, VECTOR_8=0x5, TIME_LOW=_EVT3_TIME_LOW,
-        TIME_HIGH=_EVT3_TIME_HIGH, TRIGGER=0xA,        OTHER=(0x7, 0xE, 0xF),
+        TIME_HIGH=_EVT3_TIME_HIGH, TRIGGER=0xA, OTHER=(0x7, 0xE, 0xF),
     )  # fmt: skip
+    rules = kernel.lane_rules(roles)
     held_is_x = False
 
     def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -350,6 +372,7 @@ class _Evt3(_VectorWords):
 class _LibcaerCmp(_VectorWords):
     joins_packets = False
     roles = _roles(TIME_HIGH=0x0, TIME_LOW=0x1, HELD=0x2, SINGLE=0x3, BASE=0x4, VECTOR_8=0x5)
+    rules = kernel.lane_rules(roles)
     held_is_x = True
 
     def _start_packet(self, words: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -374,18 +397,20 @@ class _Evt2(_Stateful):
             self.counts.unsynchronised += len(untimed)
             yield content >> 11 & 0x7FF, content & 0x7FF, content >> 28 == 1, t_ns
 
-    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> list[Block] | None:
         del time_base
         heads = words.view(np.int32)
         return self._run_kernel(heads, np.broadcast_to(np.int32(1), len(heads)), (width, height))
 
-    def _run_kernel(self, heads: NDArray[np.int32], fired: NDArray[np.int32], size: tuple[int, int]) -> Block | None:
+    def _run_kernel(
+        self, heads: NDArray[np.int32], fired: NDArray[np.int32], size: tuple[int, int]
+    ) -> list[Block] | None:
         kernels = kernel.compiled()
         if kernels is None:
             return None
         decoded = kernels.evt2_words(heads, fired, self.state, size)
         self._collect_counts()
-        return decoded
+        return [decoded]
 
     def _timed(self, words: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.unsignedinteger], _Int, _Int, _Int]:
         """The events with a known time [N], their times in ns [N] and positions [N]; the positions of the others."""
@@ -430,14 +455,14 @@ class _Evt21(_Evt2):
         for start in range(0, len(words), _BLOCK):
             yield self._decode_vectors(heads[start : start + _BLOCK], fired[start : start + _BLOCK])
 
-    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> list[Block] | None:
         del time_base
         heads, fired = self._parted(words)
         return self._run_kernel(heads.view(np.int32), fired.view(np.int32), (width, height))
 
     def _parted(self, words: NDArray) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """The words of `evt2` and the bits, as strided views."""
-        halves = words.astype("<u8", copy=False).view("<u4").reshape(-1, 2)
+        halves = _parts(words, 32)
         return halves[:, self.halves[0]], halves[:, self.halves[1]]
 
     def _decode_vectors(self, heads: NDArray[np.uint32], fired: NDArray[np.uint32]) -> Block:
@@ -475,7 +500,7 @@ class _WholeWords:
     def resynchronise(self) -> None:
         """Every word is complete in itself."""
 
-    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> Block | None:
+    def decode_compiled(self, words: NDArray, time_base: int, width: int, height: int) -> list[Block] | None:
         """numpy is fast enough."""
         del words, time_base, width, height
         return None
@@ -485,23 +510,26 @@ class _Mono(_WholeWords):
     """64-bit words: time 32, x 16, y 15, polarity 1 bits, from the least significant bit."""
 
     def decode(self, words: NDArray[np.uint64], time_base: int) -> Iterator[Block]:
-        times = (words & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        upper = (words >> np.uint64(32)).astype(np.uint32)
-        times, corrections = _never_decreasing(times, 0)
+        times, corrections = _never_decreasing(_parts(words, 32)[:, 0].astype(np.int64), 0)
         self.counts.time_corrections += corrections
-        yield upper & 0xFFFF, upper >> 16 & 0x7FFF, upper >> 31 != 0, times + time_base
+        times += time_base
+        quarters = _parts(words, 16)  # [N, 4]
+        yield quarters[:, 2].copy(), quarters[:, 3] & 0x7FFF, quarters[:, 3] >= 0x8000, times
 
 
 class _Libcaer(_WholeWords):
     """64-bit words: valid 1, polarity 1, y 15, x 15 bits, then microseconds, from the least significant bit."""
 
     def decode(self, words: NDArray[np.uint64], time_base: int) -> Iterator[Block]:
-        content = words.astype(np.uint32)  # the lower half
-        times = (words >> np.uint64(32)).astype(np.int64) & _LIBCAER_TIME_MASK
+        halves = _parts(words, 32)  # [N, 2]
+        content, times = halves[:, 0], halves[:, 1].astype(np.int64)
+        times &= _LIBCAER_TIME_MASK
         wraps = np.cumsum(times[1:] < times[:-1])  # within a packet; `time_base` has those before it
         times[1:] += wraps << 31
         self.counts.time_wraps += int(wraps[-1]) if len(wraps) else 0
-        yield content >> 17, content >> 2 & 0x7FFF, content & 2 != 0, times * 1000 + time_base
+        times *= 1000
+        times += time_base
+        yield content >> 17, content >> 2 & 0x7FFF, content & 2 != 0, times
 
 
 _LIBCAER_TIME_MASK = (1 << 31) - 1

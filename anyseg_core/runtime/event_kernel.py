@@ -47,33 +47,85 @@ _NUMBER = _OCTETS.sum(1)
 _PLACES = (np.argsort(1 - _OCTETS, axis=1, kind="stable") << 8 * np.arange(8)).sum(1)
 """Which ones, from the lowest on: eight bits for each."""
 
+# A record is an event in one number of three lanes: in bits 0 to 15 the word of a single event, in 16 to 31 the held
+# coordinate, in 32 to 63 microseconds since an origin. A coordinate of more than 11 bits goes around the polarity.
+_HELD_LANE, _TIME_LANE = np.uint64(16), np.uint64(32)
+_COORDINATE, _TIME = np.uint64(0xFFFF), np.uint64(0xFFFFFFFF << 32)
+_ALL_LANES = np.uint64(1 << 32 | 1 << 16 | 1)
+"""Times a word: the word in each lane."""
+_MOVING, _POLARITY, _FURTHER = np.uint64(0x7FF), np.uint64(0x800), np.uint64(0x7800)
+_ONE, _CONTENT_BITS = np.uint64(1), np.uint64(12)
+_FREQUENT = {SINGLE: (0xFFFF, 0xFFF), HELD: (0xFFFF << 16, 0x7FF << 16), TIME_LOW: (0xFFF << 32, 0xFFF << 32)}
+"""Roles of the words that streams mostly consist of -> bits of a record that they replace, bits that they bring."""
+_KEPT, _TAKEN, _EMITTED, _REFUSED = (np.uint64(16 * row) for row in range(4))
+"""Where the rows of `lane_rules` begin."""
+_MOST = 12
+"""Records that one word can make."""
 
 Outputs = tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.bool_], NDArray[np.int64]]
 """x, y, polarity, t_ns of the events."""
 
 
-def vector_words(  # noqa: C901, PLR0912, PLR0915 (one loop with a branch for each type of word, as the format is)
-    words: NDArray[np.int16], roles: NDArray[np.uint8], state: NDArray[np.int64], time_base: int
-) -> Outputs:
-    """The words of `evt3` and `libcaer_cmp` -> events, inside the sensor or not; the held coordinate first.
+def lane_rules(roles: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """uint64 [4 * 16]: what a word of each type [16] does to a record that is carried from word to word.
 
-    `time_base` in nanoseconds is added to all times. In the loop an event is one number, which is faster to write: the
-    held coordinate in the upper 16 bits, then a bit of polarity and 15 of the moving coordinate.
+    Bits of the record that it keeps, bits that it brings, whether an event is emitted, and bits in which it must repeat
+    the upper time bits told last, as that is all it does.
     """
-    room = len(words) + _SLACK
-    for i in range(len(words)):
-        room += 11 * (words[i] >> 13 & 0x7 == 0x2)  # types 4 and 5 are the vectors, of both formats
-    events, t_ns_out = np.empty(room, np.uint32), np.empty(room, np.int64)
+    rules = np.zeros((4, 16), np.uint64)
+    for kind, role in enumerate(roles.tolist()):
+        replaced, brought = _FREQUENT.get(role, (0, 0))
+        rules[:, kind] = ~np.uint64(replaced), brought, role == SINGLE, 0 if role in _FREQUENT else 0xFFFF
+    return rules.reshape(-1)
+
+
+def vector_words(  # noqa: C901, PLR0912, PLR0915 (one loop with a branch for each type of word, as the format is)
+    words: NDArray[np.uint16],
+    roles: NDArray[np.uint8],
+    rules: NDArray[np.uint64],
+    state: NDArray[np.int64],
+    records: NDArray[np.uint64],
+) -> tuple[int, int, int]:
+    """The words of `evt3` and `libcaer_cmp` -> `records`; how many were read and made, and the origin of their times.
+
+    Not all words are read where the records are full or the time has left their 32 bits. `rules` are `lane_rules` of
+    the roles. No processor can foresee which of the frequent words comes next, and a wrong guess costs more than the
+    word: they pass through an inner loop without a branch between them, everything else through the outer one.
+    """
     held, base, polarity = state[HELD_AT], state[BASE_AT], state[POLARITY_AT]
-    high, time = state[HIGH_AT], state[TIME_AT]
-    n, t_ns = np.uint64(0), time * 1000 + time_base
-    for i in range(len(words)):
-        word = int(words[i])
-        role, content = roles[word >> 12 & 0xF], word & 0xFFF
+    high, time, high_type = state[HIGH_AT], state[TIME_AT], np.argmax(roles == TIME_HIGH)
+    i, n, all_words, room = (
+        np.uint64(0),
+        np.uint64(0),
+        np.uint64(len(words)),
+        np.uint64(len(records) - _MOST - _SLACK),
+    )
+    origin = time >> 12 << 12
+    while i < all_words and n < room and time - origin < 1 << 32:
+        word = np.int64(words[i])
+        role, content = roles[word >> 12], word & 0xFFF
+        if role <= TIME_LOW and time >> 12 == high:
+            first, end, repeated = i, min(all_words, i + room - n), np.uint64(high_type << 12 | high & 0xFFF)
+            record = np.uint64(time - origin) << _TIME_LANE | np.uint64(held) << _HELD_LANE
+            while i < end:
+                frequent = np.uint64(words[i])
+                kind = frequent >> _CONTENT_BITS
+                if (frequent ^ repeated) & rules[kind + _REFUSED]:
+                    break
+                changed = record & rules[kind + _KEPT] | frequent * _ALL_LANES & rules[kind + _TAKEN]
+                if changed < record & _TIME:  # the time runs backwards
+                    break
+                record = changed
+                records[n] = record
+                n += rules[kind + _EMITTED]
+                i += _ONE
+            held, time = np.int64(record >> _HELD_LANE & _COORDINATE), origin + np.int64(record >> _TIME_LANE)
+            if i > first:
+                continue
+        i += _ONE
         if role == SINGLE:
-            events[n] = held << 16 | (content & 0x800) << 4 | content & 0x7FF
-            t_ns_out[n] = t_ns
-            n += np.uint64(1)
+            records[n] = np.uint64((time - origin) << 32 | held << 16 | content)
+            n += _ONE
         elif role == HELD:
             held = content & 0x7FF
         elif role == TIME_HIGH and content == high & 0xFFF:
@@ -90,18 +142,17 @@ def vector_words(  # noqa: C901, PLR0912, PLR0915 (one loop with a branch for ea
             now = high << 12 | low
             state[CORRECTIONS_AT] += now < time
             time = max(time, now)
-            t_ns = time * 1000 + time_base
         elif role in (VECTOR_8, VECTOR_12):
             length = 8 if role == VECTOR_8 else 12
             fired = content & (1 << length) - 1
             # Without a base it has no place, in either coordinate.
             row, start = (held, base) if base < UNKNOWN_BASE else (UNKNOWN, 0)
+            head = (time - origin) << 32 | row << 16 | polarity << 11
             while fired:
                 places = _PLACES[fired & 0xFF]
                 for k in range(8):
                     moving = min(start + (places >> 8 * k & 0xFF), _FAR)
-                    events[n + np.uint64(k)] = row << 16 | polarity << 15 | moving
-                    t_ns_out[n + np.uint64(k)] = t_ns
+                    records[n + np.uint64(k)] = np.uint64(head | (moving & 0x7800) << 1 | moving & 0x7FF)
                 n += np.uint64(_NUMBER[fired & 0xFF])
                 fired, start = fired >> 8, start + 8
             if base < MAX_BASE:
@@ -112,16 +163,24 @@ def vector_words(  # noqa: C901, PLR0912, PLR0915 (one loop with a branch for ea
             state[TRIGGERS_AT if role == TRIGGER else OTHERS_AT if role == OTHER else UNDEFINED_AT] += 1
     state[HELD_AT], state[BASE_AT], state[POLARITY_AT] = held, base, polarity
     state[HIGH_AT], state[TIME_AT] = high, time
-    count = int(n)
-    held_out, moving_out, polarity_out = (
-        np.empty(count, np.uint16),
-        np.empty(count, np.uint16),
-        np.empty(count, np.bool_),
-    )
+    return int(np.int64(i)), int(np.int64(n)), origin
+
+
+def vector_events(records: NDArray[np.uint64], origin: int, time_base: int) -> Outputs:
+    """Records -> events, inside the sensor or not; the held coordinate first.
+
+    `time_base` in nanoseconds is added to all times.
+    """
+    count = len(records)
+    held, moving = np.empty(count, np.uint16), np.empty(count, np.uint16)
+    polarity, t_ns = np.empty(count, np.bool_), np.empty(count, np.int64)
     for i in range(count):
-        held_out[i], moving_out[i] = events[i] >> 16, events[i] & 0x7FFF
-        polarity_out[i] = (events[i] & 0x8000) != 0
-    return held_out, moving_out, polarity_out, t_ns_out[:n]
+        record = records[i]
+        held[i] = record >> _HELD_LANE & _COORDINATE
+        moving[i] = record & _MOVING | record >> _ONE & _FURTHER
+        polarity[i] = (record & _POLARITY) != 0
+        t_ns[i] = (origin + np.int64(record >> _TIME_LANE)) * 1000 + time_base
+    return held, moving, polarity, t_ns
 
 
 def evt2_words(  # noqa: C901, PLR0912, PLR0915 (the same)
@@ -191,11 +250,19 @@ def evt2_words(  # noqa: C901, PLR0912, PLR0915 (the same)
 
 
 def count_events(
-    x: NDArray[np.uint16], y: NDArray[np.uint16], polarity: NDArray[np.bool_], counts: NDArray[np.uint8]
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    polarity: NDArray[np.bool_],
+    t_ns: NDArray[np.int64],
+    after_ns: int,
+    end_ns: int,
+    counts: NDArray[np.uint8],
 ) -> None:
-    """Add events inside the image to the positive and negative counts [H, W, 2], 255 at most."""
+    """Add the events with after_ns < t <= end_ns to the positive and negative counts [H, W, 2], 255 at most."""
     flat, width = counts.reshape(-1), np.uint64(counts.shape[1])
-    for i in range(len(x)):
+    first = np.searchsorted(t_ns, after_ns, side="right")
+    last = np.searchsorted(t_ns, end_ns, side="right")
+    for i in range(first, last):
         at = np.uint64(2) * (np.uint64(y[i]) * width + np.uint64(x[i])) + np.uint64(not polarity[i])
         flat[at] += flat[at] < 255
 
@@ -203,12 +270,13 @@ def count_events(
 class Kernels(NamedTuple):
     """The functions above."""
 
-    vector_words: Callable[..., Outputs]
+    vector_words: Callable[..., tuple[int, int, int]]
+    vector_events: Callable[..., Outputs]
     evt2_words: Callable[..., Outputs]
     count_events: Callable[..., None]
 
 
-INTERPRETED = Kernels(vector_words, evt2_words, count_events)
+INTERPRETED = Kernels(vector_words, vector_events, evt2_words, count_events)
 
 
 @lru_cache(maxsize=1)
@@ -222,16 +290,21 @@ def compiled() -> Kernels | None:
         from numba import types
     except ImportError:
         return None
-    integer, state, roles = types.int64, types.int64[::1], types.Array(types.uint8, 1, "C", readonly=True)
-    words = types.Array(types.int16, 1, "C", readonly=True)
+    integer, state = types.int64, types.int64[::1]
+    roles, words, records = (
+        types.Array(item, 1, "C", readonly=True) for item in (types.uint8, types.uint16, types.uint64)
+    )
     halves = types.Array(types.int32, 1, "A", readonly=True)
     outputs = types.Tuple((types.uint16[::1], types.uint16[::1], types.boolean[::1], types.int64[::1]))
-    pair = types.UniTuple(integer, 2)
-    events = [types.Array(item, 1, "A", readonly=True) for item in (types.uint16, types.uint16, types.boolean)]
+    triple, pair = types.UniTuple(integer, 3), types.UniTuple(integer, 2)
+    events = [
+        types.Array(item, 1, "A", readonly=True) for item in (types.uint16, types.uint16, types.boolean, types.int64)
+    ]
     return Kernels(
-        _compiled(vector_words, outputs(words, roles, state, integer)),
+        _compiled(vector_words, triple(words, roles, records, state, types.uint64[::1])),
+        _compiled(vector_events, outputs(records, integer, integer)),
         _compiled(evt2_words, outputs(halves, halves, state, pair)),
-        _compiled(count_events, types.void(*events, types.uint8[:, :, ::1])),
+        _compiled(count_events, types.void(*events, integer, integer, types.uint8[:, :, ::1])),
     )
 
 

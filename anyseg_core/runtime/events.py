@@ -122,8 +122,9 @@ class EventDecoder:
         usable = len(raw) - len(raw) % dtype.itemsize
         # A view into a message can begin at any byte, the codecs need aligned words.
         words = np.require(raw[:usable].view(dtype), self._codec.word, "A")
-        block = self._codec.decode_compiled(words, time_base, self.width, self.height)
-        blocks = self._codec.decode(words, time_base) if block is None else [block]
+        blocks = self._codec.decode_compiled(words, time_base, self.width, self.height)
+        if blocks is None:
+            blocks = self._codec.decode(words, time_base)
         events = Events.concatenate(map(self._inside, blocks))
         self.counts.packets += 1
         self.counts.events += len(events)
@@ -254,7 +255,9 @@ class EventArray:
         stamp_ns, frame_id = cdr.header()
         height, width = cdr.scalar("I"), cdr.scalar("I")
         x, y, seconds, nanoseconds, polarity = _dvs_fields(cdr)
-        t_ns = seconds.astype(np.int64) * 1_000_000_000 + nanoseconds
+        t_ns = seconds.astype(np.int64)
+        t_ns *= 1_000_000_000
+        t_ns += nanoseconds
         return cls._checked(stamp_ns, frame_id, width, height, x, y, polarity != 0, t_ns)
 
     @classmethod
@@ -496,15 +499,17 @@ class EventAccumulator:
         kernels = kernel.compiled()
         add = _count_vectorised if kernels is None else kernels.count_events
         for part in self._parts:
-            first, last = np.searchsorted(part.t_ns, [end_ns - self.window_ns, end_ns], side="right")
-            add(part.x[first:last], part.y[first:last], part.polarity[first:last], counts)
+            add(part.x, part.y, part.polarity, part.t_ns, end_ns - self.window_ns, end_ns, counts)
         return counts
 
 
 def _count_vectorised(
-    x: NDArray[np.uint16], y: NDArray[np.uint16], polarity: NDArray[np.bool_], counts: NDArray[np.uint8]
-) -> None:
+    x: NDArray[np.uint16], y: NDArray[np.uint16], polarity: NDArray[np.bool_], t_ns: NDArray[np.int64],
+    after_ns: int, end_ns: int, counts: NDArray[np.uint8],
+) -> None:  # fmt: skip
     """What `event_kernel.count_events` does."""
+    first, last = np.searchsorted(t_ns, [after_ns, end_ns], side="right")
+    x, y, polarity = x[first:last], y[first:last], polarity[first:last]
     index = 2 * (y.astype(np.int32) * counts.shape[1] + x) + ~polarity
     flat = counts.reshape(-1)
     if len(index) < len(flat) // 16:  # sorting a few is faster than going through all pixels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +17,10 @@ from anyseg_core.runtime.cuda_device import DeviceError
 from anyseg_core.runtime.engine import (
     BuildOptions,
     DeviceEngine,
+    Encoded,
     Engine,
     EngineError,
     EngineInfo,
-    Features,
     Labels,
     PartedEngine,
     PartFiles,
@@ -45,8 +45,8 @@ class Segmentation:
     encode_s: float
     """Seconds spent turning frames into network images, those not counted that were encoded before."""
     engine_s: float
-    """Seconds spent waiting for the engine; what it did ahead, while the frames' companions were on their way, is not
-    counted."""
+    """Seconds in which the engine was busy with it, also ahead, while the frames' companions were on their way. A frame
+    counts in the first mask that is made of it."""
 
     def resized(self, height: int, width: int) -> tuple[Labels, Labels]:
         """Labels and confidence at `height` x `width`; each pixel is that of the nearest network pixel."""
@@ -74,8 +74,10 @@ class _NetworkImage:
 
     rig: Rig | None
     image: NDArray[np.uint8]
-    features: Future[Features] | None = None
+    encoded: Future[Encoded] | None = None
     """What an engine in parts makes of it, begun once."""
+    counted: bool = False
+    """Whether a mask's engine time has that in it."""
 
 
 class Segmenter:
@@ -167,7 +169,8 @@ class Segmenter:
         results = [self._run(network, group, made) for network, group in self._plan(live)]
         labels, confidence = results[0] if len(results) == 1 else fuse(results)
         done = time.perf_counter()
-        return Segmentation(labels, confidence, live, encoded - started, done - encoded)
+        engine_s = _busy_s([(encoded, done), *_newly_encoded(made.values())])
+        return Segmentation(labels, confidence, live, encoded - started, engine_s)
 
     def network_image(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
         """The network image uint8 [H, W, 3] of a frame, which is made once and kept as long as the frame is.
@@ -195,8 +198,8 @@ class Segmenter:
     def _begin(self, engine: Engine, modality: Modality, made: _NetworkImage) -> None:
         index = self.card.index_of(modality)
         if isinstance(engine, PartedEngine):
-            if made.features is None:
-                made.features = engine.encode(made.image, index)
+            if made.encoded is None:
+                made.encoded = engine.encode(made.image, index)
         elif isinstance(engine, DeviceEngine) and self._sent.get(modality) is not made.image:
             self._sent[modality] = made.image
             engine.upload(index, made.image)
@@ -231,8 +234,9 @@ class Segmenter:
         index = np.array([self.card.index_of(modality) for modality in group], np.int64)  # [M]
         present = [made[modality].image for modality in group]
         if isinstance(network.engine, PartedEngine):
-            begun = [made[modality].features for modality in group]  # by `encode`
-            labels, confidence = network.engine.decode([future.result() for future in begun if future is not None])
+            begun = [made[modality].encoded for modality in group]  # by `encode`
+            features = [future.result().features for future in begun if future is not None]
+            labels, confidence = network.engine.decode(features)
         elif isinstance(network.engine, DeviceEngine):
             network.engine.start(present, index)
             while self.while_waiting():
@@ -261,6 +265,23 @@ def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
     fused = np.take_along_axis(labels, winner, axis=0)[0]
     confidence = np.take_along_axis(votes, winner, axis=0)[0] // len(results)
     return fused, confidence.astype(np.uint8)
+
+
+def _newly_encoded(images: Iterable[_NetworkImage]) -> Iterator[tuple[float, float]]:
+    """When each was encoded, of those that no mask has counted yet."""
+    for made in images:
+        if made.encoded is not None and not made.counted:
+            made.counted = True
+            yield made.encoded.result()[1:]
+
+
+def _busy_s(intervals: Iterable[tuple[float, float]]) -> float:
+    """Seconds that at least one of the intervals (begin, end) covers."""
+    total, covered_until = 0.0, -np.inf
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, covered_until))
+        covered_until = max(covered_until, end)
+    return total
 
 
 def _parts_of(spec: NetworkSpec, folder: Path) -> PartFiles | None:
