@@ -131,7 +131,7 @@ def _write(
 
 def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> PartFiles:
     """Write the two parts of a network beside its `file`, from which they borrow their weights."""
-    parts = PartFiles(*(file.with_name(f"{file.stem}_{part}.onnx") for part in ("encoder", "decoder")))
+    parts = PartFiles.beside(file)
     decoder = StudentDecoder(network, size).eval()
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
     _write(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from anyseg_core.export import NETWORK_NAME, write_network
+from anyseg_core.export import NETWORK_NAME, write_network, write_parts
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.student_network import StudentNetwork
 
@@ -20,7 +20,7 @@ MODALITIES, CLASSES, HEAD_WIDTH, LABEL_STRIDE = 4, 25, 128, 2
 
 
 def write_untrained(folder: Path, size: tuple[int, int], backbone: str = "b0") -> Path:
-    """Write the network, without a card: no robot can run it by mistake. Returns the ONNX file.
+    """Write the network and its two parts, without a card: no robot can run it by mistake. Returns the whole's file.
 
     Raises ValueError for an unknown backbone.
     """
@@ -29,7 +29,9 @@ def write_untrained(folder: Path, size: tuple[int, int], backbone: str = "b0") -
     model = AnymodalSegmenter(channels, channels, CLASSES, backbone, HEAD_WIDTH).eval()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / NETWORK_NAME
-    write_network(StudentNetwork(model, size, LABEL_STRIDE).eval(), file, size)
+    network = StudentNetwork(model, size, LABEL_STRIDE).eval()
+    write_network(network, file, size)
+    write_parts(network, file, size)
     return file
 
 

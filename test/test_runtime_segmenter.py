@@ -230,6 +230,20 @@ def test_a_card_with_a_modality_that_no_network_takes_is_refused(tmp_path: Path)
         load_card(tmp_path)
 
 
+def _file_of(network: model_card.NetworkSpec) -> model_card.NetworkFile:
+    return model_card.NetworkFile(file=network.file, sha256=network.sha256)
+
+
+def test_parts_of_one_network_among_several_are_refused(tmp_path: Path) -> None:
+    card = load_card(write_toy_student(tmp_path, SIZE, one_network_each=True))
+    first = card.networks[0]
+    parts = model_card.NetworkParts(encoder=_file_of(first), decoder=_file_of(first))
+    mixed = (first.model_copy(update={"parts": parts}), *card.networks[1:])
+    card.model_copy(update={"networks": mixed}).write(tmp_path)
+    with pytest.raises(StudentError, match="the only one"):
+        load_card(tmp_path)
+
+
 def test_students_are_found_by_name_and_by_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(model_card, "STUDENTS", tmp_path)
     write_toy_student(tmp_path / "vehicle_toy")

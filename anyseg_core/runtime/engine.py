@@ -113,6 +113,11 @@ class PartFiles(NamedTuple):
     encoder: Path
     decoder: Path
 
+    @classmethod
+    def beside(cls, network: Path) -> PartFiles:
+        """As the export names them."""
+        return cls(*(network.with_name(f"{network.stem}_{part}.onnx") for part in cls._fields))
+
 
 @dataclass(frozen=True)
 class BuildProgress:

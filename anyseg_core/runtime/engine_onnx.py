@@ -56,8 +56,10 @@ class OnnxEngine:
 
 
 class OnnxPartsEngine:
-    """A network in two parts: images are encoded side by side, a thread each, which two cores do a quarter faster
-    than one image after the other with both; the decoder has all `threads`.
+    """A network in two parts: an image is encoded when it comes, on a thread of its own; the decoder has all `threads`.
+
+    On idle cores that takes as long as the whole network does with all of its images at once, and longer with one image
+    alone; what it gains is that encoding begins with the first frame of a set, not with the last.
 
     Raises EngineError as `OnnxEngine` does.
     """

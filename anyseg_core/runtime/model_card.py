@@ -226,6 +226,8 @@ class ModelCard(_Strict):
         unserved = [m for m in modalities if not any(network.serves([m]) for network in self.networks)]
         if unserved:
             raise ValueError(f"no network takes {', '.join(sorted(unserved))} alone, listed in `inputs`")
+        if len(self.networks) > 1 and any(network.parts for network in self.networks):
+            raise ValueError("a network in parts must be the only one")
         if any(side <= 0 or side % 32 for side in self.input_size):
             raise ValueError(f"input_size {self.input_size} must be positive multiples of 32")
         return self

@@ -8,7 +8,6 @@ looking for each of them there. The head is unfolded into one that computes the 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,15 +72,9 @@ def load_exported(model: AnymodalSegmenter, file: Path, card: ModelCard) -> None
         known = _tensors(probe)
     if {name: value.shape for name, value in known.items()} != {name: value.shape for name, value in found.items()}:
         raise CheckpointError(f"{file} is not the network of this config (backbone, head width, size, missing)")
-    weights = {
-        name: _located(name, parameter.detach().numpy(), known)(found)
-        for name, parameter in [*model.encoder.named_parameters(), *model.head.classify.named_parameters("classify")]
-    }
-    encoder = {name: torch.from_numpy(weights[name]) for name, _ in model.encoder.named_parameters()}
-    model.encoder.load_state_dict(encoder, strict=True)
-    with torch.no_grad():
-        model.head.classify.weight.copy_(torch.from_numpy(weights["classify.weight"]))
-        model.head.classify.bias.copy_(torch.from_numpy(weights["classify.bias"]))
+    for part in (model.encoder, model.head.classify):
+        weights = {name: _found(name, weight, known, found) for name, weight in part.named_parameters()}
+        part.load_state_dict(weights, strict=True)
     stages = [torch.from_numpy(found[f"weight{stage}"].copy()) for stage in range(4)]
     _unfold_head(model, stages, torch.from_numpy(found["bias"].copy()).flatten())
 
@@ -100,16 +93,14 @@ def _randomise(model: nn.Module) -> None:
         parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
 
 
-def _located(name: str, weight: NDArray[np.float32], known: Mapping[str, NDArray[np.float32]]) -> Callable:
-    """How to read a weight out of the tensors of a file: by its name there, and its layout."""
-    for key, value in known.items():
-        if value.size != weight.size:
-            continue
-        for layout in (lambda x: x, lambda x: x.T):
-            if layout(value).squeeze().shape == weight.squeeze().shape and np.array_equal(
-                layout(value).reshape(weight.shape), weight
-            ):
-                return lambda tensors, key=key, layout=layout: np.array(layout(tensors[key]).reshape(weight.shape))
+def _found(name: str, weight: Tensor, known: _Tensors, found: _Tensors) -> Tensor:
+    """A weight of the file, which lies there where the known value of it lies in the other, in the same layout."""
+    value = weight.detach().numpy()
+    for key, candidate in known.items():
+        for layout in (lambda x: x, lambda x: x.T) if candidate.size == value.size else ():
+            same_axes = layout(candidate).squeeze().shape == value.squeeze().shape
+            if same_axes and np.array_equal(layout(candidate).reshape(value.shape), value):
+                return torch.from_numpy(np.array(layout(found[key]).reshape(value.shape)))
     raise CheckpointError(f"{name} is in no tensor of the exported network: it was written by another version")
 
 

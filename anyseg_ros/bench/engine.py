@@ -13,13 +13,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.runtime.engine import BACKENDS
+from anyseg_core.runtime.engine import BACKENDS, PartFiles
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_ros.bench.engine_trial import COUNTS, EngineTrial
 from anyseg_ros.bench.results import Benchmark
 
 MODULE_OF = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 NOTES = (
+    "in parts: images are encoded side by side, a core each, as the node runs them; otherwise as one batch.",
     "each engine and size in a process of its own, one after another; times of single runs, images in memory.",
     "a size other than the student's: the same network with random weights, written for that size, costs the same.",
     "memory: growth of the resident memory from before the engine to after runs with four modalities.",
@@ -36,12 +37,14 @@ def run(console: Console, json_path: Path | None, student: str, sizes: Sequence[
     trials: dict[tuple[str, int], EngineTrial] = {}
     for size, network in networks.items():
         for backend in present_backends():
-            outcome = in_own_process(network, backend, size, runs)
-            if isinstance(outcome, str):
-                result.notes.append(f"{backend} at {size}: {outcome}")
-                continue
-            trials[backend, size] = outcome
-            record(result, backend, size, outcome)
+            for form in forms_of(network, backend):
+                name = f"{backend}, in {form}" if form else backend
+                outcome = in_own_process(network, backend, size, runs, form)
+                if isinstance(outcome, str):
+                    result.notes.append(f"{name} at {size}: {outcome}")
+                    continue
+                trials[name, size] = outcome
+                record(result, name, size, outcome)
     console.print(overview(trials))
     result.report(console, json_path)
 
@@ -49,6 +52,12 @@ def run(console: Console, json_path: Path | None, student: str, sizes: Sequence[
 def present_backends() -> list[str]:
     """Those whose library is installed here."""
     return [backend for backend in BACKENDS if backend != "auto" and find_spec(MODULE_OF[backend])]
+
+
+def forms_of(network: Path, backend: str) -> list[str]:
+    """The whole network, and the two parts where they are there and the engine takes them."""
+    has_parts = backend == "onnxruntime" and all(part.exists() for part in PartFiles.beside(network))
+    return ["", "parts"] if has_parts else [""]
 
 
 def network_of(student: str, size: int, out: Path) -> Path:
@@ -68,9 +77,10 @@ def network_of(student: str, size: int, out: Path) -> Path:
     return network
 
 
-def in_own_process(network: Path, backend: str, size: int, runs: int) -> EngineTrial | str:
+def in_own_process(network: Path, backend: str, size: int, runs: int, form: str = "") -> EngineTrial | str:
     """What was measured, or why nothing could be."""
     command = [sys.executable, "-m", "anyseg_ros.bench.engine_trial", str(network), backend, str(size), str(runs)]
+    command += [form] if form else []
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]

@@ -1,6 +1,7 @@
 """One engine on one network in a process of its own: load time, memory, time per number of live modalities.
 
-`python -m anyseg_ros.bench.engine_trial NETWORK BACKEND SIZE RUNS` prints an `EngineTrial` as JSON.
+`python -m anyseg_ros.bench.engine_trial NETWORK BACKEND SIZE RUNS [parts]` prints an `EngineTrial` as JSON; with
+`parts`, of the two parts beside the network.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from anyseg_core.runtime.engine import Engine, open_engine
+from anyseg_core.runtime.engine import Engine, PartFiles, open_engine
 
 COUNTS = (1, 2, 3, 4)
 WARM_UP = 2
@@ -36,12 +37,12 @@ class EngineTrial:
     """Times of single runs, by number of modalities."""
 
 
-def trial(network: Path, backend: str, size: int, runs: int) -> EngineTrial:
+def trial(network: Path, backend: str, size: int, runs: int, *, in_parts: bool = False) -> EngineTrial:
     """Measure here and now; raises EngineError where the engine cannot be had."""
     process = psutil.Process()
     before_mb = process.memory_info().rss / 1e6
     start = time.perf_counter()
-    engine = open_engine(network, backend)
+    engine = open_engine(network, backend, parts=PartFiles.beside(network) if in_parts else None)
     load_s = time.perf_counter() - start
     images = np.random.default_rng(0).integers(0, 256, (max(COUNTS), size, size, 3), np.uint8)
     start = time.perf_counter()
@@ -67,8 +68,8 @@ def _times_ms(engine: Engine, images: np.ndarray, runs: int) -> list[float]:
 
 def main() -> None:
     """Entry point of `python -m`."""
-    network, backend, size, runs = sys.argv[1:]
-    print(json.dumps(asdict(trial(Path(network), backend, int(size), int(runs)))))
+    network, backend, size, runs, *form = sys.argv[1:]
+    print(json.dumps(asdict(trial(Path(network), backend, int(size), int(runs), in_parts=bool(form)))))
 
 
 if __name__ == "__main__":
