@@ -59,6 +59,7 @@ def run(
     except fatal as error:
         print(f"error: {error}", file=sys.stderr)
         exit_code = 1
+    gc.unfreeze()  # whatever holds on to the middleware is to be found now
     asked_to_stop.ignore_further_signals()
     executor.remove_node(node)
     node.destroy_node()
