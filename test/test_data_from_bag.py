@@ -91,7 +91,7 @@ def test_moments_without_every_sensor_are_left_out_and_counted(bag: Path, tmp_pa
 def test_a_bag_without_labels_gives_frames_to_label(bag: Path, tmp_path: Path) -> None:
     done = run("data", "from-bag", bag, tmp_path, "--every-s", "0.1", "--map", "labels:=")
     assert done.exit_code == 0, done.output
-    assert "0 of them labelled" in done.output
+    assert "0 of them labelled" in " ".join(done.output.split())  # lines break where the path ends
     assert len(list(tmp_path.rglob("*_camera.png"))) == 4
     assert not list(tmp_path.rglob("*_label.png"))
 
