@@ -1,7 +1,8 @@
 """fault_injector: sits between the drivers and segmentation_node and breaks sensors as a scenario says.
 
-Messages travel through it serialized: what no fault touches leaves as the very bytes that came. The scenario's time
-begins with the first message, or with the service `~/start`; what is injected is told on `~/active_faults`.
+Messages travel through it serialized: what no fault touches leaves as the very bytes that came. A sensor is subscribed
+to when somebody listens to its output. The scenario's time begins with the first message, or with the service
+`~/start`; what is injected is told on `~/active_faults`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
 from anyseg_core.runtime.faults import FAULT_KINDS, ActiveFault, FaultSchedule, FaultScheduleError
+from anyseg_core.runtime.health import clock_was_set
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bag_topics import SENSOR_TYPES
@@ -36,14 +38,12 @@ NAME = "fault_injector"
 INPUT_PREFIX = "in/"
 QUEUE_DEPTH = 5
 CONNECT_PERIOD_S = 0.2
-"""Between looks for publishers of inputs that have none yet."""
+"""Between looks for drivers and listeners of sensors that have none yet."""
 STATUS_PERIOD_S = 0.1
 REPEAT_PERIODS = 10
 """Of `STATUS_PERIOD_S`, between two messages on `~/active_faults` when nothing changes."""
 RELEASE_PERIOD_S = 0.005
 """Between looks at delayed messages, while there are any."""
-JUMP_BACK_S = 1.0
-"""A clock that goes back by more was set anew: a bag that plays in a loop."""
 
 
 class FaultInjectorNode(Node):
@@ -55,7 +55,7 @@ class FaultInjectorNode(Node):
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
         self._start_ns: int | None = None
-        self._last_s = 0.0
+        self._last_ns = 0
         self._told: tuple[int, ...] | None = None
         self._periods = 0
         self._unreadable_told = 0
@@ -85,8 +85,9 @@ class FaultInjectorNode(Node):
 
     def _connect(self) -> None:
         for relay in self._relays:
-            if relay.try_connect():
+            if relay.find_driver():
                 self._warn_of_unplayable(relay)
+            relay.subscribe_when_heard()
 
     def _warn_of_unplayable(self, relay: _Relay) -> None:
         try:
@@ -127,19 +128,17 @@ class FaultInjectorNode(Node):
 
     def _begin(self, now_ns: int) -> None:
         self._autostart = True
-        self._start_ns, self._last_s = now_ns, 0.0
+        self._start_ns = self._last_ns = now_ns
         self._injector.reset()
         self.get_logger().info(f"the scenario starts: {len(self._injector.schedule.faults)} faults")
 
     def _elapsed_s(self, now_ns: int) -> float:
-        """Seconds since the start; a clock that was set back begins the scenario anew."""
-        elapsed_s = (now_ns - (self._start_ns or 0)) / NS_PER_S
-        if elapsed_s < self._last_s - JUMP_BACK_S:
-            self.get_logger().info("the clock was set back")
+        """Seconds since the start; a clock that was set, by a bag that plays in a loop, begins the scenario anew."""
+        if clock_was_set(self._last_ns, now_ns):
+            self.get_logger().info("the clock was set")
             self._begin(now_ns)
-            elapsed_s = 0.0
-        self._last_s = max(self._last_s, elapsed_s)
-        return self._last_s
+        self._last_ns = max(self._last_ns, now_ns)
+        return (self._last_ns - (self._start_ns or 0)) / NS_PER_S
 
     def _die_where_told(self, elapsed_s: float) -> None:
         if self._injector.must_die(elapsed_s):
@@ -207,22 +206,25 @@ class FaultInjectorNode(Node):
 
 
 class _Relay:
-    """One sensor's way through the node, connected as soon as its driver is there and tells its type."""
+    """One sensor's way through the node. Its type is the driver's; it listens when it is listened to, so that the first
+    message that it takes is heard."""
 
     def __init__(self, node: FaultInjectorNode, modality: Modality, source: str, target: str) -> None:
         self.modality = modality
         self.msgtype = ""
         """Empty until the driver is there."""
         self._node, self._source, self._target = node, source, target
+        self._qos: QoSProfile | None = None
         self._publisher: Any = None
+        self._subscription: Any = None
         self._complaint = ""
 
     def publish(self, cdr: bytes | memoryview) -> None:
         """Send a serialized message on."""
         self._publisher.publish(bytes(cdr))
 
-    def try_connect(self) -> bool:
-        """Whether the driver has just been found. The output has the type and the reliability of the input."""
+    def find_driver(self) -> bool:
+        """Whether it has just been found. The output, offered from now on, has the input's type and reliability."""
         publishers = self._node.get_publishers_info_by_topic(self._source) if not self.msgtype else []
         if not publishers:
             return False
@@ -236,14 +238,20 @@ class _Relay:
             return False
         if msgtype not in SENSOR_TYPES[self.modality]:
             self._complain(f"{self._source} is {msgtype}, unusual for {self.modality}: only its timing can be broken")
-        qos = QoSProfile(depth=QUEUE_DEPTH, reliability=publishers[0].qos_profile.reliability)
+        self._qos = QoSProfile(depth=QUEUE_DEPTH, reliability=publishers[0].qos_profile.reliability)
         self.msgtype = msgtype
-        self._publisher = self._node.create_publisher(message_type, self._target, qos)
-        self._node.create_subscription(
-            message_type, self._source, lambda cdr: self._node.on_message(self, cdr), qos, raw=True
-        )
-        self._node.get_logger().info(f"{self.modality}: {self._source} -> {self._target} ({msgtype})")
+        self._publisher = self._node.create_publisher(message_type, self._target, self._qos)
         return True
+
+    def subscribe_when_heard(self) -> None:
+        """Take the driver's messages from the moment on that there is somebody to send them to."""
+        heard = self._publisher is not None and self._publisher.get_subscription_count() > 0
+        if self._subscription is not None or not heard:
+            return
+        self._subscription = self._node.create_subscription(
+            self._publisher.msg_type, self._source, lambda cdr: self._node.on_message(self, cdr), self._qos, raw=True
+        )
+        self._node.get_logger().info(f"{self.modality}: {self._source} -> {self._target} ({self.msgtype})")
 
     def _complain(self, complaint: str) -> None:
         if complaint != self._complaint:

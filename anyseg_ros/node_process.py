@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyseg_ros.process_setup import set_up_process
@@ -39,7 +39,7 @@ def run(
 
     asked_to_stop = _StopFlag()
     # rclpy's own handlers invalidate the context at once: nothing could then be ended in order.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(args=ros_arguments(sys.argv), signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = create()
     except bad_input as error:
@@ -66,6 +66,11 @@ def run(
     executor.shutdown()
     rclpy.shutdown()
     return exit_code or 0
+
+
+def ros_arguments(command: Sequence[str]) -> list[str]:
+    """The part of a command line that is ROS 2's. The rest may look like it: `anyseg play --remap /a:=/b` does."""
+    return list(command[command.index("--ros-args") :]) if "--ros-args" in command else []
 
 
 def new_executor() -> Executor:

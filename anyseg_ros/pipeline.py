@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from anyseg_core.runtime.health import CLOCK_JUMP_NS, Fault, HealthConfig, HealthMonitor, ModalityStatus, State
+from anyseg_core.runtime.health import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.motion import LidarMotion, MotionHistory
@@ -139,8 +139,13 @@ class Pipeline:
         self._monitors[modality].on_rejected(fault, reason, self._advance(now_ns))
 
     def poll(self, now_ns: int) -> Job | None:
-        """The frames to segment now, or None. Call it after every message and at `next_wakeup_ns`."""
+        """The frames to segment now, or None. Call it after every message and at `next_wakeup_ns`.
+
+        At 0, which a simulated clock reads before it is told the time, no frame has an age and no mask is made.
+        """
         now_ns = self._advance(now_ns)
+        if now_ns == 0:
+            return None
         held_up = self._wakeup_ns is not None and now_ns > self._wakeup_ns + HELD_UP_NS
         self._wakeup_ns = None
         for monitor in self._monitors.values():
@@ -161,6 +166,8 @@ class Pipeline:
     def next_wakeup_ns(self, now_ns: int) -> int | None:
         """When `poll` must be called though no message arrives, None while nothing is awaited."""
         now_ns = self._advance(now_ns)
+        if now_ns == 0:
+            return None
         times = [monitor.next_deadline_ns() for monitor in self._monitors.values()]
         anchor = self._anchor(now_ns)
         if anchor is not None:
@@ -263,8 +270,8 @@ class Pipeline:
         self._buffer.clear()
 
     def _advance(self, now_ns: int) -> int:
-        """The time that never runs backwards; starts anew where the clock was set back."""
-        if now_ns < self._now_ns - CLOCK_JUMP_NS:
+        """The time that never runs backwards; starts anew where the clock was set."""
+        if clock_was_set(self._now_ns, now_ns):
             for monitor in self._monitors.values():
                 monitor.reset(now_ns)
             self._start_anew(now_ns)

@@ -28,6 +28,8 @@ from anyseg_ros.process_setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"
+DISCOVERY_S = "2.0"
+"""Between the player's publishers and its first message: what nobody has subscribed to yet is lost."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -73,7 +75,7 @@ def replayed(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     remaps = [f"{recorded}:={published}" for recorded, published in plan.remap.items()]
     player = ExecuteProcess(
         cmd=[
-            *("ros2", "bag", "play", values["bag"], "--clock", "100", "--rate", values["rate"]),
+            *("ros2", "bag", "play", values["bag"], "--clock", "100", "--rate", values["rate"], "--delay", DISCOVERY_S),
             *(["--remap", *remaps] if remaps else []),
         ],
         output="screen",

@@ -197,6 +197,7 @@ def test_a_crash_that_kills_ends_the_process_for_real(tmp_path: Path) -> None:
     scenario = scenario_file(tmp_path, {"kind": "crash", "start_s": 0.2, "parameters": {"kill": 1}})
     driver = rclpy.create_node("driver", namespace="killed")
     publisher = driver.create_publisher(Image, "in", 10)
+    driver.create_subscription(Image, "out", lambda _: None, 10)
     of_others = shared_memory()
     topics = ("topics.camera.input:=/killed/in", "topics.camera.output:=/killed/out")
     process = start("fault_injector_node", f"scenario:={scenario}", *topics)

@@ -33,9 +33,9 @@ def test_long_random_histories() -> None:
 def test_a_sensor_that_never_speaks_fails_whatever_its_fail_count() -> None:
     """Found by fuzzing: with a fail_count above 1 it stayed SUSPECT, and its deadline stayed in the past."""
     checks = {Fault.NEVER_RECEIVED: CheckConfig(fail_count=3)}
-    monitor = HealthMonitor(Modality.DEPTH, HealthConfig(checks=checks), 0)
-    monitor.on_time(5 * S)
-    assert monitor.status(5 * S).state is State.FAILED
+    monitor = HealthMonitor(Modality.DEPTH, HealthConfig(checks=checks), S)
+    monitor.on_time(6 * S)
+    assert monitor.status(6 * S).state is State.FAILED
     assert monitor.next_deadline_ns() is None
 
 

@@ -33,9 +33,10 @@ LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "replay.launch.py"
 ARGUMENTS = {"bag", "out", "student", "faults", "rate", "log_level"}
 STAND_IN = f"""#!{sys.executable}
 import os, sys
-assert sys.argv[1:3] == ["bag", "play"] and sys.argv[4:6] == ["--clock", "100"] and sys.argv[6] == "--rate"
-remaps = [part for remap in sys.argv[9:] for part in ("--remap", remap)]
-assert not remaps or sys.argv[8] == "--remap"
+assert sys.argv[1:3] == ["bag", "play"] and sys.argv[4:6] == ["--clock", "100"]
+assert sys.argv[6] == "--rate" and sys.argv[8] == "--delay"
+remaps = [part for remap in sys.argv[11:] for part in ("--remap", remap)]
+assert not remaps or sys.argv[10] == "--remap"
 arguments = ["play", sys.argv[3], "--clock", "--rate", sys.argv[7], *remaps]
 os.execv({sys.executable!r}, [{sys.executable!r}, "-m", "anyseg_ros.cli", *arguments])
 """

@@ -285,6 +285,24 @@ def test_a_clock_that_jumps_back_starts_anew() -> None:
     assert {s.state for s in world.pipeline.statuses(world.now_ns)} == {State.ACTIVE}
 
 
+def test_a_simulated_clock_that_is_told_starts_anew() -> None:
+    """Before, it reads 0: no frame has an age then, and what is waited for is not years late afterwards."""
+    world = World()
+    health = {m: HealthConfig(RATE_HZ) for m in MODALITIES}
+    world.pipeline = Pipeline(health, world.sync, cast(Segmenter, EchoSegmenter()), 0)
+    world.now_ns = 0
+    for modality in MODALITIES:
+        world.pipeline.on_frame(live_frame(modality, T0), 0)
+        world.poll()
+    assert not world.jobs
+    world.now_ns = T0
+    world.poll()
+    assert {s.state for s in world.pipeline.statuses(world.now_ns)} == {State.WAITING}
+    world.drive(0, 400, (DEPTH, EVENT))
+    assert [set(job.frames) for job in world.jobs[2:]] == [{DEPTH, EVENT}] * 2
+    assert world.state(CAMERA) is State.WAITING
+
+
 def test_rejected_messages_take_the_sensor_out() -> None:
     world = World()
     world.drive(0, 500, MODALITIES)

@@ -125,7 +125,8 @@ def test_a_bag_through_node_and_player(bag: Path, student: Path, tmp_path: Path,
     run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110, check=False)
     assert re.search(r"offline.*│ *\d+ │", run.stdout), run.stdout + run.stderr
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert content["masks"]["live"] > 0
+    logs = "".join(path.read_text() for path in sorted((tmp_path / "out" / "log").iterdir()))
+    assert content["masks"]["live"] > 0, run.stdout + logs
     assert not [d for d in content["differences"] if d["kind"] == "pixels"]
     used = [json.loads(line)["used"] for line in (tmp_path / "out" / "live_masks.jsonl").read_text().splitlines()]
     assert len(used) == content["masks"]["live"]

@@ -30,6 +30,7 @@ __all__ = [
     "HealthMonitor",
     "ModalityStatus",
     "State",
+    "clock_was_set",
 ]
 
 CLOCK_JUMP_NS = NS_PER_S // 2
@@ -44,6 +45,12 @@ MOST_PERIODS = 10
 """A slow sensor's gaps may be this long at most before they are silence."""
 GAPS = 5
 """Whose median is the rate that `low_rate` judges."""
+
+
+def clock_was_set(before_ns: int, now_ns: int) -> bool:
+    """Whether times before and after have nothing to do with each other: the clock was set back, or a simulated one,
+    which reads 0 until somebody tells the time (ROS 2: `use_sim_time`), has just been told it."""
+    return now_ns < before_ns - CLOCK_JUMP_NS or before_ns == 0 < now_ns
 
 
 @dataclass
@@ -199,7 +206,7 @@ class HealthMonitor:
             self._forget(now_ns)
 
     def reset(self, now_ns: int) -> None:
-        """The clock was set back: nothing that was timed by it counts. Totals and a latched fault stay."""
+        """The clock was set: nothing that was timed by it counts. Totals and a latched fault stay."""
         if self._state is not State.DISABLED and not self._latched:
             self._enter(State.WAITING, now_ns)
         present = self._present if self._latched else None
@@ -231,8 +238,8 @@ class HealthMonitor:
         self._came_back_ns: int | None = None
 
     def _advance(self, now_ns: int) -> int:
-        """The time that never runs backwards; resets where the clock was set back."""
-        if now_ns < self._now_ns - CLOCK_JUMP_NS:
+        """The time that never runs backwards; resets where the clock was set."""
+        if clock_was_set(self._now_ns, now_ns):
             self.reset(now_ns)
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ QUEUE_DEPTH = 10
 ACKNOWLEDGE_TIMEOUT_S = 2.0
 """Time for the last messages to arrive before the publishers go."""
 DISCOVERY_TIMEOUT_S = 60.0
+DISCOVERY_PERIOD_S = 0.05
+SETTLE_S = 0.5
+"""After the last new subscriber: where some are waited for, those of /clock and of other topics come a little later."""
 LATE_NS = 50_000_000
 """A message that is later than this is counted: reading or publishing does not keep up."""
 
@@ -172,13 +176,21 @@ class Player(Node):
                 self.failure = error
 
     def _await_subscribers(self) -> None:
-        awaited = {self.resolve_topic_name(name) for name in self._options.await_topics}
-        publishers = [p for p in self._publishers_of.values() if p.topic_name in awaited]
-        for _ in range(int(DISCOVERY_TIMEOUT_S / 0.05)):
-            if all(publisher.get_subscription_count() for publisher in publishers) or self._stopping.wait(0.05):
+        """Until every awaited topic has a subscriber, and nobody new has come to any topic for a while."""
+        names = {self.resolve_topic_name(name) for name in self._options.await_topics}
+        awaited = [p for p in self._publishers_of.values() if p.topic_name in names]
+        everyone = [*self._publishers_of.values(), *filter(None, [self._clock_publisher])]
+        counts: list[int] = []
+        changed = time.monotonic()
+        deadline = changed + DISCOVERY_TIMEOUT_S
+        while awaited and not self._stopping.wait(DISCOVERY_PERIOD_S):
+            before, counts = counts, [publisher.get_subscription_count() for publisher in everyone]
+            changed = time.monotonic() if counts != before else changed
+            silent = [p.topic_name for p in awaited if not p.get_subscription_count()]
+            if not silent and time.monotonic() > changed + SETTLE_S:
                 return
-        silent = ", ".join(p.topic_name for p in publishers if not p.get_subscription_count())
-        raise BagError(f"nobody subscribed to {silent} within {DISCOVERY_TIMEOUT_S:.0f} s")
+            if silent and time.monotonic() > deadline:
+                raise BagError(f"nobody subscribed to {', '.join(silent)} within {DISCOVERY_TIMEOUT_S:.0f} s")
 
     def _play_once(self) -> None:
         started = False

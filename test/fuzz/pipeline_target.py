@@ -12,8 +12,15 @@ from typing import cast
 
 import numpy as np
 
-from anyseg_core.runtime import health
-from anyseg_core.runtime.health import ALLOWED_TRANSITIONS, CheckConfig, Fault, HealthConfig, HealthMonitor, State
+from anyseg_core.runtime.health import (
+    ALLOWED_TRANSITIONS,
+    CheckConfig,
+    Fault,
+    HealthConfig,
+    HealthMonitor,
+    State,
+    clock_was_set,
+)
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_core.runtime.segmenter import Segmenter
@@ -105,6 +112,7 @@ class PipelineFuzz:
 
     def _wait(self) -> None:
         self.now_ns += self._source.choice((1, 10, 33, 100, 100, 100, 160, 400, 6000, 10**7)) * MS
+        self._note_the_clock()
 
     def _wake_up(self) -> None:
         wakeup_ns = self._pipeline.next_wakeup_ns(self.now_ns)
@@ -114,7 +122,10 @@ class PipelineFuzz:
     def _set_clock_back(self) -> None:
         back_ns = self._source.choice((1, 100, 499, 501, 5000, 10**6)) * MS
         self.now_ns -= back_ns
-        if self.now_ns < self._latest_ns - health.CLOCK_JUMP_NS:  # it starts anew
+        self._note_the_clock()
+
+    def _note_the_clock(self) -> None:
+        if clock_was_set(self._latest_ns, self.now_ns):  # the pipeline starts anew
             self._last_stamp_ns, self._latest_ns = None, self.now_ns
 
     def _reconfigure(self) -> None:
