@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ros
 LAUNCH_FILE = Path(__file__).parent.parent / "launch" / "vehicle.launch.py"
 ARGUMENTS = {
     "params_file", "student", "namespace", "use_sim_time", "autostart", "build_only", "simulate", "recording", "faults",
-    "rviz", "foxglove", "log_level",
+    "diagnostics", "rviz", "foxglove", "log_level",
 }  # fmt: skip
 
 
