@@ -214,7 +214,7 @@ class _Relay:
         self.msgtype = ""
         """Empty until the driver is there."""
         self._node, self._source, self._target = node, source, target
-        self._qos: QoSProfile | None = None
+        self._qos = QoSProfile(depth=QUEUE_DEPTH)
         self._publisher: Any = None
         self._subscription: Any = None
         self._complaint = ""

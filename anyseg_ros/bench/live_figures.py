@@ -39,6 +39,18 @@ class AddedLatency:
     """Counted from the publish of the anchor's message."""
 
 
+@dataclass(frozen=True)
+class Reaction:
+    """From a sensor's last message to the first mask made without it, in nanoseconds of the system clock."""
+
+    begin_ns: int
+    end_ns: int
+
+    @property
+    def ms(self) -> float:
+        return (self.end_ns - self.begin_ns) / NS_PER_MS
+
+
 def read_publish_log(path: Path) -> dict[int, dict[Modality, int]]:
     """The `publish_log` of simulated_vehicle; a line that was cut off at the end is left out."""
     times: dict[int, dict[Modality, int]] = {}
@@ -85,16 +97,16 @@ def added_latencies(masks: Iterable[MadeMask], published: PublishTimes) -> list[
     return latencies
 
 
-def reactions_ms(
+def reactions_to(
     masks: Sequence[MadeMask], published: PublishTimes, modality: Modality, silence_ms: float
-) -> list[float]:
-    """From a sensor's last message before each silence of `silence_ms` to the first mask made without it."""
+) -> list[Reaction]:
+    """To each silence of a sensor of `silence_ms` or more; where no mask is made without it, until the last mask."""
     times = sorted(instant[modality] for instant in published.values() if modality in instant)
     last_ones = [before for before, after in pairwise(times) if after - before >= silence_ms * NS_PER_MS]
     reactions = []
     for last_ns in last_ones:
         without = (m.received_ns for m in masks if m.received_ns > last_ns and modality not in m.used)
-        reactions.append((min(without, default=masks[-1].received_ns) - last_ns) / NS_PER_MS)
+        reactions.append(Reaction(last_ns, min(without, default=masks[-1].received_ns)))
     return reactions
 
 
