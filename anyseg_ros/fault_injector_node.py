@@ -245,11 +245,11 @@ class _Relay:
 
     def subscribe_when_heard(self) -> None:
         """Take the driver's messages from the moment on that there is somebody to send them to."""
-        heard = self._publisher is not None and self._publisher.get_subscription_count() > 0
-        if self._subscription is not None or not heard:
+        publisher = self._publisher
+        if publisher is None or self._subscription is not None or not publisher.get_subscription_count():
             return
         self._subscription = self._node.create_subscription(
-            self._publisher.msg_type, self._source, lambda cdr: self._node.on_message(self, cdr), self._qos, raw=True
+            publisher.msg_type, self._source, lambda cdr: self._node.on_message(self, cdr), self._qos, raw=True
         )
         self._node.get_logger().info(f"{self.modality}: {self._source} -> {self._target} ({self.msgtype})")
 
