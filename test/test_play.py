@@ -21,7 +21,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_harness import SpunNodes
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -129,26 +129,28 @@ def test_qos_is_that_of_the_recorded_publishers(
 
 # --- over DDS ---
 
+NOWHERE = "nowhere_msgs/msg/Thing"
 MESSAGES = 20
 PERIOD_NS = 10 * MS
 
 
 @pytest.fixture
 def bag(tmp_path: Path) -> Path:
-    """Headers at 100 Hz on /header, an old clock, and a type that no wheel has."""
+    """Headers at 100 Hz on /header, an old clock, and a type that is installed nowhere."""
     store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg("uint8 value", NOWHERE))
     header, stamp = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
-    clock, event = store.types["rosgraph_msgs/msg/Clock"], store.types["tf2_msgs/msg/TFMessage"]
+    clock, thing = store.types["rosgraph_msgs/msg/Clock"], store.types[NOWHERE]
     with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         headers = writer.add_connection("/header", header.__msgtype__, typestore=store, offered_qos_profiles=[RELIABLE])
         clocks = writer.add_connection("/clock", clock.__msgtype__, typestore=store)
-        unknown = writer.add_connection("/unknown", event.__msgtype__, typestore=store)
+        unknown = writer.add_connection("/unknown", NOWHERE, typestore=store)
         for i in range(MESSAGES):
             t = START_NS + i * PERIOD_NS
             message = header(stamp(*divmod(t, 10**9)), f"frame {i}")
             writer.write(headers, t, store.serialize_cdr(message, header.__msgtype__))
             writer.write(clocks, t, store.serialize_cdr(clock(stamp(7, 7)), clock.__msgtype__))
-            writer.write(unknown, t, store.serialize_cdr(event([]), event.__msgtype__))
+            writer.write(unknown, t, store.serialize_cdr(thing(7), NOWHERE))
     return tmp_path / "bag"
 
 
@@ -193,7 +195,7 @@ def test_every_message_is_played_in_order_and_not_before_its_time(audience: Call
     # The first may arrive late by its way through DDS, so the others may follow it more closely than recorded.
     assert ours.heard[-1][1] - ours.heard[0][1] > 0.5 * (MESSAGES - 1) * PERIOD_NS
     assert ours.player.counts.published == MESSAGES
-    assert ours.player.counts.skipped == {"/unknown (tf2_msgs/msg/TFMessage)": MESSAGES}
+    assert ours.player.counts.skipped == {f"/unknown ({NOWHERE})": MESSAGES}
     assert ours.player.failure is None
 
 
@@ -235,7 +237,7 @@ def test_it_loops_until_it_is_ended_and_remaps(audience: Callable[..., Audience]
 def test_what_cannot_be_played_is_refused_with_its_name(ros: None, bag: Path) -> None:
     with pytest.raises(BagError, match="no topic /header2; it has /clock, /header, /unknown"):
         Player(PlayOptions(bag, topics=("/header2",)))
-    with pytest.raises(BagError, match=r"topics without a package: /unknown \(tf2_msgs/msg/TFMessage\)"):
+    with pytest.raises(BagError, match=rf"topics without a package: /unknown \({NOWHERE}\)"):
         Player(PlayOptions(bag, topics=("/unknown",)))
 
 
@@ -243,13 +245,15 @@ def test_what_cannot_be_played_is_refused_with_its_name(ros: None, bag: Path) ->
 @pytest.mark.parametrize("end", [None, signal.SIGINT, signal.SIGTERM])
 def test_the_command_plays_to_the_end_or_a_signal(bag: Path, end: signal.Signals | None) -> None:
     command = [sys.executable, "-m", "anyseg_ros.cli", "play", str(bag), *(["--loop"] if end else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    assert "not played: 20 messages of /unknown" in first
-    if end:
-        assert any("playing" in line for line in process.stdout)
-        process.send_signal(end)
-    output, _ = process.communicate(timeout=60)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        assert process.stdout is not None
+        try:
+            assert "not played: 20 messages of /unknown" in process.stdout.readline()
+            if end:
+                assert any("playing" in line for line in process.stdout)
+                process.send_signal(end)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert "messages played" in output
