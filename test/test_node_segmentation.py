@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_harness import HEIGHT, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
+from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.conversions import stamp_ns
+from anyseg_ros.mask_outputs import STATE_QOS
 from anyseg_ros.pipeline import Pipeline
 from anyseg_ros.state_strip import AMBER
 
@@ -59,6 +61,17 @@ def test_a_status_comes_with_each_mask(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: stamp_ns(vehicle.statuses[-1].header) >= stamp_ns(vehicle.masks[4].header), "the status")
     status_stamps = {stamp_ns(status.header) for status in vehicle.statuses}
     assert {stamp_ns(mask.header) for mask in vehicle.masks[:5]} <= status_stamps
+
+
+def test_a_late_subscriber_is_told_the_names_of_the_classes(vehicle: Vehicle) -> None:
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs comes with a ROS 2 distribution")
+    heard: list[Any] = []
+    topic = f"/{NS}/segmentation_node/segmentation/label_info"
+    vehicle.driver.create_subscription(vision_msgs.LabelInfo, topic, heard.append, STATE_QOS)
+    vehicle.spin_until(lambda: bool(heard), "the label info")
+    assert vehicle.node._segmenter is not None
+    classes = vehicle.node._segmenter.card.classes
+    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(i, c.name) for i, c in enumerate(classes)]
 
 
 def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
