@@ -16,6 +16,8 @@ from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.clock_steps import ClockSteps
 from anyseg_ros.engine_owner import EngineOwner, EngineSettings, EngineState
 from anyseg_ros.pipeline import Job, Pipeline, Result
 
@@ -35,6 +37,9 @@ class Listener(Protocol):
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """The state or fault of a modality changed and no mask says so."""
 
+    def on_clock_step(self, forward_s: float) -> None:
+        """The system clock was set forward: every sensor starts anew."""
+
     def on_inference_failure(self, error: Exception) -> None:
         """A mask could not be made: EngineError (it is opened again as its settings say), InputError, or a bug."""
 
@@ -45,9 +50,19 @@ class InferenceWorker:
     Between `start` and `stop` frames go in by `deliver` from any thread, and results out to the listener.
     """
 
-    def __init__(self, now_ns: Callable[[], int], listener: Listener) -> None:
+    def __init__(
+        self,
+        now_ns: Callable[[], int],
+        listener: Listener,
+        *,
+        is_simulated: Callable[[], bool] = lambda: False,
+        clock_steps: ClockSteps | None = None,
+    ) -> None:
+        """`is_simulated`: whether `now_ns` tells a simulated time, which may run at any speed."""
         self._now_ns = now_ns
         self._listener = listener
+        self._is_simulated = is_simulated
+        self._clock_steps = clock_steps or ClockSteps()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._changed = threading.Condition()
         self._pipeline: Pipeline | None = None
@@ -131,9 +146,18 @@ class InferenceWorker:
         with self._changed:
             if self._pipeline is None:
                 return None
-            answer = action(self._pipeline, self._now_ns())
+            answer = action(self._pipeline, self._time(self._pipeline))
             self._changed.notify()
             return answer
+
+    def _time(self, pipeline: Pipeline) -> int:
+        """The node's time; where it was set forward, no sensor is to blame for the time that did not pass."""
+        now_ns = self._now_ns()
+        forward_ns = self._clock_steps.forward_ns(now_ns)
+        if forward_ns and not self._is_simulated():
+            pipeline.restart(now_ns)
+            self._listener.on_clock_step(forward_ns / NS_PER_S)
+        return now_ns
 
     def _run(self, pipeline: Pipeline) -> None:
         if self.opening_error() is not None:  # the node is told by the same
@@ -151,7 +175,7 @@ class InferenceWorker:
         with self._changed:
             if self._pipeline is not pipeline:
                 return
-            now_ns = self._now_ns()
+            now_ns = self._time(pipeline)
             job = pipeline.poll(now_ns)
             statuses = job.statuses if job else pipeline.statuses(now_ns)
             news = self._is_news(statuses)

@@ -244,6 +244,12 @@ class Pipeline:
         if not enabled:
             self._buffer.drop(modality)
 
+    def restart(self, now_ns: int) -> None:
+        """The clock was set: nothing that was timed by it counts. Told by the caller where only it can know."""
+        for monitor in self._monitors.values():
+            monitor.reset(now_ns)
+        self._start_anew(now_ns)
+
     def clear_faults(self, now_ns: int) -> None:
         """Forget every fault: a failed sensor is back with its first good frame."""
         for monitor in self._monitors.values():
@@ -272,9 +278,7 @@ class Pipeline:
     def _advance(self, now_ns: int) -> int:
         """The time that never runs backwards; starts anew where the clock was set."""
         if clock_was_set(self._now_ns, now_ns):
-            for monitor in self._monitors.values():
-                monitor.reset(now_ns)
-            self._start_anew(now_ns)
+            self.restart(now_ns)
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 

@@ -54,7 +54,7 @@ NO_PUBLISHER_PERIOD_S = 5.0
 class SegmentationNode(LifecycleNode):
     """The lifecycle node. `namespace`, `parameter_overrides` ... are passed on to rclpy.
 
-    The worker calls `on_result`, `on_statuses` and `on_inference_failure` on its own thread.
+    The worker calls `on_result`, `on_statuses` and `on_inference_failure` on its own thread, `on_clock_step` on any.
     """
 
     def __init__(self, **node_options: Any) -> None:
@@ -81,7 +81,7 @@ class SegmentationNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters and open the student; one clear error and FAILURE where they cannot be used."""
-        worker = InferenceWorker(self._now_ns, self)
+        worker = InferenceWorker(self._now_ns, self, is_simulated=lambda: self.get_clock().ros_time_is_active)
         try:
             self._settings = node_parameters.from_values(self._parameter_values())
             model = self._settings.model
@@ -178,6 +178,10 @@ class SegmentationNode(LifecycleNode):
         assert self._outputs is not None
         self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
         self._status_log.tell(statuses)
+
+    def on_clock_step(self, forward_s: float) -> None:
+        """Say why every sensor is waited for again."""
+        self.get_logger().warning(f"the clock was set forward by {forward_s:.1f} s: every sensor starts anew")
 
     def on_inference_failure(self, error: Exception) -> None:
         """Count it; the next frame is tried all the same. A bug is told with its traceback."""

@@ -90,11 +90,13 @@ class Vehicle(SpunNodes):
         self.driver.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
         self.alive: set[Modality] = set(MODALITIES)
         self.sent: dict[int, set[Modality]] = {}
+        self.ahead_ns = 0
+        """Of the drivers' clock."""
         self.driver.create_timer(PERIOD_S, self._send)
         super().__init__(self.node, self.driver)
 
     def _send(self) -> None:
-        stamp_ns = self.driver.get_clock().now().nanoseconds
+        stamp_ns = self.driver.get_clock().now().nanoseconds + self.ahead_ns
         self.sent[stamp_ns] = set(self.alive)
         for modality in self.alive:
             self.publisher.publish(live_frame(modality, stamp_ns, HEIGHT, WIDTH))

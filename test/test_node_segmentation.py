@@ -74,6 +74,26 @@ def test_a_late_subscriber_is_told_the_names_of_the_classes(vehicle: Vehicle) ->
     assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(i, c.name) for i, c in enumerate(classes)]
 
 
+@pytest.mark.parametrize("hours", [1, 24 * 365 * 10])
+def test_a_clock_that_is_set_forward_is_no_sensor_s_fault(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """By NTP, when a robot whose clock has no battery finds a network."""
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    node, ahead_ns, told = vehicle.node, hours * 3600 * 10**9, []
+    monkeypatch.setattr(node, "on_clock_step", told.append)
+    vehicle.statuses.clear()
+    vehicle.ahead_ns = ahead_ns
+    assert node._worker is not None
+    monkeypatch.setattr(node._worker, "_now_ns", lambda: node.get_clock().now().nanoseconds + ahead_ns)
+    before = len(vehicle.masks)
+    vehicle.spin_until(lambda: vehicle.used() == ALL and len(vehicle.masks) > before + 10, "all modalities again")
+    assert told == pytest.approx([hours * 3600], rel=1e-3)
+    states = {values.get("state") for array in vehicle.statuses for values in status_values(array).values()}
+    assert "failed" not in states
+    assert stamp_ns(vehicle.masks[-1].header) > ahead_ns
+
+
 def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
     lose(vehicle, Modality.CAMERA)

@@ -303,6 +303,23 @@ def test_a_simulated_clock_that_is_told_starts_anew() -> None:
     assert world.state(CAMERA) is State.WAITING
 
 
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_clock_that_is_set_forward_blames_no_sensor_where_the_pipeline_is_told(is_told: bool) -> None:
+    world = World()
+    world.drive(0, 500, MODALITIES)
+    hour_ms = 3.6e6
+    world.now_ns += int(hour_ms * MS)
+    if is_told:
+        world.pipeline.restart(world.now_ns)
+    world.poll()
+    world.run_until(hour_ms + 580)  # the next frames come at 600
+    expected = State.WAITING if is_told else State.FAILED
+    assert {world.state(modality) for modality in MODALITIES} == {expected}
+    made = len(world.jobs)
+    world.drive(hour_ms + 600, hour_ms + 900, MODALITIES)
+    assert (len(world.jobs) - made == 3) == is_told
+
+
 def test_rejected_messages_take_the_sensor_out() -> None:
     world = World()
     world.drive(0, 500, MODALITIES)
