@@ -21,6 +21,7 @@ from rich.text import Text
 
 from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card
 from anyseg_ros.jetson import read_jetson
+from anyseg_ros.message_types import install_command
 from anyseg_ros.process_setup import MALLOC_ENV, PROFILE_ENV, profile_path
 
 JETSON_MEMORY_MB = 2000
@@ -125,19 +126,20 @@ def _transport() -> Iterator[Finding]:
 
 def _ros_packages() -> Iterator[Finding]:
     purpose = {
-        "tf2_ros": ("tf2-ros-py", "LiDAR extrinsics from TF (else from the `rig.*` parameters)"),
-        "nav_msgs": ("nav-msgs", "LiDAR scans compensated for the vehicle's motion"),
-        "event_camera_msgs": ("event-camera-msgs", "single events, as event cameras' drivers publish them"),
-        "vision_msgs": ("vision-msgs", "class names on ~/segmentation/label_info"),
-        "cv_bridge": ("cv-bridge", "contract tests of the conversions"),
-        "sensor_msgs_py": ("sensor-msgs-py", "contract tests of the conversions"),
-        "launch_ros": ("launch-ros", "`ros2 launch anyseg_ros vehicle.launch.py`"),
-        "launch_testing": ("launch-testing", "tests of the launch files"),
+        "tf2_ros": "LiDAR extrinsics from TF (else from the `rig.*` parameters)",
+        "nav_msgs": "LiDAR scans compensated for the vehicle's motion",
+        "event_camera_msgs": "single events, as event cameras' drivers publish them",
+        "vision_msgs": "class names on ~/segmentation/label_info",
+        "cv_bridge": "contract tests of the conversions",
+        "sensor_msgs_py": "contract tests of the conversions",
+        "launch_ros": "`ros2 launch anyseg_ros vehicle.launch.py`",
+        "launch_testing": "tests of the launch files",
     }
-    for module, (package, use) in purpose.items():
+    for module, use in purpose.items():
         found = installed(module)
         detail = "found" if found else "not found"
-        remedy = "" if found else f"for {use}; with a ROS 2 distribution: apt install ros-$ROS_DISTRO-{package}"
+        command = install_command("tf2_ros_py" if module == "tf2_ros" else module)
+        remedy = "" if found else f"for {use}; with a ROS 2 distribution: {command}"
         yield Finding(module, Level.OK if found else Level.OPTIONAL, detail, remedy)
 
 

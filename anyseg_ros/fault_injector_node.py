@@ -29,7 +29,7 @@ from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bag_topics import SENSOR_TYPES
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
 from anyseg_ros.mask_outputs import STATE_QOS
-from anyseg_ros.message_types import message_class
+from anyseg_ros.message_types import install_command, message_class
 from anyseg_ros.node_process import run
 from anyseg_ros.parameters import DEFAULT_TOPICS
 from anyseg_ros.status_messages import time_message
@@ -231,10 +231,8 @@ class _Relay:
         msgtype = publishers[0].topic_type
         message_type = message_class(msgtype)
         if message_type is None:
-            package = msgtype.split("/")[0].replace("_", "-")
-            self._complain(
-                f"{self._source} is {msgtype}, which is not installed: apt install ros-$ROS_DISTRO-{package}"
-            )
+            remedy = install_command(msgtype.split("/")[0])
+            self._complain(f"{self._source} is {msgtype}, which is not installed: {remedy}")
             return False
         if msgtype not in SENSOR_TYPES[self.modality]:
             self._complain(f"{self._source} is {msgtype}, unusual for {self.modality}: only its timing can be broken")

@@ -56,13 +56,12 @@ class InferenceWorker:
         listener: Listener,
         *,
         is_simulated: Callable[[], bool] = lambda: False,
-        clock_steps: ClockSteps | None = None,
     ) -> None:
         """`is_simulated`: whether `now_ns` tells a simulated time, which may run at any speed."""
         self._now_ns = now_ns
         self._listener = listener
         self._is_simulated = is_simulated
-        self._clock_steps = clock_steps or ClockSteps()
+        self._clock_steps = ClockSteps()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._changed = threading.Condition()
         self._pipeline: Pipeline | None = None

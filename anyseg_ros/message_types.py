@@ -17,6 +17,11 @@ def message_class(name: str) -> type | None:
         return None
 
 
+def install_command(package: str) -> str:
+    """How a package of the distribution is installed."""
+    return f"apt install ros-$ROS_DISTRO-{package.replace('_', '-')}"
+
+
 def message_name(message_type: type) -> str:
     """The inverse: `sensor_msgs/msg/Image`."""
     return f"{message_type.__module__.split('.')[0]}/msg/{message_type.__name__}"

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo
 from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_ros.conversions import ConversionError, pinhole_camera
 from anyseg_ros.inference_worker import InferenceWorker
-from anyseg_ros.message_types import message_class
+from anyseg_ros.message_types import install_command, message_class
 from anyseg_ros.odometry import Odometer
 from anyseg_ros.parameters import RigParameters, rigid_transform
 from anyseg_ros.sensor_input import WARN_PERIOD_S, sensor_qos
@@ -80,7 +80,7 @@ class RigSource:
             return "rig.compensate_motion is false"
         odometry = message_class("nav_msgs/msg/Odometry")
         if odometry is None:
-            why = "nav_msgs is not installed (apt install ros-$ROS_DISTRO-nav-msgs, or pip install ros-nav-msgs)"
+            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or pip install ros-nav-msgs)"
             self._node.get_logger().info(f"LiDAR scans are not compensated for the vehicle's motion: {why}")
             return why
         qos = sensor_qos("best_effort", ODOMETRY_QUEUE_DEPTH)

@@ -19,7 +19,7 @@ from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros import conversions
 from anyseg_ros.conversions import ConversionError
 from anyseg_ros.inference_worker import InferenceWorker
-from anyseg_ros.message_types import message_class, message_name
+from anyseg_ros.message_types import install_command, message_class, message_name
 from anyseg_ros.parameters import EventParameters, ModalityParameters
 
 try:
@@ -145,8 +145,7 @@ class SensorInput:
     def _type_complaint(self, found: set[str], wanted: str, remedy: str) -> str:
         missing = sorted(name.partition("/")[0] for name in found if name in MESSAGE_READERS)
         if self.modality is Modality.EVENT and missing:
-            package = missing[0].replace("_", "-")
-            remedy = f"its package is not installed: apt install ros-$ROS_DISTRO-{package}"
+            remedy = f"its package is not installed: {install_command(missing[0])}"
         return f"{self._topic} ({self.modality}) is {', '.join(sorted(found))}, not {wanted}: {remedy}"
 
 

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 CLOCK_JUMP_NS = NS_PER_S // 2
-"""A clock that steps back by more than this has been reset; less is callbacks overtaking each other."""
+"""A clock that steps by more than this has been set; less is callbacks overtaking each other."""
 RELAPSE_WINDOW = 3.0
 """A sensor that fails again within this many times its recovery time of coming back has relapsed, ..."""
 MAX_RELAPSES = 4

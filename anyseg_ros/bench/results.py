@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from anyseg_core.invocation import command_line
-from anyseg_ros.bench.steadiness import stolen_s
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,6 @@ class Benchmark:
     title: str
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._began_s, self._stolen_before_s = time.monotonic(), stolen_s()
-
-    def machine(self) -> str:
-        """`machine()`, and what share of its processors a hypervisor has given to others since this was made."""
-        now_s, before_s = stolen_s(), self._stolen_before_s
-        if now_s is None or before_s is None:
-            return machine()
-        available_s = (os.cpu_count() or 1) * max(time.monotonic() - self._began_s, 1e-3)
-        return f"{machine()}, {(now_s - before_s) / available_s:.1%} stolen by the hypervisor"
 
     def add(
         self,
@@ -103,11 +90,11 @@ class Benchmark:
         console.print(table)
         for note in self.notes:
             console.print(note)
-        console.print(f"machine: {self.machine()}\ncommand: {command_line()}")
+        console.print(f"machine: {machine()}\ncommand: {command_line()}")
 
     def write(self, path: Path) -> None:
         """The same as JSON, samples included."""
-        content = {"title": self.title, "machine": self.machine(), "command": command_line(), "notes": self.notes}
+        content = {"title": self.title, "machine": machine(), "command": command_line(), "notes": self.notes}
         content["figures"] = [{**asdict(figure), **figure.summary()} for figure in self.figures]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n")
