@@ -49,6 +49,8 @@ class EngineSettings:
     threads: int = 0
     build: BuildOptions = field(default_factory=BuildOptions)
     on_failure: str = FALLBACK
+    open_timeout_s: float = 120.0
+    """For opening and warming up; an engine that is built first says so in time and may take longer."""
 
 
 class EngineOwner:

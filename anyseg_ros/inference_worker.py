@@ -11,12 +11,12 @@ from typing import Protocol, TypeVar
 import cv2
 
 from anyseg_core.runtime.engine import EngineError
-from anyseg_core.runtime.health import Fault, ModalityStatus
+from anyseg_core.runtime.health import CLOCK_JUMP_NS, Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.clock_steps import ClockSteps
 from anyseg_ros.engine_owner import EngineOwner, EngineSettings, EngineState
 from anyseg_ros.pipeline import Job, Pipeline, Result
@@ -42,6 +42,9 @@ class Listener(Protocol):
 
     def on_inference_failure(self, error: Exception) -> None:
         """A mask could not be made: EngineError (it is opened again as its settings say), InputError, or a bug."""
+
+    def on_too_old(self, age_ms: float) -> None:
+        """A mask was ready when it was too old already: it must not be published."""
 
 
 class InferenceWorker:
@@ -70,11 +73,17 @@ class InferenceWorker:
         self._segmenter: Segmenter | None = None
         self._engine: EngineOwner | None = None
         self._opening: Future[None] | None = None
+        self._stuck = False
+        self.max_mask_age_ms = float("inf")
+        """A mask that is older when it is ready goes to `on_too_old`."""
+        self.bug: BaseException | None = None
+        """What ended the worker's loop, which nothing should; no mask can be made after it."""
 
     def open(self, student: str, settings: EngineSettings) -> Segmenter:
         """Open the student; an engine that has to be built first is left to be built (`opening_error`).
 
-        Raises StudentError or EngineError, as `Segmenter.open` does.
+        Raises StudentError or EngineError, as `Segmenter.open` does; EngineError, too, where the engine has not
+        opened in time: its thread is left alone then, and this worker can only be closed.
         """
         # Encoding is short: split over threads it would wait for a core that the middleware is using.
         cv2.setNumThreads(1)
@@ -82,7 +91,12 @@ class InferenceWorker:
         self._segmenter.while_waiting = self._encode_next
         self._engine = EngineOwner(self._segmenter, settings)
         self._opening = self._thread.submit(self._engine.open)
-        self._engine.answered.wait()
+        if not self._engine.answered.wait(settings.open_timeout_s):
+            self._stuck = True
+            raise EngineError(
+                f"the engine of student {student} did not open in {settings.open_timeout_s:g} s: export the student "
+                "again, or raise model.open_timeout_s for a slow computer"
+            )
         if not self._engine.is_building:
             self._opening.result()
         return self._segmenter
@@ -111,7 +125,7 @@ class InferenceWorker:
         """Begin to segment what is delivered."""
         self._pipeline = pipeline
         self._told = ()
-        self._loop = self._thread.submit(self._run, pipeline)
+        self._loop = self._thread.submit(self._run_watched, pipeline)
 
     def stop(self) -> None:
         """Finish the mask in work and stop; frames that are delivered afterwards are ignored."""
@@ -126,6 +140,9 @@ class InferenceWorker:
         """Stop, and free the student and the thread; a build that is going on is given up."""
         if self._engine is not None:
             self._engine.cancel()
+        if self._stuck:  # for ever, perhaps
+            self._thread.shutdown(wait=False)
+            return
         self.stop()
         if self._segmenter is not None:
             self._thread.submit(self._segmenter.close).result()
@@ -157,6 +174,13 @@ class InferenceWorker:
             pipeline.restart(now_ns)
             self._listener.on_clock_step(forward_ns / NS_PER_S)
         return now_ns
+
+    def _run_watched(self, pipeline: Pipeline) -> None:
+        try:
+            self._run(pipeline)
+        except BaseException as error:  # a listener that cannot even report a failure
+            self.bug = error
+            raise
 
     def _run(self, pipeline: Pipeline) -> None:
         if self.opening_error() is not None:  # the node is told by the same
@@ -205,7 +229,17 @@ class InferenceWorker:
         except Exception as error:  # InputError, or an unforeseen one
             self._report(error, job)
         else:
+            self._hand_over(pipeline, result)
+
+    def _hand_over(self, pipeline: Pipeline, result: Result) -> None:
+        """Give a mask away, by its age now: the process may have been stopped since the mask was begun."""
+        with self._changed:
+            age_ms = (self._time(pipeline) - result.job.born_ns) / NS_PER_MS
+        if -CLOCK_JUMP_NS / NS_PER_MS <= age_ms <= self.max_mask_age_ms:  # a clock may have been set back meanwhile
             self._listener.on_result(result)
+        else:
+            self._listener.on_too_old(age_ms)
+            self._listener.on_statuses(result.job.statuses)
 
     def _report(self, error: Exception, job: Job) -> None:
         self._listener.on_inference_failure(error)

@@ -102,6 +102,8 @@ class ModelParameters:
     """Of the engine; 0 = every core this process may use."""
     on_engine_failure: str = FALLBACK
     """One of `ON_ENGINE_FAILURE`, see `EngineRecovery`."""
+    open_timeout_s: float = 120.0
+    """Seconds for opening and warming up the engines; one that has to be built first may take longer."""
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -194,6 +196,9 @@ class OutputParameters:
 
     overlay_opacity: float = 0.5
     """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
+    max_mask_age_ms: float = 500.0
+    """A mask whose anchor frame is older than this when it is ready is not published. Frames of up to `max_age_ms` are
+    used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlay_opacity <= 1:
@@ -339,6 +344,17 @@ def changeable_at_run_time(name: str) -> bool:
     if parts[0] == "modalities" and "faults" not in parts:
         return parts[-1] in _CHANGEABLE_FIELDS
     return parts[0] in ("modalities", "faults", "sync", "output") or name.startswith(_FOREIGN)
+
+
+def may_change_to(name: str, before: Any, value: Any) -> bool:
+    """Whether a configured node accepts this value: any that it has already, as in a dump of its own parameters."""
+    return changeable_at_run_time(name) or (before == value and type(before) is type(value))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """A line for every parameter of the node itself whose value differs: what decides which sensors are believed."""
+    changed = {name for name in after if before.get(name) != after[name] and not name.startswith(_FOREIGN)}
+    return [f"{name}: {before.get(name)} -> {after[name]}" for name in sorted(changed)]
 
 
 def _override_name(modality: Modality, fault: Fault, name: str) -> str:

@@ -83,6 +83,8 @@ class Job:
     rig: Rig | None
     created_ns: int
     statuses: tuple[ModalityStatus, ...]
+    born_ns: int
+    """When the anchor's frame was acquired; when it was received, where its sensor's stamps are not trusted."""
     motion: LidarMotion | None = None
     """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
 
@@ -161,7 +163,7 @@ class Pipeline:
         frames = self._frames_with(frame, now_ns)
         scan = frames.get(Modality.LIDAR)
         motion = self._motion.between(scan.stamp_ns, frame.stamp_ns) if scan else None
-        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), motion)
+        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), self._born_ns(anchor), motion)
 
     def next_wakeup_ns(self, now_ns: int) -> int | None:
         """When `poll` must be called though no message arrives, None while nothing is awaited."""
@@ -365,10 +367,12 @@ class Pipeline:
         return frames
 
     def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
-        config = self._health[entry.frame.modality]
-        stamps_are_trusted = config.check(Fault.STALE_STAMP).enabled
-        born_ns = min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
-        return now_ns - born_ns <= config.max_age_ms * NS_PER_MS
+        max_age_ms = self._health[entry.frame.modality].max_age_ms
+        return now_ns - self._born_ns(entry) <= max_age_ms * NS_PER_MS
+
+    def _born_ns(self, entry: BufferedFrame) -> int:
+        stamps_are_trusted = self._health[entry.frame.modality].check(Fault.STALE_STAMP).enabled
+        return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
 
     def _alive(self, now_ns: int) -> list[Modality]:
         """Those that are usable, whatever their quality."""

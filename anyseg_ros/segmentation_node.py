@@ -22,7 +22,7 @@ from anyseg_core.runtime import event_kernel
 from anyseg_core.runtime.engine import EngineError, EngineInfo
 from anyseg_core.runtime.health import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros import parameters as node_parameters
@@ -32,6 +32,7 @@ from anyseg_ros.mask_outputs import MaskOutputs
 from anyseg_ros.node_process import run
 from anyseg_ros.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline import Job, Pipeline, Result
+from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.rig_source import RigSource
 from anyseg_ros.sensor_input import EventInput, SensorInput
 from anyseg_ros.status_log import StatusLog
@@ -40,6 +41,7 @@ from anyseg_ros.status_messages import (
     diagnostics_array,
     engine_array,
     time_message,
+    unconfigured_array,
     used_ages_ms,
 )
 
@@ -51,10 +53,13 @@ NO_PUBLISHER_PERIOD_S = 5.0
 """Time for discovery before a topic without a publisher is worth a warning."""
 
 
-class SegmentationNode(LifecycleNode):
-    """The lifecycle node. `namespace`, `parameter_overrides` ... are passed on to rclpy.
+class SegmentationNode(GuardedCallbacks, LifecycleNode):
+    """The lifecycle node. Services, parameters and diagnostics answer in every state.
 
-    The worker calls `on_result`, `on_statuses` and `on_inference_failure` on its own thread, `on_clock_step` on any.
+    `namespace`, `parameter_overrides` ... are passed on to rclpy.
+
+    The worker calls `on_result`, `on_too_old`, `on_statuses` and `on_inference_failure` on its own thread,
+    `on_clock_step` on any.
     """
 
     def __init__(self, **node_options: Any) -> None:
@@ -76,6 +81,7 @@ class SegmentationNode(LifecycleNode):
         """The engine that was being built when the node was configured could not be built."""
         self._configured: list[Callable[[], Any]] = []  # what ends what a configured node has, newest last
         self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._offer_services()
 
     # --- lifecycle -----------------------------------------------------------------------------------------------
 
@@ -87,12 +93,11 @@ class SegmentationNode(LifecycleNode):
             model = self._settings.model
             self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
-        except (ParameterError, StudentError, EngineError) as error:
-            worker.close()
-            self.get_logger().error(f"cannot configure: {error}")
-            return TransitionCallbackReturn.FAILURE
-        if Modality.EVENT in self._segmenter.modalities:
-            event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
+            if Modality.EVENT in self._segmenter.modalities:
+                event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
+        except Exception as error:
+            return self._not_configured(worker, error)
+        worker.max_mask_age_ms = self._settings.output.max_mask_age_ms
         self._worker = worker
         self._offer_outputs(self._segmenter)
         self._building = worker.is_opening
@@ -101,6 +106,15 @@ class SegmentationNode(LifecycleNode):
         self.get_logger().info(f"configured: {self._segmenter.card.name}")
         self._log_engine(worker.engine_state)
         return super().on_configure(state)
+
+    def _not_configured(self, worker: InferenceWorker, error: Exception) -> TransitionCallbackReturn:
+        """Say why, in one line where a person can mend it and with the traceback where nobody foresaw it."""
+        worker.close()
+        self._segmenter = None
+        foreseen = isinstance(error, (ParameterError, StudentError, EngineError))
+        reason = str(error) if foreseen else "".join(format_exception(error))
+        self.get_logger().error(f"cannot configure: {reason}")
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and segment."""
@@ -121,6 +135,11 @@ class SegmentationNode(LifecycleNode):
     def is_building(self) -> bool:
         """Whether the engine is being built, since the node was configured."""
         return self._building
+
+    @property
+    def worker_bug(self) -> BaseException | None:
+        """What ended the worker's thread, which nothing should."""
+        return self._worker.bug if self._worker is not None else None
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and segmenting; the student stays open."""
@@ -163,7 +182,7 @@ class SegmentationNode(LifecycleNode):
             used_ages_ms=used_ages_ms(result),
             encode_ms=1e3 * segmentation.encode_s,
             engine_ms=1e3 * segmentation.engine_s,
-            latency_ms=(self._now_ns() - result.job.anchor_frame.stamp_ns) / 1e6,
+            latency_ms=(self._now_ns() - result.job.born_ns) / 1e6,
             lidar_motion=self._told_motion(result.job),
         )
 
@@ -178,6 +197,13 @@ class SegmentationNode(LifecycleNode):
         assert self._outputs is not None
         self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
         self._status_log.tell(statuses)
+
+    def on_too_old(self, age_ms: float) -> None:
+        """Count a mask that is withheld for its age."""
+        limit_ms = self._settings.output.max_mask_age_ms
+        reason = f"the mask was {age_ms:.0f} ms old when it was ready, output.max_mask_age_ms is {limit_ms:g}"
+        self.get_logger().error(f"no label image: {reason}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+        self._record = self._record.with_too_old(reason, age_ms)
 
     def on_clock_step(self, forward_s: float) -> None:
         """Say why every sensor is waited for again."""
@@ -209,16 +235,19 @@ class SegmentationNode(LifecycleNode):
 
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         """Validate the whole set with the changes in it, then use it."""
+        before = self._parameter_values()
         if self._worker is not None:
-            fixed = [change.name for change in changes if not node_parameters.changeable_at_run_time(change.name)]
+            fixed = [c.name for c in changes if not node_parameters.may_change_to(c.name, before.get(c.name), c.value)]
             if fixed:
                 reason = f"{', '.join(fixed)} can be changed only before configure: clean up the node first"
                 return SetParametersResult(successful=False, reason=reason)
-        values = self._parameter_values() | {change.name: change.value for change in changes}
+        after = before | {change.name: change.value for change in changes}
         try:
-            self._reconfigure(node_parameters.from_values(values))
+            self._reconfigure(node_parameters.from_values(after))
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        for line in node_parameters.differences(before, after):
+            self.get_logger().warning(f"parameter {line}")
         return SetParametersResult(successful=True)
 
     def _reconfigure(self, new: Parameters) -> None:
@@ -258,16 +287,15 @@ class SegmentationNode(LifecycleNode):
         """Everything that a configured node has; `_configured` ends it."""
         self._outputs = MaskOutputs(self, segmenter.card)
         self._configured.append(self._outputs.destroy)
+
+    def _offer_services(self) -> None:
+        """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
         diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._configured.append(lambda: self.destroy_publisher(diagnostics))
-        clear = self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
-        self._configured.append(lambda: self.destroy_service(clear))
-        for modality in segmenter.modalities:
+        self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
+        for modality in MODALITIES:
             self._offer_switch(modality)
-        timer = self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
-        self._configured.append(lambda: self.destroy_timer(timer))
-        watch = self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
-        self._configured.append(lambda: self.destroy_timer(watch))
+        self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
+        self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
 
     def _offer_switch(self, modality: Modality) -> None:
         def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -276,18 +304,20 @@ class SegmentationNode(LifecycleNode):
             response.success, response.message = result.successful, result.reason
             return response
 
-        service = self.create_service(SetBool, f"~/set_{modality}_enabled", on_request)
-        self._configured.append(lambda: self.destroy_service(service))
+        self.create_service(SetBool, f"~/set_{modality}_enabled", on_request)
 
     def _on_clear_faults(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        assert self._worker is not None
+        if self._worker is None or not self._worker.is_started:
+            response.success, response.message = False, "the node is not active: there are no faults to clear"
+            return response
         self._worker.apply(lambda pipeline, now_ns: pipeline.clear_faults(now_ns))
         response.success = True
         return response
 
     def _publish_diagnostics(self, publisher: Any) -> None:
-        assert self._worker is not None
-        assert self._segmenter is not None
+        if self._worker is None or self._segmenter is None:
+            publisher.publish(unconfigured_array(time_message(self._now_ns())))
+            return
         if self._rig is not None:
             self._refresh_rig(self._rig)
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
@@ -371,6 +401,14 @@ def start(node: SegmentationNode) -> int | None:
     return None
 
 
+def end_of(node: SegmentationNode) -> int | None:
+    """The exit code of a node that has nothing left to do, or can do nothing any more; else None."""
+    if node.worker_bug is not None:
+        print(f"error: the worker ended, by a bug:\n{''.join(format_exception(node.worker_bug))}", file=sys.stderr)
+        return 1
+    return after_build(node)
+
+
 def after_build(node: SegmentationNode) -> int | None:
     """The exit code that `model.build_only` asks for, once the engine is built; None before, or without it."""
     if node.get_parameter("model.build_only").value is not True or node.is_building:
@@ -380,12 +418,14 @@ def after_build(node: SegmentationNode) -> int | None:
 
 def engine_settings(model: ModelParameters) -> EngineSettings:
     """What the worker needs of the parameters."""
-    return EngineSettings(model.backend, model.threads, model.build_options(), model.on_engine_failure)
+    return EngineSettings(
+        model.backend, model.threads, model.build_options(), model.on_engine_failure, model.open_timeout_s
+    )
 
 
 def main() -> None:
     """Entry point `segmentation_node`."""
-    sys.exit(run(SegmentationNode, start, finished=after_build))
+    sys.exit(run(SegmentationNode, start, finished=end_of))
 
 
 if __name__ == "__main__":

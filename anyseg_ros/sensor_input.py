@@ -1,4 +1,4 @@
-"""One sensor's topic: subscribe, convert, hand over; and say what is wrong with the connection."""
+"""One sensor's topic: subscribe, convert on a thread, hand over; and say what is wrong with the connection."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from anyseg_ros import conversions
 from anyseg_ros.conversions import ConversionError
 from anyseg_ros.inference_worker import InferenceWorker
 from anyseg_ros.message_types import install_command, message_class, message_name
+from anyseg_ros.node.decoding_thread import DecodingThread
 from anyseg_ros.parameters import EventParameters, ModalityParameters
 
 try:
@@ -33,7 +34,7 @@ COMPRESSED_SUFFIXES = ("/compressed", "/compressedDepth")
 EVENT_TYPE_PERIOD_S = 0.2
 """Between looks at the type of a topic of events."""
 EVENT_QUEUE_DEPTH = 100
-"""Packets that may wait: of them the newest does not replace the others."""
+"""Packets that may wait."""
 
 _Converter = Callable[[Any], "ModalityFrame | None"]
 _RAW: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
@@ -59,7 +60,10 @@ def sensor_qos(reliability: str, depth: int = 1) -> QoSProfile:
 
 
 class SensorInput:
-    """The subscription of one modality."""
+    """The subscription of one modality, and the thread that converts its messages."""
+
+    _depth = 1
+    """Messages that may wait: of frames only the newest matters."""
 
     def __init__(self, node: Node, modality: Modality, parameters: ModalityParameters, worker: InferenceWorker) -> None:
         self._node = node
@@ -68,9 +72,10 @@ class SensorInput:
         self._worker = worker
         self._complaint = ""
         self.frame_id = ""
-        compressed = parameters.topic.endswith(COMPRESSED_SUFFIXES) and modality in _COMPRESSED
-        self._type, self._convert = (_COMPRESSED if compressed else _RAW)[modality]
         self._topic = node.resolve_topic_name(parameters.topic)
+        compressed = self._topic.endswith(COMPRESSED_SUFFIXES) and modality in _COMPRESSED
+        self._type, self._convert = (_COMPRESSED if compressed else _RAW)[modality]
+        self._thread = DecodingThread(modality.value, self._decode, self._on_slow, self._depth)
         self._subscription = self._subscribe_first()
 
     @property
@@ -79,7 +84,11 @@ class SensorInput:
         return self._topic
 
     def destroy(self) -> None:
-        """End the subscription."""
+        """End the subscription and the thread."""
+        self._unsubscribe()
+        self._thread.stop()
+
+    def _unsubscribe(self) -> None:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
@@ -94,8 +103,8 @@ class SensorInput:
     def _subscribe_first(self) -> Any:
         return self._subscribe()
 
-    def _subscribe(self, depth: int = 1, raw: bool = False) -> Any:
-        qos = sensor_qos(self._parameters.qos, depth)
+    def _subscribe(self, raw: bool = False) -> Any:
+        qos = sensor_qos(self._parameters.qos, self._depth)
         # Types are watched by `check_connection`, on every distribution; rclpy's own warnings name no remedy.
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos, use_default_callbacks=False)
         arguments = (self._type, self._parameters.topic, self._on_message, qos)
@@ -105,16 +114,25 @@ class SensorInput:
             return self._node.create_subscription(*arguments, raw=raw)
 
     def _on_message(self, message: Any) -> None:
+        self._thread.put((self._convert, message))
+
+    def _decode(self, waiting: tuple[_Converter, Any]) -> None:
+        """On the sensor's thread: a message, with the converter of the type that was subscribed to when it came."""
+        convert, message = waiting
         try:
-            frame = self._convert(message)
+            frame = convert(message)
+            if frame is not None:
+                self.frame_id = frame.frame_id
+                self._worker.deliver(frame)
         except ConversionError as error:
             self._reject(error.fault, str(error))
         except Exception as error:  # a message that nobody foresaw must not stop the node: it is counted and named
             self._reject(Fault.DECODE_ERROR, f"{type(error).__name__}: {error}")
-        else:
-            if frame is not None:
-                self.frame_id = frame.frame_id
-                self._worker.deliver(frame)
+
+    def _on_slow(self, seconds: float) -> None:
+        """On the sensor's thread: it rests now, so that the others get their share of the cores."""
+        reason = f"decoding one message took {1e3 * seconds:.0f} ms: send smaller pictures, or fewer"
+        self._reject(Fault.DECODE_ERROR, reason)
 
     def _reject(self, fault: Fault, reason: str) -> None:
         self._worker.reject(self.modality, fault, reason)
@@ -153,8 +171,11 @@ class EventInput(SensorInput):
     """The subscription of the event modality, made when a publisher has shown what it carries: an Image of counts,
     or single events.
 
-    Packets are taken in serialized form: objects for every event would cost a thousand times as much as decoding.
+    Packets that wait are all kept: of them the newest does not replace the others. They are taken in serialized form:
+    objects for every event would cost a thousand times as much as decoding.
     """
+
+    _depth = EVENT_QUEUE_DEPTH
 
     def __init__(
         self, node: Node, parameters: ModalityParameters, worker: InferenceWorker, events: EventParameters
@@ -183,13 +204,13 @@ class EventInput(SensorInput):
             return
         if self._subscription is not None:
             # DDS allows one type on a topic, and forgets the old one when the executor has let go of it: next time.
-            super().destroy()
+            self._unsubscribe()
             self._name = ""
             return
         self._name, self._type = name, found
         if name in MESSAGE_READERS:
             self._convert = self._frame_converter(name)
-            self._subscription = self._subscribe(EVENT_QUEUE_DEPTH, raw=True)
+            self._subscription = self._subscribe(raw=True)
         else:
             self._convert = conversions.event_frame
             self._subscription = self._subscribe()

@@ -47,6 +47,12 @@ class InferenceRecord:
     """From the stamp of the anchor frame to the end of inference."""
     lidar_motion: str = ""
     """What the scan in the last mask was compensated with, or why it was not."""
+    too_old: int = 0
+    """Masks that were withheld for their age."""
+
+    def with_too_old(self, reason: str, age_ms: float) -> InferenceRecord:
+        """After a mask that was withheld for its age, in milliseconds."""
+        return replace(self, too_old=self.too_old + 1, last_error=reason, latency_ms=age_ms, used_ages_ms={})
 
 
 def status_array(
@@ -154,6 +160,14 @@ def engine_array(stamp: Time, engine: EngineState, student: str) -> DiagnosticAr
     return array
 
 
+def unconfigured_array(stamp: Time) -> DiagnosticArray:
+    """`/diagnostics` of a node that is not configured: no label image comes of it."""
+    message = "no label image: the node is not configured"
+    array = DiagnosticArray(status=[_status("inference", DiagnosticStatus.ERROR, message, {})])
+    array.header.stamp = stamp
+    return array
+
+
 def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> DiagnosticStatus:
     """OK with every enabled modality, WARN with some, ERROR with none."""
     wanted = [s for s in statuses if s.state is not State.DISABLED]
@@ -169,6 +183,7 @@ def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord
     values = {
         "masks": record.masks,
         "failures": record.failures,
+        "too_old": record.too_old,
         "used": ",".join(map(str, record.used_ages_ms)),
         "encode_ms": _number(record.encode_ms),
         "engine_ms": _number(record.engine_ms),
