@@ -16,7 +16,7 @@ of the message's bytes wherever the encoding allows it: never write to them.
 from __future__ import annotations
 
 import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,6 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.health import Fault
+from anyseg_core.runtime.image_files import (
+    PNG_MAGIC,
+    ImageFileError,
+    ImageSizeError,
+    check_picture_size,
+    decode_picture,
+)
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import PinholeCamera
 from anyseg_core.runtime.time_units import NS_PER_S
@@ -33,8 +40,6 @@ from anyseg_core.runtime.time_units import NS_PER_S
 Message = Any
 """A ROS message: of rclpy, of rosbags, or anything else with its fields."""
 
-MAX_PIXELS = 1 << 26
-"""Pixels or points; a larger size (8192 x 8192) is a corrupt header, not a sensor."""
 MAX_FOCAL_RATIO = 1000
 """Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
 
@@ -112,7 +117,7 @@ def compressed_depth_frame(message: Message) -> ModalityFrame:
             f"compressed depth of format {message.format!r} is quantised inverse depth; publish 16UC1 in millimetres",
         )
     data = _bytes_of(message)
-    start = _COMPRESSED_DEPTH_HEADER if bytes(data[_COMPRESSED_DEPTH_HEADER:][:8]) == _PNG_MAGIC else 0
+    start = _COMPRESSED_DEPTH_HEADER if bytes(data[_COMPRESSED_DEPTH_HEADER:][:8]) == PNG_MAGIC else 0
     millimetres = _decode(data[start:], cv2.IMREAD_UNCHANGED)
     if millimetres.dtype != np.uint16 or millimetres.ndim != 2:
         raise ConversionError(
@@ -236,10 +241,10 @@ def _bytes_of(message: Message) -> NDArray[np.uint8]:
 
 
 def _check_grid(what: str, height: int, width: int) -> None:
-    if height <= 0 or width <= 0:
-        raise ConversionError(Fault.WRONG_SIZE, f"{what} is empty: {width}x{height}")
-    if height * width > MAX_PIXELS:
-        raise ConversionError(Fault.WRONG_SIZE, f"{what} of {width}x{height} is larger than any sensor's")
+    try:
+        check_picture_size(what, height, width)
+    except ImageSizeError as error:
+        raise ConversionError(Fault.WRONG_SIZE, str(error)) from None
 
 
 def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
@@ -249,88 +254,16 @@ def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
 
 # --- compressed images -----------------------------------------------------------------------------------------------
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
-_MAX_PNG_CHUNKS = 1 << 16  # encoders write 8 kB and more in each: more than this is a message made to keep us busy
-_JPEG_MAGIC = b"\xff\xd8\xff"
-_JPEG_END = b"\xff\xd9"
-_MAX_JPEG_SEGMENTS = 1 << 12  # before the one that tells the size; bytes of padding count
 _COMPRESSED_DEPTH_HEADER = 12  # bytes that compressed_depth_image_transport puts before the PNG
-_PADDING = 4096  # bytes of zeros that some camera drivers leave behind the picture
 
 
 def _decode(data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
-    """JPEG or PNG -> pixels.
-
-    OpenCV fills the missing part of a truncated picture with grey, and takes the length of a PNG chunk at its word: 700
-    bytes that promise 4 GB cost 4 GB and many seconds. So pictures are looked through first.
-    """
-    kind = _picture_kind(bytes(data[:8]))
-    if not kind.is_complete(data):
-        raise ConversionError(Fault.DECODE_ERROR, f"compressed image of {len(data)} bytes is truncated: no end mark")
-    size = kind.size_of(data)
-    if size is None:
-        raise ConversionError(Fault.DECODE_ERROR, "compressed image has a corrupt header: no size in it")
-    _check_grid("compressed image", *size)
+    """JPEG or PNG -> pixels, as training reads its files."""
     try:
-        pixels = cv2.imdecode(data, flags)
-    except cv2.error as error:
-        raise ConversionError(Fault.DECODE_ERROR, f"compressed image cannot be decoded: {error}") from None
-    if pixels is None:
-        raise ConversionError(Fault.DECODE_ERROR, f"compressed image of {len(data)} bytes cannot be decoded")
-    return pixels
-
-
-class _PictureKind(NamedTuple):
-    """How to look through a picture without decoding it."""
-
-    size_of: Callable[[NDArray[np.uint8]], tuple[int, int] | None]
-    is_complete: Callable[[NDArray[np.uint8]], bool]
-
-
-def _picture_kind(start: bytes) -> _PictureKind:
-    """What a picture is that starts with these bytes."""
-    if start.startswith(_JPEG_MAGIC):
-        return _PictureKind(_jpeg_size, _jpeg_is_complete)
-    if start.startswith(_PNG_MAGIC):
-        return _PictureKind(_png_size, _png_is_complete)
-    raise ConversionError(Fault.DECODE_ERROR, "compressed image is neither JPEG nor PNG")
-
-
-def _png_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """(height, width) from the IHDR chunk."""
-    header = bytes(data[16:24])
-    return int.from_bytes(header[4:], "big"), int.from_bytes(header[:4], "big")
-
-
-def _png_is_complete(data: NDArray[np.uint8]) -> bool:
-    """Whether every chunk (length, type, content, checksum) lies within the data, up to IEND."""
-    at = len(_PNG_MAGIC)
-    for _ in range(_MAX_PNG_CHUNKS):
-        start = bytes(data[at : at + 8])
-        if at + 12 > len(data) or start[4:] == b"IEND":
-            break
-        at += 12 + int.from_bytes(start[:4], "big")
-    return bytes(data[at + 4 : at + 12]) == _PNG_END
-
-
-def _jpeg_is_complete(data: NDArray[np.uint8]) -> bool:
-    """Whether the end mark is there."""
-    return bytes(data[-_PADDING:]).rstrip(b"\0").endswith(_JPEG_END)
-
-
-def _jpeg_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """(height, width) from the first start-of-frame segment, None where there is none."""
-    at = 2
-    for _ in range(_MAX_JPEG_SEGMENTS):
-        if at + 9 > len(data) or data[at] != 0xFF:
-            break
-        marker, length = int(data[at + 1]), int(data[at + 2]) << 8 | int(data[at + 3])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            size = bytes(data[at + 5 : at + 9])
-            return int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")
-        at += 1 if marker == 0xFF else 2 + length
-    return None
+        return decode_picture(data, flags)
+    except ImageFileError as error:
+        fault = Fault.WRONG_SIZE if isinstance(error, ImageSizeError) else Fault.DECODE_ERROR
+        raise ConversionError(fault, str(error)) from None
 
 
 # --- point clouds ----------------------------------------------------------------------------------------------------

@@ -26,12 +26,30 @@ def root(tmp_path: Path) -> Path:
 
 def test_labels_are_shifted_and_ignored() -> None:
     raw = np.array([[0, 1, 25, 255]], np.uint8)
-    np.testing.assert_array_equal(shift_labels(raw), [[255, 0, 24, 255]])
+    np.testing.assert_array_equal(shift_labels(raw, 25, Path("label.png")), [[255, 0, 24, 255]])
 
 
-def test_only_the_first_channel_of_a_label_counts() -> None:
-    raw = np.dstack([np.full((1, 2), 3), np.full((1, 2), 99), np.full((1, 2), 100)]).astype(np.uint8)
-    np.testing.assert_array_equal(shift_labels(raw), [[2, 2]])
+LABEL_FILE = "semantic/sun/train/MAP_1_point0/000000_semantic_front.png"
+
+
+def test_only_the_first_channel_of_a_label_counts(root: Path) -> None:
+    before = Deliver(root, "train", SIZE)[0].labels
+    raw = cv2.imread(str(root / LABEL_FILE), cv2.IMREAD_UNCHANGED)
+    red = raw if raw.ndim == 2 else raw[..., 2]
+    write_png(root / LABEL_FILE, np.dstack([red, np.full(SIZE, 99), np.full(SIZE, 100)]).astype(np.uint8))
+    np.testing.assert_array_equal(Deliver(root, "train", SIZE)[0].labels, before)
+
+
+def test_a_label_of_another_set_of_classes_is_named(root: Path) -> None:
+    write_png(root / LABEL_FILE, np.dstack([np.full(SIZE, 29, np.uint8)] * 3))  # CARLA 0.9.14 has 29 tags
+    with pytest.raises(DataError, match=r"000000_semantic_front.png has label 29 of 25 classes"):
+        _ = Deliver(root, "train", SIZE)[0]
+
+
+def test_an_image_of_another_shape_than_its_labels_is_named(root: Path) -> None:
+    write_png(root / "img/sun/train/MAP_1_point0/000000_rgb_front.png", np.zeros((SIDE, 2 * SIDE, 3), np.uint8))
+    with pytest.raises(DataError, match="do not show the same view"):
+        _ = Deliver(root, "train", SIZE)[0]
 
 
 def test_samples_hold_every_modality_and_the_labels(root: Path) -> None:

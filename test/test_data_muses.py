@@ -283,7 +283,7 @@ def test_the_release_s_protocol_has_its_faults(projected: Path) -> None:
         (f"lidar/train/{SCENE}_lidar.bin", None, "is missing"),
         (f"event_camera/train/{SCENE}_event_camera.h5", b"not hdf5", "hdf5plugin"),
         (f"event_camera/train/{SCENE}_event_camera.h5", None, "event file was expected"),
-        (f"gt_semantic/train/{SCENE}_gt_labelTrainIds.png", b"no png", "is damaged"),
+        (f"gt_semantic/train/{SCENE}_gt_labelTrainIds.png", b"no png", "is no PNG"),
         (f"frame_camera/train/{SCENE}_frame_camera.png", b"no png", "is damaged"),
         (f"gnss/train/{SCENE}_gnss.txt", b"1 2 3", "28 integers"),
         (f"gnss/train/{SCENE}_gnss.txt", b"1 two", "is damaged"),

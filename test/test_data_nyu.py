@@ -212,8 +212,8 @@ def test_hha_images_are_taken_as_they_are(folder: Path) -> None:
         ("Depth/0.png", b"no png", r"Depth/0\.png is damaged"),
         ("Depth/0.png", np.zeros(FULL, np.uint8), r"Depth/0\.png is uint8.*16 bit depth in millimetres"),
         ("RGB/0.jpg", np.zeros(FULL, np.uint8), r"RGB/0\.jpg is uint8.*8 bit RGB"),
-        ("Label/0.png", np.full(FULL, 41, np.uint8), r"Label/0\.png has label 41: 0 for void and 1 to 40"),
-        ("Label/0.png", np.zeros((*FULL, 3), np.uint8), r"Label/0\.png is uint8.*8 bit labels"),
+        ("Label/0.png", np.full(FULL, 41, np.uint8), r"Label/0\.png has label 41 of 40 classes"),
+        ("Label/0.png", np.zeros((*FULL, 3), np.uint8), r"Label/0\.png is a colour PNG"),
     ],
 )
 def test_a_broken_file_is_named_and_can_be_left_out(folder: Path, file: str, image: object, says: str) -> None:

@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from anyseg_core.data.files import Size, fingerprint_of, known_words, read_image, resize_nearest
+from anyseg_core.data.files import (
+    Size,
+    fingerprint_of,
+    known_words,
+    read_image,
+    read_label_image,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image
 from anyseg_core.runtime.label_sets import DELIVER, UNLABELLED, LabelClass
@@ -105,10 +113,10 @@ class Deliver:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Sample:
-        label_path = self._labels[index]
-        images = [self._image(index, spec.modality) for spec in self.inputs]
-        labels = resize_nearest(shift_labels(read_image(label_path)), self.size)
-        return Sample(np.stack(images), labels, self.name(index))
+        path = self._labels[index]
+        labels = shift_labels(read_label_image(path, first_channel=True), len(self.classes), path)
+        images = [self._image(index, spec.modality, labels) for spec in self.inputs]
+        return Sample(np.stack(images), resize_nearest(labels, self.size), self.name(index))
 
     def name(self, index: int) -> str:
         return str(self._labels[index].relative_to(self.root / "semantic"))
@@ -122,19 +130,28 @@ class Deliver:
         name = relative.name.replace("_semantic_front.png", f"_{_SUFFIX[modality]}_front.png")
         return self.root / self._folders[modality] / relative.parent / name
 
-    def _image(self, index: int, modality: Modality) -> NDArray[np.uint8]:
-        image = read_image(self.image_path(index, modality))
+    def _image(self, index: int, modality: Modality, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        path = self.image_path(index, modality)
+        image = read_image(path)
+        require_same_view(path, image, self._labels[index], labels)
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
         # Zeros of the other modalities mean "nothing measured" and must not bleed into their neighbours.
         return camera_image(image, self.size) if modality is Modality.CAMERA else resize_nearest(image, self.size)
 
 
-def shift_labels(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Label image as stored -> class index: the first channel counts from 1; 0 and 255 are ignored."""
-    label = raw if raw.ndim == 2 else raw[..., 0]
-    shifted = label - np.uint8(1)  # 0 wraps round to 255
-    shifted[label == UNLABELLED] = UNLABELLED
+def shift_labels(raw: NDArray[np.uint8], num_classes: int, path: Path) -> NDArray[np.uint8]:
+    """Labels as stored, which count from 1, 0 and 255 being void -> class index [h, w], 255 = ignored.
+
+    Raises DataError that names the file of a label which is no class.
+    """
+    highest = int(raw[raw != UNLABELLED].max(initial=0))
+    if highest > num_classes:
+        raise DataError(
+            f"{path} has label {highest} of {num_classes} classes: 0 for void and 1 to {num_classes} were expected"
+        )
+    shifted = raw - np.uint8(1)  # 0 wraps round to 255
+    shifted[raw == UNLABELLED] = UNLABELLED
     return shifted
 
 

@@ -13,17 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.image_files import ImageFileError, decode_picture
+from anyseg_core.runtime.label_files import LabelFileError, is_same_view, read_labels
 
 Size = tuple[int, int]
+_REMEDY = "Restore it, or set data.skip_broken to leave such samples out"
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """An image as stored, colour as RGB; raises DataError when it is missing or damaged."""
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        fault = "is damaged: an image was expected" if path.is_file() else "is missing"
-        raise DataError(f"{path} {fault}. Restore it, or set data.skip_broken to leave such samples out")
+    """A whole JPEG or PNG as stored, colour as RGB, read by the robot's own function; raises DataError."""
+    try:
+        image = decode_picture(np.frombuffer(path.read_bytes(), np.uint8))
+    except OSError:
+        raise DataError(f"{path} is missing. {_REMEDY}") from None
+    except ImageFileError as error:
+        raise DataError(f"{path} is damaged: an image was expected: {error}. {_REMEDY}") from None
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., 2::-1])
+
+
+def read_label_image(path: Path, num_classes: int | None = None, *, first_channel: bool = False) -> NDArray[np.uint8]:
+    """A PNG of class indices as stored; see `runtime.label_files`. Raises DataError."""
+    try:
+        return read_labels(path, num_classes, first_channel=first_channel)
+    except LabelFileError as error:
+        raise DataError(str(error)) from None
+
+
+def require_same_view(path: Path, image: NDArray[Any], labels: Path, label_image: NDArray[Any]) -> None:
+    """Raises DataError where an image and its labels [h, w] cannot show the same view."""
+    if not is_same_view(image.shape, label_image.shape):
+        size, label_size = (f"{shape[1]}x{shape[0]}" for shape in (image.shape, label_image.shape))
+        raise DataError(f"{labels} is {label_size}, but {path} is {size}: they do not show the same view")
 
 
 def resize_nearest(image: NDArray[Any], size: Size) -> NDArray[Any]:

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from anyseg_core.data.files import Size, fingerprint_of, known_words, read_image, resize_nearest
+from anyseg_core.data.files import (
+    Size,
+    fingerprint_of,
+    known_words,
+    read_image,
+    read_label_image,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import LabelClass
@@ -81,22 +89,17 @@ class Folder:
         return (self._labels[index], *(self._file(index, spec.modality) for spec in self.inputs))
 
     def __getitem__(self, index: int) -> Sample:
-        images = [self._image(index, spec) for spec in self.inputs]
-        return Sample(np.stack(images), self._read_labels(self._labels[index]), self.name(index))
+        labels = read_label_image(self._labels[index], len(self.classes))
+        images = [self._image(index, spec, labels) for spec in self.inputs]
+        return Sample(np.stack(images), resize_nearest(labels, self.size), self.name(index))
 
-    def _read_labels(self, path: Path) -> NDArray[np.uint8]:
-        labels = read_image(path)
-        if labels.ndim != 2 or labels.dtype != np.uint8:
-            raise DataError(f"{path} is {labels.dtype} {list(labels.shape)}: 8 bit class indices were expected")
-        wrong = np.setdiff1d(labels, [*range(len(self.classes)), 255])
-        if wrong.size:
-            raise DataError(f"{path} has label {wrong[0]}, but {DESCRIPTION_NAME} has {len(self.classes)} classes")
-        return resize_nearest(labels, self.size)
-
-    def _image(self, index: int, spec: InputSpec) -> NDArray[np.uint8]:
+    def _image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         path = self._file(index, spec.modality)
         try:
-            return encode_frame(self._frame(spec.modality, path), spec, self.size, self._rig)
+            frame = self._frame(spec.modality, path)
+            if spec.modality is not Modality.LIDAR:
+                require_same_view(path, frame.data, self._labels[index], labels)
+            return encode_frame(frame, spec, self.size, self._rig)
         except InputError as error:
             raise DataError(f"{path}: {error} (`rig` in {DESCRIPTION_NAME})") from None
         except ValueError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, known_words, read_image
+from anyseg_core.data.files import Size, known_words, read_image, read_label_image
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, require_16_bit, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import MID_AIR, UNLABELLED
@@ -98,10 +98,7 @@ class MidAir(RgbdDataset):
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         path = self._samples[index][_SEGMENTATION]
-        raw = read_image(path)
-        if raw.dtype != np.uint8:
-            raise DataError(f"{path} is {raw.dtype}: 8 bit labels were expected")
-        ids = raw if raw.ndim == 2 else raw[..., 0]
+        ids = read_label_image(path, first_channel=True)
         if ids.max() > len(MID_AIR):
             raise DataError(f"{path} has label {ids.max()}: 0 to {len(MID_AIR)} were expected")
         return _CLASS_OF_ID[ids]

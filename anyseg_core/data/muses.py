@@ -20,7 +20,15 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, fingerprint_of, known_words, read_image, resize_nearest
+from anyseg_core.data.files import (
+    Size,
+    fingerprint_of,
+    known_words,
+    read_image,
+    read_label_image,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.muses_sensors import (
     Calibration,
     compensate_motion,
@@ -130,18 +138,21 @@ class Muses:
         return (self._label(index), *(self._file(index, spec.modality) for spec in self.inputs))
 
     def __getitem__(self, index: int) -> Sample:
-        label = read_image(self._label(index))
-        labels = resize_nearest(label if label.ndim == 2 else label[..., 0], self.size)
+        whole = read_label_image(self._label(index), len(self.classes), first_channel=True)
+        labels = resize_nearest(whole, self.size)
         if self.released_protocol:
             labels = np.where(labels == UNLABELLED, np.uint8(0), labels)
-        images = [self._image(index, spec) for spec in self.inputs]
+        images = [self._image(index, spec, whole) for spec in self.inputs]
         return Sample(np.stack(images), labels, self.name(index))
 
-    def _image(self, index: int, spec: InputSpec) -> Image:
+    def _image(self, index: int, spec: InputSpec, labels: Image) -> Image:
         if self.released_protocol:
             return released_image(read_stored(self._file(index, spec.modality)), self.size)
         if spec.modality is Modality.CAMERA:
-            return camera_image(read_image(self._file(index, spec.modality)), self.size)
+            path = self._file(index, spec.modality)
+            image = read_image(path)
+            require_same_view(path, image, self._label(index), labels)
+            return camera_image(image, self.size)
         return self._events(index, spec) if spec.modality is Modality.EVENT else self._lidar(index, spec)
 
     def _events(self, index: int, spec: InputSpec) -> Image:

@@ -17,7 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.deliver import shift_labels
-from anyseg_core.data.files import Size, optional_module, read_image, resize_nearest
+from anyseg_core.data.files import (
+    Size,
+    optional_module,
+    read_image,
+    read_label_image,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, require_16_bit, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import NYU40, UNLABELLED
@@ -129,11 +136,13 @@ class NyuDepthFolder(RgbdDataset):
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._file("Label", index), *(self._image_file(index, spec.modality) for spec in self.inputs))
 
-    def image(self, index: int, spec: InputSpec) -> NDArray[np.uint8]:
+    def image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if spec.modality is Modality.DEPTH and self._is_hha:
             path = self._image_file(index, spec.modality)
-            return resize_nearest(np.asarray(camera_frame(read_image(path), path).data), self.size)
-        return super().image(index, spec)
+            hha = np.asarray(camera_frame(read_image(path), path).data)
+            require_same_view(path, hha, self._file("Label", index), labels)
+            return resize_nearest(hha, self.size)
+        return super().image(index, spec, labels)
 
     def frame(self, index: int, modality: Modality) -> ModalityFrame:
         path = self._image_file(index, modality)
@@ -145,13 +154,7 @@ class NyuDepthFolder(RgbdDataset):
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         path = self._file("Label", index)
-        raw = read_image(path)
-        if raw.dtype != np.uint8 or raw.ndim != 2:
-            raise DataError(f"{path} is {raw.dtype} {list(raw.shape)}: 8 bit labels were expected")
-        wrong = np.setdiff1d(raw, [*range(len(NYU40) + 1), UNLABELLED])
-        if wrong.size:
-            raise DataError(f"{path} has label {wrong[0]}: 0 for void and 1 to {len(NYU40)} were expected")
-        return shift_labels(raw)
+        return shift_labels(read_label_image(path), len(NYU40), path)
 
     def _image_file(self, index: int, modality: Modality) -> Path:
         if modality is Modality.CAMERA:

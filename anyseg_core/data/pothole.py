@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anyseg_core.data.files import Size, fingerprint_of, read_image, resize_nearest
+from anyseg_core.data.files import Size, fingerprint_of, read_image, read_label_image, require_same_view, resize_nearest
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import POTHOLE, LabelClass
@@ -67,9 +67,12 @@ class Pothole:
 
     def __getitem__(self, index: int) -> Sample:
         name = self._names[index]
-        pairs = zip(self.frames(name), self.inputs, strict=True)
-        images = [encode_frame(frame, spec, self.size) for frame, spec in pairs]
-        labels = read_image(self.root / "label" / f"{name}.png")
+        path = self.root / "label" / f"{name}.png"
+        labels = read_label_image(path, len(self.classes))
+        images = []
+        for file, frame, spec in zip(self.files(index), self.frames(name), self.inputs, strict=False):
+            require_same_view(file, frame.data, path, labels)
+            images.append(encode_frame(frame, spec, self.size))
         return Sample(np.stack(images), resize_nearest(labels, self.size), name)
 
     def frames(self, name: str) -> tuple[ModalityFrame, ModalityFrame]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, fingerprint_of, known_words, optional_module, resize_nearest
+from anyseg_core.data.files import Size, fingerprint_of, known_words, optional_module, require_same_view, resize_nearest
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import LabelClass
@@ -73,12 +73,15 @@ class RgbdDataset(ABC):
         return self._names[index]
 
     def __getitem__(self, index: int) -> Sample:
-        images = [self.image(index, spec) for spec in self.inputs]
-        return Sample(np.stack(images), resize_nearest(self.labels(index), self.size), self.name(index))
+        labels = self.labels(index)
+        images = [self.image(index, spec, labels) for spec in self.inputs]
+        return Sample(np.stack(images), resize_nearest(labels, self.size), self.name(index))
 
-    def image(self, index: int, spec: InputSpec) -> NDArray[np.uint8]:
-        """[H, W, 3], as the network gets it."""
-        return encode_frame(self.frame(index, spec.modality), spec, self.size, self.rig)
+    def image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[H, W, 3], as the network gets it; `labels` [h, w] are those of the sample, which must show the same view."""
+        frame = self.frame(index, spec.modality)
+        require_same_view(Path(f"{spec.modality} of {self.name(index)}"), frame.data, Path("its labels"), labels)
+        return encode_frame(frame, spec, self.size, self.rig)
 
 
 def camera_frame(rgb: NDArray[np.uint8], origin: Path) -> ModalityFrame:

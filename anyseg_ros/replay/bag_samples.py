@@ -9,7 +9,6 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
@@ -17,6 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.runtime.event_stream import EventStream
 from anyseg_core.runtime.events import EventDecodeError
 from anyseg_core.runtime.health import Fault
+from anyseg_core.runtime.label_files import LabelFileError, decode_labels
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.projection import Rig, Twist
 from anyseg_core.runtime.time_units import NS_PER_S
@@ -273,13 +273,13 @@ _COMPRESSED: Mapping[Modality, Callable[[Any], ModalityFrame]] = {
 
 
 def label_image(message: Any, *, compressed: bool) -> NDArray[np.uint8]:
-    """Image (mono8, 8UC1) or CompressedImage (8-bit grey PNG) -> class indices uint8 [H, W].
+    """Image (mono8, 8UC1) or CompressedImage (PNG of class indices) -> class indices uint8 [H, W].
 
     Raises ConversionError.
     """
     if not compressed:
         return conversions.image_view(message, ("mono8", "8UC1"))
-    labels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ConversionError(Fault.DECODE_ERROR, "labels must be an 8-bit grey PNG of class indices")
-    return np.asarray(labels, np.uint8)
+    try:
+        return decode_labels(bytes(message.data), "the label image")
+    except LabelFileError as error:
+        raise ConversionError(Fault.DECODE_ERROR, str(error)) from None

@@ -8,10 +8,10 @@ from collections import deque
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.label_files import LabelFileError, read_labels
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 Labels = NDArray[np.uint8]
@@ -109,7 +109,7 @@ def stamp_of(stem: str) -> int | None:
 
 
 def _read(path: Path) -> Labels:
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-        raise GroundTruthError(f"{path} is no 8-bit grey PNG of class indices: convert it, 255 = unlabelled")
-    return np.asarray(labels, np.uint8)
+    try:
+        return read_labels(path)
+    except LabelFileError as error:
+        raise GroundTruthError(str(error)) from None
