@@ -26,7 +26,7 @@ from toy_student import write_toy_student
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.node.decoding_thread import DecodingThread
 from anyseg_ros.pipeline import Pipeline
-from anyseg_ros.segmentation_node import SegmentationNode
+from anyseg_ros.segmentation_node import SegmentationNode, end_of
 from anyseg_ros.vehicle_publisher import VehiclePublisher
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
@@ -350,9 +350,6 @@ def test_a_callback_that_hangs_does_not_make_the_node_deaf_to_sigterm(monkeypatc
 
 
 def test_a_worker_that_ended_by_a_bug_ends_the_process(vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from anyseg_ros.pipeline import Pipeline
-from anyseg_ros.segmentation_node import end_of
-
     vehicle.spin_masks(1)
     assert end_of(vehicle.node) is None
 
