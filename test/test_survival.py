@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import REPOSITORY
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
@@ -25,14 +26,13 @@ from toy_student import write_toy_student
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.node.decoding_thread import DecodingThread
-from anyseg_ros.pipeline import Pipeline
-from anyseg_ros.segmentation_node import SegmentationNode, end_of
-from anyseg_ros.vehicle_publisher import VehiclePublisher
+from anyseg_ros.node.segmentation_node import SegmentationNode, end_of
+from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
 ALL = {m.value for m in MODALITIES}
-REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def _spin(node: Any, condition: Any, seconds: float = 30.0) -> None:
 
 
 def _start(*arguments: str, script: str = "") -> subprocess.Popen[str]:
-    command = ["-c", script] if script else ["-m", "anyseg_ros.segmentation_node"]
+    command = ["-c", script] if script else ["-m", "anyseg_ros.node.segmentation_node"]
     return subprocess.Popen(
         [sys.executable, *command, *arguments],
         cwd=REPOSITORY,
@@ -309,7 +309,7 @@ BROKEN = """
 import threading, time
 import rclpy
 from rclpy.node import Node
-from anyseg_ros.node_process import run
+from anyseg_ros.process.node_process import run
 
 class Broken(Node):
     def __init__(self):
@@ -337,7 +337,9 @@ def test_an_unforeseen_exception_ends_the_process_whatever_its_threads_do(what: 
 def test_a_callback_that_hangs_does_not_make_the_node_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
     script = BROKEN.format(what="print('hangs', flush=True); threading.Event().wait()")
     process = _start(
-        script=script.replace("import run", "import run, _StopFlag\nimport anyseg_ros.node_process as p; p.END_S = 1.0")
+        script=script.replace(
+            "import run", "import run, _StopFlag\nimport anyseg_ros.process.node_process as p; p.END_S = 1.0"
+        )
     )
     assert process.stdout is not None
     for line in process.stdout:
