@@ -13,17 +13,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.invocation import command_line
+from anyseg_core.invocation import command_line, machine
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_core.runtime.projection import Rig
-from anyseg_ros.bench.results import machine
 from anyseg_ros.demo import pictures
-from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
-from anyseg_ros.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.pictures import ABSENT, initials
+from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording
 
-ABSENT = "-"
 OPACITY = 0.6
 """Of the label colours over the camera picture."""
 
@@ -80,11 +79,6 @@ def row_of(score: PhaseScore) -> Row:
         reaction=_rounded(score.reaction_ms),
         used=", ".join(f"{initials(used)} {count}" for used, count in sorted(score.used.items(), key=lambda u: -u[1])),
     )
-
-
-def initials(modalities: Sequence[Modality]) -> str:
-    """C, D, E, L of the modalities, a dot for each absent one: `CD.L`."""
-    return "".join(m.value[0].upper() if m in modalities else "·" for m in MODALITIES)
 
 
 def _rounded(value: float | None) -> str:
