@@ -1,0 +1,1 @@
+"""The segmentation node: subscribe, call the pipeline, publish."""

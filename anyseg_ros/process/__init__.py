@@ -1,0 +1,1 @@
+"""The operating-system process around a node: start, signals, missing packages."""
