@@ -268,8 +268,8 @@ def at_strength(kind: str, parameters: Mapping[str, float], strength: float) -> 
 def degrade(frame: ModalityFrame, kind: str, rng: Generator, **parameters: float) -> ModalityFrame:
     """The frame with one fault of content or stamp; the given frame is left as it is.
 
-    Raises InjectionScheduleError for a kind, modality or parameter that `INJECTION_KINDS` does not have, and for the faults
-    that a single frame cannot show.
+    Raises InjectionScheduleError for a kind, modality or parameter that `INJECTION_KINDS` does not
+    have, and for the faults that a single frame cannot show.
     """
     fault = known_kind(kind, frame.modality)
     if fault.degradation is None:

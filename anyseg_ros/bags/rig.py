@@ -1,4 +1,4 @@
-"""Calibration out of a bag: camera_info and the transforms, else the parameters; as rig_source.py does in the node."""
+"""Calibration out of a bag: camera_info and the transforms, else the parameters; as the node's rig_source.py does."""
 
 from __future__ import annotations
 

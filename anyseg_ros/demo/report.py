@@ -20,7 +20,7 @@ from anyseg_core.runtime.model_card import ModelCard
 from anyseg_ros.demo import pictures
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
-from anyseg_ros.drawing.pictures import ABSENT, initials
+from anyseg_ros.drawing.pictures import ABSENT, initials, jpeg_uri, sensor_strip
 from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording
 
 OPACITY = 0.6
@@ -139,11 +139,11 @@ def _scene(record: DriveRecord, index: int) -> dict[str, object]:
     moments = [("before", max(phase.start_s - 0.5, 0.0)), ("during", during), ("after", after)]
     lost = [m for m in MODALITIES if m not in phase.healthy()]
     middle = _mask_near(record.recording, during)
-    strip = pictures.sensor_strip(record.frames_at(middle.stamp_ns), record.card, record.rig, lost) if middle else None
+    strip = sensor_strip(record.frames_at(middle.stamp_ns), record.card, record.rig, lost) if middle else None
     return {
         "title": f"{phase.start_s:.0f}-{phase.end_s:.0f} s: {phase.name}",
         "moments": [m for name, at in moments if (m := _moment(record, name, at))],
-        "strip": "" if strip is None else pictures.jpeg_uri(strip),
+        "strip": "" if strip is None else jpeg_uri(strip),
     }
 
 
@@ -155,7 +155,7 @@ def _moment(record: DriveRecord, name: str, at_s: float) -> dict[str, str] | Non
     overlay = overlay_image(camera, color_image(mask.labels, palette(record.card)), OPACITY)  # type: ignore[arg-type]
     used = ", ".join(m.value for m in record.recording.used_in(mask.stamp_ns))
     return {
-        "overlay": pictures.jpeg_uri(overlay),
+        "overlay": jpeg_uri(overlay),
         "caption": f"{name}, {seconds_into(record.recording, mask.stamp_ns):.1f} s: made from {used}",
     }
 

@@ -21,11 +21,14 @@ class LiveRunError(Exception):
 def child_process(
     module: str, arguments: Sequence[str], log_folder: Path, name: str = ""
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m anyseg_ros.<module>`; its output goes to a log file of that `name`. Ended with Ctrl-C's signal.
+    """`python -m anyseg_ros.<module>`; its output goes to a log file of that `name`, the module's own by default.
+
+    It is ended with Ctrl-C's signal.
 
     Raises LiveRunError where it has ended with another code than 0.
     """
-    log_path = log_folder / f"{name or module}.log"
+    name = name or module.rpartition(".")[2]
+    log_path = log_folder / f"{name}.log"
     command = [sys.executable, "-m", f"anyseg_ros.{module}", *arguments]
     log_folder.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
@@ -36,7 +39,7 @@ def child_process(
         finally:
             _end(process)
     if process.returncode not in (0, None):
-        raise LiveRunError(f"{name or module} ended with code {process.returncode}; see {log_path}")
+        raise LiveRunError(f"{name} ended with code {process.returncode}; see {log_path}")
 
 
 def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:

@@ -68,10 +68,10 @@ def record(run: LiveRun, on_progress: Callable[[float, Recording], None]) -> Rec
     executor = new_executor()
     executor.add_node(node)
     try:
-        with _process("segmentation_node", run, _node_arguments(run)) as segmenter:
+        with _process("node.segmentation_node", run, _node_arguments(run)) as segmenter:
             recording.node_pid = segmenter.pid
             _spin_until(executor, lambda: node.node_is_up, segmenter, "segmentation_node")
-            with _process("simulated_vehicle_node", run, _vehicle_arguments(run)) as vehicle:
+            with _process("vehicle.simulated_vehicle_node", run, _vehicle_arguments(run)) as vehicle:
                 _spin_until(executor, lambda: bool(recording.truth), vehicle, "simulated_vehicle")
                 _listen(run, executor, recording, (segmenter, vehicle), on_progress)
     finally:

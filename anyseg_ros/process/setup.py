@@ -29,7 +29,7 @@ _MALLOPT = {-3: _MMAP_THRESHOLD, -1: _TRIM_THRESHOLD, -2: _TOP_PAD}  # M_MMAP_TH
 
 def profile_path() -> Path:
     """The shipped Fast DDS profile."""
-    return Path(__file__).resolve().parent / "resource" / "fastdds_profile.xml"
+    return Path(__file__).resolve().with_name("fastdds_profile.xml")
 
 
 def process_environment() -> dict[str, str]:

@@ -128,11 +128,11 @@ def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> He
     log = options.out / LOG
     with ExitStack() as processes, _listener() as listener:
         running = [
-            processes.enter_context(child_process("segmentation_node", ros_arguments(plan.node_parameters), log))
+            processes.enter_context(child_process("node.segmentation_node", ros_arguments(plan.node_parameters), log))
         ]
         if plan.injector_parameters:
             arguments = ros_arguments(plan.injector_parameters)
-            running.append(processes.enter_context(child_process("fault_injector_node", arguments, log)))
+            running.append(processes.enter_context(child_process("inject.fault_injector_node", arguments, log)))
         _await_node(listener, running)
         console.print(f"playing {options.bag} at {options.rate:g} x")
         player = child_process("cli", play_arguments(options, plan), log, "play")

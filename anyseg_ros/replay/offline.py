@@ -104,8 +104,8 @@ def replay(
 ) -> ReplayResult:
     """Replay one bag.
 
-    Raises BagError, TopicError, ReplayError, ScenarioError, InjectionScheduleError, GroundTruthError, and StudentError or
-    EngineError where the student cannot be opened.
+    Raises BagError, TopicError, ReplayError, ScenarioError, InjectionScheduleError, GroundTruthError, and StudentError
+    or EngineError where the student cannot be opened.
     """
     reader = BagReader(bag)
     owned = None

@@ -54,8 +54,8 @@ class FrameSource(Protocol):
 class SimulatedVehicleNode(Node):
     """Finds, or renders, the drive that the parameters ask for, then drives it.
 
-    Raises ValueError (InjectionScheduleError, an unknown weather ...) or RecordingError for parameters that cannot be used,
-    and while it spins RenderError or RecordingError.
+    Raises ValueError (InjectionScheduleError, an unknown weather ...) or RecordingError for parameters that cannot be
+    used, and while it spins RenderError or RecordingError.
     """
 
     def __init__(self, **node_options: Any) -> None:

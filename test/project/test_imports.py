@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from blocked_imports import TIMEOUT_S, run_without
 from repository import REPOSITORY
-
-TIMEOUT_S = 110
 
 TORCH = "torch,lightning,lightning_fabric,torchvision,tensorboard"
 ROS = (
@@ -19,19 +18,6 @@ ROS = (
     "event_camera_msgs,dvs_msgs,tf2_ros,tf2_msgs,cv_bridge,sensor_msgs_py"
 )
 
-BLOCK = """
-import importlib, importlib.abc, pkgutil, sys
-
-BLOCKED = sys.argv[1].split(",")
-
-class Blocked(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
-
-sys.meta_path.insert(0, Blocked())
-"""
-"""argv: the top-level packages to do without."""
 
 IMPORT_EVERYTHING = """
 package = importlib.import_module(sys.argv[2])
@@ -40,12 +26,6 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".", on
     print(module.name)
 """
 """argv, besides: a package. Prints its modules."""
-
-
-def run_without(blocked: str, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the code in a process that cannot import the blocked packages."""
-    command = [sys.executable, "-c", BLOCK + code, blocked, *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True, timeout=TIMEOUT_S, check=False)
 
 
 def modules_in(package: str) -> set[str]:

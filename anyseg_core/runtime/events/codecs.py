@@ -11,7 +11,7 @@ Facts are from docs.prophesee.ai "Data encoding formats", from ros-event-camera/
 - `libcaer`: 64-bit words, one event each, in microseconds of 31 bits since the packet's `time_base`.
 - `mono`: 64-bit words, one event each, in nanoseconds since the packet's `time_base`.
 
-Where numba is installed, the compiled loops of event_kernel.py decode all but the last two. Without it there is no loop
+Where numba is installed, the compiled loops of kernel.py decode all but the last two. Without it there is no loop
 over words: the words that emit events are found, and every word that sets a state is repeated for as long as it holds.
 """
 
@@ -123,7 +123,7 @@ def _roles(**types: int | tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 class _Stateful:
-    """A codec that goes on from the state of event_kernel.py."""
+    """A codec that goes on from the state of kernel.py."""
 
     def __init__(self, counts: DecodeCounts) -> None:
         self.counts = counts

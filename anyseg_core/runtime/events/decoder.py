@@ -1,6 +1,6 @@
 """Event-camera streams -> events -> count images: decoder, messages, files and the sliding window.
 
-The encodings are in event_codecs.py; `EventDecoder` adds what they share: bounds, sequence numbers, counts.
+The encodings are in codecs.py; `EventDecoder` adds what they share: bounds, sequence numbers, counts.
 """
 
 from __future__ import annotations

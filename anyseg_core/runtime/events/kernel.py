@@ -1,6 +1,6 @@
 """Loops over the words of event streams, written so that numba can compile them.
 
-numba is optional. Compiled, these loops are several times faster than the numpy form in event_codecs.py, which decodes
+numba is optional. Compiled, these loops are several times faster than the numpy form in codecs.py, which decodes
 where numba is not installed; tests hold the two to the same result. Interpreted, they are plain Python, which is how
 tests run them without numba.
 """

@@ -16,12 +16,12 @@ import yaml
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from node_processes import output_until, shared_memory, shared_memory_of, start  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 from ros_harness import TIMEOUT_S, SpunNodes, live_frame  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
-from test_node_process import output_until, shared_memory, shared_memory_of, start  # noqa: E402
 
 from anyseg_core.runtime.modality import Modality  # noqa: E402
 from anyseg_ros.inject.fault_injector_node import FaultInjectorNode  # noqa: E402
@@ -200,7 +200,7 @@ def test_a_crash_that_kills_ends_the_process_for_real(tmp_path: Path) -> None:
     driver.create_subscription(Image, "out", lambda _: None, 10)
     of_others = shared_memory()
     topics = ("topics.camera.input:=/killed/in", "topics.camera.output:=/killed/out")
-    process = start("fault_injector_node", f"scenario:={scenario}", *topics)
+    process = start("inject.fault_injector_node", f"scenario:={scenario}", *topics)
     output_until(process, "camera: /killed/in -> /killed/out")
     own = shared_memory_of(process) - of_others
     end = time.monotonic() + TIMEOUT_S

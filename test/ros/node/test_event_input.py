@@ -15,9 +15,9 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
 import rclpy
+from event_messages import packet_cdr
 from ros_harness import NS, Vehicle, running, toy_parameters
 from sensor_msgs.msg import CompressedImage, Image
-from test_event_stream import packet_cdr
 
 from anyseg_core.runtime.events import stream as event_stream
 from anyseg_core.runtime.events.decoder import EventPacket

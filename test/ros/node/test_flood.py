@@ -17,6 +17,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from repository import REPOSITORY
 from ros_harness import NS, PERIOD_S, RIG, TIMEOUT_S, live_frame, status_values, toy_parameters
 from sensor_msgs.msg import Image
 
@@ -123,7 +124,7 @@ def bystander() -> Iterator[Bystander]:
 
 
 def test_floods_on_two_topics_stop_nobody_else(tmp_path: Path, bystander: Bystander) -> None:
-    flood = str(Path(__file__).parent / "flood_publisher.py")
+    flood = str(REPOSITORY / "test" / "flood_publisher.py")
     with process(*node_command(toy_parameters(tmp_path))) as node:
         bystander.spin_until(lambda: bool(bystander.statuses) and bystander.masks > 0, "the node")
         bystander.spin_masks_from_the_living(MASKS)

@@ -18,7 +18,7 @@ from ros_harness import Vehicle, running, toy_parameters  # noqa: E402
 
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform  # noqa: E402
 from anyseg_core.runtime.modality import Modality  # noqa: E402
-from anyseg_ros.pipeline.parameters import RigParameters
+from anyseg_ros.pipeline.parameters import RigParameters  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 

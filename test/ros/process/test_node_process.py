@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import psutil
 import pytest
+from node_processes import output_until, shared_memory, shared_memory_of, start
 from repository import REPOSITORY
 from toy_student import write_toy_student
 
@@ -43,26 +43,6 @@ def test_the_profile_s_variable_of_older_distributions(monkeypatch: pytest.Monke
     assert ("FASTRTPS_DEFAULT_PROFILES_FILE" in process_setup.process_environment()) == (distribution == "humble")
 
 
-def start(module: str, *parameters: str) -> subprocess.Popen[str]:
-    arguments = [part for parameter in parameters for part in ("-p", parameter)]
-    return subprocess.Popen(
-        [sys.executable, "-m", f"anyseg_ros.{module}", "--ros-args", *arguments],
-        cwd=REPOSITORY, env={**os.environ, "PYTHONUNBUFFERED": "1"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-
-
-def output_until(process: subprocess.Popen[str], words: str) -> str:
-    """The output up to the line with these words."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if words in line:
-            return "".join(lines)
-    pytest.fail(f"{words!r} never came:\n{''.join(lines)}")
-
-
 def end(process: subprocess.Popen[str], signals: Sequence[signal.Signals]) -> tuple[int, str]:
     """Send the signals; the exit code and the rest of the output."""
     for number in signals:
@@ -70,17 +50,6 @@ def end(process: subprocess.Popen[str], signals: Sequence[signal.Signals]) -> tu
         time.sleep(0.05)
     rest, _ = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, rest
-
-
-def shared_memory() -> set[str]:
-    """Fast DDS' segments that exist."""
-    return {str(path) for path in Path("/dev/shm").glob("fastdds_*")}
-
-
-def shared_memory_of(process: subprocess.Popen[str]) -> set[str]:
-    """Those that the process has mapped: its own, and those of nodes that it talks to."""
-    lines = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
-    return {line.split()[-1] for line in lines if "/dev/shm/fastdds_" in line and "port" not in line}
 
 
 @pytest.mark.ros
@@ -93,7 +62,7 @@ def test_the_node_ends_in_order_on_a_signal(tmp_path: Path, signals: list[signal
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     student = write_toy_student(tmp_path / "toy")
     of_others = shared_memory()
-    process = start("segmentation_node", "autostart:=true", f"model.student:={student}")
+    process = start("node.segmentation_node", "autostart:=true", f"model.student:={student}")
     output_until(process, "configured: toy")
     own = shared_memory_of(process) - of_others
     assert own
@@ -105,7 +74,7 @@ def test_the_node_ends_in_order_on_a_signal(tmp_path: Path, signals: list[signal
 @pytest.mark.ros
 def test_a_node_that_cannot_configure_lives_and_says_why() -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
-    process = start("segmentation_node", "autostart:=true", "model.student:=/nowhere")
+    process = start("node.segmentation_node", "autostart:=true", "model.student:=/nowhere")
     output = output_until(process, "cannot configure")
     assert "no student '/nowhere'" in output
     assert process.poll() is None
@@ -118,7 +87,7 @@ def test_a_node_that_cannot_configure_lives_and_says_why() -> None:
 def test_build_only_ends_with_the_verdict(tmp_path: Path, student: str, code: int) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     write_toy_student(tmp_path / "toy")
-    process = start("segmentation_node", "model.build_only:=true", f"model.student:={tmp_path / student}")
+    process = start("node.segmentation_node", "model.build_only:=true", f"model.student:={tmp_path / student}")
     process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == code
 
@@ -138,7 +107,7 @@ def test_the_simulated_vehicle_drives_a_recording(tmp_path: Path) -> None:
     frames = [DriveFrame(stamp, {m: live_frame(m, stamp) for m in MODALITIES}, labels) for stamp in stamps]
     recording = tmp_path / "drive.npz"
     RecordedDrive.of(frames, RIG).save(recording)
-    process = start("simulated_vehicle_node", f"recording:={recording}")
+    process = start("vehicle.simulated_vehicle_node", f"recording:={recording}")
     assert "3 frames at 10.0 Hz" in output_until(process, "driving")
     code, rest = end(process, [signal.SIGINT])
     assert (code, "Traceback" in rest) == (0, False), rest
@@ -150,7 +119,7 @@ def test_the_simulated_vehicle_renders_first_and_only_once(tmp_path: Path, monke
     pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for expected in ("rendering the drive first", "rendered before"):
-        process = start("simulated_vehicle_node", "duration_s:=0.2")
+        process = start("vehicle.simulated_vehicle_node", "duration_s:=0.2")
         output = output_until(process, "driving: 2 frames at 10.0 Hz")
         assert expected in output
         code, rest = end(process, [signal.SIGINT])
@@ -164,7 +133,7 @@ def test_the_simulated_vehicle_says_why_it_cannot_render(tmp_path: Path, monkeyp
     pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
     (tmp_path / "anyseg_ros").write_text("a file where the cache folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    process = start("simulated_vehicle_node", "duration_s:=0.2")
+    process = start("vehicle.simulated_vehicle_node", "duration_s:=0.2")
     output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert f"cannot keep the drive in {tmp_path / 'anyseg_ros'}" in output
@@ -179,7 +148,7 @@ def test_a_signal_ends_rendering_with_all_its_processes(
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    process = start("simulated_vehicle_node", "duration_s:=60.0")
+    process = start("vehicle.simulated_vehicle_node", "duration_s:=60.0")
     output_until(process, "rendering the drive first")
     renderers: list[psutil.Process] = []
     while len(renderers) < 2:  # the rendering process and one of its workers at least
@@ -217,7 +186,7 @@ entry_points.{name}()
 def test_the_simulated_vehicle_names_bad_input(tmp_path: Path) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
-    process = start("simulated_vehicle_node", f"recording:={tmp_path / 'none.npz'}")
+    process = start("vehicle.simulated_vehicle_node", f"recording:={tmp_path / 'none.npz'}")
     output, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert "no recording at" in output

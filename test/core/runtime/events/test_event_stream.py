@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
-from test_events import HEIGHT, WIDTH, as_bytes, dvs_cdr, recorded_messages
+from event_messages import HEIGHT, WIDTH, dvs_cdr, packet_cdr, recorded_messages
 
 from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import EventStream
@@ -15,18 +13,6 @@ from anyseg_core.runtime.modality import Modality, ModalityFrame
 PACKET = "event_camera_msgs/msg/EventPacket"
 DVS = "dvs_msgs/msg/EventArray"
 MS = 1_000_000
-
-
-def packet_cdr(
-    stamp_ns: int, seq: int, us: list[int], x: int = 3, size: tuple[int, int] = (WIDTH, HEIGHT), encoding: str = "mono"
-) -> bytes:
-    """An EventPacket with a positive event at (x, 2) at each of the times, in microseconds of the stream's clock."""
-    words = [1 << 63 | 2 << 48 | x << 32 | t * 1000 for t in us]
-    name = encoding.encode() + b"\0"
-    body = struct.pack("<iII4sIIQQI", *divmod(stamp_ns, 10**9), 4, b"cam\0", size[1], size[0], seq, 0, len(name))
-    body += name + b"\0"  # little-endian
-    body += b"\0" * (-len(body) % 4) + struct.pack("<I", 8 * len(words)) + as_bytes(words, "Q")
-    return b"\0\1\0\0" + body
 
 
 def frames_of(stream: EventStream, messages: list[bytes]) -> list[ModalityFrame]:

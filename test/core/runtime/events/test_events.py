@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from event_messages import HEIGHT, WIDTH, Row, as_bytes, dvs_cdr, recorded_messages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,10 +25,6 @@ from anyseg_core.runtime.events.decoder import (
     Events,
     RawRecording,
 )
-
-WIDTH, HEIGHT = 640, 480
-Row = tuple[int, int, int, int]
-"""x, y, polarity, time in nanoseconds."""
 
 
 @pytest.fixture(autouse=True, params=["vectorised", "loop", "compiled"])
@@ -46,10 +42,6 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[None]:
 def rows(events: Events) -> list[Row]:
     columns = (events.x, events.y, events.polarity, events.t_ns)
     return list(zip(*(column.astype(int).tolist() for column in columns), strict=True))
-
-
-def as_bytes(words: list[int], code: str = "H", order: str = "<") -> bytes:
-    return struct.pack(f"{order}{len(words)}{code}", *words)
 
 
 class EncoderEvt3:
@@ -460,15 +452,6 @@ def test_errors_name_the_cause(action, message: str) -> None:
         action()
 
 
-def dvs_cdr(events: list[Row], order: str = "<", stamp: tuple[int, int] = (5, 6)) -> bytes:
-    """A dvs_msgs/EventArray of 8 x 6 pixels, aligned field by field."""
-    body = bytearray(struct.pack(f"{order}iII4s", *stamp, 4, b"cam\0") + struct.pack(f"{order}III", 6, 8, len(events)))
-    for x, y, polarity, t_ns in events:
-        body += b"\0" * (-len(body) % 2) + struct.pack(f"{order}HH", x, y)
-        body += b"\0" * (-len(body) % 4) + struct.pack(f"{order}iI?", *divmod(t_ns, 10**9), polarity)
-    return bytes((0, order == "<", 0, 0)) + bytes(body)
-
-
 dvs_events = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7), st.integers(0, 1), st.integers(0, 10**18)))
 
 
@@ -571,22 +554,6 @@ def test_accumulator_forgets_old_batches() -> None:
 def test_accumulator_refuses_events_outside() -> None:
     with pytest.raises(ValueError, match="outside 4x3"):
         EventAccumulator(4, 3, window_ns=10).add(events_at([1], x=4))
-
-
-def recorded_messages(folder: Path) -> list[bytes]:
-    """The serialized messages of a recorded bag, read from its file: the metadata of one of them is broken."""
-    from rosbags.rosbag2.storage_mcap import McapReader
-    from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
-
-    paths = [path for path in folder.glob("*") if path.suffix in (".db3", ".mcap")]
-    if not paths:
-        pytest.skip(f"no recorded bag in {folder}")
-    reader = (McapReader if paths[0].suffix == ".mcap" else Sqlite3Reader)(paths[0])
-    reader.open()
-    try:
-        return [data for _, _, data in reader.messages(reader.connections)]
-    finally:
-        reader.close()
 
 
 def recorded(folder: Path) -> list[EventPacket]:
