@@ -79,7 +79,7 @@ def describe_data(config: DataConfig) -> tuple[tuple[InputSpec, ...], tuple[Labe
         return _describe_rgbd(config)
     if config.kind == "folder":
         description = read_description(config.root)
-        classes = tuple(LabelClass(entry.name, entry.color) for entry in description.classes)
+        classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
         return folder_inputs(description, config.modalities), classes
     if config.kind == "muses":
         modalities = [modality for modality in config.modalities if modality is not Modality.DEPTH]
