@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from anyseg_core.invocation import available_cores
 from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.drive_cache import recording_path, render_to
 from anyseg_core.sim.recorded_drive import partial_path
 from anyseg_core.sim.weather import Weather
-from anyseg_core.sim.workers import WorkerError, available_cores
+from anyseg_core.sim.workers import WorkerError
 
 
 class RenderError(Exception):

@@ -7,7 +7,6 @@ semaphores behind when all of them are. A process here shares nothing but its ow
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,11 +28,6 @@ Progress = Callable[[int, int], Any]
 
 class WorkerError(Exception):
     """A process that died; the message says how."""
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_over_processes(

@@ -51,8 +51,9 @@ def bench_checks(
     workers: core.Workers = 0,
 ) -> None:
     """What the checks and the quality of all sensors cost, and how far clean frames stay from their limits."""
+    from anyseg_core.invocation import available_cores
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError, available_cores
+    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.checks import run as run_bench
 
     with core.errors_told(RecordingError, WorkerError):
@@ -68,10 +69,11 @@ def bench_quality(
     workers: core.Workers = 0,
 ) -> None:
     """Whether masks at night and in fog get better without the camera: mIoU by weather, subset and limit."""
+    from anyseg_core.invocation import available_cores
     from anyseg_core.runtime.engine import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError, available_cores
+    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.quality import run as run_bench
 
     with core.errors_told(EngineError, RecordingError, StudentError, WorkerError):

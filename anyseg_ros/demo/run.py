@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from anyseg_core.cli import progress_bar
+from anyseg_core.invocation import available_cores
 from anyseg_core.runtime.faults import FaultSchedule
 from anyseg_core.runtime.health import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -22,7 +23,6 @@ from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
-from anyseg_core.sim.workers import available_cores
 from anyseg_ros.demo.live import LiveRun, record, ros
 from anyseg_ros.demo.recording import Recording, phases_of
 from anyseg_ros.demo.report import DriveRecord, initials, print_table, write_report
