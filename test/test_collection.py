@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 MODULES = {
     "test_a_plain.py": "def test_it():\n    pass\n",
     "test_b_skips.py": "import pytest\n\npytest.importorskip('no_such_module')\n\ndef test_it():\n    pass\n",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from declared_requirements import declared_setup, names_of
+from repository import REPOSITORY
 
 from anyseg_core.runtime import extras
 from anyseg_core.runtime.extras import EXTRA_OF, EXTRAS, missing_module, pip_command
 
-REPOSITORY = Path(__file__).parent.parent
 OF_A_DISTRIBUTION = {"tf2_ros", "vision_msgs", "ament_index_python", "launch", "launch_ros"}
 """Modules that only a ROS 2 distribution has; without them a feature is left out, which doctor says."""
 OPTIONAL = {"backports", "compression"}

@@ -13,9 +13,11 @@ import pytest
 from tensorrt_double import TensorrtDouble
 from toy_student import write_toy_student
 
-from anyseg_core.runtime.cuda_bindings import BindingsDevice, Graph
-from anyseg_core.runtime.cuda_device import DeviceError, open_device
-from anyseg_core.runtime.engine import BuildOptions, EngineError, open_engine
+from anyseg_core.runtime.engines.cuda.bindings import BindingsDevice, Graph
+from anyseg_core.runtime.engines.cuda.device import DeviceError
+from anyseg_core.runtime.engines.cuda.open_device import open_device
+from anyseg_core.runtime.engines.open_engine import open_engine
+from anyseg_core.runtime.engines.protocol import BuildOptions, EngineError
 
 
 class DynamicLibNotFoundError(RuntimeError):
