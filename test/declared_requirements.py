@@ -11,8 +11,7 @@ from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
-
-REPOSITORY = Path(__file__).parent.parent
+from repository import REPOSITORY
 
 
 def declared_setup() -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from blocked_imports import run_without
 from rich.console import Console
-from test_imports import run_without
 from toy_student import write_toy_student
 
 from anyseg_core.runtime import model_card
