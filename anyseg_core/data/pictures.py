@@ -6,14 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from anyseg_core.data.files import (
-    Size,
-    fingerprint_of,
-    read_image,
-    read_label_image,
-    require_same_view,
-    resize_nearest,
-)
+from anyseg_core.data.files import Size, fingerprint_of, read_image, read_label_image, require_same_view, resize_nearest
 from anyseg_core.data.layouts import PictureLayout
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image

@@ -18,11 +18,11 @@ from anyseg_core.data.files import Size, fingerprint_of
 from anyseg_core.data.layouts import ScanLayout
 from anyseg_core.data.pictures import split_files
 from anyseg_core.data.sample import DataError, Sample
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, project_points
 from anyseg_core.runtime.input_images import lidar_image
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import InputSpec, LidarEncoding
-from anyseg_core.runtime.projection import PinholeCamera, Rig, project_points
 
 _ENCODING = LidarEncoding(max_range_m=80.0, max_intensity=1.0, camera_height_m=1.65, point_radius=1)
 LIDAR_INPUT = InputSpec(modality=Modality.LIDAR, encoding=_ENCODING)

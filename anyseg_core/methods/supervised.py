@@ -13,12 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch, NetworkKind
-from anyseg_core.methods.losses import (
-    hard_example_mean,
-    labelled_cross_entropy,
-    marginal_cross_entropy,
-    plain_mean,
-)
+from anyseg_core.methods.losses import hard_example_mean, labelled_cross_entropy, marginal_cross_entropy, plain_mean
 from anyseg_core.models.anymodal import select_present, upsample_logits
 
 
