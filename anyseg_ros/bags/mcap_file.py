@@ -2,8 +2,8 @@
 
 The records of the data section are walked through once, from header to header. The chunks found so are read in the
 order of their times. Index and statistics are promises: where the index leaves something out, the chunks are counted
-instead, and what the statistics promise is compared with what is there. Behind a record whose length is wrong nothing can
-be found by walking, as mcap has no marks to resynchronise at; there the index helps.
+instead, and what the statistics promise is compared with what is there. Behind a record whose length is wrong nothing
+can be found by walking, as mcap has no marks to resynchronise at; there the index helps.
 """
 
 from __future__ import annotations

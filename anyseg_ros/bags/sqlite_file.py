@@ -124,7 +124,7 @@ class SqliteFile:
         return self._contents(counts, int(times.min()) if len(rows) else NO_TIME_NS, int(times.max(initial=-1)), damage)
 
     def _contents(self, counts: Counter[int], start_ns: int, last_ns: int, damage: str) -> Contents:
-        known = {channel: 0 for channel in self._channels.values()}
+        known = dict.fromkeys(self._channels.values(), 0)
         for number, channel in self._channels.items():
             known[channel] += counts[number]
         return Contents(
