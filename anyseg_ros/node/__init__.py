@@ -1,0 +1,1 @@
+"""The lifecycle node that segments: it subscribes, calls the pipeline and publishes."""

@@ -1,0 +1,74 @@
+"""A thread that decodes one sensor's messages, so that no sensor's pictures keep another sensor's messages waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+BUDGET_S = 0.25
+"""Of one message. What takes longer is no live sensor's picture, or the computer is too slow for it."""
+REST_FACTOR = 3
+"""After a message over budget the thread rests this many times as long: one sensor gets a quarter of a core at most."""
+STOP_TIMEOUT_S = 2.0
+
+
+class DecodingThread:
+    """Calls `decode(message)` for the newest message, or for up to `depth` waiting ones in their order.
+
+    `decode` must not raise. `on_slow(seconds)` is told of a message that took longer than `BUDGET_S`; those that come
+    while the thread rests afterwards are dropped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        decode: Callable[[Any], None],
+        on_slow: Callable[[float], None],
+        depth: int = 1,
+        budget_s: float = BUDGET_S,
+    ) -> None:
+        self._decode, self._on_slow, self._budget_s = decode, on_slow, budget_s
+        self._waiting: deque[Any] = deque(maxlen=depth)
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._rests_until_s = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"decode {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, message: Any) -> None:
+        """Leave a message to the thread; the oldest waiting one makes way where there are too many."""
+        with self._changed:
+            if time.monotonic() >= self._rests_until_s:
+                self._waiting.append(message)
+                self._changed.notify()
+
+    def stop(self) -> None:
+        """Drop what waits and end; a message that is being decoded is waited for, within reason."""
+        with self._changed:
+            self._stopped = True
+            self._waiting.clear()
+            self._changed.notify()
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while (message := self._next()) is not None:
+            begun_s = time.monotonic()
+            self._decode(message)
+            del message  # a picture of 25 MB is not kept until the next one comes
+            taken_s = time.monotonic() - begun_s
+            if taken_s > self._budget_s:
+                self._rest(taken_s)
+
+    def _next(self) -> Any | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stopped)
+            return None if self._stopped else self._waiting.popleft()
+
+    def _rest(self, taken_s: float) -> None:
+        with self._changed:
+            self._waiting.clear()
+            self._rests_until_s = time.monotonic() + REST_FACTOR * taken_s
+        self._on_slow(taken_s)
