@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from anyseg_core.invocation import available_cores
+from anyseg_core.processes import available_cores
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
 from anyseg_ros.bench.results import Benchmark

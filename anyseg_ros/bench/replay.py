@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from anyseg_core.invocation import available_cores
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.bag_writer import write_bag
 from anyseg_core.sim.drive import DriveConfig, DriveFrame

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.invocation import available_cores
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.modality import MODALITIES, Modality

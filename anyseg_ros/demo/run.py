@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from anyseg_core.injection import InjectionSchedule
-from anyseg_core.invocation import available_cores
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card

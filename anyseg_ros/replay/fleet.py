@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.invocation import available_cores
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
