@@ -76,6 +76,7 @@ def published_classes(
     members: Groups = groups if as_groups else {spec.name: (spec.name,) for spec in card.classes}
     table, palette = np.full(256, UNLABELLED, np.uint8), np.zeros((256, 3), np.uint8)
     own_colors = {spec.name: spec.color for spec in card.classes}
+    own_colors = {spec.name: spec.color for spec in card.classes}
     names: dict[int, str] = {}
     for place, (name, classes) in enumerate(members.items()):
         label = ids.get(name, place)

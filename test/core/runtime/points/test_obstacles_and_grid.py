@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ UP_2M = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 2.0], [0, 0, 0, 1]], flo
 """A sensor 2 m above the base."""
 
 
-def cloud(points: list[tuple[float, float, float]], labels: list[int], stamp_ns: int = 0) -> LabelledPoints:
+def cloud(points: Sequence[tuple[float, float, float]], labels: list[int], stamp_ns: int = 0) -> LabelledPoints:
     xyz = np.zeros((len(points), 4), np.float32)
     xyz[:, :3] = np.array(points, np.float32).reshape(-1, 3)
     confidence = np.where(np.array(labels) == UNLABELLED, 0, 128).astype(np.uint8)
