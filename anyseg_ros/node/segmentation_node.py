@@ -18,6 +18,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
@@ -28,6 +29,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.mask_outputs import MaskOutputs
+from anyseg_ros.node.planner_outputs import PlannerOutputs
 from anyseg_ros.node.rig_source import RigSource
 from anyseg_ros.node.sensor_input import EventInput, SensorInput
 from anyseg_ros.node.status_log import StatusLog
@@ -42,6 +44,7 @@ from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 
@@ -71,6 +74,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._worker: InferenceWorker | None = None
         self._segmenter: Segmenter | None = None
         self._outputs: MaskOutputs | None = None
+        self._planners: PlannerOutputs | None = None
         self._inputs: list[SensorInput] = []
         self._rig: RigSource | None = None
         self._record = InferenceRecord()
@@ -93,6 +97,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             model = self._settings.model
             self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
+            output_classes(self._segmenter.card, self._settings)
             if Modality.EVENT in self._segmenter.modalities:
                 event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         except Exception as error:
@@ -172,7 +177,9 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def on_result(self, result: Result) -> None:
         """Publish a mask and its status."""
         assert self._outputs is not None
-        self._outputs.publish_result(result, self._settings.output.overlay_opacity)
+        assert self._planners is not None
+        self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
+        self._planners.on_result(result, self._rig)
         self._status_log.tell(result.job.statuses)
         segmentation = result.segmentation
         self._record = replace(
@@ -184,6 +191,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             engine_ms=1e3 * segmentation.engine_s,
             latency_ms=(self._now_ns() - result.job.born_ns) / 1e6,
             lidar_motion=self._told_motion(result.job),
+            lost_classes=losses_in_words(self._segmenter.card, segmentation.modalities) if self._segmenter else "",
         )
 
     def _told_motion(self, job: Job) -> str:
@@ -251,6 +259,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _reconfigure(self, new: Parameters) -> None:
+        if self._segmenter is not None and self._planners is not None:
+            self._planners.reconfigure(output_classes(self._segmenter.card, new), new)
         old, self._settings = self._settings, new
         if self._worker is None:
             return
@@ -285,8 +295,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _offer_outputs(self, segmenter: Segmenter) -> None:
         """Everything that a configured node has; `_configured` ends it."""
-        self._outputs = MaskOutputs(self, segmenter.card)
+        classes = output_classes(segmenter.card, self._settings)
+        self._outputs = MaskOutputs(self, segmenter.card, classes)
         self._configured.append(self._outputs.destroy)
+        self._planners = PlannerOutputs(self, classes, self._settings)
+        self._configured.append(self._planners.destroy)
 
     def _offer_services(self) -> None:
         """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
@@ -388,7 +401,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             self._worker.close()
         while self._configured:
             self._configured.pop()()
-        self._worker = self._segmenter = self._outputs = None
+        self._worker = self._segmenter = self._outputs = self._planners = None
 
 
 def start(node: SegmentationNode) -> int | None:

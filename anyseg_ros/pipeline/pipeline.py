@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
@@ -91,6 +92,12 @@ class Job:
     @property
     def anchor_frame(self) -> ModalityFrame:
         return self.frames[self.anchor]
+
+    @cached_property
+    def scan(self) -> ModalityFrame | None:
+        """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
+        scan = self.frames.get(Modality.LIDAR)
+        return scan if scan is None or self.motion is None else self.motion.compensate(scan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +213,7 @@ class Pipeline:
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        frames = dict(job.frames)
-        if job.motion is not None:
-            frames[Modality.LIDAR] = job.motion.compensate(frames[Modality.LIDAR])
+        frames = {**job.frames} if job.scan is None else {**job.frames, Modality.LIDAR: job.scan}
         return Result(job, self._segmenter.segment(frames, job.rig))
 
     # --- state and settings --------------------------------------------------------------------------------------
