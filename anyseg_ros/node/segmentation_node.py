@@ -122,7 +122,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._segmenter is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns)
+        doubt = self._settings.output.min_confidence
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns, doubt)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
