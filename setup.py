@@ -35,7 +35,7 @@ setup(
     version="0.1.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
     package_data={
-        "anyseg_core": ["students/*/*", "training/*.j2"],
+        "anyseg_core": ["students/*/*", "*.j2", "training/*.j2"],
         "anyseg_ros": ["process/*.xml", "*/*.j2", "demo/*.yaml"],
     },
     data_files=[
