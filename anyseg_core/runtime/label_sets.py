@@ -81,7 +81,7 @@ _NYU40 = (
 )
 
 
-def _distinct_color(number: int) -> tuple[int, int, int]:
+def distinct_color(number: int) -> tuple[int, int, int]:
     """PASCAL VOC's colour map: the bits of the number, three at a time, become the high bits of red, green and blue."""
     bits = [[number >> (3 * place + channel) & 1 for place in range(3)] for channel in range(3)]
     red, green, blue = (sum(bit << (7 - place) for place, bit in enumerate(channel)) for channel in bits)
@@ -89,7 +89,7 @@ def _distinct_color(number: int) -> tuple[int, int, int]:
 
 
 NYU40: tuple[LabelClass, ...] = tuple(
-    LabelClass(name, _distinct_color(number)) for number, name in enumerate(_NYU40.split(), start=1)
+    LabelClass(name, distinct_color(number)) for number, name in enumerate(_NYU40.split(), start=1)
 )
 """The 40 classes of NYUDepth v2 (Gupta et al., CVPR 2013), with the names and the spelling of classMapping40.mat."""
 
