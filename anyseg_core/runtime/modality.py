@@ -56,6 +56,8 @@ class ModalityFrame:
     """The sender's own count of its messages (`seq` of an EventPacket), where there is one: a gap in it is loss."""
     point_times: NDArray | None = None
     """LIDAR: [N], the cloud's own time field as it was sent, where it has one; see motion.py."""
+    cloud_shape: tuple[int, int] = (0, 0)
+    """LIDAR: (rows, columns) of an organised cloud; anything else than N points means that it is not organised."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:

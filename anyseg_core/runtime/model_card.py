@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.label_sets import UNLABELLED, Surface
 from anyseg_core.runtime.modality import Modality
 
 CARD_NAME = "model.json"
@@ -150,6 +150,8 @@ class ClassSpec(_Strict):
 
     name: str
     color: tuple[Channel, Channel, Channel]
+    surface: Surface = ""
+    """What a planner takes it for, see `LabelClass`."""
 
 
 class NetworkFile(_Strict):
