@@ -23,7 +23,7 @@ from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
@@ -104,6 +104,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if self._building:
             self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
         self.get_logger().info(f"configured: {self._segmenter.card.name}")
+        if notice := usage_notice(self._segmenter.card):
+            self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
         return super().on_configure(state)
 
