@@ -64,7 +64,7 @@ class Folder:
         self.root, self.split, self.size = root, split, size
         description = read_description(root)
         self.inputs = folder_inputs(description, modalities)
-        self.classes = tuple(LabelClass(entry.name, entry.color) for entry in description.classes)
+        self.classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
         self._rig = description.rig.rig() if description.rig else None
         self._labels = sorted((root / split).glob(f"*/*{LABEL_ENDING}"))[:limit]
         if not self._labels:

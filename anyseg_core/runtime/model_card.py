@@ -34,7 +34,7 @@ from pydantic import (
     model_validator,
 )
 
-from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.label_sets import UNLABELLED, Surface
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind
 
 CARD_NAME = "model.json"
@@ -183,6 +183,8 @@ class ClassSpec(_Strict):
 
     name: str
     color: tuple[Channel, Channel, Channel]
+    surface: Surface = ""
+    """What a planner takes it for, see `LabelClass`."""
 
 
 class NetworkFile(_Strict):

@@ -177,6 +177,8 @@ class SensorFrame:
     """The sender's own count of its messages (`seq` of an EventPacket), where there is one: a gap in it is loss."""
     point_times: NDArray | None = None
     """Of points: [N], the cloud's own time field as it was sent, where it has one; see geometry/motion.py."""
+    cloud_shape: tuple[int, int] = (0, 0)
+    """Of points: (rows, columns) of an organised cloud; anything else than N points means that it is not organised."""
 
     @property
     def kind(self) -> SensorKind:
