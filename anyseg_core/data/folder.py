@@ -25,9 +25,9 @@ from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
-    ENDINGS,
     LABEL_ENDING,
     FolderDescription,
+    endings,
     frame_from_stored,
 )
 
@@ -84,16 +84,16 @@ class Folder:
 
     def _find_stems(self) -> list[str]:
         """`<split>/<drive>/<name>` of each moment, sorted."""
-        endings = (LABEL_ENDING,) if self.labelled else ENDINGS[self.inputs[0].modality]
+        wanted = (LABEL_ENDING,) if self.labelled else endings(self.inputs[0].modality)
         place = self.labels if self.labelled else self.root
         found = {
             str(path.relative_to(place)).removesuffix(ending)
-            for ending in endings
+            for ending in wanted
             for path in (place / self.split).glob(f"*/*{ending}")
         }
         if not found:
             what = "labels" if self.labelled else f"{self.inputs[0].modality} frames"
-            raise DataError(f"no {what} *{endings[0]} in {place}/{self.split}/*; the layout is in docs/training.md")
+            raise DataError(f"no {what} *{wanted[0]} in {place}/{self.split}/*; the layout is in docs/training.md")
         return sorted(found)
 
     @property
@@ -130,7 +130,7 @@ class Folder:
         path = self._file(index, spec.modality)
         try:
             frame = self._frame(spec.modality, path)
-            if spec.modality is not Modality.LIDAR and labels is not None:
+            if not spec.modality.kind.is_points and labels is not None:
                 require_same_view(path, frame.data, self.label_file(index), labels)
             return encode_frame(frame, spec, self.size, self._rig)
         except InputError as error:
@@ -139,7 +139,7 @@ class Folder:
             raise DataError(f"{path} cannot be used: {error}") from None
 
     def _frame(self, modality: Modality, path: Path) -> ModalityFrame:
-        if modality is not Modality.LIDAR:
+        if not modality.kind.is_points:
             return frame_from_stored(modality, read_image(path))
         try:
             return frame_from_stored(modality, np.load(path))
@@ -148,5 +148,5 @@ class Folder:
             raise DataError(f"{path} {fault}") from None
 
     def _file(self, index: int, modality: Modality) -> Path:
-        candidates = [self.root / f"{self._stems[index]}{ending}" for ending in ENDINGS[modality]]
+        candidates = [self.root / f"{self._stems[index]}{ending}" for ending in endings(modality)]
         return next((path for path in candidates if path.is_file()), candidates[0])
