@@ -182,7 +182,7 @@ def describe_data(config: DataConfig) -> DataDescription:
 
 def _describe_folder(config: DataConfig) -> DataDescription:
     description = read_description(config.root)
-    classes = tuple(LabelClass(entry.name, entry.color) for entry in description.classes)
+    classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
     return folder_inputs(description, config.modalities), classes
 
 

@@ -191,13 +191,14 @@ def subset_miou(matrix: ConfusionMatrix, *, released_protocol: bool = False) -> 
 def summarise(
     matrices: dict[str, ConfusionMatrix], class_names: list[str], *, released_protocol: bool = False
 ) -> dict[str, Any]:
-    """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all modalities."""
+    """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all of them, and by subset."""
     miou = {name: subset_miou(matrix, released_protocol=released_protocol) for name, matrix in matrices.items()}
     largest = max(matrices, key=lambda name: name.count("+"))
     return {
         "mean": round(mean_over_subsets(list(miou.values())), 2),
         "miou": miou,
         "iou": class_iou(matrices[largest], class_names),
+        "iou_by_subset": {name: class_iou(matrix, class_names) for name, matrix in matrices.items()},
     }
 
 

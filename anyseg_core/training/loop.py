@@ -323,7 +323,9 @@ def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> Trainin
     return TrainingState(
         config=config,
         inputs=dataset.inputs,
-        classes=tuple(ClassSpec(name=entry.name, color=entry.color) for entry in dataset.classes),
+        classes=tuple(
+            ClassSpec(name=entry.name, color=entry.color, surface=entry.surface) for entry in dataset.classes
+        ),
         data=dataset.description,
         git_revision=git_revision(),
         command=command_line(),

@@ -231,8 +231,8 @@ def _simulator() -> Iterator[Finding]:
 
 
 def _replay() -> Iterator[Finding]:
-    missing = [module for module in ("rosbags", "matplotlib", "jinja2") if not installed(module)]
-    detail = "not found: " + ", ".join(missing) if missing else "rosbags, matplotlib, jinja2"
+    missing = [module for module in ("rosbags", "jinja2") if not installed(module)]
+    detail = "not found: " + ", ".join(missing) if missing else "rosbags, jinja2"
     remedy = f"for bags, live fault injection and reports: {pip_command('replay')}" if missing else ""
     yield Finding("Replay", Level.OPTIONAL if missing else Level.OK, detail, remedy)
 

@@ -192,7 +192,6 @@ def test_what_the_demo_cannot_use(tmp_path: Path) -> None:
         ("rclpy", ["run"], "ros"),
         ("rosbags", ["replay", "x"], "replay"),
         ("jinja2", ["replay", "x"], "replay"),
-        ("matplotlib", ["demo", "--student", "nowhere"], "replay"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
