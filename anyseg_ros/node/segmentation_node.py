@@ -135,6 +135,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return super().on_activate(state)
 
     @property
+    def starts_itself(self) -> bool:
+        """Whether the parameter `autostart` has it configure and activate itself, without a lifecycle manager."""
+        return self.get_parameter("autostart").value is not False  # of a wrong type: configuring says so
+
+    @property
     def is_building(self) -> bool:
         """Whether the engine is being built, since the node was configured."""
         return self._building
@@ -395,19 +400,26 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
 
 def start(node: SegmentationNode) -> int | None:
-    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all."""
-    succeeded = TransitionCallbackReturn.SUCCESS
-    if node.get_parameter("model.build_only").value is True:
-        return after_build(node) if node.trigger_configure() is succeeded else 1
-    if node.get_parameter("autostart").value is True and node.trigger_configure() is succeeded:
-        node.trigger_activate()
-    return None
+    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all.
+
+    A node that was to start itself and cannot be configured ends with 1: nobody else would configure it again.
+    """
+    build_only = node.get_parameter("model.build_only").value is True
+    if not build_only and not node.starts_itself:
+        return None
+    if node.trigger_configure() is not TransitionCallbackReturn.SUCCESS:
+        return 1
+    if build_only:
+        return after_build(node)
+    return None if node.trigger_activate() is TransitionCallbackReturn.SUCCESS else 1
 
 
 def end_of(node: SegmentationNode) -> int | None:
     """The exit code of a node that has nothing left to do, or can do nothing any more; else None."""
     if node.worker_bug is not None:
         print(f"error: the worker ended, by a bug:\n{''.join(format_exception(node.worker_bug))}", file=sys.stderr)
+        return 1
+    if node.starts_itself and node.build_failed:
         return 1
     return after_build(node)
 
