@@ -14,10 +14,10 @@ ROS = [
     "ros-nav-msgs>=5.5,<6",
 ]
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
-REPORT = ["jinja2>=3.0,<4", "matplotlib>=3.5,<4"]
-REPLAY = ["rosbags>=0.11.7,<1", *REPORT]  # bags, messages without ROS, and what is shown of them
+REPORT = "jinja2>=3.0,<4"
+REPLAY = ["rosbags>=0.11.7,<1", REPORT]  # bags, messages without ROS, and what is shown of them
 TRAIN = ["torch>=2.5,<3", "lightning-fabric>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
-TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", *REPORT]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", "matplotlib>=3.5,<4", REPORT]
 OPENVINO = "openvino>=2024.4,<2027"
 MUSES = "hdf5plugin>=4,<8"  # the compression of its event files
 NYU = "scipy>=1.8,<2"  # 114 MB; reads MATLAB's older files
@@ -36,7 +36,7 @@ setup(
     version="0.1.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
     package_data={
-        "anyseg_core": ["students/*/*", "training/*.j2"],
+        "anyseg_core": ["students/*/*", "*.j2", "training/*.j2"],
         "anyseg_ros": ["process/*.xml", "*/*.j2", "demo/*.yaml"],
     },
     data_files=[

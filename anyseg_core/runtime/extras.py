@@ -23,9 +23,19 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "std_msgs",
         "std_srvs",
     ),
-    "replay": ("rosbags", "lz4", "matplotlib", "jinja2"),
+    "replay": ("rosbags", "lz4", "jinja2"),
     "sim": ("trimesh", "embreex"),
-    "train": ("torch", "lightning_fabric", "tensorboard", "tqdm", "safetensors", "onnx", "onnxscript", "h5py"),
+    "train": (
+        "torch",
+        "lightning_fabric",
+        "tensorboard",
+        "tqdm",
+        "safetensors",
+        "onnx",
+        "onnxscript",
+        "h5py",
+        "matplotlib",
+    ),
     "gpu": ("tensorrt", "pycuda", "cuda"),
     "muses": ("hdf5plugin",),
     "nyu": ("scipy",),
@@ -35,7 +45,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "events": ("numba",),
 }
 """The top-level modules that each extra of setup.py brings and this package imports. [replay] and [train] both bring
-matplotlib and jinja2, which are listed once."""
+jinja2, which is listed once."""
 EXTRA_OF = {module: extra for extra, modules in EXTRAS.items() for module in modules}
 """Module -> extra."""
 

@@ -24,6 +24,9 @@ class OutputParameters:
     max_mask_age_ms: float = 500.0
     """A mask whose anchor frame is older than this when it is ready is not published. Frames of up to `max_age_ms` are
     used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
+    min_confidence: float = 0.0
+    """A pixel whose confidence is below this is published as 255, which means "I don't know"; 0 labels every pixel. The
+    student's card says how often which confidence is right (`training.metrics`)."""
     base_frame: str = "base_link"
     """The vehicle's base, z up, level with the ground, where odometry does not name it: heights count from it."""
     publish: str = CLASSES
@@ -32,8 +35,9 @@ class OutputParameters:
     """Classes and groups that have a mask of their own, on ~/segmentation/class_masks/NAME: 255 where it is, else 0."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlay_opacity <= 1:
-            raise ValueError(f"overlay_opacity must be in [0, 1], not {self.overlay_opacity}")
+        for name in ("overlay_opacity", "min_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
         if self.publish not in (CLASSES, GROUPS):
             raise ValueError(f"publish must be {CLASSES} or {GROUPS}, not {self.publish!r}")
 

@@ -103,7 +103,7 @@ def test_a_robot_installs_nothing_that_an_extra_brings(declared: dict[str, Any])
     robot = versions(declared["install_requires"])
     extras = {extra: versions(requirements) for extra, requirements in declared["extras_require"].items()}
     assert {"torch", "lightning-fabric"} <= set(extras["train"])
-    assert {"rosbags", "matplotlib", "jinja2"} <= set(extras["replay"])
+    assert {"rosbags", "jinja2"} <= set(extras["replay"])
     assert not {extra: set(found) & set(robot) for extra, found in extras.items() if set(found) & set(robot)}
     assert len(robot) <= 8, "another package on every robot: run `make robot-size`, then raise this"
 
