@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
+from rich.table import Table
 
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
@@ -164,3 +166,34 @@ class PointScorer:
                 score.add(cloud, truth)
         except PointLabelError as error:
             self.unusable[str(error)] += 1
+
+
+def point_rows(scorer: PointScorer) -> list[list[str]]:
+    """A row a scenario: its name, scans, share of the points that have a label, mIoU at any distance and by band."""
+
+    def miou(matrix: ConfusionMatrix) -> str:
+        return f"{100 * matrix.miou():.1f}" if matrix.counts.any() else "-"
+
+    return [
+        [
+            name,
+            str(score.scans),
+            f"{100 * score.labelled / score.true:.1f}" if score.true else "-",
+            miou(score.all_bands),
+            *map(miou, score.bands),
+        ]
+        for name, score in scorer.scores.items()
+    ]
+
+
+POINT_COLUMNS = ("scenario", "scans", "labelled %", "mIoU %", *map(band_name, range(len(BANDS_M) - 1)))
+
+
+def point_table(scorer: PointScorer) -> Table:
+    """`point_rows` for the terminal."""
+    table = Table(title="points", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for column in POINT_COLUMNS:
+        table.add_column(column, justify="left" if column == "scenario" else "right")
+    for row in point_rows(scorer):
+        table.add_row(*row)
+    return table
