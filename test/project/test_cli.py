@@ -128,7 +128,7 @@ def test_what_the_demo_cannot_use(tmp_path: Path) -> None:
     toy = write_toy_student(tmp_path / "toy")
     out = tmp_path / "out"
     fails_with(invoke("demo", "--out", out, "--student", "nowhere"), "no student 'nowhere'")
-    fails_with(invoke("demo", "--out", out, "--student", toy, "--faults", tmp_path / "none.yaml"), "none.yaml")
+    fails_with(invoke("demo", "--out", out, "--student", toy, "--injections", tmp_path / "none.yaml"), "none.yaml")
     fails_with(invoke("demo", "--out", out, "--student", toy, "--weather", "hail"), "unknown weather 'hail'")
     assert not out.exists()
 
