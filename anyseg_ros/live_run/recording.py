@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import in_order
 
 LabelImage = NDArray[np.uint8]
 
@@ -63,4 +64,4 @@ class Recording:
     def used_in(self, stamp_ns: int) -> tuple[Modality, ...]:
         """The modalities of the mask with that stamp."""
         used = {s.modality for s in self.statuses if s.stamp_ns == stamp_ns and s.used}
-        return tuple(m for m in MODALITIES if m in used)
+        return in_order(used)
