@@ -211,8 +211,8 @@ def simulate_live(
     _check_ros_arguments(context)
     with core.errors_told(ValueError, RecordingError, OSError):
         DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
-        if faults:
-            InjectionSchedule.load(faults)
+        if injections:
+            InjectionSchedule.load(injections)
         if recording:
             RecordedDrive.load(recording)
     values = {"seed": seed, "weather": weather, "duration_s": duration_s, "rate_hz": rate_hz}
