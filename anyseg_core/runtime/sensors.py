@@ -156,6 +156,17 @@ def in_order(sensors: Collection[Sensor]) -> tuple[Sensor, ...]:
     return tuple(sensor for sensor in (*DEFAULT_SENSORS, *others) if sensor in sensors)
 
 
+def point_sensor(sensors: Collection[Sensor]) -> Sensor | None:
+    """The one among them that delivers points, to which calibration and odometry belong; None where there is none.
+
+    Raises ValueError for two: in this version extrinsics are known of one.
+    """
+    found = [sensor for sensor in sensors if sensor.kind.is_points]
+    if len(found) > 1:
+        raise ValueError(f"{', '.join(found)} deliver points, and the extrinsics of only one sensor can be told")
+    return found[0] if found else None
+
+
 def number_of(sensor: Sensor) -> int:
     """A number for seeds: the position in `DEFAULT_SENSORS`, and for others one that depends on the name alone."""
     return DEFAULT_SENSORS.index(sensor) if sensor in DEFAULT_SENSORS else crc32(sensor.encode())

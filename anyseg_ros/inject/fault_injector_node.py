@@ -26,10 +26,10 @@ from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSch
 from anyseg_core.runtime.health.monitor import clock_was_set
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.bags.topics import SENSOR_TYPES
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.messages.headers import STATE_QOS, time_message
+from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.process.node_process import run
 
@@ -233,7 +233,7 @@ class _Relay:
             remedy = install_command(msgtype.split("/")[0])
             self._complain(f"{self._source} is {msgtype}, which is not installed: {remedy}")
             return False
-        if msgtype not in SENSOR_TYPES[self.modality]:
+        if msgtype not in SENSOR_MESSAGES[self.modality.kind].types:
             self._complain(f"{self._source} is {msgtype}, unusual for {self.modality}: only its timing can be broken")
         self._qos = QoSProfile(depth=QUEUE_DEPTH, reliability=publishers[0].qos_profile.reliability)
         self.msgtype = msgtype

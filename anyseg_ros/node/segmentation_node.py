@@ -23,6 +23,7 @@ from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import EVENT, point_sensor
 from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.messages.headers import time_message
@@ -93,7 +94,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             model = self._settings.model
             self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
-            if Modality.EVENT in self._segmenter.modalities:
+            if any(modality.kind is EVENT for modality in self._segmenter.modalities):
                 event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         except Exception as error:
             return self._not_configured(worker, error)
@@ -126,7 +127,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
-        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=Modality.LIDAR in modalities)
+        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=any(m.kind.is_points for m in modalities))
         self._rig.refresh("")
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
@@ -187,7 +188,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         )
 
     def _told_motion(self, job: Job) -> str:
-        if Modality.LIDAR not in job.frames:
+        if point_sensor(job.frames) is None:
             return ""
         rig = self._rig
         return str(job.motion or f"not compensated: {rig.without_motion if rig is not None else 'inactive'}")
@@ -265,8 +266,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
         settings = self._settings.modalities[modality]
-        if modality is Modality.EVENT:
-            return EventInput(self, settings, worker, self._settings.events)
+        if modality.kind is EVENT:
+            return EventInput(self, modality, settings, worker, self._settings.events)
         return SensorInput(self, modality, settings, worker)
 
     def _modalities(self) -> tuple[Modality, ...]:
@@ -360,7 +361,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _refresh_rig(self, rig: RigSource) -> None:
         """TF may have learnt the extrinsics since the last look."""
-        rig.refresh(next((i.frame_id for i in self._inputs if i.modality is Modality.LIDAR), ""))
+        rig.refresh(next((i.frame_id for i in self._inputs if i.modality.kind.is_points), ""))
 
     def _check_connections(self) -> None:
         for sensor in self._inputs:

@@ -7,8 +7,8 @@ import signal
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector, Stage
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_ros.bags.topics import IMAGE, POINT_CLOUD
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
+from anyseg_ros.messages.sensor_messages import IMAGE, POINT_CLOUD
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 _OF_FRAMES = tuple(stage for stage in Stage if stage is not Stage.MESSAGE)

@@ -8,16 +8,13 @@ from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.sim.bag_writer import TOPICS
 from anyseg_ros.bags.topics import (
     CAMERA_INFO,
-    COMPRESSED_IMAGE,
-    EVENT_STREAMS,
-    IMAGE,
-    POINT_CLOUD,
     TopicChoice,
     TopicError,
     find_companions,
     find_topics,
     parse_mapping,
 )
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
 
 REAL_RIG = [
     ("/front/color/image_raw", IMAGE),
