@@ -106,7 +106,10 @@ class Sensor(str):
         """The plain name."""
         return str(self)
 
-    parse = classmethod(lambda cls, name: cls(name))
+    @classmethod
+    def parse(cls, name: str) -> Sensor:
+        """The sensor of that name."""
+        return cls(name)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:

@@ -22,10 +22,10 @@ from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.sensors import EVENT, point_sensor
+from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import EVENT, point_sensor
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.mask_outputs import MaskOutputs
@@ -225,7 +225,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def _declare_parameters(self) -> None:
         """Those that were not set at the start; unknown ones that were are reported at configure."""
         descriptor = ParameterDescriptor(dynamic_typing=True)  # 10 is a fine 10.0; `parameters` checks the types
-        for name, value in node_parameters.to_values().items():
+        defaults = node_parameters.defaults_for(self._parameter_values())
+        for name, value in node_parameters.to_values(defaults).items():
             if self.has_parameter(name):
                 self.set_descriptor(name, descriptor)
             else:
@@ -293,7 +294,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
         diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
-        for modality in MODALITIES:
+        for modality in node_parameters.defaults_for(self._parameter_values()).modalities:
             self._offer_switch(modality)
         self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
         self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
