@@ -202,7 +202,7 @@ class EventInput(SensorInput):
         offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._topic)}
         name = offered.pop() if len(offered) == 1 else self._name
         found = message_class(name)
-        if name == self._name or found is None or name not in SENSOR_MESSAGES[EVENT].types:
+        if name == self._name or found is None or name not in {*MESSAGE_READERS, *SENSOR_MESSAGES[EVENT].readers}:
             return
         if self._subscription is not None:
             # DDS allows one type on a topic, and forgets the old one when the executor has let go of it: next time.

@@ -233,6 +233,7 @@ def test_the_command_names_wrong_input(bag: Path, tmp_path: Path) -> None:
     assert (code, "fault 1: unknown fault kind 'melt'" in output) == (2, True)
     code, output = invoke("inject", "check", scenario)
     assert (code, "known kinds: drop" in output) == (2, True)
+    scenario.write_text("faults: [{modality: camera, kind: drop, start_s: 1}]")
     code, output = invoke("inject", "bag", bag, tmp_path / "out", "--faults", scenario, "--map", "sonar:=/ping")
     assert (code, "unknown role 'sonar'" in output) == (2, True)
 
