@@ -3,17 +3,18 @@
 Shapes: B samples, K classes, M modalities, P images (the present modalities of all samples, flat), C channels.
 Logits are [B, h, w, K] as the head gives them, or [B, K, H, W] once upsampled; features are [P, h, w, C].
 
-The terms of AnySeg (arXiv 2411.17141) come in three variants. `paper` is the equation as printed, made defined where it
-is not. `released` is what the authors' code computes (that of the follow-up by the same lead, RobustSeg/RobustSeg, whose
-training code contains AnySeg's terms), defects included. `repaired` is the released code without its defects:
+The terms of AnySeg (arXiv 2411.17141) come in three variants. `paper` is the equation as printed, made defined where
+it is not. `released` is what the authors' code computes (that of the follow-ups by the same lead, RobustSeg/RobustSeg
+and RobustSeg/UMMSS, whose training code contains AnySeg's terms), defects included. `repaired` is the released code
+without its defects:
 
 - L_umd's softmax runs over the channels of a position; the release's runs over the rows of a column.
 - L_cmd compares cosines of the features themselves, of one sample's modalities. The release compares cosines of the
   student's log-softmaxes with cosines of the teacher's softmaxes, which no student brings to zero, and most of its
   pairs are images of different samples.
 
-All are means over elements and, in L_cmd, over pairs. The published weights 50, 5 and 10 belong to `released`: how large
-a term and its gradient are differs between the variants; `anyseg bench train` prints each term's share of the gradient.
+All are means over elements and, in L_cmd, over pairs. The published weights 50, 5 and 10 belong to `released`: how
+large a term and its gradient are differs between the variants, and `anyseg bench train` prints it.
 All are computed in float32 at least, whatever the precision of the network.
 """
 
