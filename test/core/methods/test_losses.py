@@ -220,11 +220,11 @@ def test_crossmodal_distillation_is_the_loop_s(variant: Variant, sample: list[in
 
 @pytest.mark.parametrize("variant", ["paper", "repaired"])
 def test_crossmodal_distillation_does_not_grow_with_the_number_of_pairs(variant: Variant) -> None:
-    """Twice the same sample, and then with twice as many modalities of the same pictures: the mean stays."""
+    """A batch of twice the same sample has the loss of the sample."""
     student, teacher = features(2, 2, dtype=torch.double), features(2, 3, dtype=torch.double)
     one = crossmodal_distillation(student, teacher, torch.tensor([0, 0]), 1, variant)
-    doubled = ([torch.cat([stage, stage]) for stage in given] for given in (student, teacher))
-    two = crossmodal_distillation(*doubled, torch.tensor([0, 0, 1, 1]), 2, variant)
+    twice = [[torch.cat([stage, stage]) for stage in given] for given in (student, teacher)]
+    two = crossmodal_distillation(twice[0], twice[1], torch.tensor([0, 0, 1, 1]), 2, variant)
     assert two.item() == pytest.approx(one.item(), rel=1e-9)
 
 

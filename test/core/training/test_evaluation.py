@@ -20,7 +20,7 @@ from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.checkpoint import load_model
+from anyseg_core.training.checkpoint import load_anymodal, load_model
 from anyseg_core.training.evaluation import (
     ALL,
     class_iou,
@@ -213,7 +213,7 @@ def test_expectations_over_the_damaged_by_hand() -> None:
 @torch.inference_mode()
 def test_ummss_scores_what_a_loop_over_zeroed_tensors_finds(checkpoint: Path) -> None:
     """All four images always go through the network; a missing one is all zero after normalisation."""
-    model, state = load_model(checkpoint)
+    model, state = load_anymodal(checkpoint)
     dataset = open_dataset(state.config.data, "val")
     scores = score_ummss(model, dataset, 2, show_progress=False)
     combinations = [(), *all_subsets(4)[:-1]]
