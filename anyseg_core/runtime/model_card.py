@@ -232,6 +232,10 @@ class TrainingRecord(_Strict):
     git_revision: str
     command: str = ""
     metrics: dict[str, Any] = {}
+    licence: str = ""
+    """Of the training data, which limits what the student may be used for; "" where none is recorded."""
+    non_commercial: bool = False
+    """Whether that licence allows research and non-commercial use only."""
 
 
 class ModelCard(_Strict):
@@ -300,6 +304,21 @@ def find_student(student: str | Path) -> Path:
     raise StudentError(
         f"no student {str(student)!r}: neither a bundled student ({names}) nor a folder with a {CARD_NAME}. "
         "Set model.student to one of those names or to the folder that `anyseg export` wrote."
+    )
+
+
+def usage_notice(card: ModelCard) -> str | None:
+    """What a user must know before he uses a student: that its data forbids commercial use, and which bundled students
+    have no such limit. None where nothing limits it.
+    """
+    if not card.training.non_commercial:
+        return None
+    free = [
+        name for name in bundled_students() if not load_card(find_student(name), verify=False).training.non_commercial
+    ]
+    return (
+        f"student {card.name} is for research and non-commercial use only: {card.training.licence}. "
+        f"Without that limit: {', '.join(free) or 'none of the bundled students'}"
     )
 
 

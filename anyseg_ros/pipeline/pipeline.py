@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
@@ -93,6 +94,13 @@ class Job:
     def anchor_frame(self) -> ModalityFrame:
         return self.frames[self.anchor]
 
+    @cached_property
+    def scan(self) -> ModalityFrame | None:
+        """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
+        points = point_sensor(self.frames)
+        scan = self.frames[points] if points is not None else None
+        return scan if scan is None or self.motion is None else self.motion.compensate(scan)
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -114,9 +122,18 @@ class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
 
     def __init__(
-        self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, segmenter: Segmenter, now_ns: int
+        self,
+        health: Mapping[Modality, HealthConfig],
+        sync: SyncConfig,
+        segmenter: Segmenter,
+        now_ns: int,
+        min_confidence: float = 0.0,
     ) -> None:
-        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take.
+
+        Pixels whose confidence is below `min_confidence` (0..1) get no label.
+        """
+        self._min_confidence = min_confidence
         self._health = dict(health)
         self._sync = sync
         self._segmenter = segmenter
@@ -207,11 +224,9 @@ class Pipeline:
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        frames = dict(job.frames)
-        points = point_sensor(frames)
-        if points is not None and job.motion is not None:
-            frames[points] = job.motion.compensate(frames[points])
-        return Result(job, self._segmenter.segment(frames, job.rig))
+        scan = job.scan
+        frames = {**job.frames} if scan is None else {**job.frames, scan.modality: scan}
+        return Result(job, self._segmenter.segment(frames, job.rig).unknown_below(self._min_confidence))
 
     # --- state and settings --------------------------------------------------------------------------------------
 
