@@ -279,13 +279,14 @@ def inject_live(
     names without in/.
     """
     from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
+    from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
     from anyseg_ros.bags.topics import TopicError, parse_mapping
     from anyseg_ros.inject.live_topics import topic_arguments
 
     _check_ros_arguments(context)
     with core.errors_told(InjectionScheduleError, TopicError):
-        InjectionSchedule.load(schedule)
-        arguments = ["-p", f"injections:={schedule}", *topic_arguments(parse_mapping(topic_map or []), to)]
+        sensors = in_order({*DEFAULT_SENSORS, *InjectionSchedule.load(schedule).declared})
+        arguments = ["-p", f"injections:={schedule}", *topic_arguments(parse_mapping(topic_map or []), to, sensors)]
     from anyseg_ros.inject.injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
