@@ -15,10 +15,10 @@ from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionS
 from anyseg_core.injection.degradations import Generator
 from anyseg_core.injection.kinds import spoil
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.bags.topics import EVENT_STREAMS
 from anyseg_ros.inject import rewriting
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns, with_header_stamp
+from anyseg_ros.messages.sensor_messages import EVENT_STREAMS
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -49,7 +49,7 @@ class SensorMessage:
     """Whatever the player wants back with it: a bag's connection, a publisher."""
 
 
-class MessageFaultInjector(SchedulePlayer[SensorMessage]):
+class MessageInjector(SchedulePlayer[SensorMessage]):
     """Plays a schedule on serialized messages, as `Injector` does on frames.
 
     Args:
@@ -80,7 +80,7 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
 
         Played all the same, it leaves the messages as they are.
         """
-        for kind in dict.fromkeys(entry.kind for entry in self.schedule.faults if entry.modality is modality):
+        for kind in dict.fromkeys(entry.kind for entry in self.schedule.injections if entry.modality is modality):
             self._refuse_unplayable(kind, modality, msgtype)
 
     def _refuse_unplayable(self, kind: str, modality: Modality, msgtype: str) -> None:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments
 from anyseg_ros.live_run.run import rig_parameters
@@ -75,8 +75,8 @@ class LivePlan:
 
 def prepare(options: LiveOptions) -> LivePlan:
     """Replay offline into `out`, and plan the live run. Raises what `replay` raises."""
-    faults = (options.faults,) if options.faults else ()
-    settings = ReplayOptions(student=options.student, topics=options.topics, faults=faults)
+    injections = (options.injections,) if options.injections else ()
+    settings = ReplayOptions(student=options.student, topics=options.topics, injections=injections)
     return plan_of(options, replay(options.bag, options.out / OFFLINE, settings))
 
 
@@ -85,20 +85,23 @@ def plan_of(options: LiveOptions, result: ReplayResult) -> LivePlan:
     sensors = {m: choice.topic for m, choice in result.topics.sensors.items()}
     defaults = to_values()
     node: dict[str, Any] = {
-        name: value for name, value in to_values(result.parameters).items() if value != defaults[name]
+        name: value for name, value in to_values(result.parameters).items() if value != defaults.get(name)
     }
+    others = [m for m in sensors if m not in DEFAULT_SENSORS]
+    node |= {f"modalities.{m}.kind": m.kind.name for m in others}
     node |= {f"modalities.{m}.topic": topic for m, topic in sensors.items()}
-    node |= {f"modalities.{m}.enabled": False for m in MODALITIES if m not in sensors}
+    node |= {f"modalities.{m}.enabled": False for m in result.parameters.modalities if m not in sensors}
     node |= {"use_sim_time": True, "autostart": True, "model.student": str(options.student)}
     if result.rig is not None:
         camera = result.rig.camera
         intrinsics = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
         node |= {**rig_parameters(result.rig), "rig.intrinsics": [float(value) for value in intrinsics]}
-    if options.faults is None:
+    if options.injections is None:
         return LivePlan(node, {}, {}, tuple(sensors.values()))
     inputs = {topic: INJECTED + topic for topic in sensors.values()}
-    injector: dict[str, Any] = {"use_sim_time": True, "scenario": str(options.faults.resolve())}
-    for modality in MODALITIES:
+    injector: dict[str, Any] = {"use_sim_time": True, "injections": str(options.injections.resolve())}
+    injector |= {"sensors": ",".join(f"{m}:{m.kind}" for m in others)} if others else {}
+    for modality in (*DEFAULT_SENSORS, *others):
         topic = sensors.get(modality, "")
         injector[f"topics.{modality}.output"] = topic
         injector[f"topics.{modality}.input"] = inputs.get(topic, "")
@@ -133,7 +136,7 @@ def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> He
         ]
         if plan.injector_parameters:
             arguments = ros_arguments(plan.injector_parameters)
-            running.append(processes.enter_context(child_process("inject.fault_injector_node", arguments, log)))
+            running.append(processes.enter_context(child_process("inject.injector_node", arguments, log)))
         _await_node(listener, running)
         console.print(f"playing {options.bag} at {options.rate:g} x")
         player = child_process("cli", play_arguments(options, plan), log, "play")
@@ -233,8 +236,8 @@ class _Listener(Node):
         self.node_is_up = True
         values = {s.name.removeprefix(PREFIX): {pair.key: pair.value for pair in s.values} for s in message.status}
         if MASK in values:
-            used = [m for m in MODALITIES if values.get(f"{m} status", {}).get("used") == "true"]
-            self.heard.used[stamp_ns(message.header)] = tuple(used)
+            used = {Sensor(name.removesuffix(" status")) for name, of in values.items() if of.get("used") == "true"}
+            self.heard.used[stamp_ns(message.header)] = in_order(used)
 
     def _on_clock(self, message: Clock) -> None:
         now = message.clock.sec, message.clock.nanosec

@@ -20,8 +20,9 @@ from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.samples import label_image
-from anyseg_ros.bags.topics import COMPRESSED_IMAGE, find_companions, find_topics
+from anyseg_ros.bags.topics import find_companions, find_topics
 from anyseg_ros.messages.conversions import stamp_ns
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE
 from anyseg_ros.replay.ground_truth import TOLERANCE_NS, TopicLabels
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask
@@ -43,7 +44,7 @@ class LiveOptions:
     bag: Path
     out: Path
     student: str = "vehicle_sim"
-    faults: Path | None = None
+    injections: Path | None = None
     topics: Mapping[str, str] = field(default_factory=dict)
     """Role to topic, as in `ReplayOptions`."""
     rate: float = 1.0
@@ -54,7 +55,7 @@ class LiveOptions:
     @property
     def scenario(self) -> str:
         """Of the offline replay that is compared with."""
-        return self.faults.stem if self.faults else ALL_SENSORS
+        return self.injections.stem if self.injections else ALL_SENSORS
 
 
 @dataclass(frozen=True, eq=False)
