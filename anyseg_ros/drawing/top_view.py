@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.class_groups import PublishedClasses
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.points.labelled import LabelledPoints
 
 Image = NDArray[np.uint8]
@@ -52,4 +51,4 @@ def _draw(picture: Image, cloud: LabelledPoints, published: PublishedClasses, sc
 def _body_axes(cloud: LabelledPoints) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Ahead, left, up: a LiDAR's own axes (REP-103), a depth camera's optical ones turned."""
     x, y, z = cloud.points[:, 0], cloud.points[:, 1], cloud.points[:, 2]
-    return (z, -x, -y) if cloud.source is Modality.DEPTH else (x, y, z)
+    return (x, y, z) if cloud.source.kind.is_points else (z, -x, -y)
