@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import EventStream
+from anyseg_core.runtime.geometry.motion import point_seconds
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.label_files import LabelFileError, decode_labels
@@ -30,6 +31,8 @@ from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
 """How much of the bag's beginning is looked at for its clocks and rates."""
+_SCANS_LOOKED_AT = 10
+"""The times of the points of so many scans are compared with their stamps."""
 _MOST_REASONS = 100
 """Different texts that are kept of why a sensor's messages were no frames: some have numbers in them."""
 FOREIGN_CLOCK_S = 5.0
@@ -219,12 +222,21 @@ class BagSamples:
                 return
             for frame in frames:
                 self.received[modality] += 1
+                self._look_at_times(frame)
                 if modality is Modality.LIDAR and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
                     yield from self._news(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 
         return on_message
+
+    def _look_at_times(self, frame: ModalityFrame) -> None:
+        """Say it where the times of a scan's points are of another clock than its stamp."""
+        times = frame.point_times
+        if times is None or self.received[Modality.LIDAR] > _SCANS_LOOKED_AT or len(times) == 0:
+            return
+        if point_seconds(times, frame.stamp_ns) is None:
+            self.ignored["scan whose points have times of another clock than its stamp: taken for one moment"] += 1
 
     def _count_reason(self, modality: Modality, reason: str) -> None:
         reasons = self.reasons.setdefault(modality, Counter())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,6 +19,7 @@ EVENT_STREAMS = (
     "event_camera_msgs/msg/EventPacket",
     "dvs_msgs/msg/EventArray",
     "prophesee_event_msgs/msg/EventArray",
+    "event_array_msgs/msg/EventArray",
 )
 """Types that carry single events. An event camera may also be an Image of counts, found by its name."""
 
@@ -33,8 +35,21 @@ SENSOR_TYPES: Mapping[Modality, tuple[str, ...]] = MappingProxyType(
 """The message types that a sensor may have, the preferred one first."""
 
 _LABEL_WORDS = ("label", "ground_truth", "semantic", "segmentation", "mask")
+"""Pictures of classes: no camera's."""
+_TRUTH_WORDS = ("label", "ground_truth", "semantic")
+"""Of those, the ones that are taken for ground truth: a mask may as well be what a network gave."""
+_PREDICTION = re.compile(r"segmentation/(mask|color_mask|overlay|confidence)$")
+"""What `segmentation_node` publishes."""
+_DRAWING_WORDS = ("debug", "dbg", "overlay", "annotated", "visuali", "heatmap", "detections")
+"""Pictures that were drawn for people."""
 _DEPTH_WORDS = ("depth", "disparity")
 _EVENT_WORDS = ("event", "dvs")
+_FRAME_NAMES = ("image_raw", "image_mono", "image_color", "image_rect")
+"""Pictures that an event camera with frames, such as a DAVIS, takes besides its events."""
+_OTHER_CLOUD_WORDS = (
+    "radar", "map", "depth", "camera", "stereo", "color", "obstacle", "cluster", "segment", "voxel", "object", "detect",
+)  # fmt: skip
+"""Clouds that are no scans of a LiDAR: of other sensors, or what somebody made of scans."""
 _TRANSPORTS = ("/compressed", "/compressedDepth")
 """Suffixes of image_transport: the same pictures as on the topic without it."""
 
@@ -135,7 +150,7 @@ def find_companions(
     """Ground truth, calibration, clock and transforms beside those sensors. Raises TopicError as `find_topics` does."""
     topics = _distinct(connections)
     candidates = {
-        "labels": [t for t in topics if t.msgtype in _IMAGES and _has_word(t.topic, _LABEL_WORDS)],
+        "labels": [t for t in topics if _is_truth_by_name(t)],
         "camera_info": _info_beside(sensors.get(Modality.CAMERA), topics),
         "depth_info": _info_beside(sensors.get(Modality.DEPTH), topics),
         **{role: [t for t in topics if t.topic.rpartition("/")[2] == role] for role in ("clock", "tf", "tf_static")},
@@ -144,6 +159,36 @@ def find_companions(
     return CompanionTopics(
         **{role: _choose(role, topics, mapping, types, candidates[role]) for role, types in _COMPANION_TYPES.items()}
     )
+
+
+def left_out(
+    connections: Iterable[tuple[str, str]],
+    sensors: Mapping[Modality, TopicChoice],
+    companions: CompanionTopics,
+    wanted: Collection[Modality] = MODALITIES,
+) -> list[str]:
+    """What a topic was not taken for because of its name, where nothing else was found: to be said with the remedy."""
+    topics = _distinct(connections)
+    notes = []
+    if Modality.LIDAR in set(wanted) - set(sensors):
+        notes += [
+            f"{t.topic} is not taken for a LiDAR, as its name says another source; if it is one: --map lidar:={t.topic}"
+            for t in topics
+            if t.msgtype == POINT_CLOUD
+        ]
+    if companions.labels is None:
+        notes += [
+            f"{t.topic} is not taken for ground truth, as a network may have made it; if it is: --map labels:={t.topic}"
+            for t in topics
+            if t.msgtype in _IMAGES and _has_word(t.topic, _LABEL_WORDS)
+        ]
+    if Modality.CAMERA in set(wanted) - set(sensors):
+        notes += [
+            f"{t.topic} is not taken for a camera, as its name says a drawing; if it is one: --map camera:={t.topic}"
+            for t in topics
+            if t.msgtype in _IMAGES and _has_word(t.topic, _DRAWING_WORDS)
+        ]
+    return notes
 
 
 def _distinct(connections: Iterable[tuple[str, str]]) -> list[TopicChoice]:
@@ -170,14 +215,21 @@ def _base(topic: str) -> str:
 def _sensor_by_name(topic: TopicChoice) -> Modality | None:
     """What a topic's type, or the words in the name of an image, say that it is; None for label images."""
     if topic.msgtype == POINT_CLOUD:
-        return Modality.LIDAR
+        return None if _has_word(topic.topic, _OTHER_CLOUD_WORDS) else Modality.LIDAR
     if topic.msgtype in EVENT_STREAMS:
         return Modality.EVENT
-    if topic.msgtype not in _IMAGES or _has_word(topic.topic, _LABEL_WORDS):
+    if topic.msgtype not in _IMAGES or _has_word(topic.topic, (*_LABEL_WORDS, *_DRAWING_WORDS)):
         return None
-    if _has_word(topic.topic, _EVENT_WORDS):
+    takes_frames = _base(topic.topic).rpartition("/")[2] in _FRAME_NAMES
+    if _has_word(topic.topic, _EVENT_WORDS) and not takes_frames:
         return Modality.EVENT
     return Modality.DEPTH if _has_word(topic.topic, _DEPTH_WORDS) else Modality.CAMERA
+
+
+def _is_truth_by_name(topic: TopicChoice) -> bool:
+    """Whether an image's name says ground truth, and not what a network made of the pictures."""
+    is_named = topic.msgtype in _IMAGES and _has_word(topic.topic, _TRUTH_WORDS)
+    return is_named and not _PREDICTION.search(_base(topic.topic))
 
 
 def _info_beside(sensor: TopicChoice | None, topics: Iterable[TopicChoice]) -> list[TopicChoice]:

@@ -114,7 +114,8 @@ class FolderLabels:
         wrong = f"counts {unit}, not nanoseconds" if unit else "is no stamp of it"
         raise GroundTruthError(
             f"0 of {self.available} label images in {self.origin} belong to the bag, which lasts from {start_ns} to "
-            f"{end_ns} ns: {example} {wrong}. Name them by the stamp of the camera image, such as 1700000000123456789.png"
+            f"{end_ns} ns: {example} {wrong}. Name them by the stamp of the camera image, "
+            "such as 1700000000123456789.png"
         )
 
     def near(self, stamp_ns: int, within_ns: int) -> Truth | None:

@@ -36,7 +36,7 @@ from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
-from anyseg_ros.bags.topics import TopicError, find_companions, find_topics
+from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, to_values
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.conditions import Conditions
@@ -138,7 +138,7 @@ class _Replay:
         self.notes: list[str] = []
         self.setup_problems: list[Problem] = []
         self.topics = self._find_topics()
-        clues = look_ahead(reader, self.topics)
+        self.clues = clues = look_ahead(reader, self.topics)
         self.parameters = self._adapted(clues)
         self.modalities = tuple(m for m in MODALITIES if m in self.topics.sensors)
         self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
@@ -192,7 +192,9 @@ class _Replay:
                 f"no topic of {self.reader.path} is a sensor that student {self.segmenter.card.name} takes "
                 f"({', '.join(wanted)}). Topics there: {listed}. Name them with --map, or use another --student."
             )
-        return BagTopics(sensors, find_companions(connections, sensors, mapping))
+        companions = find_companions(connections, sensors, mapping)
+        self.notes += left_out(connections, sensors, companions, wanted)
+        return BagTopics(sensors, companions)
 
     def _adapted(self, clues: Clues) -> Parameters:
         """The node's parameters; where none were given, with the rates of the bag."""
@@ -412,9 +414,11 @@ class _Replay:
             yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
 
     def _why_unused(self, modality: Modality) -> str:
-        """The last reason that its health gave."""
+        """The reason that is known best: nothing in the bag, stamps of 0, else the last one that its health gave."""
         if not self.samples.received[modality]:
             return "not a single frame of it was in the bag"
+        if modality in self.clues.without_stamps:
+            return f"the stamps of {self.clues.without_stamps[modality]} messages at the bag's beginning are 0"
         reason = self.last_reason.get(modality, "")
         return reason or "its frames are too far from those of the other sensors (sync.max_time_diff_ms), or too old"
 
