@@ -18,16 +18,18 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.mask_outputs import MaskOutputs
+from anyseg_ros.node.planner_outputs import PlannerOutputs
 from anyseg_ros.node.rig_source import RigSource
 from anyseg_ros.node.sensor_input import EventInput, SensorInput
 from anyseg_ros.node.status_log import StatusLog
@@ -42,6 +44,7 @@ from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 
@@ -71,6 +74,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._worker: InferenceWorker | None = None
         self._segmenter: Segmenter | None = None
         self._outputs: MaskOutputs | None = None
+        self._planners: PlannerOutputs | None = None
         self._inputs: list[SensorInput] = []
         self._rig: RigSource | None = None
         self._record = InferenceRecord()
@@ -93,6 +97,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             model = self._settings.model
             self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
+            output_classes(self._segmenter.card, self._settings)
             if Modality.EVENT in self._segmenter.modalities:
                 event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         except Exception as error:
@@ -104,6 +109,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if self._building:
             self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
         self.get_logger().info(f"configured: {self._segmenter.card.name}")
+        if notice := usage_notice(self._segmenter.card):
+            self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
         return super().on_configure(state)
 
@@ -122,7 +129,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._segmenter is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns)
+        doubt = self._settings.output.min_confidence
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns, doubt)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -130,6 +138,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._rig.refresh("")
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
+
+    @property
+    def starts_itself(self) -> bool:
+        """Whether the parameter `autostart` has it configure and activate itself, without a lifecycle manager."""
+        return self.get_parameter("autostart").value is not False  # of a wrong type: configuring says so
 
     @property
     def is_building(self) -> bool:
@@ -172,7 +185,9 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def on_result(self, result: Result) -> None:
         """Publish a mask and its status."""
         assert self._outputs is not None
-        self._outputs.publish_result(result, self._settings.output.overlay_opacity)
+        assert self._planners is not None
+        self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
+        self._planners.on_result(result, self._rig)
         self._status_log.tell(result.job.statuses)
         segmentation = result.segmentation
         self._record = replace(
@@ -184,6 +199,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             engine_ms=1e3 * segmentation.engine_s,
             latency_ms=(self._now_ns() - result.job.born_ns) / 1e6,
             lidar_motion=self._told_motion(result.job),
+            lost_classes=losses_in_words(self._segmenter.card, segmentation.modalities) if self._segmenter else "",
         )
 
     def _told_motion(self, job: Job) -> str:
@@ -251,6 +267,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _reconfigure(self, new: Parameters) -> None:
+        if self._segmenter is not None and self._planners is not None:
+            self._planners.reconfigure(output_classes(self._segmenter.card, new), new)
         old, self._settings = self._settings, new
         if self._worker is None:
             return
@@ -285,8 +303,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _offer_outputs(self, segmenter: Segmenter) -> None:
         """Everything that a configured node has; `_configured` ends it."""
-        self._outputs = MaskOutputs(self, segmenter.card)
+        classes = output_classes(segmenter.card, self._settings)
+        self._outputs = MaskOutputs(self, segmenter.card, classes)
         self._configured.append(self._outputs.destroy)
+        self._planners = PlannerOutputs(self, classes, self._settings)
+        self._configured.append(self._planners.destroy)
 
     def _offer_services(self) -> None:
         """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
@@ -388,23 +409,30 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             self._worker.close()
         while self._configured:
             self._configured.pop()()
-        self._worker = self._segmenter = self._outputs = None
+        self._worker = self._segmenter = self._outputs = self._planners = None
 
 
 def start(node: SegmentationNode) -> int | None:
-    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all."""
-    succeeded = TransitionCallbackReturn.SUCCESS
-    if node.get_parameter("model.build_only").value is True:
-        return after_build(node) if node.trigger_configure() is succeeded else 1
-    if node.get_parameter("autostart").value is True and node.trigger_configure() is succeeded:
-        node.trigger_activate()
-    return None
+    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all.
+
+    A node that was to start itself and cannot be configured ends with 1: nobody else would configure it again.
+    """
+    build_only = node.get_parameter("model.build_only").value is True
+    if not build_only and not node.starts_itself:
+        return None
+    if node.trigger_configure() is not TransitionCallbackReturn.SUCCESS:
+        return 1
+    if build_only:
+        return after_build(node)
+    return None if node.trigger_activate() is TransitionCallbackReturn.SUCCESS else 1
 
 
 def end_of(node: SegmentationNode) -> int | None:
     """The exit code of a node that has nothing left to do, or can do nothing any more; else None."""
     if node.worker_bug is not None:
         print(f"error: the worker ended, by a bug:\n{''.join(format_exception(node.worker_bug))}", file=sys.stderr)
+        return 1
+    if node.starts_itself and node.build_failed:
         return 1
     return after_build(node)
 

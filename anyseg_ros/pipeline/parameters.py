@@ -28,6 +28,15 @@ from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
+from anyseg_ros.pipeline.output_parameters import (
+    NAME_PREFIXES,
+    ClassNames,
+    GridParameters,
+    ObstacleParameters,
+    OutputParameters,
+    PointParameters,
+    class_names,
+)
 from anyseg_ros.pipeline.pipeline import SyncConfig
 
 RELIABILITIES = ("best_effort", "reliable")
@@ -166,25 +175,19 @@ class RigParameters:
         """The extrinsics as a 4x4 transform."""
         return rigid_transform(self.camera_from_lidar_translation_m, self.camera_from_lidar_rotation_xyzw)
 
+    def base_from_lidar(self) -> NDArray[np.float64]:
+        """From the LiDAR's frame to that of odometry, as a 4x4 transform."""
+        return rigid_transform(self.base_from_lidar_translation_m, self.base_from_lidar_rotation_xyzw)
+
+    @property
+    def knows_base(self) -> bool:
+        """Whether somebody has said where the LiDAR sits on the vehicle: the defaults do not."""
+        names = ("base_from_lidar_translation_m", "base_from_lidar_rotation_xyzw")
+        return any(getattr(self, name) != getattr(RigParameters, name) for name in names)
+
     def lidar_from_base(self) -> NDArray[np.float64]:
         """From the frame of odometry to the LiDAR's, as a 4x4 transform."""
-        base_from_lidar = rigid_transform(self.base_from_lidar_translation_m, self.base_from_lidar_rotation_xyzw)
-        return np.asarray(np.linalg.inv(base_from_lidar), np.float64)
-
-
-@dataclass(frozen=True)
-class OutputParameters:
-    """How results are drawn. Raises ValueError that names the field."""
-
-    overlay_opacity: float = 0.5
-    """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
-    max_mask_age_ms: float = 500.0
-    """A mask whose anchor frame is older than this when it is ready is not published. Frames of up to `max_age_ms` are
-    used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlay_opacity <= 1:
-            raise ValueError(f"overlay_opacity must be in [0, 1], not {self.overlay_opacity}")
+        return np.asarray(np.linalg.inv(self.base_from_lidar()), np.float64)
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,10 @@ class Parameters:
     rig: RigParameters = field(default_factory=RigParameters)
     events: EventParameters = field(default_factory=EventParameters)
     output: OutputParameters = field(default_factory=OutputParameters)
+    points: PointParameters = field(default_factory=PointParameters)
+    obstacles: ObstacleParameters = field(default_factory=ObstacleParameters)
+    grid: GridParameters = field(default_factory=GridParameters)
+    class_names: ClassNames = field(default_factory=ClassNames)
     autostart: bool = False
     """Configure and activate at the start; a failure leaves the node alive and unconfigured."""
 
@@ -236,8 +243,13 @@ class Parameters:
         }
 
 
-_SECTIONS = ("sync", "model", "rig", "events", "output")
+_SECTIONS = {
+    **{name: name for name in ("sync", "model", "rig", "events", "output")},
+    **{name: f"output.{name}" for name in ("points", "obstacles", "grid")},
+}
+"""Field of Parameters -> the prefix of its parameters."""
 _DEFAULTS = Parameters()
+_FIXED_OUTPUTS = ("output.publish", "output.class_masks")
 _CHANGEABLE_FIELDS = ("enabled", "expected_rate_hz", "max_age_ms", "startup_grace_s", "min_quality")
 _FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service", "simulated_vehicle.")
 """Names that rclpy declares itself, on every node."""
@@ -247,7 +259,7 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
     """Flat name -> value, as ROS takes it."""
     sections: dict[str, Any] = {f"modalities.{m}": part for m, part in parameters.modalities.items()}
     sections |= {f"faults.{fault}": check for fault, check in parameters.faults.items()}
-    sections |= {name: getattr(parameters, name) for name in _SECTIONS}
+    sections |= {prefix: getattr(parameters, name) for name, prefix in _SECTIONS.items()}
     values = {
         f"{prefix}.{f.name}": _to_ros(getattr(part, f.name))
         for prefix, part in sections.items()
@@ -258,7 +270,7 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
         for (modality, fault), changes in parameters.overrides.items()
         for name, value in changes.items()
     }
-    return {**values, "autostart": parameters.autostart}
+    return {**values, **parameters.class_names.to_values(), "autostart": parameters.autostart}
 
 
 def from_values(values: Mapping[str, Any]) -> Parameters:
@@ -270,13 +282,20 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
     modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in _DEFAULTS.modalities.items()}
     faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
     overrides = _overrides(faults, values, mistakes)
-    sections = {name: _section(name, getattr(_DEFAULTS, name), values, mistakes) for name in _SECTIONS}
+    sections = {
+        name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in _SECTIONS.items()
+    }
+    names = ClassNames()
+    try:
+        names = class_names(values)
+    except (TypeError, ValueError) as error:
+        mistakes.append(str(error))
     autostart = values.get("autostart", _DEFAULTS.autostart)
     if not isinstance(autostart, bool):
         mistakes.append(f"autostart: must be true or false, not {autostart!r}")
     if mistakes:
         raise ParameterError("\n".join(mistakes))
-    return Parameters(modalities, faults, overrides, **sections, autostart=autostart)
+    return Parameters(modalities, faults, overrides, **sections, class_names=names, autostart=autostart)
 
 
 def load_parameters(path: Path) -> Parameters:
@@ -286,14 +305,18 @@ def load_parameters(path: Path) -> Parameters:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        sections = [content[name]["ros__parameters"] for name in content if name.rpartition("/")[2] in _NODE_NAMES]
-        if not sections:
-            raise ValueError("it has no section for segmentation_node or /**")
+        ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
+        if not ours:
+            raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")
+        if bare := [name for name in ours if "ros__parameters" not in content[name]]:
+            raise ValueError(f"{bare[0]} needs `ros__parameters:` below it, and the parameters below that")
+        sections = [content[name]["ros__parameters"] for name in ours]
         return from_values({name: value for section in sections for name, value in _flattened(section).items()})
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ParameterError(f"{path} is no ROS parameter file ({error!r}): start from config/vehicle.yaml") from None
+        reason = " ".join(str(error).split()) or repr(error)
+        raise ParameterError(f"{path} is no ROS parameter file: {reason}; start from config/vehicle.yaml") from None
 
 
 _NODE_NAMES = ("**", "segmentation_node")
@@ -312,7 +335,7 @@ def unknown_names(values: Mapping[str, Any]) -> list[str]:
     known = {*to_values(), *_OVERRIDE_NAMES}
     lines = []
     for name in values:
-        if name in known or name.startswith(_FOREIGN):
+        if name in known or name.startswith((*_FOREIGN, *NAME_PREFIXES)):
             continue
         near = difflib.get_close_matches(name, known, n=1)
         remedy = f"did you mean {near[0]}?" if near else "config/vehicle.yaml lists all of them"
@@ -325,6 +348,8 @@ def changeable_at_run_time(name: str) -> bool:
     parts = name.split(".")
     if parts[0] == "modalities" and "faults" not in parts:
         return parts[-1] in _CHANGEABLE_FIELDS
+    if name.startswith(NAME_PREFIXES) or name in _FIXED_OUTPUTS:
+        return False
     return parts[0] in ("modalities", "faults", "sync", "output") or name.startswith(_FOREIGN)
 
 
@@ -348,7 +373,7 @@ _OVERRIDE_NAMES: Mapping[str, tuple[Modality, Fault, str]] = MappingProxyType(
         _override_name(modality, fault, f.name): (modality, fault, f.name)
         for modality in MODALITIES
         for fault in DEFAULT_CHECKS
-        if applies_to(fault, modality)
+        if applies_to(fault, modality.kind)
         for f in dataclasses.fields(CheckConfig)
     }
 )
@@ -417,6 +442,8 @@ def _tuple_from_ros(value: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
         raise ValueError(f"must be a list, not {value!r}")
     if isinstance(default[0], Modality):
         return tuple(Modality.parse(str(item)) for item in value)
+    if isinstance(default[0], str):
+        return tuple(_from_ros(item, "") for item in value)
     return tuple(_from_ros(item, 0.0) for item in value)
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
@@ -92,6 +93,12 @@ class Job:
     def anchor_frame(self) -> ModalityFrame:
         return self.frames[self.anchor]
 
+    @cached_property
+    def scan(self) -> ModalityFrame | None:
+        """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
+        scan = self.frames.get(Modality.LIDAR)
+        return scan if scan is None or self.motion is None else self.motion.compensate(scan)
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -113,9 +120,18 @@ class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
 
     def __init__(
-        self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, segmenter: Segmenter, now_ns: int
+        self,
+        health: Mapping[Modality, HealthConfig],
+        sync: SyncConfig,
+        segmenter: Segmenter,
+        now_ns: int,
+        min_confidence: float = 0.0,
     ) -> None:
-        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take.
+
+        Pixels whose confidence is below `min_confidence` (0..1) get no label.
+        """
+        self._min_confidence = min_confidence
         self._health = dict(health)
         self._sync = sync
         self._segmenter = segmenter
@@ -206,10 +222,8 @@ class Pipeline:
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        frames = dict(job.frames)
-        if job.motion is not None:
-            frames[Modality.LIDAR] = job.motion.compensate(frames[Modality.LIDAR])
-        return Result(job, self._segmenter.segment(frames, job.rig))
+        frames = {**job.frames} if job.scan is None else {**job.frames, Modality.LIDAR: job.scan}
+        return Result(job, self._segmenter.segment(frames, job.rig).unknown_below(self._min_confidence))
 
     # --- state and settings --------------------------------------------------------------------------------------
 

@@ -170,7 +170,7 @@ def _label_reach_ns(offline: Iterable[MaskRecord]) -> int:
 def _scored(options: LiveOptions, heard: Heard, card: ModelCard, reach_ns: int) -> Iterator[ScoredMask]:
     """The live masks with their scores, by the scorer of the offline replay."""
     truth = TopicLabels()
-    scorer = MaskScorer(len(card.classes), truth, dict.fromkeys(Modality, reach_ns))
+    scorer = MaskScorer(len(card.classes), truth, dict.fromkeys(card.modalities, reach_ns))
     masks = sorted(heard.masks, key=lambda mask: mask.stamp_ns)
     number = 0
     for stamp, labels in _labels(options):
