@@ -13,8 +13,8 @@ from sensor_msgs.msg import Image
 
 from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.health.monitor import ModalityStatus
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensors import CAMERA
 from anyseg_ros.drawing.label_images import color_image, overlay_image
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
@@ -84,7 +84,7 @@ class MaskOutputs:
         if self._color_mask.get_subscription_count():
             self._color_mask.publish(image_message(colored, "rgb8", header))
         if self._overlay.get_subscription_count():
-            if anchor.modality is Modality.CAMERA:
+            if anchor.kind is CAMERA:
                 colored = overlay_image(anchor.data, colored, overlay_opacity)  # type: ignore[arg-type]
             draw_strip(colored, [sensor_cell(s, result.segmentation.modalities) for s in result.job.statuses])
             self._overlay.publish(image_message(colored, "rgb8", header))

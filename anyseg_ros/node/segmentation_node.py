@@ -23,9 +23,10 @@ from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import EVENT, point_sensor
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.mask_outputs import MaskOutputs
@@ -98,7 +99,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
             output_classes(self._segmenter.card, self._settings)
-            if Modality.EVENT in self._segmenter.modalities:
+            if any(modality.kind is EVENT for modality in self._segmenter.modalities):
                 event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         except Exception as error:
             return self._not_configured(worker, error)
@@ -134,7 +135,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
-        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=Modality.LIDAR in modalities)
+        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=any(m.kind.is_points for m in modalities))
         self._rig.refresh("")
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
@@ -203,7 +204,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         )
 
     def _told_motion(self, job: Job) -> str:
-        if Modality.LIDAR not in job.frames:
+        if point_sensor(job.frames) is None:
             return ""
         rig = self._rig
         return str(job.motion or f"not compensated: {rig.without_motion if rig is not None else 'inactive'}")
@@ -240,7 +241,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def _declare_parameters(self) -> None:
         """Those that were not set at the start; unknown ones that were are reported at configure."""
         descriptor = ParameterDescriptor(dynamic_typing=True)  # 10 is a fine 10.0; `parameters` checks the types
-        for name, value in node_parameters.to_values().items():
+        defaults = node_parameters.defaults_for(self._parameter_values())
+        for name, value in node_parameters.to_values(defaults).items():
             if self.has_parameter(name):
                 self.set_descriptor(name, descriptor)
             else:
@@ -283,8 +285,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
         settings = self._settings.modalities[modality]
-        if modality is Modality.EVENT:
-            return EventInput(self, settings, worker, self._settings.events)
+        if modality.kind is EVENT:
+            return EventInput(self, modality, settings, worker, self._settings.events)
         return SensorInput(self, modality, settings, worker)
 
     def _modalities(self) -> tuple[Modality, ...]:
@@ -313,7 +315,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
         diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
-        for modality in MODALITIES:
+        for modality in node_parameters.defaults_for(self._parameter_values()).modalities:
             self._offer_switch(modality)
         self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
         self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
@@ -381,7 +383,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _refresh_rig(self, rig: RigSource) -> None:
         """TF may have learnt the extrinsics since the last look."""
-        rig.refresh(next((i.frame_id for i in self._inputs if i.modality is Modality.LIDAR), ""))
+        rig.refresh(next((i.frame_id for i in self._inputs if i.modality.kind.is_points), ""))
 
     def _check_connections(self) -> None:
         for sensor in self._inputs:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.class_groups import ClassNameError, Groups, PublishedClasses, class_table, published_classes
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.points.labelled import LabelledPoints, label_depth, label_scan
+from anyseg_core.runtime.sensors import DEPTH, Sensor, point_sensor
 from anyseg_ros.pipeline.output_parameters import GROUPS
 from anyseg_ros.pipeline.parameters import ParameterError, Parameters, PointParameters
 from anyseg_ros.pipeline.pipeline import Job, Result
@@ -65,13 +65,13 @@ def _table(card: ModelCard, groups: Groups, names: tuple[str, ...], parameter: s
     return class_table(card, groups, [name for name in names if name])
 
 
-def points_source(job: Job) -> Modality | str:
+def points_source(job: Job) -> Sensor | str:
     """Whose points a mask labels: LiDAR's where it is in it, else depth's; words where there are none."""
     if job.rig is None:
         return "none: camera intrinsics are not known"
-    for modality in (Modality.LIDAR, Modality.DEPTH):
-        if modality in job.frames:
-            return modality
+    points = point_sensor(job.frames) or next((m for m in job.frames if m.kind is DEPTH), None)
+    if points is not None:
+        return points
     return "none: neither lidar nor depth is in this mask"
 
 
@@ -79,7 +79,7 @@ def label_points(result: Result, parameters: PointParameters) -> LabelledPoints 
     """The points of a mask with its labels; None where there are none, see `points_source`."""
     job = result.job
     source = points_source(job)
-    if job.rig is None or not isinstance(source, Modality):
+    if job.rig is None or not isinstance(source, Sensor):
         return None
     labels, confidence = result.segmentation.resized(*result.mask_size)
     if job.scan is not None:
