@@ -1,6 +1,6 @@
 """Replay a bag through the node's own pipeline, in simulated time and as fast as the machine allows. No ROS.
 
-    result = replay(Path("bag"), Path("out"), ReplayOptions(subsets=True, faults=(Path("config/faults"),)))
+    result = replay(Path("bag"), Path("out"), ReplayOptions(subsets=True, injections=(Path("config/injections"),)))
     result.scores["all"].confusion  # ConfusionMatrix against the labels; merge it with those of other bags
 
     replay(bag: Path, out: Path | None, options: ReplayOptions = ReplayOptions(), *, segmenter: Segmenter | None = None,
@@ -81,7 +81,7 @@ class ReplayOptions:
     """Role to topic, as `bag_topics.parse_mapping` gives it; the others are found."""
     subsets: bool = False
     """Also every proper subset of the sensors."""
-    faults: tuple[Path, ...] = ()
+    injections: tuple[Path, ...] = ()
     """Fault files, or folders of them: a scenario each."""
     labels: Path | None = None
     """A folder of label images; None: the bag's label topic, if it has one."""
@@ -142,8 +142,8 @@ class _Replay:
         self.clues = clues = look_ahead(reader, self.topics)
         self.parameters = self._adapted(clues)
         self.modalities = in_order(self.topics.sensors)
-        self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
-        self._check_faults()
+        self.scenarios = scenarios_for(self.modalities, options.subsets, options.injections)
+        self._check_injections()
         self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
         self.truth = self._open_truth(clues)
         card = segmenter.card
@@ -233,19 +233,19 @@ class _Replay:
         """From the first message of the bag to its last one."""
         return max(0, self.reader.end_ns - self.reader.start_ns) / NS_PER_S
 
-    def _check_faults(self) -> None:
-        """Faults that never happen in this bag."""
+    def _check_injections(self) -> None:
+        """Raises ScenarioError for a scenario that would never happen in this bag."""
         for scenario in self.scenarios:
-            faults = scenario.schedule.faults if scenario.schedule else ()
-            late = [fault for fault in faults if fault.start_s >= self.duration_s]
-            if faults and len(late) == len(faults):
-                first = min(fault.start_s for fault in late)
+            injections = scenario.schedule.injections if scenario.schedule else ()
+            late = [injection for injection in injections if injection.start_s >= self.duration_s]
+            if injections and len(late) == len(injections):
+                first = min(injection.start_s for injection in late)
                 raise ScenarioError(
-                    f"scenario {scenario.name}: its first fault begins at {first:g} s, but the bag is "
+                    f"scenario {scenario.name}: its first injection begins at {first:g} s, but the bag is "
                     f"{self.duration_s:.1f} s long: set start_s, or leave the file out"
                 )
             if late:
-                text = f"scenario {scenario.name}: {len(late)} of its {len(faults)} faults begin after the bag's end"
+                text = f"scenario {scenario.name}: {len(late)} of its {len(injections)} injections begin after the bag's end"
                 self.setup_problems.append(Problem(f"{text}, at {self.duration_s:.1f} s"))
 
     def _open_scorer(self, clues: Clues) -> MaskScorer:

@@ -222,17 +222,19 @@ def test_what_cannot_be_judged_is_an_error_before_the_run(
     assert not (tmp_path / "out" / MASKS).exists()
 
 
-def test_faults_that_never_begin_are_an_error(tmp_path: Path, segmenter: Segmenter) -> None:
+def test_injections_that_never_begin_are_an_error(tmp_path: Path, segmenter: Segmenter) -> None:
     bag = write_ros2(tmp_path / "bag", drive(FRAMES, {CAMERA}))
     late, some = tmp_path / "late.yaml", tmp_path / "some.yaml"
-    late.write_text("faults: [{modality: camera, kind: drop, start_s: 30, duration_s: 1}]")
-    some.write_text("faults: [{modality: camera, kind: drop, start_s: 0.2, duration_s: 0.1, every_s: 10, times: 3}]")
+    late.write_text("injections: [{modality: camera, kind: drop, start_s: 30, duration_s: 1}]")
+    some.write_text(
+        "injections: [{modality: camera, kind: drop, start_s: 0.2, duration_s: 0.1, every_s: 10, times: 3}]"
+    )
     with pytest.raises(
-        ScenarioError, match=r"scenario late: its first fault begins at 30 s, but the bag is 0\.5 s long"
+        ScenarioError, match=r"scenario late: its first injection begins at 30 s, but the bag is 0\.5 s long"
     ):
-        replay(bag, None, ReplayOptions(faults=(late,)), segmenter=segmenter)
-    result = replay(bag, None, ReplayOptions(faults=(some,)), segmenter=segmenter)
-    assert any("2 of its 3 faults begin after the bag's end" in problem.text for problem in result.problems)
+        replay(bag, None, ReplayOptions(injections=(late,)), segmenter=segmenter)
+    result = replay(bag, None, ReplayOptions(injections=(some,)), segmenter=segmenter)
+    assert any("2 of its 3 injections begin after the bag's end" in problem.text for problem in result.problems)
 
 
 def test_masks_are_counted_for_each_sensor(tmp_path: Path, segmenter: Segmenter) -> None:
