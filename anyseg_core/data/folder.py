@@ -25,9 +25,9 @@ from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
-    ENDINGS,
     LABEL_ENDING,
     FolderDescription,
+    endings,
     frame_from_stored,
 )
 
@@ -64,7 +64,7 @@ class Folder:
         self.root, self.split, self.size = root, split, size
         description = read_description(root)
         self.inputs = folder_inputs(description, modalities)
-        self.classes = tuple(LabelClass(entry.name, entry.color) for entry in description.classes)
+        self.classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
         self._rig = description.rig.rig() if description.rig else None
         self._labels = sorted((root / split).glob(f"*/*{LABEL_ENDING}"))[:limit]
         if not self._labels:
@@ -97,7 +97,7 @@ class Folder:
         path = self._file(index, spec.modality)
         try:
             frame = self._frame(spec.modality, path)
-            if spec.modality is not Modality.LIDAR:
+            if not spec.modality.kind.is_points:
                 require_same_view(path, frame.data, self._labels[index], labels)
             return encode_frame(frame, spec, self.size, self._rig)
         except InputError as error:
@@ -106,7 +106,7 @@ class Folder:
             raise DataError(f"{path} cannot be used: {error}") from None
 
     def _frame(self, modality: Modality, path: Path) -> ModalityFrame:
-        if modality is not Modality.LIDAR:
+        if not modality.kind.is_points:
             return frame_from_stored(modality, read_image(path))
         try:
             return frame_from_stored(modality, np.load(path))
@@ -116,5 +116,5 @@ class Folder:
 
     def _file(self, index: int, modality: Modality) -> Path:
         stem = str(self._labels[index]).removesuffix(LABEL_ENDING)
-        candidates = [Path(stem + ending) for ending in ENDINGS[modality]]
+        candidates = [Path(stem + ending) for ending in endings(modality)]
         return next((path for path in candidates if path.is_file()), candidates[0])

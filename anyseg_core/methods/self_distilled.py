@@ -34,6 +34,7 @@ class SelfDistilledConfig(SupervisionConfig):
     from what all modalities see."""
 
     anymodal_dropout: ClassVar[bool] = True
+    takes_mixtures: ClassVar[bool] = True
 
 
 class SelfDistilled:
@@ -55,6 +56,6 @@ class SelfDistilled:
         target = teacher.repeat(len(subsets) - 1, 1, 1, 1)
         classes = full.shape[1]
         return {
-            "sup": supervision(full, batch.labels, self.config, self.class_weights),
+            "sup": supervision(full, batch.labels, self.config, self.class_weights, batch.members),
             "own": self.config.consistency * classes * prediction_distillation(pupils, target, "released"),
         }

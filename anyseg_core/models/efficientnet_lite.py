@@ -87,12 +87,12 @@ class SameConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(in_dim, out_dim, kernel, stride, 0, groups=groups, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        top, bottom = same_padding(x.shape[2], self.kernel_size[0], self.stride[0])
-        left, right = same_padding(x.shape[3], self.kernel_size[1], self.stride[1])
+    def forward(self, input: Tensor) -> Tensor:  # torch's own name
+        top, bottom = same_padding(input.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = same_padding(input.shape[3], self.kernel_size[1], self.stride[1])
         if top == bottom and left == right:
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
-        return super().forward(F.pad(x, (left, right, top, bottom)))
+            return F.conv2d(input, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        return super().forward(F.pad(input, (left, right, top, bottom)))
 
 
 def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:

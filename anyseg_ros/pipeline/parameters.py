@@ -348,7 +348,7 @@ _OVERRIDE_NAMES: Mapping[str, tuple[Modality, Fault, str]] = MappingProxyType(
         _override_name(modality, fault, f.name): (modality, fault, f.name)
         for modality in MODALITIES
         for fault in DEFAULT_CHECKS
-        if applies_to(fault, modality)
+        if applies_to(fault, modality.kind)
         for f in dataclasses.fields(CheckConfig)
     }
 )

@@ -18,7 +18,7 @@ from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_o
 from anyseg_core.runtime.health.state import ALLOWED_TRANSITIONS, HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.health.statistics import EventStatistics, statistics_of
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 __all__ = [
@@ -64,7 +64,7 @@ class _PresentFault:
 class HealthMonitor:
     """Watches one modality. Not thread-safe: the caller serialises the calls."""
 
-    def __init__(self, modality: Modality, config: HealthConfig, now_ns: int) -> None:
+    def __init__(self, modality: Sensor, config: HealthConfig, now_ns: int) -> None:
         self.modality = modality
         self._config = config
         self._received = 0
@@ -74,7 +74,7 @@ class HealthMonitor:
         self._latched = False
         self._forget(now_ns)
 
-    def on_frame(self, frame: ModalityFrame, now_ns: int) -> None:
+    def on_frame(self, frame: SensorFrame, now_ns: int) -> None:
         """A well-formed frame was received at `now_ns`. Keeps a reference to it until the next one."""
         now_ns = self._advance(now_ns)
         self._received += 1
@@ -221,7 +221,7 @@ class HealthMonitor:
     def _forget(self, now_ns: int) -> None:
         """Start a new history at `now_ns`."""
         self._now_ns = self._since_ns = now_ns
-        self._newest: ModalityFrame | None = None
+        self._newest: SensorFrame | None = None
         self._newest_received_ns = now_ns
         self._newest_good = False
         self._rejected_last = False  # the newest message was no frame
@@ -244,7 +244,7 @@ class HealthMonitor:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
-    def _examine(self, frame: ModalityFrame, now_ns: int) -> tuple[Fault, str] | None:
+    def _examine(self, frame: SensorFrame, now_ns: int) -> tuple[Fault, str] | None:
         """What is wrong with a frame; what a good one is like becomes a bit more usual."""
         if frame.data.size == 0:
             return Fault.WRONG_SIZE, f"there is nothing in it: shape {frame.data.shape}"

@@ -108,7 +108,7 @@ MISTAKES = [
         "unknown parameter modalities.camra.topic: did you mean modalities.camera.topic?",
     ),
     ({"zzz": 1}, "config/vehicle.yaml lists all of them"),
-    ({"sync.anchor_order": ["camera", "radar"]}, "known modalities: camera, depth, event, lidar"),
+    ({"sync.anchor_order": ["camera", "radar"]}, "known sensors: camera, depth, event, lidar"),
     ({"sync.anchor_order": ["camera", "camera"]}, "none twice"),
     ({"sync.anchor_order": "camera"}, "must be a list"),
     ({"sync.deadline_ms": 0.0}, "deadline_ms must be a finite number > 0"),
