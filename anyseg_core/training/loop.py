@@ -47,7 +47,7 @@ from anyseg_core.training.evaluation import score_mixture, score_subsets, summar
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
-METRICS_NAME = "metrics.json"
+METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
 
 
 class TrainingError(Exception):
@@ -109,7 +109,7 @@ class _Trainer:
         self.waited_s = 0.0  # for batches, in this process
         self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
         if fabric.is_global_zero:
-            (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            (run / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def _make_method(self) -> Method:
         settings = self.config.method
@@ -324,7 +324,10 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]
 
 
 def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> TrainingState:
+    licence, non_commercial = _terms(config)
     return TrainingState(
+        licence=licence,
+        non_commercial=non_commercial,
         config=config,
         inputs=dataset.inputs,
         classes=tuple(
@@ -334,6 +337,16 @@ def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> Trainin
         git_revision=git_revision(),
         command=command_line(),
     )
+
+
+def _terms(config: TrainConfig) -> tuple[str, bool]:
+    """The licences that bind the student: of its data, and of the runs that it starts from or that teach it."""
+    teacher = config.method.teacher if isinstance(config.method, TaughtConfig) else None
+    runs = [path for path in (config.model.init_from, teacher) if path is not None and path.is_dir()]
+    states = [load_state(find_checkpoint(path)) for path in runs]
+    terms = [config.data.terms(), *((state.licence, state.non_commercial) for state in states)]
+    words = dict.fromkeys(part for licence, _ in terms for part in licence.split("; ") if part)
+    return "; ".join(words), any(bound for _, bound in terms)
 
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:
