@@ -163,7 +163,8 @@ def evaluate(
     with errors_told(DataError, CheckpointError):
         evaluation = evaluate_fully(checkpoint, options)
     print_metrics(evaluation.metrics)
-    print_robustness(evaluation.metrics)
+    if evaluation.metrics["expected_emm"]:  # not of a mixture, whose samples lack sensors anyway
+        print_robustness(evaluation.metrics)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
@@ -464,10 +465,10 @@ def print_methods(rows: dict) -> None:
 
 
 def print_metrics(metrics: dict) -> None:
-    """mIoU per subset as a table."""
-    table = Table("modalities", "mIoU, %")
+    """mIoU per subset as a table, and how far its confidence is off, where that was measured."""
+    table = Table("modalities", "mIoU, %", *(["ECE, %"] if "ece" in metrics else []))
     for subset, value in metrics["miou"].items():
-        table.add_row(subset, f"{value:.2f}")
+        table.add_row(subset, f"{value:.2f}", *([f"{metrics['ece'][subset]:.2f}"] if "ece" in metrics else []))
     table.add_section()
     table.add_row("mean", f"{metrics['mean']:.2f}")
     console.print(table)

@@ -21,6 +21,7 @@ from anyseg_core.runtime.sample_folder import FolderDescription, RigSpec, write_
 from anyseg_core.training.adaptation import LABELS, AdaptOptions, adapt, confident_labels
 from anyseg_core.training.checkpoint import find_checkpoint, load_model, load_state
 from anyseg_core.training.config import TrainConfig, parse_config
+from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully, write_report
 from anyseg_core.training.loop import train
 
 SIZE = (32, 64)
@@ -79,6 +80,19 @@ def test_the_mixture_trains_and_its_terms_reach_the_card(run: Path, tmp_path: Pa
     card = export(run, tmp_path / "student")
     assert card.training.licence == "Toy pictures, research"
     assert card.training.non_commercial
+
+
+def test_the_report_of_a_mixture_has_every_part_in_its_own_classes(run: Path, tmp_path: Path) -> None:
+    evaluation = evaluate_fully(run, EvaluationOptions(pictures=2), show_progress=False)
+    page = write_report(evaluation, tmp_path, "anyseg evaluate run").read_text()
+    assert "pictures camera" in page
+    assert "drivable" in page
+    assert "Calibration" in page
+    assert "Robustness" not in page
+    text = (tmp_path / "report.md").read_text()
+    assert "| pictures camera | IoU |" in text
+    curve = evaluation.metrics["calibration"]["pictures camera"]
+    assert sum(share for _, _, share in curve) == pytest.approx(1, abs=0.01)
 
 
 def test_who_starts_from_bound_weights_is_bound(run: Path, tmp_path: Path) -> None:
