@@ -61,14 +61,14 @@ def own_frames(run: Path, tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for split, names in (("train", "ab"), ("val", "c")):
         for name in names:
-            picture = rng.integers(0, 255, (40, 120, 3), np.uint8)
+            picture = rng.integers(0, 255, (64, 128, 3), np.uint8)
             points = np.stack([rng.uniform(3, 30, 500), *rng.uniform(-3, 1, (2, 500)), rng.uniform(0, 1, 500)], axis=1)
             frames = [
                 ModalityFrame(Modality.CAMERA, picture, 0),
                 ModalityFrame(Modality.LIDAR, points.astype(np.float32), 0),
             ]
             write_sample(root / split / "drive", name, frames, None)
-    rig = Rig(PinholeCamera(120, 40, 70.0, 70.0, 59.0, 18.0), KITTI_CAMERA_FROM_LIDAR)
+    rig = Rig(PinholeCamera(128, 64, 75.0, 75.0, 63.0, 30.0), KITTI_CAMERA_FROM_LIDAR)
     write_description(root, FolderDescription(classes=state.classes, inputs=state.inputs, rig=RigSpec.of(rig)))
     return root
 
