@@ -59,7 +59,7 @@ def demo(
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
     if bag is not None:
-        _demo_on_bag(bag, out, student, faults)
+        _demo_on_bag(bag, out, student, injections)
         return
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
@@ -74,12 +74,12 @@ def demo(
     raise core.verdict(not outcome.broken)
 
 
-def _demo_on_bag(bag: Path, out: Path, student: str, faults: Path | None) -> None:
+def _demo_on_bag(bag: Path, out: Path, student: str, injections: Path | None) -> None:
     from anyseg_ros.demo.on_bag import BagDemo, run_bag_demo
     from anyseg_ros.replay.run import REPLAY_ERRORS
 
     with core.errors_told(*REPLAY_ERRORS):
-        run_bag_demo(BagDemo(bag, out, student, faults), core.console)
+        run_bag_demo(BagDemo(bag, out, student, injections), core.console)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -27,7 +27,7 @@ from anyseg_ros.replay.run import RunOptions, run_replay
 from anyseg_ros.replay.scenarios import Scenario
 
 Image = NDArray[np.uint8]
-FILM, PICTURE, FAULTS = "demo.mp4", "demo.png", "faults.yaml"
+FILM, PICTURE, INJECTIONS = "demo.mp4", "demo.png", "injections.yaml"
 OPACITY = 0.45
 """Of the colours over the camera's picture."""
 DIMMED = 0.4
@@ -41,16 +41,16 @@ class BagDemo:
     bag: Path
     out: Path
     student: str
-    faults: Path | None = None
+    injections: Path | None = None
     """None: the camera is lost in the middle of the bag and stays lost."""
 
 
 def run_bag_demo(options: BagDemo, console: Console) -> Path:
     """Replay, film and report; returns the film. Raises what `run_replay` raises."""
     options.out.mkdir(parents=True, exist_ok=True)
-    faults = options.faults or write_faults(options.bag, options.out / FAULTS)
+    injections = options.injections or write_injections(options.bag, options.out / INJECTIONS)
     film = Film(options.out, palette(load_card(find_student(options.student))))
-    replay = ReplayOptions(student=options.student, faults=(faults,))
+    replay = ReplayOptions(student=options.student, injections=(injections,))
     try:
         run_replay(RunOptions(options.bag, options.out, replay), console, film)
     finally:
@@ -59,19 +59,19 @@ def run_bag_demo(options: BagDemo, console: Console) -> Path:
     return film.path
 
 
-def write_faults(bag: Path, path: Path) -> Path:
+def write_injections(bag: Path, path: Path) -> Path:
     """A schedule in which the camera is lost in the middle of a bag. Raises BagError."""
     reader = BagReader(bag)
     middle_s = (reader.end_ns - reader.start_ns) / NS_PER_S / 2
     path.write_text(
         "description: the camera dies in the middle of the drive\n"
-        f"faults:\n  - {{modality: camera, kind: drop, start_s: {middle_s:.2f}}}\n"
+        f"injections:\n  - {{modality: camera, kind: drop, start_s: {middle_s:.2f}}}\n"
     )
     return path
 
 
 class Film:
-    """Gets the masks of the scenario with the fault, and films them."""
+    """Gets the masks of the scenario with the loss, and films them."""
 
     def __init__(self, folder: Path, colors: Image, rate_hz: float = 10.0) -> None:
         self.path, self._picture = folder / FILM, folder / PICTURE
