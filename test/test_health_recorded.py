@@ -13,7 +13,7 @@ from anyseg_core.runtime.event_stream import EventStream
 from anyseg_core.runtime.fault_catalogue import Fault
 from anyseg_core.runtime.frame_history import History
 from anyseg_core.runtime.frame_statistics import statistics_of
-from anyseg_core.runtime.health_checks import failed_check
+from anyseg_core.runtime.health_checks import failed_checks
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.quality import quality_of
 from anyseg_ros.parameters import Parameters
@@ -25,7 +25,8 @@ SHIPPED = Parameters().health()
 def verdict(frame: ModalityFrame) -> tuple[Fault, str] | None:
     """What the checks that need no history say."""
     history = History(statistics_of(frame), None, frame.stamp_ns, None, PERIOD_NS, None)
-    return failed_check(frame, history, SHIPPED[frame.modality].check)
+    distrust, untimely = failed_checks(frame, history, SHIPPED[frame.modality].check)
+    return distrust or untimely
 
 
 def rgb(path: Path) -> np.ndarray:

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import numpy as np
-
 from anyseg_core.runtime.named import Named
 
 
@@ -43,6 +41,12 @@ class Fault(Named):
     INCOMPATIBLE_QOS = "incompatible_qos"
 
 
+CHECK_RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"threshold": (0.0, 1e6), "fail_count": (1, 1000), "recover_count": (1, 1000), "recover_time_s": (0.0, 3600.0)}
+)
+"""What each number of a `CheckConfig` may be, from and to."""
+
+
 @dataclass(frozen=True)
 class CheckConfig:
     """When a check fails and when its sensor may come back.
@@ -64,13 +68,10 @@ class CheckConfig:
     """Stay failed until a person clears the fault."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.threshold) and self.threshold >= 0):
-            raise ValueError(f"threshold must be a finite number >= 0, not {self.threshold}")
-        for name in ("fail_count", "recover_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not (np.isfinite(self.recover_time_s) and self.recover_time_s >= 0):
-            raise ValueError(f"recover_time_s must be a finite number >= 0, not {self.recover_time_s}")
+        for name, (low, high) in CHECK_RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # NaN is not, either
+                raise ValueError(f"{name} must be a finite number in [{low:g}, {high:g}], not {value}")
 
 
 _AT_ONCE = {"fail_count": 1, "recover_count": 1, "recover_time_s": 0.0}

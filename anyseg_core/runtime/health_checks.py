@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from anyseg_core.runtime import content_checks as content
 from anyseg_core.runtime import timing_checks as timing
@@ -16,7 +17,29 @@ from anyseg_core.runtime.fault_catalogue import DEFAULT_CHECKS, CheckConfig, Fau
 from anyseg_core.runtime.frame_history import History
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 
-__all__ = ["DEFAULT_CHECKS", "FRAME_CHECKS", "Check", "CheckConfig", "Fault", "History", "applies_to", "failed_check"]
+__all__ = [
+    "DEFAULT_CHECKS",
+    "FRAME_CHECKS",
+    "TIMING_FAULTS",
+    "Check",
+    "CheckConfig",
+    "Failure",
+    "Fault",
+    "History",
+    "applies_to",
+    "failed_checks",
+]
+
+TIMING_FAULTS = frozenset(
+    {
+        Fault.NEVER_RECEIVED,
+        Fault.INCOMPATIBLE_QOS,
+        Fault.SILENT,
+        Fault.LOW_RATE,
+        Fault.STALE_STAMP,
+    }
+)
+"""What says when a sensor speaks, not what it says: a frame that did come, and is young enough, may be believed."""
 
 Check = Callable[[ModalityFrame, History, float], "str | None"]
 
@@ -44,7 +67,8 @@ FRAME_CHECKS: Mapping[Fault, tuple[tuple[Modality, ...], Check]] = MappingProxyT
         Fault.LOW_RATE: (MODALITIES, timing.low_rate),
     }
 )
-"""Checks on a frame and the modalities they apply to; the first that fails names the fault."""
+"""Checks on a frame and the modalities they apply to; the first that fails names the fault, one of
+`TIMING_FAULTS` only where no other does."""
 
 
 def applies_to(fault: Fault, modality: Modality) -> bool:
@@ -54,15 +78,29 @@ def applies_to(fault: Fault, modality: Modality) -> bool:
     return True  # silence, malformed messages and the transport's faults
 
 
-def failed_check(
+class Failure(NamedTuple):
+    """A check that a frame fails, and why."""
+
+    fault: Fault
+    reason: str
+
+
+def failed_checks(
     frame: ModalityFrame, history: History, config_of: Callable[[Fault], CheckConfig]
-) -> tuple[Fault, str] | None:
-    """The first enabled check that the frame fails and why, or None for a good frame."""
+) -> tuple[Failure | None, Failure | None]:
+    """The first enabled check that says not to trust the frame, and the first that only says it is late or slow.
+
+    None for either that no check says.
+    """
+    untimely: Failure | None = None
     for fault, (modalities, check) in FRAME_CHECKS.items():
         config = config_of(fault)
         if not config.enabled or frame.modality not in modalities:
             continue
         reason = check(frame, history, config.threshold)
-        if reason is not None:
-            return fault, reason
-    return None
+        if reason is None:
+            continue
+        if fault not in TIMING_FAULTS:
+            return Failure(fault, reason), untimely
+        untimely = untimely or Failure(fault, reason)
+    return None, untimely

@@ -16,7 +16,7 @@ from anyseg_core.runtime.fault_catalogue import DEFAULT_CHECKS, Fault
 from anyseg_core.runtime.frame_history import History, UsualProfile
 from anyseg_core.runtime.frame_statistics import FULL, EventStatistics, Sampling, statistics_of
 from anyseg_core.runtime.health import HealthConfig
-from anyseg_core.runtime.health_checks import failed_check
+from anyseg_core.runtime.health_checks import failed_checks
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.quality import quality_of
 from anyseg_core.sim.drive import Drive, DriveConfig
@@ -90,7 +90,8 @@ def cost_ms(frames: list[ModalityFrame], sampling: Sampling, rounds: int) -> lis
         started = time.thread_time()
         statistics = statistics_of(frame, sampling)
         history = History(statistics, previous, frame.stamp_ns, float(PERIOD_NS), PERIOD_NS, usual.value)
-        failed = failed_check(frame, history, config.check)
+        distrust, untimely = failed_checks(frame, history, config.check)
+        failed = distrust or untimely
         quality_of(statistics, usual.value)
         if not isinstance(statistics, EventStatistics):
             usual.learn(statistics.profile)
