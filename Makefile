@@ -33,7 +33,7 @@ test-robot:
 	$(PYTHON) -m venv --clear $(ROBOT_VENV)
 	$(ROBOT_VENV)/bin/pip install --quiet -r docker/robot.txt "pytest>=8,<10" "pytest-timeout>=2.3,<3" "hypothesis>=6.100,<7" "onnx>=1.17,<2"
 	$(ROBOT_VENV)/bin/pip install --quiet --no-deps -r docker/onnxruntime.txt
-	$(ROBOT_VENV)/bin/python -m pytest test/test_runtime_*.py test/test_pipeline.py test/test_health.py test/test_imports.py test/test_students.py
+	$(ROBOT_VENV)/bin/python -m pytest test/core/runtime/test_*.py test/core/runtime/engines/test_runtime_engine.py test/core/runtime/health test/ros/pipeline/test_pipeline.py test/project/test_imports.py
 
 # What a robot installs beside TensorRT, by package, for each kind of board; the limit is 300 MB.
 robot-size: $(VENV)/.robot

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from anyseg_core.invocation import command_line
+from anyseg_core.terminal import console, errors_told, fail, progress_bar, verdict
 
 if TYPE_CHECKING:
+    from anyseg_core.benchmarks.training import Measurement
     from anyseg_core.data.check import SplitCheck
     from anyseg_core.sim.recorded_drive import RecordedDrive
-    from anyseg_core.training.benchmarks import Measurement
 
-FILE_COLUMNS = 160
-"""Width of a file or a pipe: at rich's 80 the names in a table of ten columns are cut off."""
 
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else FILE_COLUMNS)
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
 data_commands = typer.Typer(no_args_is_help=True, help="Data sets: check one, make one of a bag.")
 
@@ -46,35 +38,6 @@ DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
 RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
 Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
 WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
-
-
-def fail(message: object) -> typer.Exit:
-    """Print an error that the user can act on; raise what is returned."""
-    Console(stderr=True).print(f"[red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
-    return typer.Exit(2)
-
-
-@contextmanager
-def errors_told(*expected: type[Exception]) -> Iterator[None]:
-    """Of the block, those that the user can act on: told without a traceback, exit code 2."""
-    try:
-        yield
-    except expected as error:
-        raise fail(error) from None
-
-
-def verdict(passed: bool) -> typer.Exit:
-    """Exit code 0, or 1 where something promised was not kept; raise what is returned."""
-    return typer.Exit(0 if passed else 1)
-
-
-@contextmanager
-def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[[int, int], None]]:
-    """The one look of every progress bar; call what it gives with (done, total)."""
-    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(TextColumn("{task.description}"), *columns) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @simulate.command("dataset")
@@ -160,7 +123,7 @@ def train(
     set_: Overrides = None,
 ) -> None:
     """Train a student; interrupted runs go on with --resume."""
-    from anyseg_core.training.machine import wait_without_spinning
+    from anyseg_core.training.process import wait_without_spinning
 
     wait_without_spinning()  # before torch is loaded
     from anyseg_core.data.sample import DataError
@@ -216,8 +179,8 @@ def export(
 ) -> None:
     """Write a student folder; refused unless it agrees with the trained network on every subset."""
     from anyseg_core.data.sample import DataError
-    from anyseg_core.export import ExportError, ExportOptions
-    from anyseg_core.export import export as run_export
+    from anyseg_core.export.student import ExportError, ExportOptions
+    from anyseg_core.export.student import export as run_export
     from anyseg_core.training.checkpoint import CheckpointError
 
     with errors_told(CheckpointError, DataError, ExportError, ValueError):
@@ -296,10 +259,10 @@ def import_weights(
 ) -> None:
     """Take over published weights, or a student's: safely, and only if every one of them fits."""
     from anyseg_core.data.sample import DataError
+    from anyseg_core.export.import_weights import import_weights as run_import
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config
-    from anyseg_core.training.import_weights import import_weights as run_import
 
     with errors_told(CheckpointError, ConfigError, DataError, StudentError):
         written = run_import(file, out, load_config(config, set_ or []) if config else None)
@@ -310,11 +273,11 @@ def measure_training(
     side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int
 ) -> tuple[list[Measurement], list[str]]:
     """What `anyseg bench train` prints; torch is loaded here."""
-    from anyseg_core.training.machine import tune_process, wait_without_spinning
+    from anyseg_core.training.process import tune_process, wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.training.benchmarks import StepSize
-    from anyseg_core.training.benchmarks import measure_training as run_measurement
+    from anyseg_core.benchmarks.training import StepSize
+    from anyseg_core.benchmarks.training import measure_training as run_measurement
 
     tune_process(threads)
     return run_measurement(StepSize(side, batch, head_width, backbone, steps))
@@ -324,11 +287,11 @@ def measure_evaluation(
     checkpoint: Path | None, samples: int, side: int, head_width: int, threads: int
 ) -> tuple[list[Measurement], list[str]]:
     """What `anyseg bench evaluate` prints; torch is loaded here."""
-    from anyseg_core.training.machine import tune_process, wait_without_spinning
+    from anyseg_core.training.process import tune_process, wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.training.benchmarks import StepSize
-    from anyseg_core.training.benchmarks import measure_evaluation as run_measurement
+    from anyseg_core.benchmarks.training import StepSize
+    from anyseg_core.benchmarks.training import measure_evaluation as run_measurement
     from anyseg_core.training.checkpoint import CheckpointError
 
     tune_process(threads)
@@ -340,13 +303,13 @@ def compare_methods(
     plan_file: Path, out: Path, seeds: int, jobs: int, only: list[str], overrides: list[str], limit: int | None
 ) -> None:
     """What `anyseg bench methods` does; torch is loaded here."""
-    from anyseg_core.training.machine import wait_without_spinning
+    from anyseg_core.training.process import wait_without_spinning
 
     wait_without_spinning()
+    from anyseg_core.benchmarks.ablation import TABLE_NAME, AblationError, load_plan, markdown, plan_runs, run_plan
+    from anyseg_core.benchmarks.claims import judge
     from anyseg_core.data.sample import DataError
-    from anyseg_core.training.ablation import TABLE_NAME, AblationError, load_plan, markdown, plan_runs, run_plan
     from anyseg_core.training.checkpoint import CheckpointError
-    from anyseg_core.training.claims import judge
     from anyseg_core.training.config import ConfigError
     from anyseg_core.training.loop import TrainingError
 

@@ -12,8 +12,8 @@ import typer
 
 from anyseg_core import cli as core
 from anyseg_ros.bench.commands import bench
-from anyseg_ros.extras import missing_part_named
-from anyseg_ros.process_setup import set_up_process
+from anyseg_ros.process.extras import missing_part_named
+from anyseg_ros.process.setup import set_up_process
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,7 @@ TopicMap = Annotated[
 @app.command()
 def doctor() -> None:
     """Say what this machine has, and what to do about what is missing."""
-    from anyseg_ros.doctor import report
+    from anyseg_ros.doctor.doctor import report
 
     raise core.verdict(report(core.console))
 
@@ -52,12 +52,12 @@ def demo(
 ) -> None:
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
-    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_core.sim.workers import WorkerError
-    from anyseg_ros.demo.live import LiveRunError
     from anyseg_ros.demo.run import DEMO_FAULTS, DemoOptions, run_demo
+    from anyseg_ros.live_run.run import LiveRunError
 
     options = DemoOptions(out, faults or DEMO_FAULTS, student, seed, weather, duration_s, workers=workers)
     with core.errors_told(EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
@@ -78,7 +78,7 @@ def run(
     arguments = ["-p", "autostart:=true", "-p", f"model.student:={student}"]
     arguments += ["--params-file", str(params_file)] if params_file else []
     arguments += ["-r", f"__ns:={namespace}"] if namespace else []
-    from anyseg_ros.segmentation_node import main as node_main
+    from anyseg_ros.node.segmentation_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
 
@@ -129,8 +129,8 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
 
     Of several bags the scores are added up; it then exits with 1 if one of them could not be read.
     """
-    from anyseg_ros.bag_topics import parse_mapping
-    from anyseg_ros.parameters import load_parameters
+    from anyseg_ros.bags.topics import parse_mapping
+    from anyseg_ros.pipeline.parameters import load_parameters
     from anyseg_ros.replay.fleet import FleetError, FleetOptions, run_fleet
     from anyseg_ros.replay.offline import ReplayOptions
     from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, labels_from, run_replay
@@ -163,11 +163,11 @@ def replay_live(
     What came late or not at all is listed, but is no difference: it depends on the machine.
     """
     set_up_process()
-    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
-    from anyseg_ros.bag_topics import parse_mapping
-    from anyseg_ros.demo.live import LiveRunError
-    from anyseg_ros.replay.bag_reader import BagError
+    from anyseg_ros.bags.reader import BagError
+    from anyseg_ros.bags.topics import parse_mapping
+    from anyseg_ros.live_run.run import LiveRunError
     from anyseg_ros.replay.live import run_live
     from anyseg_ros.replay.live_comparison import LiveOptions
 
@@ -194,7 +194,7 @@ def simulate_live(
     values |= {"recording": recording} if recording else {}
     values |= {"faults": faults} if faults else {}
     arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
-    from anyseg_ros.simulated_vehicle_node import main as node_main
+    from anyseg_ros.vehicle.simulated_vehicle_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
 
@@ -210,11 +210,11 @@ def inject_kinds() -> None:
 @inject.command("check")
 def inject_check(scenario: Scenario) -> None:
     """Say what a scenario does, or what is wrong with it."""
-    from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
+    from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
     from anyseg_ros.inject.tables import schedule_table
 
-    with core.errors_told(FaultScheduleError):
-        core.console.print(schedule_table(FaultSchedule.load(scenario)))
+    with core.errors_told(InjectionScheduleError):
+        core.console.print(schedule_table(InjectionSchedule.load(scenario)))
 
 
 @inject.command("bag")
@@ -226,13 +226,13 @@ def inject_into_bag(
     storage: core.BagStorage = core.BagStorage.MCAP,
 ) -> None:
     """Write a bag anew with broken sensors; what no fault touches stays the same to the byte. No ROS needed."""
-    from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
-    from anyseg_ros.bag_topics import TopicError, parse_mapping
+    from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
+    from anyseg_ros.bags.topics import TopicError, parse_mapping
     from anyseg_ros.inject.bag import BagError, inject_bag
     from anyseg_ros.inject.tables import bag_table
 
-    with core.errors_told(BagError, FaultScheduleError, TopicError, OSError):
-        mapping, schedule = parse_mapping(topic_map or []), FaultSchedule.load(faults)
+    with core.errors_told(BagError, InjectionScheduleError, TopicError, OSError):
+        mapping, schedule = parse_mapping(topic_map or []), InjectionSchedule.load(faults)
         with core.progress_bar("messages") as progress:
             report = inject_bag(source, target, schedule, mapping, storage=storage.value, progress=progress)
     core.console.print(bag_table(report))
@@ -253,14 +253,14 @@ def inject_live(
     Without --to it reads in/camera/image_raw, in/depth/image_rect, in/events and in/lidar/points and publishes the
     names without in/.
     """
-    from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError
-    from anyseg_ros.bag_topics import TopicError, parse_mapping
+    from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
+    from anyseg_ros.bags.topics import TopicError, parse_mapping
     from anyseg_ros.inject.live_topics import topic_arguments
 
-    with core.errors_told(FaultScheduleError, TopicError):
-        FaultSchedule.load(scenario)
+    with core.errors_told(InjectionScheduleError, TopicError):
+        InjectionSchedule.load(scenario)
         arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to)]
-    from anyseg_ros.fault_injector_node import main as node_main
+    from anyseg_ros.inject.fault_injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
 
@@ -279,9 +279,9 @@ def data_from_bag(
 ) -> None:
     """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
     from anyseg_core.runtime.model_card import StudentError, find_student, load_card
-    from anyseg_ros.bag_to_folder import FolderOptions, NothingToWriteError, write_folder
-    from anyseg_ros.bag_topics import TopicError
-    from anyseg_ros.replay.bag_reader import BagError
+    from anyseg_ros.bags.reader import BagError
+    from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
+    from anyseg_ros.bags.topics import TopicError
 
     options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()))
     with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import signal
 
-from anyseg_ros.extras import missing_part_named
+from anyseg_ros.process.extras import missing_part_named
 
 
 def segmentation_node() -> None:
     """Executable `segmentation_node`."""
     _end_at_once_on_signals()
     with missing_part_named():
-        from anyseg_ros.segmentation_node import main
+        from anyseg_ros.node.segmentation_node import main
 
         main()
 
@@ -25,7 +25,7 @@ def simulated_vehicle() -> None:
     """Executable `simulated_vehicle`."""
     _end_at_once_on_signals()
     with missing_part_named():
-        from anyseg_ros.simulated_vehicle_node import main
+        from anyseg_ros.vehicle.simulated_vehicle_node import main
 
         main()
 
@@ -34,7 +34,7 @@ def fault_injector_node() -> None:
     """Executable `fault_injector_node`."""
     _end_at_once_on_signals()
     with missing_part_named():
-        from anyseg_ros.fault_injector_node import main
+        from anyseg_ros.inject.fault_injector_node import main
 
         main()
 

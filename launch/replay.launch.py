@@ -24,7 +24,7 @@ from launch.events.process import ProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
-from anyseg_ros.process_setup import process_environment
+from anyseg_ros.process.setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"

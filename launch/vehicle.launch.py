@@ -23,7 +23,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from anyseg_core.runtime.modality import Modality
 from anyseg_ros.inject.live_topics import topic_parameters, topics_in, under
-from anyseg_ros.process_setup import process_environment
+from anyseg_ros.process.setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"

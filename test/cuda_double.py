@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.cuda_device import DeviceError, DeviceInfo
+from anyseg_core.runtime.engines.cuda.device import DeviceError, DeviceInfo
 
 
 class DeviceDouble:

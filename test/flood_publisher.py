@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where the package is not installed
 
-from anyseg_ros.process_setup import set_up_process
+from anyseg_ros.process.setup import set_up_process
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     import rclpy  # deferred: the middleware reads its settings when it is loaded
     from sensor_msgs.msg import Image
 
-    from anyseg_ros.conversions import byte_array
+    from anyseg_ros.messages.conversions import byte_array
 
     topic, width, height, rate_hz = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
     rclpy.init()

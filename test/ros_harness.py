@@ -12,9 +12,9 @@ import pytest
 from living_sensors import live_frame
 from toy_student import write_toy_student
 
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.projection import PinholeCamera, Rig
-from anyseg_ros.parameters import RigParameters
+from anyseg_ros.pipeline.parameters import RigParameters
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
@@ -23,10 +23,10 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from anyseg_ros.mask_outputs import STATE_QOS  # noqa: E402
-from anyseg_ros.node_process import new_executor  # noqa: E402
-from anyseg_ros.segmentation_node import SegmentationNode  # noqa: E402
-from anyseg_ros.vehicle_publisher import VehiclePublisher  # noqa: E402
+from anyseg_ros.messages.headers import STATE_QOS  # noqa: E402
+from anyseg_ros.node.segmentation_node import SegmentationNode  # noqa: E402
+from anyseg_ros.process.node_process import new_executor  # noqa: E402
+from anyseg_ros.vehicle.publisher import VehiclePublisher  # noqa: E402
 
 HEIGHT, WIDTH = 48, 80
 RIG = Rig(PinholeCamera(WIDTH, HEIGHT, 40.0, 40.0, 39.5, 23.5), RigParameters().camera_from_lidar())

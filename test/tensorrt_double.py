@@ -23,7 +23,7 @@ import pytest
 from cuda_double import DeviceDouble
 from toy_student import toy_output
 
-from anyseg_core.runtime import engine_tensorrt
+from anyseg_core.runtime.engines import tensorrt as engine_tensorrt
 
 Launch = Callable[[int, Callable[[], None]], None]
 """Puts a computation on the stream of that handle."""

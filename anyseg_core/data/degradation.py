@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anyseg_core.data.sample import DataError
-from anyseg_core.runtime.faults import FAULT_KINDS, FaultScheduleError, Stage
-from anyseg_core.runtime.faults.content import Generator
-from anyseg_core.runtime.faults.kinds import at_strength, complete_parameters, known_kind, spoil
+from anyseg_core.injection import INJECTION_KINDS, InjectionScheduleError, Stage
+from anyseg_core.injection.degradations import Generator
+from anyseg_core.injection.kinds import at_strength, complete_parameters, known_kind, spoil
 from anyseg_core.runtime.input_images import depth_image
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding
@@ -40,19 +40,19 @@ class TrainingFault(_Strict):
     modality: Modality
     kind: str
     parameters: dict[str, float] = {}
-    """At full strength; defaults are those of `faults.FAULT_KINDS`."""
+    """At full strength; defaults are those of `faults.INJECTION_KINDS`."""
 
     @model_validator(mode="after")
     def _is_of_content(self) -> TrainingFault:
         known_kind(self.kind, self.modality)
         complete_parameters(self.kind, self.parameters)
-        if FAULT_KINDS[self.kind].stage is not Stage.CONTENT or FAULT_KINDS[self.kind].degradation is None:
+        if INJECTION_KINDS[self.kind].stage is not Stage.CONTENT or INJECTION_KINDS[self.kind].degradation is None:
             possible = ", ".join(
                 name
-                for name, kind in FAULT_KINDS.items()
+                for name, kind in INJECTION_KINDS.items()
                 if kind.stage is Stage.CONTENT and kind.degradation and self.modality in kind.modalities
             )
-            raise FaultScheduleError(f"a sample cannot show {self.kind}; faults of {self.modality} are {possible}")
+            raise InjectionScheduleError(f"a sample cannot show {self.kind}; faults of {self.modality} are {possible}")
         return self
 
 
@@ -99,7 +99,7 @@ class SampleDegrader:
         return degraded
 
     def _degraded(self, image: Image, spec: InputSpec, fault: TrainingFault, rng: Generator) -> Image:
-        degradation = FAULT_KINDS[fault.kind].degradation
+        degradation = INJECTION_KINDS[fault.kind].degradation
         assert degradation is not None  # as validated
         complete = complete_parameters(fault.kind, fault.parameters)
         parameters = at_strength(fault.kind, complete, rng.uniform(*self._config.strength))

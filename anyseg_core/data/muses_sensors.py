@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.data.files import optional_module
 from anyseg_core.data.sample import DataError
-from anyseg_core.runtime.projection import PinholeCamera, Rig
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 
 IMAGE_SIZE = (1080, 1920)
 """(height, width) of the frame camera, in which K of `rgb` is given."""

@@ -27,10 +27,10 @@ from anyseg_core.data.files import (
 )
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, require_16_bit, rgbd_inputs
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.label_sets import NYU40, UNLABELLED
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding, InputSpec
-from anyseg_core.runtime.projection import PinholeCamera, Rig
 
 MAT_NAME = "nyu_depth_v2_labeled.mat"
 DepthForm = Literal["auto", "depth", "hha"]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from anyseg_core.data.files import Size, fingerprint_of, known_words, optional_module, require_same_view, resize_nearest
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import LabelClass
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding, InputSpec, RgbEncoding
-from anyseg_core.runtime.projection import Rig
 
 Part = TypeVar("Part")
 RGBD = (Modality.CAMERA, Modality.DEPTH)

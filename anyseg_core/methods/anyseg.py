@@ -14,12 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch, TaughtConfig
-from anyseg_core.methods.losses import (
-    Variant,
-    crossmodal_distillation,
-    prediction_distillation,
-    unimodal_distillation,
-)
+from anyseg_core.methods.losses import Variant, crossmodal_distillation, prediction_distillation, unimodal_distillation
 from anyseg_core.methods.supervised import SupervisionConfig, label_size, step_subsets, supervision
 from anyseg_core.models.anymodal import AnymodalSegmenter, PresentImages, select_present, upsample_logits
 

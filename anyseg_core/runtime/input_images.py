@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime import depth_geometry
+from anyseg_core.runtime.geometry import depth_geometry
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, project_points
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, HhaEncoding, InputSpec, LidarEncoding
-from anyseg_core.runtime.projection import PinholeCamera, Rig, project_points
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -14,14 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.image_files import (
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    ImageFileError,
-    PngChunk,
-    decode_picture,
-    png_chunks,
-)
+from anyseg_core.runtime.image_files import JPEG_MAGIC, PNG_MAGIC, ImageFileError, PngChunk, decode_picture, png_chunks
 from anyseg_core.runtime.label_sets import UNLABELLED
 
 Labels = NDArray[np.uint8]

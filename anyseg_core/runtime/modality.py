@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,3 +63,13 @@ class ModalityFrame:
         if self.modality is Modality.LIDAR:
             return None
         return int(self.data.shape[0]), int(self.data.shape[1])
+
+
+def all_subsets(modalities: Sequence[Modality]) -> list[tuple[Modality, ...]]:
+    """The 2^M - 1 non-empty subsets, small ones first: the order of the published tables."""
+    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
+
+
+def subset_name(modalities: Sequence[Modality]) -> str:
+    """`camera+depth`."""
+    return "+".join(modality.value for modality in modalities)

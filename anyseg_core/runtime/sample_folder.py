@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec
-from anyseg_core.runtime.projection import PinholeCamera, Rig
 
 DESCRIPTION_NAME = "dataset.json"
 LABEL_ENDING = "_label.png"

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.cuda_device import DeviceError
-from anyseg_core.runtime.engine import (
+from anyseg_core.runtime.engines.cuda.device import DeviceError
+from anyseg_core.runtime.engines.open_engine import open_engine
+from anyseg_core.runtime.engines.protocol import (
     BuildOptions,
     DeviceEngine,
     Encoded,
@@ -24,12 +25,11 @@ from anyseg_core.runtime.engine import (
     Labels,
     PartedEngine,
     PartFiles,
-    open_engine,
 )
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
-from anyseg_core.runtime.projection import Rig
 
 
 @dataclass(frozen=True, eq=False)

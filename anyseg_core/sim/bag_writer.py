@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.geometry.rigid_transform import quaternion
 from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
 
 TOPICS: dict[str, str] = {
@@ -136,22 +137,6 @@ class BagWriter:
             QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, forever, forever,
             QosLiveliness.AUTOMATIC, forever, False,
         )  # fmt: skip
-
-
-def quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Unit quaternion x, y, z, w of a rotation matrix [3, 3].
-
-    The eigenvector of the largest eigenvalue of Bar-Itzhack's matrix (J. Guidance 23-6, 2000): no special cases.
-    """
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
-    k = np.array([
-        [xx - yy - zz, yx + xy, zx + xz, zy - yz],
-        [yx + xy, yy - xx - zz, zy + yz, xz - zx],
-        [zx + xz, zy + yz, zz - xx - yy, yx - xy],
-        [zy - yz, xz - zx, yx - xy, xx + yy + zz],
-    ])  # fmt: skip
-    x, y, z, w = np.linalg.eigh(k)[1][:, -1]
-    return float(x), float(y), float(z), float(w)
 
 
 def write_bag(folder: Path, frames: Iterable[DriveFrame], rig: Rig, *, storage: str = "mcap") -> int:

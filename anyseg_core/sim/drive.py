@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_core.sim import sensors
 from anyseg_core.sim.motion import ego_motion
 from anyseg_core.sim.shading import Shader, lamp_map

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, Drive, DriveConfig, DriveFrame
 from anyseg_core.sim.workers import Progress, map_over_processes
 

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from anyseg_core.training.machine import wait_without_spinning
+from anyseg_core.training.process import wait_without_spinning
 
 wait_without_spinning()
 

@@ -43,7 +43,7 @@ from anyseg_core.training.checkpoint import (
 )
 from anyseg_core.training.config import OptimConfig, TrainConfig
 from anyseg_core.training.evaluation import score_subsets, summarise
-from anyseg_core.training.machine import peak_memory_mb, tune_process
+from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
 METRICS_NAME = "metrics.json"

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from anyseg_core.runtime.fault_catalogue import DEFAULT_CHECKS, Fault
-from anyseg_core.runtime.frame_history import History, UsualProfile
-from anyseg_core.runtime.frame_statistics import FULL, EventStatistics, Sampling, statistics_of
-from anyseg_core.runtime.health import HealthConfig
-from anyseg_core.runtime.health_checks import failed_checks
+from anyseg_core.runtime.health.checks import failed_checks
+from anyseg_core.runtime.health.history import History, UsualProfile
+from anyseg_core.runtime.health.monitor import HealthConfig
+from anyseg_core.runtime.health.quality import quality_of
+from anyseg_core.runtime.health.statistics import FULL, EventStatistics, Sampling, statistics_of
+from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.quality import quality_of
 from anyseg_core.sim.drive import Drive, DriveConfig
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
-from anyseg_ros.process_setup import set_up_process
+from anyseg_ros.process.setup import set_up_process
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; every table also goes to a file with --json.")
 
@@ -31,13 +31,13 @@ def bench_robot(
 ) -> None:
     """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
     set_up_process()
-    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.robot import PARTS
     from anyseg_ros.bench.robot import run as run_bench
-    from anyseg_ros.demo.live import LiveRunError
+    from anyseg_ros.live_run.run import LiveRunError
 
     with core.errors_told(EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, student, baseline, minutes, out, part or PARTS)
@@ -68,7 +68,7 @@ def bench_quality(
     workers: core.Workers = 0,
 ) -> None:
     """Whether masks at night and in fog get better without the camera: mIoU by weather, subset and limit."""
-    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_core.sim.workers import WorkerError, available_cores
@@ -91,7 +91,7 @@ def bench_faults(
     workers: core.Workers = 0,
 ) -> None:
     """Every fault of every sensor in every weather: found how fast, called what, at what cost; and false alarms."""
-    from anyseg_core.runtime.engine import EngineError
+    from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_core.sim.workers import WorkerError
@@ -118,7 +118,7 @@ def bench_soak(
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.soak import run as run_bench
-    from anyseg_ros.demo.live import LiveRunError
+    from anyseg_ros.live_run.run import LiveRunError
 
     with core.errors_told(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, seed=seed)
@@ -198,8 +198,8 @@ def bench_events(
 ) -> None:
     """Decoding of event streams, beside the obvious Python loop."""
     set_up_process()  # the allocator of the node: without it, fresh pages are a third of the time
+    from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bench.events import run as run_bench
-    from anyseg_ros.replay.bag_reader import BagError
 
     with core.errors_told(BagError, OSError):
         met = run_bench(core.console, json_file, bags or ())

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from anyseg_core.runtime.engine import Engine, PartFiles, open_engine
+from anyseg_core.runtime.engines.open_engine import open_engine
+from anyseg_core.runtime.engines.protocol import Engine, PartFiles
 
 COUNTS = (1, 2, 3, 4)
 WARM_UP = 2

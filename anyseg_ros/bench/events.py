@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from anyseg_core.runtime import event_kernel
-from anyseg_core.runtime.event_stream import MESSAGE_READERS
-from anyseg_core.runtime.events import EventAccumulator, EventArray, EventDecoder, EventPacket, Events
+from anyseg_core.runtime.events import kernel as event_kernel
+from anyseg_core.runtime.events.decoder import EventAccumulator, EventArray, EventDecoder, EventPacket, Events
+from anyseg_core.runtime.events.stream import MESSAGE_READERS
+from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bench.results import Benchmark
-from anyseg_ros.replay.bag_reader import BagReader
 
 WIDTH, HEIGHT = 1280, 720
 REPEATS = 9

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.faults import FAULT_KINDS, FaultInjector, FaultSchedule, Stage
-from anyseg_core.runtime.health import Fault
+from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector, Stage
+from anyseg_core.runtime.geometry.projection import Rig
+from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import DriveConfig, DriveFrame
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
@@ -229,7 +229,7 @@ MESSAGE_FAULTS: Mapping[str, Fault] = MappingProxyType(
 """What the conversions say of a message with that fault; test_bench_faults holds this to them."""
 
 
-NO_FAULTS = FaultSchedule()
+NO_FAULTS = InjectionSchedule()
 USUAL_TRANSPORT = Transport()
 
 
@@ -240,7 +240,7 @@ class Play:
     drive: PlayableDrive
     duration_s: float
     seed: int
-    schedule: FaultSchedule = NO_FAULTS
+    schedule: InjectionSchedule = NO_FAULTS
     transport: Transport = USUAL_TRANSPORT
     fresh_noise: bool = False
     modalities: tuple[Modality, ...] = MODALITIES
@@ -284,9 +284,9 @@ class Play:
         unreadable: list[_Sent] = []
         now_s = 0.0
         own = tuple(fault for fault in self.schedule.faults if fault.modality is modality)
-        is_delayed = any(FAULT_KINDS[fault.kind].stage is Stage.DELAY for fault in own)  # its stamps are true, then
-        injector = FaultInjector(
-            FaultSchedule(seed=self.schedule.seed, faults=own),
+        is_delayed = any(INJECTION_KINDS[fault.kind].stage is Stage.DELAY for fault in own)  # its stamps are true, then
+        injector = Injector(
+            InjectionSchedule(seed=self.schedule.seed, faults=own),
             lambda _frame, kind: unreadable.append(_Sent(now_s, now_s, None, MESSAGE_FAULTS[kind])),
         )
         for tick in range(self.ticks):

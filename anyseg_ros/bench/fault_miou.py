@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.faults import FAULT_KINDS, Stage
+from anyseg_core.injection import INJECTION_KINDS, Stage
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -17,7 +17,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.bench.fault_drives import PERIOD_NS, START_NS, Delivery, Play, PlayableDrive, Scene
 from anyseg_ros.bench.fault_trials import FAULT_S, SimulatedNode, Trial, effect_of, judge
-from anyseg_ros.pipeline import Job
+from anyseg_ros.pipeline.pipeline import Job
 
 HEALTHY, BROKEN_IN, WITHOUT, AS_MADE = "healthy", "broken sensor in", "without it", "as made"
 MAX_INSTANTS = 5
@@ -37,8 +37,8 @@ class OnsetScore:
 
 def scored_kinds() -> list[tuple[str, Modality]]:
     """Faults that change what is measured, and silence; those of stamps change no picture."""
-    kinds = [kind for kind, fault in FAULT_KINDS.items() if fault.stage is Stage.CONTENT or kind == "drop"]
-    return [(kind, modality) for kind in kinds for modality in FAULT_KINDS[kind].modalities]
+    kinds = [kind for kind, fault in INJECTION_KINDS.items() if fault.stage is Stage.CONTENT or kind == "drop"]
+    return [(kind, modality) for kind in kinds for modality in INJECTION_KINDS[kind].modalities]
 
 
 def score_onsets(job: tuple[Scene, Sequence[Trial], Path, str]) -> list[OnsetScore]:

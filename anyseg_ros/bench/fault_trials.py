@@ -10,23 +10,14 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from anyseg_core.runtime.faults import FAULT_KINDS, FaultSchedule, ScheduledFault, Stage
-from anyseg_core.runtime.health import Fault, State
+from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, ScheduledInjection, Stage
+from anyseg_core.runtime.health.monitor import Fault, State
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.bench.fault_drives import (
-    PERIOD_NS,
-    RATE_HZ,
-    START_NS,
-    Delivery,
-    Play,
-    PlayableDrive,
-    Scene,
-    Transport,
-)
-from anyseg_ros.parameters import Parameters
-from anyseg_ros.pipeline import Job, Pipeline
+from anyseg_ros.bench.fault_drives import PERIOD_NS, RATE_HZ, START_NS, Delivery, Play, PlayableDrive, Scene, Transport
+from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.pipeline import Job, Pipeline
 
 
 class Change(NamedTuple):
@@ -144,14 +135,14 @@ class Trial:
     scene: Scene
     seed: int
 
-    def schedule(self) -> FaultSchedule:
+    def schedule(self) -> InjectionSchedule:
         """It begins and ends at a random phase of the sensor's period."""
         rng = np.random.default_rng([self.seed, 4])
         start_s = WARM_UP_S + rng.uniform(0, 1 / RATE_HZ)
-        fault = ScheduledFault(
+        fault = ScheduledInjection(
             modality=self.modality, kind=self.kind, start_s=start_s, duration_s=FAULT_S + rng.uniform(0, 1 / RATE_HZ)
         )
-        return FaultSchedule(seed=self.seed, faults=(fault,))
+        return InjectionSchedule(seed=self.seed, faults=(fault,))
 
     def play(self, drive: PlayableDrive) -> Play:
         return Play(drive, TRIAL_S, self.seed, self.schedule())
@@ -183,7 +174,7 @@ class Outcome:
 
     @property
     def expected(self) -> tuple[Fault, ...]:
-        return FAULT_KINDS[self.trial.kind].expected
+        return INJECTION_KINDS[self.trial.kind].expected
 
     @property
     def wrongly_named(self) -> bool:
@@ -196,7 +187,7 @@ def run_trial(trial: Trial, drive: PlayableDrive) -> Outcome:
     return judge(trial, play.schedule.faults[0], SimulatedNode(play).run())
 
 
-def judge(trial: Trial, entry: ScheduledFault, record: RunRecord) -> Outcome:
+def judge(trial: Trial, entry: ScheduledInjection, record: RunRecord) -> Outcome:
     """When the fault was found, what it was called, and when the sensor was back."""
     begin_ns, end_ns = effect_of(entry, record)
     own = [change for change in record.changes if change.modality is trial.modality]
@@ -236,7 +227,7 @@ def _is_on_time(delivery: Delivery) -> bool:
     return delivery.at_ns - START_NS - delivery.measured_s * NS_PER_S < PERIOD_NS
 
 
-def effect_of(entry: ScheduledFault, record: RunRecord) -> tuple[int, int]:
+def effect_of(entry: ScheduledInjection, record: RunRecord) -> tuple[int, int]:
     """When the node could first know of the fault, and when the last broken message had come.
 
     A message that does not come is missed from the last one on; else the first broken message tells.
@@ -244,7 +235,7 @@ def effect_of(entry: ScheduledFault, record: RunRecord) -> tuple[int, int]:
     own = [delivery for delivery in record.deliveries if delivery.modality is entry.modality]
     broken = [d.at_ns for d in own if entry.active(d.measured_s)]
     before = [d.at_ns for d in own if d.measured_s < entry.start_s]
-    is_absence = FAULT_KINDS[entry.kind].stage in (Stage.LOSS, Stage.DELAY) or not broken
+    is_absence = INJECTION_KINDS[entry.kind].stage in (Stage.LOSS, Stage.DELAY) or not broken
     return before[-1] if is_absence else broken[0], max([START_NS + round(entry.end_s * NS_PER_S), *broken])
 
 
@@ -344,7 +335,7 @@ def flap_changes(trial: FlapTrial, drive: PlayableDrive) -> int:
         "modality": str(trial.modality), "kind": trial.kind, "start_s": start_s, "duration_s": FLAP_S,
         "every_s": 2 * FLAP_S, "times": FLAPS,
     }  # fmt: skip
-    schedule = FaultSchedule.parse({"seed": trial.seed, "faults": [entry]})
+    schedule = InjectionSchedule.parse({"seed": trial.seed, "faults": [entry]})
     duration_s = start_s + 2 * FLAP_S * FLAPS + RECOVERY_S
     record = SimulatedNode(Play(drive, duration_s, trial.seed, schedule, STEADY)).run()
     begin_ns = START_NS + round((start_s - 1 / RATE_HZ) * NS_PER_S)

@@ -14,13 +14,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.cli import progress_bar
-from anyseg_core.runtime.faults import FAULT_KINDS
-from anyseg_core.runtime.health import State
+from anyseg_core.injection import INJECTION_KINDS
+from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_core.sim.workers import available_cores, map_over_processes
+from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench import fault_miou
 from anyseg_ros.bench.fault_drives import HEIGHT, PERIOD_NS, RATE_HZ, WIDTH, Scene, Transport, render_missing, scenes
 from anyseg_ros.bench.fault_trials import (
@@ -120,7 +120,7 @@ def _driving() -> list[Scene]:
 
 
 def _faults() -> list[tuple[str, Modality]]:
-    return [(kind, modality) for kind, fault in FAULT_KINDS.items() for modality in fault.modalities]
+    return [(kind, modality) for kind, fault in INJECTION_KINDS.items() for modality in fault.modalities]
 
 
 def _seed(*names: object) -> int:
@@ -342,7 +342,7 @@ def measure_flapping(bench: _Bench, repeats: int) -> None:
         trials = [
             FlapTrial(kind, modality, scene, _seed("flap", kind, modality, scene.name, repeat))
             for kind in FLAPPING_KINDS
-            for modality in FAULT_KINDS[kind].modalities
+            for modality in INJECTION_KINDS[kind].modalities
             for repeat in range(repeats)
         ]
         jobs.append((scene, trials, bench.out))

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from anyseg_core.runtime.engine import BuildOptions, EngineError, open_engine
+from anyseg_core.runtime.engines.open_engine import open_engine
+from anyseg_core.runtime.engines.protocol import BuildOptions, EngineError
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import options_for
 from anyseg_ros.bench.results import Benchmark
-from anyseg_ros.jetson import read_jetson
+from anyseg_ros.doctor.jetson import read_jetson
 
-STAND_IN = "anyseg_core.training.gpu_benchmark"
+STAND_IN = "anyseg_core.benchmarks.gpu"
 WARM_UP_RUNS = 10
 STATE = "name,driver_version,pstate,clocks.sm,clocks.max.sm,temperature.gpu,power.draw,power.limit,memory.used"
 NOTES = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.demo.recording import Recording
+from anyseg_ros.live_run.recording import Recording
 
 PublishTimes = Mapping[int, Mapping[Modality, int]]
 """By stamp and modality: the system time just before the message went to the middleware, both in nanoseconds."""

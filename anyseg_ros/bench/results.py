@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.invocation import command_line
+from anyseg_core.invocation import command_line, machine
 
 
 @dataclass(frozen=True)
@@ -98,16 +96,3 @@ class Benchmark:
         content["figures"] = [{**asdict(figure), **figure.summary()} for figure in self.figures]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def machine() -> str:
-    """Processor, cores and software, in a line."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cpu}, {cores} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"

@@ -12,13 +12,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.cli import progress_bar
-from anyseg_core.runtime.health import HealthConfig
+from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.workers import available_cores
+from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
 from anyseg_ros.bench.live_figures import (
     MadeMask,
@@ -31,11 +31,11 @@ from anyseg_ros.bench.live_figures import (
 )
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.bench.steadiness import fixed_work_ms, watched
-from anyseg_ros.demo.live import LiveRun, record, ros
-from anyseg_ros.demo.recording import Recording
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
 from anyseg_ros.demo.scoring import Promise, broken_promises
-from anyseg_ros.pipeline import SyncConfig
+from anyseg_ros.live_run.recording import Recording
+from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.pipeline.pipeline import SyncConfig
 
 DRIVE_S = 8.0
 """Driven in circles. In memory, so that the vehicle works no more than real drivers do while masks are made."""

@@ -15,19 +15,19 @@ import yaml
 from numpy.random import Generator
 from rich.console import Console
 
-from anyseg_core.cli import progress_bar
-from anyseg_core.runtime.faults import FAULT_KINDS
-from anyseg_core.runtime.health import HealthConfig
+from anyseg_core.injection import INJECTION_KINDS
+from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.live_figures import MadeMask, made_masks, slope_per_minute
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.bench.robot import DRIVE_S, RSS_MB_PER_MINUTE, resident_mb
-from anyseg_ros.demo.live import LiveRun, record, ros
-from anyseg_ros.demo.recording import Recording
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
 from anyseg_ros.demo.scoring import Promise
-from anyseg_ros.pipeline import SyncConfig
-from anyseg_ros.status_log import OUT_OF_USE
+from anyseg_ros.live_run.recording import Recording
+from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.node.status_log import OUT_OF_USE
+from anyseg_ros.pipeline.pipeline import SyncConfig
 
 RATE_HZ = 5.0
 """So that two cores have time for the vehicle, the node and the listener."""
@@ -90,7 +90,7 @@ def random_plan(duration_s: float, seed: int) -> SoakPlan:
 
 
 def _fault(modality: Modality, start_s: float, duration_s: float, rng: Generator) -> dict[str, object]:
-    kinds = [kind for kind, fault in FAULT_KINDS.items() if modality in fault.modalities]
+    kinds = [kind for kind, fault in INJECTION_KINDS.items() if modality in fault.modalities]
     kind = kinds[int(rng.integers(len(kinds)))]
     rounded = {"start_s": round(start_s, 3), "duration_s": round(duration_s, 3)}
     return {"modality": str(modality), "kind": kind, **rounded}

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import cv2
 import matplotlib
-import numpy as np
-from numpy.typing import NDArray
 
-from anyseg_core.runtime.health import State
-from anyseg_core.runtime.input_images import encode_frame
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.model_card import ModelCard
-from anyseg_core.runtime.projection import Rig
-from anyseg_ros.demo.recording import Phase, Recording
+from anyseg_core.runtime.health.monitor import State
+from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
+from anyseg_ros.drawing.pictures import STATE_COLORS
+from anyseg_ros.live_run.recording import Phase, Recording
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -25,37 +20,6 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-
-Image = NDArray[np.uint8]
-
-STATE_COLORS = {
-    State.DISABLED: "#9e9e9e",
-    State.WAITING: "#cfd8dc",
-    State.ACTIVE: "#43a047",
-    State.SUSPECT: "#fdd835",
-    State.FAILED: "#e53935",
-    State.RECOVERING: "#1e88e5",
-}
-
-
-def sensor_strip(
-    frames: Mapping[Modality, ModalityFrame], card: ModelCard, rig: Rig, lost: Sequence[Modality]
-) -> Image:
-    """The network's input images side by side, uint8 [H, 4 * W, 3]; a lost sensor is dark and crossed out."""
-    tiles = []
-    for spec in card.inputs:
-        height, width = card.input_size
-        tile = np.zeros((height, width, 3), np.uint8)
-        if spec.modality in frames:
-            tile = encode_frame(frames[spec.modality], spec, card.input_size, rig).copy()
-        if spec.modality in lost:
-            tile //= 5
-            cv2.line(tile, (0, 0), (width, height), (229, 57, 53), 3, cv2.LINE_AA)
-            cv2.line(tile, (width, 0), (0, height), (229, 57, 53), 3, cv2.LINE_AA)
-        cv2.putText(tile, spec.modality.value, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(tile, spec.modality.value, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
-        tiles.append(tile)
-    return np.concatenate(tiles, axis=1)
 
 
 def timeline(recording: Recording, phases: Sequence[Phase], duration_s: float) -> str:
@@ -110,9 +74,3 @@ def _data_uri(figure: Figure) -> str:
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def jpeg_uri(rgb: Image, quality: int = 85) -> str:
-    """An RGB picture as a data URI."""
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

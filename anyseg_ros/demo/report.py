@@ -13,17 +13,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from anyseg_core.invocation import command_line
+from anyseg_core.invocation import command_line, machine
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_core.runtime.projection import Rig
-from anyseg_ros.bench.results import machine
 from anyseg_ros.demo import pictures
-from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into
-from anyseg_ros.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.pictures import ABSENT, initials, jpeg_uri, sensor_strip
+from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording
 
-ABSENT = "-"
 OPACITY = 0.6
 """Of the label colours over the camera picture."""
 
@@ -80,11 +79,6 @@ def row_of(score: PhaseScore) -> Row:
         reaction=_rounded(score.reaction_ms),
         used=", ".join(f"{initials(used)} {count}" for used, count in sorted(score.used.items(), key=lambda u: -u[1])),
     )
-
-
-def initials(modalities: Sequence[Modality]) -> str:
-    """C, D, E, L of the modalities, a dot for each absent one: `CD.L`."""
-    return "".join(m.value[0].upper() if m in modalities else "·" for m in MODALITIES)
 
 
 def _rounded(value: float | None) -> str:
@@ -145,11 +139,11 @@ def _scene(record: DriveRecord, index: int) -> dict[str, object]:
     moments = [("before", max(phase.start_s - 0.5, 0.0)), ("during", during), ("after", after)]
     lost = [m for m in MODALITIES if m not in phase.healthy()]
     middle = _mask_near(record.recording, during)
-    strip = pictures.sensor_strip(record.frames_at(middle.stamp_ns), record.card, record.rig, lost) if middle else None
+    strip = sensor_strip(record.frames_at(middle.stamp_ns), record.card, record.rig, lost) if middle else None
     return {
         "title": f"{phase.start_s:.0f}-{phase.end_s:.0f} s: {phase.name}",
         "moments": [m for name, at in moments if (m := _moment(record, name, at))],
-        "strip": "" if strip is None else pictures.jpeg_uri(strip),
+        "strip": "" if strip is None else jpeg_uri(strip),
     }
 
 
@@ -161,7 +155,7 @@ def _moment(record: DriveRecord, name: str, at_s: float) -> dict[str, str] | Non
     overlay = overlay_image(camera, color_image(mask.labels, palette(record.card)), OPACITY)  # type: ignore[arg-type]
     used = ", ".join(m.value for m in record.recording.used_in(mask.stamp_ns))
     return {
-        "overlay": pictures.jpeg_uri(overlay),
+        "overlay": jpeg_uri(overlay),
         "caption": f"{name}, {seconds_into(record.recording, mask.stamp_ns):.1f} s: made from {used}",
     }
 

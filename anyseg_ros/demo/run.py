@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from anyseg_core.cli import progress_bar
-from anyseg_core.runtime.faults import FaultSchedule
-from anyseg_core.runtime.health import HealthConfig
+from anyseg_core.injection import InjectionSchedule
+from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
 from anyseg_core.sim.drive import DriveConfig
@@ -23,11 +22,13 @@ from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
 from anyseg_core.sim.workers import available_cores
-from anyseg_ros.demo.live import LiveRun, record, ros
-from anyseg_ros.demo.recording import Recording, phases_of
-from anyseg_ros.demo.report import DriveRecord, initials, print_table, write_report
+from anyseg_core.terminal import progress_bar
+from anyseg_ros.demo.report import DriveRecord, print_table, write_report
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
-from anyseg_ros.pipeline import SyncConfig
+from anyseg_ros.drawing.pictures import initials
+from anyseg_ros.live_run.recording import Recording, phases_of
+from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.pipeline.pipeline import SyncConfig
 
 DEMO_FAULTS = Path(__file__).parent / "faults.yaml"
 """Package data, so that the demo runs from wherever it was installed."""
@@ -54,10 +55,10 @@ class DemoOptions:
 def run_demo(options: DemoOptions, console: Console) -> DriveRecord:
     """Run it, print the table and write the report; `broken` of what is returned is empty when all was kept.
 
-    Raises LiveRunError, StudentError or FaultScheduleError.
+    Raises LiveRunError, StudentError or InjectionScheduleError.
     """
     card = load_card(find_student(options.student))
-    schedule = FaultSchedule.load(options.faults)
+    schedule = InjectionSchedule.load(options.faults)
     path = rendered_drive(options, console)
     drive = RecordedDrive.load(path)
     run = LiveRun(path, options.student, options.faults, log_folder=options.out / "log")
@@ -116,7 +117,7 @@ def isolated_ros_domain() -> Iterator[None]:
 
 
 def _drive_record(
-    options: DemoOptions, card: ModelCard, schedule: FaultSchedule, drive: RecordedDrive, recording: Recording
+    options: DemoOptions, card: ModelCard, schedule: InjectionSchedule, drive: RecordedDrive, recording: Recording
 ) -> DriveRecord:
     phases = phases_of(schedule.faults, options.duration_s)
     promise = Promise(1000.0 / options.rate_hz, SyncConfig.deadline_ms, HealthConfig.max_age_ms)

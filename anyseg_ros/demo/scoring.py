@@ -9,7 +9,7 @@ import numpy as np
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.demo.recording import Phase, ReceivedMask, Recording
+from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording
 
 
 @dataclass(frozen=True)

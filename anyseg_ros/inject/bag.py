@@ -18,13 +18,13 @@ from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import TypesysError, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
-from anyseg_core.runtime.faults import FaultSchedule, FaultScheduleError, ScheduledFault
+from anyseg_core.injection import InjectionSchedule, InjectionScheduleError, ScheduledInjection
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.bag_topics import TopicChoice, find_topics
+from anyseg_ros.bags.files import bag_files, unpacked
+from anyseg_ros.bags.reader import BagError, BagReader
+from anyseg_ros.bags.topics import TopicChoice, find_topics
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage, sensor_types
-from anyseg_ros.replay.bag_files import bag_files, unpacked
-from anyseg_ros.replay.bag_reader import BagError, BagReader
 
 STORAGES: Mapping[str, StoragePlugin] = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _NO_HASH = "RIHS01_" + 64 * "0"
@@ -38,7 +38,7 @@ class BagReport:
 
     topics: Mapping[Modality, TopicChoice]
     """The sensors that the scenario breaks."""
-    hits: list[tuple[ScheduledFault, int]] = field(default_factory=list)
+    hits: list[tuple[ScheduledInjection, int]] = field(default_factory=list)
     """Every fault that was played, and the messages that it changed, lost or delayed."""
     read: Counter[str] = field(default_factory=Counter)
     """Messages by topic, of every topic."""
@@ -61,7 +61,7 @@ class _Definition:
 def inject_bag(
     source: Path,
     target: Path,
-    schedule: FaultSchedule,
+    schedule: InjectionSchedule,
     mapping: Mapping[str, str] | None = None,
     *,
     storage: str = "mcap",
@@ -74,7 +74,7 @@ def inject_bag(
         storage: a key of `STORAGES`.
         progress: called with the number of messages read, and that of all.
 
-    Raises BagError for a bag that cannot be read, TopicError or FaultScheduleError for topics that are absent,
+    Raises BagError for a bag that cannot be read, TopicError or InjectionScheduleError for topics that are absent,
     ambiguous or of a type that cannot break like that, FileExistsError for a target that exists. No target is left
     behind then.
     """
@@ -100,7 +100,7 @@ def inject_bag(
 
 
 def _sensors(
-    source: Path, reader: BagReader, schedule: FaultSchedule, mapping: Mapping[str, str]
+    source: Path, reader: BagReader, schedule: InjectionSchedule, mapping: Mapping[str, str]
 ) -> dict[Modality, TopicChoice]:
     """The topics of the sensors that break."""
     connections = [(topic.topic, topic.msgtype) for topic in reader.topics]
@@ -108,7 +108,7 @@ def _sensors(
     for modality in schedule.required:
         if modality not in sensors:
             listed = ", ".join(sorted(f"{topic} ({msgtype})" for topic, msgtype in connections)) or "none"
-            raise FaultScheduleError(
+            raise InjectionScheduleError(
                 f"the scenario breaks {modality}, and {source} has no such topic. Name it with "
                 f"--map {modality}:=TOPIC, or take it out of the scenario. Topics there: {listed}"
             )

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_ros.bag_topics import TopicError
-from anyseg_ros.parameters import DEFAULT_TOPICS
+from anyseg_ros.bags.topics import TopicError
+from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 
 
 def topic_parameters(sources: Mapping[Modality, str], prefix: str) -> dict[str, str]:

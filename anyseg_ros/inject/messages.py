@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from anyseg_core.runtime.faults import FAULT_KINDS, FaultSchedule, FaultScheduleError, SchedulePlayer, Stage
-from anyseg_core.runtime.faults.content import Generator
-from anyseg_core.runtime.faults.kinds import spoil
+from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, SchedulePlayer, Stage
+from anyseg_core.injection.degradations import Generator
+from anyseg_core.injection.kinds import spoil
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.bag_topics import EVENT_STREAMS
-from anyseg_ros.conversions import ConversionError
-from anyseg_ros.header_stamp import header_stamp_ns, with_header_stamp
+from anyseg_ros.bags.topics import EVENT_STREAMS
 from anyseg_ros.inject import rewriting
+from anyseg_ros.messages.conversions import ConversionError
+from anyseg_ros.messages.header_stamp import header_stamp_ns, with_header_stamp
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
@@ -50,7 +50,7 @@ class SensorMessage:
 
 
 class MessageFaultInjector(SchedulePlayer[SensorMessage]):
-    """Plays a schedule on serialized messages, as `FaultInjector` does on frames.
+    """Plays a schedule on serialized messages, as `Injector` does on frames.
 
     Args:
         schedule: what to play.
@@ -58,12 +58,12 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
         typestore: rosbags' type store with those types; by default `sensor_types()`.
         stages: which faults to play; somebody else may play the rest.
 
-    Raises FaultScheduleError for a fault that such messages cannot have.
+    Raises InjectionScheduleError for a fault that such messages cannot have.
     """
 
     def __init__(
         self,
-        schedule: FaultSchedule,
+        schedule: InjectionSchedule,
         types: Mapping[Modality, str] = MappingProxyType({}),
         typestore: Typestore | None = None,
         stages: Collection[Stage] = tuple(Stage),
@@ -76,7 +76,7 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
         """Messages that a fault would have changed, but that could not be decoded, by reason: they went through."""
 
     def require_playable(self, modality: Modality, msgtype: str) -> None:
-        """Raises FaultScheduleError for a fault of that sensor that messages of this type cannot have.
+        """Raises InjectionScheduleError for a fault of that sensor that messages of this type cannot have.
 
         Played all the same, it leaves the messages as they are.
         """
@@ -84,7 +84,7 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
             self._refuse_unplayable(kind, modality, msgtype)
 
     def _refuse_unplayable(self, kind: str, modality: Modality, msgtype: str) -> None:
-        stage = FAULT_KINDS[kind].stage
+        stage = INJECTION_KINDS[kind].stage
         reason = ""
         if stage is Stage.STAMP or kind == "freeze":
             reason = "" if self._starts_with_header(msgtype) else "has no header with a stamp to change"
@@ -93,7 +93,7 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
         elif stage is Stage.CONTENT and not self._is_content_changeable(kind, modality, msgtype):
             reason = "has a content that is not changed here: only loss, delay and stamps are"
         if reason:
-            raise FaultScheduleError(f"{kind} of {modality} cannot be played: {msgtype} {reason}")
+            raise InjectionScheduleError(f"{kind} of {modality} cannot be played: {msgtype} {reason}")
 
     @staticmethod
     def _is_content_changeable(kind: str, modality: Modality, msgtype: str) -> bool:
@@ -147,7 +147,7 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
     ) -> Any:
         if kind in _PAYLOAD_FAULTS:
             return _PAYLOAD_FAULTS[kind](message, rng, parameters)
-        degradation = FAULT_KINDS[kind].degradation
+        degradation = INJECTION_KINDS[kind].degradation
         assert degradation is not None  # the other kinds are of timing, which the player itself does
         return rewriting.rewritten(
             message, item.modality, item.msgtype, lambda frame: spoil(frame, degradation, rng, parameters)

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.faults.content import Generator
+from anyseg_core.injection.degradations import Generator
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_ros import conversions
-from anyseg_ros.bag_topics import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
+from anyseg_ros.bags.topics import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
+from anyseg_ros.messages import conversions
 
 Message = Any
 Spoil = Callable[[ModalityFrame], ModalityFrame]

@@ -7,7 +7,7 @@ from collections import Counter
 
 from rich.table import Column, Table
 
-from anyseg_core.runtime.faults import FAULT_KINDS, FaultSchedule, Parameter, ScheduledFault
+from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Parameter, ScheduledInjection
 from anyseg_core.runtime.modality import MODALITIES
 from anyseg_ros.inject.bag import BagReport
 
@@ -15,7 +15,7 @@ from anyseg_ros.inject.bag import BagReport
 def kinds_table() -> Table:
     """Every kind of fault."""
     table = Table(Column("kind", no_wrap=True), "sensors", "parameters", "imitates", "named by", show_lines=True)
-    for name, kind in FAULT_KINDS.items():
+    for name, kind in INJECTION_KINDS.items():
         sensors = "all" if kind.modalities == MODALITIES else ", ".join(kind.modalities)
         parameters = "\n".join(parameter_text(*item) for item in kind.parameters.items()) or "-"
         table.add_row(name, sensors, parameters, kind.imitates, ", ".join(kind.expected) or "-")
@@ -28,7 +28,7 @@ def parameter_text(name: str, parameter: Parameter) -> str:
     return f"{name} = {parameter.default:g}{unit} ({parameter.low:g} to {parameter.high:g})"
 
 
-def schedule_table(schedule: FaultSchedule) -> Table:
+def schedule_table(schedule: InjectionSchedule) -> Table:
     """Every fault of a scenario with its times."""
     table = Table("sensor", "fault", "from s", "to s", "how", title=schedule.description or None)
     for entry in schedule.faults:
@@ -51,7 +51,7 @@ def _time(seconds: float) -> str:
     return "the end" if math.isinf(seconds) else f"{seconds:g}"
 
 
-def _how(entry: ScheduledFault) -> str:
+def _how(entry: ScheduledInjection) -> str:
     parts = [f"{name} {value:g}" for name, value in entry.parameters.items()]
     parts += [f"over {entry.ramp_s:g} s"] if entry.ramp_s else []
     parts += [f"{entry.probability:.0%} of the frames"] if entry.probability < 1 else []

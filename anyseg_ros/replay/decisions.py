@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.projection import Rig
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.pipeline import Job
-from anyseg_ros.replay.bag_samples import (
+from anyseg_ros.bags.samples import (
     BagSamples,
     FrameSample,
     LabelSample,
@@ -18,6 +17,7 @@ from anyseg_ros.replay.bag_samples import (
     RigSample,
     Sample,
 )
+from anyseg_ros.pipeline.pipeline import Job
 from anyseg_ros.replay.lane import Lane, StateChange
 
 AFTERWARDS_NS = NS_PER_S // 10

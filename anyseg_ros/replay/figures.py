@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from anyseg_core.runtime.health import State
+from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.demo.pictures import STATE_COLORS
-from anyseg_ros.demo.recording import Phase
+from anyseg_ros.drawing.pictures import STATE_COLORS
+from anyseg_ros.live_run.recording import Phase
 
 WIDTH, LEFT, RIGHT = 1060.0, 70.0, 20.0
 ROW, BAR, CURVE = 26.0, 15.0, 90.0

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from anyseg_core.runtime.faults import FaultInjector, FaultSchedule
-from anyseg_core.runtime.health import Fault, ModalityStatus, State
+from anyseg_core.injection import InjectionSchedule, Injector
+from anyseg_core.runtime.geometry.projection import Rig, Twist
+from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.projection import Rig, Twist
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.parameters import Parameters
-from anyseg_ros.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.pipeline import Job, Pipeline
 from anyseg_ros.replay.scenarios import Scenario
 
 _LEAST_STEP_NS = NS_PER_MS
@@ -45,7 +45,7 @@ class Lane:
         self._engine_ns = int(engine_ms * NS_PER_MS)
         self._busy_until_ns = start_ns
         self._told: dict[Modality, tuple[State, Fault | None]] = {}
-        self._injector = FaultInjector(scenario.schedule or FaultSchedule(), self._on_unreadable)
+        self._injector = Injector(scenario.schedule or InjectionSchedule(), self._on_unreadable)
 
     def advance(self, to_ns: int) -> Iterator[Job]:
         """Everything that happens until `to_ns` without a new message: delayed frames arrive, silence is found."""

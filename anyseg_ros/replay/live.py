@@ -28,12 +28,14 @@ from sensor_msgs.msg import Image
 
 from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.child_process import LiveRunError, child_process, ros_arguments
-from anyseg_ros.conversions import image_view, stamp_ns
-from anyseg_ros.demo.live import rig_parameters
-from anyseg_ros.mask_outputs import STATE_QOS
-from anyseg_ros.node_process import new_executor
-from anyseg_ros.parameters import to_values
+from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments
+from anyseg_ros.live_run.run import rig_parameters
+from anyseg_ros.messages.conversions import image_view, stamp_ns
+from anyseg_ros.messages.headers import STATE_QOS
+from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
+from anyseg_ros.node.status_messages import MASK, PREFIX
+from anyseg_ros.pipeline.parameters import to_values
+from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.replay.live_comparison import (
     COMPARISON,
     OFFLINE,
@@ -46,8 +48,6 @@ from anyseg_ros.replay.live_comparison import (
 )
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import ReplayOptions, ReplayResult, replay
-from anyseg_ros.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.status_messages import MASK, PREFIX
 
 LOG = "log"
 INJECTED = "/injected"
@@ -128,11 +128,11 @@ def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> He
     log = options.out / LOG
     with ExitStack() as processes, _listener() as listener:
         running = [
-            processes.enter_context(child_process("segmentation_node", ros_arguments(plan.node_parameters), log))
+            processes.enter_context(child_process("node.segmentation_node", ros_arguments(plan.node_parameters), log))
         ]
         if plan.injector_parameters:
             arguments = ros_arguments(plan.injector_parameters)
-            running.append(processes.enter_context(child_process("fault_injector_node", arguments, log)))
+            running.append(processes.enter_context(child_process("inject.fault_injector_node", arguments, log)))
         _await_node(listener, running)
         console.print(f"playing {options.bag} at {options.rate:g} x")
         player = child_process("cli", play_arguments(options, plan), log, "play")

@@ -11,10 +11,10 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from anyseg_core.runtime.health import ModalityStatus, State
+from anyseg_core.runtime.health.monitor import ModalityStatus, State
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.pipeline import Result
+from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
 _NODE = "/segmentation_node"

@@ -29,21 +29,16 @@ from typing import Any, Protocol, TextIO
 
 import numpy as np
 
-from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.bag_topics import TopicError, find_companions, find_topics
-from anyseg_ros.parameters import ModelParameters, Parameters, to_values
-from anyseg_ros.pipeline import Result
-from anyseg_ros.replay.bag_reader import BagReader, Problem
-from anyseg_ros.replay.bag_samples import (
-    BagSamples,
-    BagTopics,
-    Clues,
-    look_ahead,
-)
+from anyseg_ros.bags.reader import BagReader, Problem
+from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
+from anyseg_ros.bags.topics import TopicError, find_companions, find_topics
+from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, to_values
+from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
 from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.replay.lane import Lane, StateChange
@@ -109,8 +104,8 @@ def replay(
 ) -> ReplayResult:
     """Replay one bag.
 
-    Raises BagError, TopicError, ReplayError, ScenarioError, FaultScheduleError, GroundTruthError, and StudentError or
-    EngineError where the student cannot be opened.
+    Raises BagError, TopicError, ReplayError, ScenarioError, InjectionScheduleError, GroundTruthError, and StudentError
+    or EngineError where the student cannot be opened.
     """
     reader = BagReader(bag)
     owned = None

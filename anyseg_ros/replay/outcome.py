@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_core.runtime.projection import Rig
-from anyseg_ros.parameters import Parameters
-from anyseg_ros.replay.bag_reader import Problem
-from anyseg_ros.replay.bag_samples import BagTopics
+from anyseg_ros.bags.reader import Problem
+from anyseg_ros.bags.samples import BagTopics
+from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 from anyseg_ros.replay.scenarios import Scenario
 from anyseg_ros.replay.worst_frames import WorstFrames

@@ -23,9 +23,9 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.message_types import message_class
-from anyseg_ros.node_process import run
-from anyseg_ros.replay.bag_reader import BagError, BagReader
+from anyseg_ros.bags.reader import BagError, BagReader
+from anyseg_ros.messages.types import message_class
+from anyseg_ros.process.node_process import run
 from anyseg_ros.replay.play_clock import PlayClock
 
 CLOCK_TOPIC = "/clock"

@@ -12,29 +12,20 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.invocation import command_line
+from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_ros.bench.results import machine
-from anyseg_ros.demo.pictures import STATE_COLORS, jpeg_uri
-from anyseg_ros.demo.report import ABSENT, initials
-from anyseg_ros.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.figures import timeline
 from anyseg_ros.replay.mask_records import LABELS
 from anyseg_ros.replay.mask_scoring import ScoredMask, at_size
 from anyseg_ros.replay.offline import ReplayResult
 from anyseg_ros.replay.scenarios import ALL_SENSORS
-from anyseg_ros.replay.summary import (
-    PhaseTally,
-    ScenarioSummary,
-    Summary,
-    baseline_of,
-    class_losses,
-    without_one,
-)
+from anyseg_ros.replay.summary import PhaseTally, ScenarioSummary, Summary, baseline_of, class_losses, without_one
 
 OPACITY = 0.6
 _PICTURE_WIDTH = 360

@@ -10,8 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from anyseg_core.invocation import command_line
-from anyseg_ros.bench.results import machine
+from anyseg_core.invocation import command_line, machine
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.offline import ReplayResult
 from anyseg_ros.replay.summary import ScenarioSummary, Summary, Tally

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from anyseg_core.cli import progress_bar
-from anyseg_core.runtime.engine import EngineError
+from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.model_card import StudentError
-from anyseg_ros.replay.bag_reader import BagError
+from anyseg_core.terminal import progress_bar
+from anyseg_ros.bags.reader import BagError
 from anyseg_ros.replay.conditions import Conditions, Verdict, judge
 from anyseg_ros.replay.ground_truth import GroundTruthError
 from anyseg_ros.replay.mask_bag import MaskBag

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
-from anyseg_core.runtime.faults import FaultSchedule
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.injection import InjectionSchedule
+from anyseg_core.runtime.modality import Modality, all_subsets, subset_name
 
 ALL_SENSORS = "all"
 """Name of the scenario with every sensor and no fault: the others are compared with it."""
@@ -24,7 +23,7 @@ class Scenario:
 
     name: str
     modalities: tuple[Modality, ...]
-    schedule: FaultSchedule | None = None
+    schedule: InjectionSchedule | None = None
 
     @property
     def is_subset(self) -> bool:
@@ -32,25 +31,17 @@ class Scenario:
         return self.schedule is None and self.name != ALL_SENSORS
 
 
-def all_subsets(modalities: Sequence[Modality]) -> list[tuple[Modality, ...]]:
-    """The 2^M - 1 non-empty subsets, small ones first: the order of the published tables."""
-    return [subset for size in range(1, len(modalities) + 1) for subset in combinations(modalities, size)]
-
-
-def subset_name(modalities: Sequence[Modality]) -> str:
-    """`camera+depth`."""
-    return "+".join(modality.value for modality in modalities)
-
-
 def scenarios_for(modalities: Sequence[Modality], subsets: bool, fault_files: Sequence[Path]) -> list[Scenario]:
     """All sensors first, then every proper subset if asked for, then one scenario per fault file or folder of them.
 
-    Raises ScenarioError, and FaultScheduleError of a file.
+    Raises ScenarioError, and InjectionScheduleError of a file.
     """
     scenarios = [Scenario(ALL_SENSORS, tuple(modalities))]
     if subsets:
         scenarios += [Scenario(subset_name(s), s) for s in all_subsets(modalities) if len(s) < len(modalities)]
-    scenarios += [Scenario(path.stem, tuple(modalities), FaultSchedule.load(path)) for path in _expanded(fault_files)]
+    scenarios += [
+        Scenario(path.stem, tuple(modalities), InjectionSchedule.load(path)) for path in _expanded(fault_files)
+    ]
     names = [scenario.name for scenario in scenarios]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 from anyseg_core.runtime.segmenter import Segmentation
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.pipeline import Job, Pipeline
 
 _KEPT_NS = 200 * NS_PER_MS
 """Scenarios run side by side: they want the same frames within the time a pipeline waits for companions."""

@@ -12,7 +12,8 @@ from typing import cast
 
 import numpy as np
 
-from anyseg_core.runtime.health import (
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.health.monitor import (
     ALLOWED_TRANSITIONS,
     CheckConfig,
     Fault,
@@ -22,10 +23,9 @@ from anyseg_core.runtime.health import (
     clock_was_set,
 )
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.projection import PinholeCamera, Rig
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_ros import pipeline as pipeline_module
-from anyseg_ros.pipeline import STAMP_JUMP_NS, Job, Pipeline, SyncConfig
+from anyseg_ros.pipeline import pipeline as pipeline_module
+from anyseg_ros.pipeline.pipeline import STAMP_JUMP_NS, Job, Pipeline, SyncConfig
 from fuzz.byte_source import ByteSource
 
 MS = 1_000_000

@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]  # the tests, and the packages where they are not installed
 
 INSTRUMENTED = [
-    "anyseg_ros.conversions",
+    "anyseg_ros.messages.conversions",
     *(f"anyseg_core.runtime.{m}" for m in ("events", "event_codecs", "event_stream")),
 ]
 """Where new code is looked for: instrumenting everything makes a run five times as long."""

@@ -17,8 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from anyseg_core.runtime.event_stream import EventStream
-from anyseg_core.runtime.events import (
+from anyseg_core.runtime.events.decoder import (
     ENCODINGS,
     EventAccumulator,
     EventArray,
@@ -28,13 +27,14 @@ from anyseg_core.runtime.events import (
     Events,
     RawRecording,
 )
-from anyseg_core.runtime.health import HealthConfig, HealthMonitor, State
+from anyseg_core.runtime.events.stream import EventStream
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.health.monitor import HealthConfig, HealthMonitor, State
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding
-from anyseg_core.runtime.projection import PinholeCamera, Rig
-from anyseg_ros import conversions
-from anyseg_ros.conversions import ConversionError
+from anyseg_ros.messages import conversions
+from anyseg_ros.messages.conversions import ConversionError
 from fuzz.byte_source import ByteSource
 from fuzz.pipeline_target import run_pipeline
 

@@ -17,10 +17,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path += [str(HERE.parent.parent), sys.argv[1]]
 
-from anyseg_core.runtime.engine import BuildCancelledError, BuildOptions, BuildProgress, EngineError  # noqa: E402
-from anyseg_core.runtime.engine_tensorrt import TensorrtEngine  # noqa: E402
+from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildOptions, BuildProgress, EngineError  # noqa: E402
+from anyseg_core.runtime.engines.tensorrt import TensorrtEngine  # noqa: E402
+from anyseg_core.runtime.engines.tensorrt_build import build_plan, load_library  # noqa: E402
 from anyseg_core.runtime.model_card import load_card  # noqa: E402
-from anyseg_core.runtime.tensorrt_build import build_plan, load_library  # noqa: E402
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ from cuda_double import DeviceDouble  # noqa: E402
 from tensorrt_double import TensorrtDouble  # noqa: E402
 from toy_student import toy_output  # noqa: E402
 
-from anyseg_core.runtime import engine_tensorrt  # noqa: E402
-from anyseg_core.runtime.engine import BuildOptions, EngineError  # noqa: E402
-from anyseg_core.runtime.engine_tensorrt import TensorrtEngine  # noqa: E402
+from anyseg_core.runtime.engines import tensorrt as engine_tensorrt  # noqa: E402
+from anyseg_core.runtime.engines.protocol import BuildOptions, EngineError  # noqa: E402
+from anyseg_core.runtime.engines.tensorrt import TensorrtEngine  # noqa: E402
 
 COUNTERS = ("device memory", "pinned memory", "streams", "events", "graphs", "allocations", "copies", "calls")
 KEPT = COUNTERS[:5]

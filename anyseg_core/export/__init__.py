@@ -1,0 +1,1 @@
+"""From a checkpoint to a student folder: ONNX, int8, and the import of published weights and students."""

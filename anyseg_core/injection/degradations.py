@@ -1,0 +1,183 @@
+"""Faults of content: one frame in, what the broken sensor would have measured instead out. Pure and seeded.
+
+Every function leaves the given frame as it is, and takes its parameters as numbers; `kinds.INJECTION_KINDS` says which,
+with units and ranges. Columns of points beyond the fourth travel with their point.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from statistics import NormalDist
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+
+Generator = np.random.Generator
+
+_LEAST_BLUR_PX = 0.1
+"""A Gaussian this narrow changes nothing."""
+_BEAM_DEG = 0.5
+"""Elevation that one laser of a spinning LiDAR covers, about."""
+_FEW_EVENTS = 1.0
+"""Below this mean, 256 quantiles are too coarse for a Poisson distribution."""
+_MOST_EVENTS = 256
+"""A pixel's half of a flood; counts saturate at 255 anyway."""
+_INT16 = 8191
+"""Levels that a draw can be off: four of them still fit an int16."""
+
+
+def black(frame: ModalityFrame, _rng: Generator, light: float) -> ModalityFrame:
+    """Only the fraction `light` of the light arrives."""
+    return replace(frame, data=cv2.convertScaleAbs(frame.data, alpha=light))
+
+
+def saturate(frame: ModalityFrame, _rng: Generator, gain: float) -> ModalityFrame:
+    """Overexposure: levels times `gain`, clipped at 255."""
+    return replace(frame, data=cv2.convertScaleAbs(frame.data, alpha=gain))
+
+
+def blur(frame: ModalityFrame, _rng: Generator, sigma_px: float) -> ModalityFrame:
+    """Defocus or a dirty lens: Gaussian blur."""
+    if sigma_px < _LEAST_BLUR_PX:
+        return frame
+    return replace(frame, data=cv2.GaussianBlur(frame.data, (0, 0), sigma_px))
+
+
+def noise(frame: ModalityFrame, rng: Generator, sigma: float) -> ModalityFrame:
+    """Gaussian noise of `sigma` times full scale: 255 levels, the depth itself, the range of a point."""
+    if frame.modality is Modality.CAMERA:
+        return replace(frame, data=_add(frame.data, _normal_quantiles() * (255.0 * sigma / math.sqrt(2.0)), rng))
+    data = frame.data.astype(np.float32)
+    if frame.modality is Modality.DEPTH:
+        data *= 1.0 + sigma * rng.standard_normal(data.shape, np.float32)
+    else:
+        data[:, :3] *= 1.0 + sigma * rng.standard_normal((len(data), 1), np.float32)
+    return replace(frame, data=data)
+
+
+def blockage(frame: ModalityFrame, _rng: Generator, fraction: float, center_x: float, center_y: float) -> ModalityFrame:
+    """Mud on the lens: a disc over `fraction` of the image area (where it lies inside) shows nothing.
+
+    The centre is in fractions of width and height.
+    """
+    height, width = frame.data.shape[:2]
+    radius = math.sqrt(fraction * height * width / math.pi)
+    rows, cols = np.ogrid[:height, :width]
+    seen = (cols - center_x * width) ** 2 + (rows - center_y * height) ** 2 >= radius**2  # [H, W]
+    return replace(frame, data=cv2.copyTo(frame.data, seen.view(np.uint8)))
+
+
+def dead_rows(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+    """`fraction` of the sensor's rows, or of a LiDAR's lasers, measure nothing: always the same ones."""
+    if frame.modality is not Modality.LIDAR:
+        return _set(frame, rng.random(len(frame.data)) < fraction, 0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        elevation = np.degrees(np.arctan2(frame.data[:, 2], np.hypot(frame.data[:, 0], frame.data[:, 1])))  # [N]
+    beam = np.nan_to_num((elevation + 90.0) / _BEAM_DEG).astype(np.intp)  # 0..360
+    dead = rng.random(round(180.0 / _BEAM_DEG) + 1) < fraction
+    return replace(frame, data=frame.data[~dead[beam]])
+
+
+def nan_depth(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+    """`fraction` of the pixels, chosen at random, become NaN."""
+    return _set(frame, rng.random(frame.data.shape, np.float32) < fraction, np.nan)
+
+
+def zero_depth(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+    """`fraction` of the pixels, chosen at random, become 0."""
+    return _set(frame, rng.random(frame.data.shape, np.float32) < fraction, 0)
+
+
+def depth_scale(frame: ModalityFrame, _rng: Generator, scale: float) -> ModalityFrame:
+    """A stereo pair that lost its calibration: every depth times `scale`."""
+    with np.errstate(over="ignore"):
+        return replace(frame, data=frame.data * np.float32(scale))
+
+
+def sector_loss(
+    frame: ModalityFrame, _rng: Generator, from_deg: float, to_deg: float, fraction: float
+) -> ModalityFrame:
+    """No points from one azimuth counter-clockwise to another (the LiDAR's own frame, 0 = x forward).
+
+    With a `fraction` below 1 only that part of the sector, from its start on.
+    """
+    with np.errstate(invalid="ignore"):
+        azimuth = np.degrees(np.arctan2(frame.data[:, 1], frame.data[:, 0]))  # [N], -180..180
+        span = 360.0 if to_deg - from_deg >= 360.0 else (to_deg - from_deg) % 360.0
+        lost = (azimuth - from_deg) % 360.0 < span * fraction
+    return replace(frame, data=frame.data[~lost])
+
+
+def sparse(frame: ModalityFrame, rng: Generator, keep: float) -> ModalityFrame:
+    """Only the fraction `keep` of the points comes back, chosen at random."""
+    return replace(frame, data=frame.data[rng.random(len(frame.data)) < keep])
+
+
+def event_flood(frame: ModalityFrame, rng: Generator, events_per_pixel: float) -> ModalityFrame:
+    """Flicker or a lost bias: spurious events everywhere, Poisson per pixel and polarity."""
+    if events_per_pixel >= _FEW_EVENTS:
+        return replace(frame, data=_add(frame.data, _poisson_quantiles(events_per_pixel / 2.0), rng))
+    counts = frame.data + rng.poisson(events_per_pixel, frame.data.shape)
+    return replace(frame, data=np.minimum(counts, 255).astype(np.uint8))
+
+
+def event_gap(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+    """A full readout buffer: each event is lost with probability `fraction`."""
+    data = frame.data.copy()
+    has_events = data > 0  # few have: drawing for the others costs a hundred times more
+    data[has_events] = rng.binomial(data[has_events].astype(np.intp), 1.0 - fraction)
+    return replace(frame, data=data)
+
+
+def corrupt(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+    """A torn transfer: `fraction` of the rows (image rows, or points) hold random bytes."""
+    data = frame.data.copy()
+    rows = rng.random(len(data)) < fraction
+    junk = np.frombuffer(rng.bytes(data[rows].nbytes), data.dtype)
+    data[rows] = junk.reshape(data[rows].shape)
+    return replace(frame, data=data)
+
+
+def stamp_offset(frame: ModalityFrame, _rng: Generator, offset_s: float) -> ModalityFrame:
+    """A sensor whose clock is off: ahead where positive, behind where negative."""
+    return replace(frame, stamp_ns=frame.stamp_ns + round(offset_s * 1e9))
+
+
+def _set(frame: ModalityFrame, where: NDArray[np.bool_], value: float) -> ModalityFrame:
+    data = frame.data.copy()
+    data[where] = value
+    return replace(frame, data=data)
+
+
+def _add(levels: NDArray[Any], quantiles: NDArray[np.float64], rng: Generator) -> NDArray[np.uint8]:
+    """Add the sum of two draws from a distribution, given by its 256 quantiles, to every level 0..255.
+
+    Normal and Poisson distributions are sums of two of their kind. Two tables of bytes are ten times as fast as numpy's
+    generators, which matters where a live injector relays other sensors, too.
+    """
+    table = np.rint(np.clip(quantiles, -_INT16, _INT16)).astype(np.int16)
+    first, second = (cv2.LUT(np.frombuffer(rng.bytes(levels.size), np.uint8).reshape(-1, 1), table) for _ in range(2))
+    total = cv2.add(levels.reshape(-1, 1), cv2.add(first, second), dtype=cv2.CV_8U)  # saturates
+    return total.astype(np.uint8, copy=False).reshape(levels.shape)
+
+
+@lru_cache(maxsize=1)
+def _normal_quantiles() -> NDArray[np.float64]:
+    """256 evenly spaced quantiles of the standard normal distribution, scaled to its variance."""
+    quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)])
+    return quantiles / quantiles.std()
+
+
+@lru_cache(maxsize=16)
+def _poisson_quantiles(mean: float) -> NDArray[np.float64]:
+    """256 evenly spaced quantiles of a Poisson distribution."""
+    counts = np.arange(_MOST_EVENTS)
+    log_factorials = np.cumsum(np.log(np.maximum(counts, 1)))
+    cumulative = np.cumsum(np.exp(counts * math.log(mean) - mean - log_factorials))
+    return np.searchsorted(cumulative, (np.arange(256) + 0.5) / 256).astype(np.float64)

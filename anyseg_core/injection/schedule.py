@@ -1,0 +1,181 @@
+"""Scenarios: which sensor breaks how and when, read from YAML. Times are in seconds since the start of the drive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anyseg_core.injection.kinds import InjectionScheduleError, complete_parameters, known_kind
+from anyseg_core.runtime.modality import MODALITIES, Modality
+
+ALL = "all"
+"""`modality: all` is every sensor."""
+MAX_TIMES = 10_000
+_SHORTHANDS = ("every_s", "times")
+
+
+class ScheduledInjection(BaseModel):
+    """This fault of this sensor from `start_s` for `duration_s`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    modality: Modality
+    kind: str
+    start_s: float = Field(ge=0, allow_inf_nan=False)
+    duration_s: float = Field(default=math.inf, gt=0)
+    """Seconds; without it the fault stays."""
+    ramp_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Seconds in which the fault grows from nothing to its full strength. A kind that cannot be weak grows in
+    probability."""
+    probability: float = Field(default=1.0, ge=0, le=1)
+    """Of each frame to be hit."""
+    seed: int | None = Field(default=None, ge=0)
+    """Of this fault alone: its randomness is then the same wherever it stands in whatever schedule."""
+    parameters: dict[str, float] = {}
+    if_present: bool = False
+    """Nothing is wrong when the recording has no such sensor, as with entries for `all` of them."""
+
+    @model_validator(mode="after")
+    def _playable(self) -> ScheduledInjection:
+        fault = known_kind(self.kind, self.modality)
+        complete_parameters(self.kind, self.parameters)
+        if not fault.is_gradual and (self.ramp_s > 0 or self.probability < 1):
+            raise InjectionScheduleError(f"{self.kind} is there or not: leave out ramp_s and probability")
+        return self
+
+    @property
+    def end_s(self) -> float:
+        """When the fault is over; infinite where it stays."""
+        return self.start_s + self.duration_s
+
+    def active(self, elapsed_s: float) -> bool:
+        """Whether the fault is present `elapsed_s` seconds after the start."""
+        return self.start_s <= elapsed_s < self.end_s
+
+    def strength(self, elapsed_s: float) -> float:
+        """0..1, of an active fault."""
+        return 1.0 if self.ramp_s == 0 else min(1.0, (elapsed_s - self.start_s) / self.ramp_s)
+
+
+class InjectionSchedule(BaseModel):
+    """Which sensor breaks how and when; `seed` decides everything random in it.
+
+    In a file an entry may say more than one fault: `modality` may be a list or `all`, and with `every_s` and `times`
+    it happens again and again. `parse` and `load` write that out, so `faults` holds single ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    """What the scenario imitates."""
+    seed: int = Field(default=0, ge=0)
+    faults: tuple[ScheduledInjection, ...] = ()
+
+    @classmethod
+    def parse(cls, content: Any, source: str = "fault schedule") -> InjectionSchedule:
+        """From the content of a YAML file; raises InjectionScheduleError that names the entry and the remedy."""
+        try:
+            expanded, entries = _expanded(content)
+        except InjectionScheduleError as error:
+            raise InjectionScheduleError(f"{source}: {error}") from None
+        try:
+            return cls.model_validate(expanded)
+        except ValidationError as error:
+            faults = dict.fromkeys(f"{_place(e['loc'], entries)}: {_reason(e)}" for e in error.errors())
+            raise InjectionScheduleError(f"{source}: {'; '.join(faults)}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> InjectionSchedule:
+        """From a YAML file; raises InjectionScheduleError that names the file and the entry."""
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InjectionScheduleError(f"{path} cannot be read as a fault schedule: {error}") from error
+        return cls.parse(content, str(path))
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The sensors that break."""
+        return self._ordered({entry.modality for entry in self.faults})
+
+    @property
+    def required(self) -> tuple[Modality, ...]:
+        """The sensors that have to be there for the scenario to make sense."""
+        return self._ordered({entry.modality for entry in self.faults if not entry.if_present})
+
+    @staticmethod
+    def _ordered(modalities: set[Modality]) -> tuple[Modality, ...]:
+        return tuple(m for m in MODALITIES if m in modalities)
+
+
+def _expanded(content: Any) -> tuple[Any, list[int]]:
+    """The content with one fault an entry, and the place in the file, from one, that each comes from."""
+    if not isinstance(content, Mapping) or not isinstance(content.get("faults"), (list, tuple)):
+        return content, []
+    written_out = [
+        (fault, place) for place, entry in enumerate(content["faults"], 1) for fault in _single_faults(entry, place)
+    ]
+    return {**content, "faults": [fault for fault, _ in written_out]}, [place for _, place in written_out]
+
+
+def _single_faults(entry: Any, place: int) -> list[Any]:
+    """An entry of a file as single faults of single sensors; what cannot be written out stays for the validation."""
+    if not isinstance(entry, Mapping):
+        return [entry]
+    starts = _starts(entry, place)
+    once = {key: value for key, value in entry.items() if key not in _SHORTHANDS}
+    named = once.get("modality", ALL if once.get("kind") == "crash" else None)  # a process carries all its sensors
+    modalities = MODALITIES if named == ALL else named if isinstance(named, list) else [named]
+    if not modalities:
+        raise InjectionScheduleError(f"fault {place}, modality: is an empty list; name a sensor, or {ALL}")
+    if named == ALL:
+        once = {"if_present": True, **once}
+    per_sensor = [{**once, "modality": m} for m in modalities] if named is not None else [once]
+    return [{**fault, **start} for start in starts for fault in per_sensor]
+
+
+def _starts(entry: Mapping[str, Any], place: int) -> list[dict[str, float]]:
+    """`start_s` of every repetition; nothing to change where there is none."""
+    if not any(name in entry for name in _SHORTHANDS):
+        return [{}]
+    every_s: Any = entry.get("every_s")
+    times: Any = entry.get("times")
+    if not _is_number(every_s) or not 0 < every_s < math.inf:
+        raise InjectionScheduleError(f"fault {place}, every_s: must be a number of seconds above 0, not {every_s!r}")
+    if not isinstance(times, int) or isinstance(times, bool) or not 1 <= times <= MAX_TIMES:
+        raise InjectionScheduleError(f"fault {place}, times: must be an integer from 1 to {MAX_TIMES}, not {times!r}")
+    start_s: Any = entry.get("start_s")
+    duration_s = entry.get("duration_s", math.inf)
+    if not _is_number(start_s) or not _is_number(duration_s):
+        return [{}]  # the validation of the fault itself says what is wrong
+    if duration_s > every_s:
+        raise InjectionScheduleError(f"fault {place}, duration_s: must not be longer than every_s, {every_s:g} s")
+    return [{"start_s": start_s + repetition * every_s} for repetition in range(times)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _place(location: tuple[int | str, ...], entries: list[int]) -> str:
+    """('faults', 1, 'kind') -> 'fault 2, kind': people count from one, and entries of the file."""
+    parts = [part for part in location if part != "faults"]
+    if parts and isinstance(parts[0], int):
+        parts[0] = f"fault {entries[parts[0]] if parts[0] < len(entries) else parts[0] + 1}"
+    return ", ".join(map(str, parts)) or "the whole"
+
+
+def _reason(error: Any) -> str:
+    """What pydantic found, with the remedy."""
+    if error["type"] == "extra_forbidden":
+        known = ScheduledInjection if "faults" in error["loc"] else InjectionSchedule
+        names = [*known.model_fields, *(_SHORTHANDS if known is ScheduledInjection else ())]
+        return f"is not known here; known: {', '.join(names)}"
+    if error["type"] == "model_type":
+        return "must be a mapping, as in config/faults"
+    return error["msg"].removeprefix("Value error, ")

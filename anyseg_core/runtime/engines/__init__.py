@@ -1,0 +1,1 @@
+"""What runs a student's network: onnxruntime, OpenVINO or TensorRT behind one protocol."""

@@ -1,0 +1,1 @@
+"""The part of CUDA that an engine needs, by pycuda or by cuda.bindings."""

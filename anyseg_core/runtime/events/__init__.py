@@ -1,0 +1,1 @@
+"""Event streams: codecs, decoders and count images."""

@@ -1,0 +1,1 @@
+"""Rigid transforms, cameras, motion of points, and geometry of depth images."""

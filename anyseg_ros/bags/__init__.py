@@ -1,0 +1,1 @@
+"""Reading recorded bags, damaged ones too, and which topic of a bag is which sensor."""

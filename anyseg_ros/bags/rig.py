@@ -1,0 +1,98 @@
+"""Calibration out of a bag: camera_info and the transforms, else the parameters; as the node's rig_source.py does."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
+from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
+from anyseg_ros.messages.conversions import pinhole_camera
+from anyseg_ros.messages.odometry import Odometer
+from anyseg_ros.pipeline.parameters import RigParameters
+
+
+class TransformTree:
+    """Coordinate frames and the newest transforms between them; no times, as sensors are bolted to the vehicle."""
+
+    def __init__(self) -> None:
+        self._edges: dict[str, dict[str, NDArray[np.float64]]] = {}  # target -> source -> target_from_source, 4x4
+
+    def add(self, message: Any) -> None:
+        """tf2_msgs/TFMessage. A transform that is no rotation (all zeros, NaN) is left out."""
+        for stamped in message.transforms:
+            parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+            t, r = stamped.transform.translation, stamped.transform.rotation
+            rotation = np.array([r.x, r.y, r.z, r.w])
+            if not (np.isfinite([t.x, t.y, t.z, *rotation]).all() and np.linalg.norm(rotation) > 0.1):
+                continue
+            parent_from_child = rigid_transform((t.x, t.y, t.z), tuple(rotation))
+            self._edges.setdefault(parent, {})[child] = parent_from_child
+            self._edges.setdefault(child, {})[parent] = np.asarray(np.linalg.inv(parent_from_child), np.float64)
+
+    def lookup(self, target: str, source: str) -> NDArray[np.float64] | None:
+        """target_from_source as 4x4 along the shortest chain, or None where nothing connects the two."""
+        target, source = target.lstrip("/"), source.lstrip("/")
+        reached = {target: np.eye(4)}
+        queue = deque([target])
+        while queue and source not in reached:
+            here = queue.popleft()
+            for neighbour, here_from_neighbour in self._edges.get(here, {}).items():
+                if neighbour not in reached:
+                    reached[neighbour] = reached[here] @ here_from_neighbour
+                    queue.append(neighbour)
+        return reached.get(source) if target != source else np.eye(4)
+
+
+class BagRig:
+    """The rig as far as the bag has told it. The depth camera's intrinsics stand in until the camera's are known."""
+
+    def __init__(self, parameters: RigParameters) -> None:
+        self._parameters = parameters
+        self._tree = TransformTree()
+        self._odometer = Odometer()
+        self._camera: PinholeCamera | None = None
+        self._depth: PinholeCamera | None = None
+        self._optical_frame = ""
+        self._told: tuple[PinholeCamera, bytes] | None = None
+        self.lidar_frame = ""
+        """frame_id of the points."""
+
+    def on_camera_info(self, message: Any, *, is_depth: bool) -> None:
+        """sensor_msgs/CameraInfo. Raises ConversionError."""
+        camera = pinhole_camera(message)
+        if is_depth:
+            self._depth = camera
+        else:
+            self._camera = camera
+        if not is_depth or not self._optical_frame:
+            self._optical_frame = message.header.frame_id
+
+    def on_transforms(self, message: Any) -> None:
+        """tf2_msgs/TFMessage, static or not."""
+        if self._parameters.use_tf:
+            self._tree.add(message)
+
+    def lidar_twist(self, message: Any) -> tuple[int, Twist]:
+        """nav_msgs/Odometry -> its stamp in nanoseconds, and the LiDAR's twist. Raises ConversionError."""
+        stamp_ns, twist = self._odometer.read(message)
+        found = self._tree.lookup(self.lidar_frame, message.child_frame_id) if self.lidar_frame else None
+        return stamp_ns, twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
+
+    def news(self) -> Rig | None:
+        """The rig, where it is known and has changed since it was last told."""
+        camera = self._camera or self._depth or self._parameters.camera()
+        if camera is None:
+            return None
+        found = None
+        if self._optical_frame and self.lidar_frame:
+            found = self._tree.lookup(self._optical_frame, self.lidar_frame)
+        extrinsics = self._parameters.camera_from_lidar() if found is None else found
+        key = (camera, extrinsics.tobytes())
+        if key == self._told:
+            return None
+        self._told = key
+        return Rig(camera, extrinsics)

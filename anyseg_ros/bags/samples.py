@@ -1,0 +1,285 @@
+"""Messages of a bag -> frames, rejections, calibration and label images, in the order of a clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_typestore
+
+from anyseg_core.runtime.events.decoder import EventDecodeError
+from anyseg_core.runtime.events.stream import EventStream
+from anyseg_core.runtime.geometry.projection import Rig, Twist
+from anyseg_core.runtime.health.monitor import Fault
+from anyseg_core.runtime.label_files import LabelFileError, decode_labels
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.bags.reader import BagMessage, BagReader
+from anyseg_ros.bags.rig import BagRig
+from anyseg_ros.bags.topics import COMPRESSED_IMAGE, EVENT_STREAMS, CompanionTopics, TopicChoice
+from anyseg_ros.messages import conversions
+from anyseg_ros.messages.conversions import ConversionError
+from anyseg_ros.messages.header_stamp import header_stamp_ns
+from anyseg_ros.pipeline.parameters import Parameters
+
+LOOK_AHEAD_S = 3.0
+"""How much of the bag's beginning is looked at for its clocks and rates."""
+FOREIGN_CLOCK_S = 5.0
+"""Stamps that lie further than this from the times of reception were made by another clock."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSample:
+    """A sensor's frame."""
+
+    now_ns: int
+    frame: ModalityFrame
+
+
+@dataclass(frozen=True)
+class RejectedSample:
+    """A message that is no frame."""
+
+    now_ns: int
+    modality: Modality
+    fault: Fault
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class RigSample:
+    """The calibration became known, or changed."""
+
+    now_ns: int
+    rig: Rig
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSample:
+    """A label image uint8 [H, W]: ground truth."""
+
+    now_ns: int
+    stamp_ns: int
+    labels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class MotionSample:
+    """How the LiDAR moved."""
+
+    now_ns: int
+    stamp_ns: int
+    twist: Twist
+
+
+Sample = FrameSample | RejectedSample | RigSample | LabelSample | MotionSample
+
+
+@dataclass(frozen=True)
+class BagTopics:
+    """Which topic is what."""
+
+    sensors: Mapping[Modality, TopicChoice]
+    companions: CompanionTopics
+
+    def names(self) -> set[str]:
+        """Every topic that is read."""
+        others = vars(self.companions).values()
+        return {choice.topic for choice in (*self.sensors.values(), *others) if choice is not None}
+
+
+@dataclass(frozen=True)
+class Clues:
+    """What the bag's beginning tells."""
+
+    rates_hz: Mapping[Modality, float]
+    """Of the sensors that send frames: what nine of ten gaps between two keep. Event streams have none."""
+    uses_stamps: bool
+    """Whether the stamps are of another clock than the recorder's, and so are the time."""
+
+
+def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
+    """Rates and clock from the first seconds."""
+    modality_of = {choice.topic: modality for modality, choice in topics.sensors.items()}
+    times: dict[Modality, list[int]] = {}
+    apart_s: list[float] = []
+    first_ns: int | None = None
+    for message in reader.messages(modality_of):
+        first_ns = message.received_ns if first_ns is None else first_ns
+        if message.received_ns - first_ns > LOOK_AHEAD_S * NS_PER_S:
+            break
+        times.setdefault(modality_of[message.topic], []).append(message.received_ns)
+        stamp = header_stamp_ns(message.cdr)
+        if stamp is not None:
+            apart_s.append(abs(stamp - message.received_ns) / NS_PER_S)
+    streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
+    rates = {m: rate for m, received in times.items() if m not in streams and (rate := _rate_hz(received))}
+    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S)
+
+
+def _rate_hz(received_ns: list[int]) -> float | None:
+    gaps = sorted(later - earlier for earlier, later in pairwise(received_ns) if later > earlier)
+    return float(f"{NS_PER_S / gaps[int(0.9 * (len(gaps) - 1))]:.3g}") if gaps else None
+
+
+class BagSamples:
+    """Iterate over it for the samples of a bag, from its beginning each time."""
+
+    def __init__(self, reader: BagReader, topics: BagTopics, parameters: Parameters, *, uses_stamps: bool) -> None:
+        """With `uses_stamps` the time is that of the messages' stamps, else that of their reception."""
+        self._reader = reader
+        self._topics = topics
+        self._parameters = parameters
+        self._uses_stamps = uses_stamps
+        self._sensor_topics = {choice.topic for choice in topics.sensors.values()}
+        self._store = get_typestore(Stores.ROS2_HUMBLE)
+        self.messages = 0
+        """Read so far, of all topics."""
+        self.first_ns: int | None = None
+        """Time of the first message of a sensor, ..."""
+        self.last_ns = 0
+        """... and of the last one so far."""
+        self.received: Counter[Modality] = Counter()
+        """Frames so far."""
+        self.rejected: Counter[Modality] = Counter()
+        """Messages so far that were no frame."""
+        self.ignored: Counter[str] = Counter()
+        """Other messages that could not be used, by reason."""
+
+    def __iter__(self) -> Iterator[Sample]:
+        self.messages, self.first_ns, self.last_ns = 0, None, 0
+        for counts in (self.received, self.rejected, self.ignored):
+            counts.clear()
+        handlers = self._handlers(BagRig(self._parameters.rig))
+        latest_ns = 0
+        for message in self._reader.messages(self._topics.names()):
+            self.messages += 1
+            is_sensor = message.topic in self._sensor_topics
+            if not self._uses_stamps:
+                latest_ns = message.received_ns
+            elif is_sensor:  # transforms have no header
+                latest_ns = max(latest_ns, header_stamp_ns(message.cdr) or 0)
+            if is_sensor:
+                self.first_ns = latest_ns if self.first_ns is None else self.first_ns
+                self.last_ns = max(self.last_ns, latest_ns)
+            yield from handlers[message.topic](message, latest_ns)
+
+    def _handlers(self, rig: BagRig) -> dict[str, _Handler]:
+        companions = self._topics.companions
+        sensors = {choice.topic: self._sensor_handler(m, choice, rig) for m, choice in self._topics.sensors.items()}
+        others: list[tuple[TopicChoice | None, _Handler]] = [
+            (companions.labels, self._on_labels),
+            (
+                companions.camera_info,
+                lambda m, now: self._on_calibration(m, now, rig, self._camera_info_of(rig, False)),
+            ),
+            (companions.depth_info, lambda m, now: self._on_calibration(m, now, rig, self._camera_info_of(rig, True))),
+            (companions.tf, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
+            (companions.tf_static, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
+            (companions.clock, lambda _m, _now: iter(())),
+            (companions.odometry, lambda m, now: self._on_odometry(m, now, rig)),
+        ]
+        return {**{choice.topic: handler for choice, handler in others if choice is not None}, **sensors}
+
+    @staticmethod
+    def _camera_info_of(rig: BagRig, is_depth: bool) -> Callable[[Any], None]:
+        return lambda message: rig.on_camera_info(message, is_depth=is_depth)
+
+    def _sensor_handler(self, modality: Modality, choice: TopicChoice, rig: BagRig) -> _Handler:
+        frames_of = self._converter(modality, choice.msgtype)
+
+        def on_message(message: BagMessage, now_ns: int) -> Iterator[Sample]:
+            try:
+                frames = list(frames_of(message))
+            except Exception as error:  # also a message that nobody foresaw is counted, as in the node
+                self.rejected[modality] += 1
+                fault = error.fault if isinstance(error, ConversionError) else Fault.DECODE_ERROR
+                named = str(error) if isinstance(error, (ConversionError, EventDecodeError)) else repr(error)
+                yield RejectedSample(now_ns, modality, fault, named)
+                return
+            for frame in frames:
+                self.received[modality] += 1
+                if modality is Modality.LIDAR and rig.lidar_frame != frame.frame_id:
+                    rig.lidar_frame = frame.frame_id
+                    yield from self._news(rig, now_ns)
+                yield FrameSample(now_ns, frame)
+
+        return on_message
+
+    def _converter(self, modality: Modality, msgtype: str) -> Callable[[BagMessage], Iterable[ModalityFrame]]:
+        if msgtype in EVENT_STREAMS:
+            period_ns = self._parameters.health([modality])[modality].period_ns
+            stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns)
+            return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
+        convert = (_COMPRESSED if msgtype == COMPRESSED_IMAGE else _RAW)[modality]
+        return lambda message: [convert(self._decoded(message))]
+
+    def _decoded(self, message: BagMessage) -> Any:
+        return self._store.deserialize_cdr(message.cdr, message.msgtype)
+
+    def _on_calibration(
+        self, message: BagMessage, now_ns: int, rig: BagRig, take: Callable[[Any], None]
+    ) -> Iterator[Sample]:
+        try:
+            take(self._decoded(message))
+        except Exception as error:  # as in the node: it is ignored and said
+            self.ignored[f"{message.topic}: {error}"] += 1
+            return
+        yield from self._news(rig, now_ns)
+
+    def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:
+        if not self._parameters.rig.compensate_motion:
+            return
+        try:
+            stamp_ns, twist = rig.lidar_twist(self._decoded(message))
+        except Exception as error:
+            self.ignored[f"{message.topic}: {error}"] += 1
+            return
+        yield MotionSample(now_ns, stamp_ns, twist)
+
+    def _on_labels(self, message: BagMessage, now_ns: int) -> Iterator[Sample]:
+        try:
+            decoded = self._decoded(message)
+            labels = label_image(decoded, compressed=message.msgtype == COMPRESSED_IMAGE)
+        except Exception as error:
+            self.ignored[f"{message.topic}: {error}"] += 1
+            return
+        yield LabelSample(now_ns, conversions.stamp_ns(decoded.header), labels)
+
+    @staticmethod
+    def _news(rig: BagRig, now_ns: int) -> Iterator[Sample]:
+        known = rig.news()
+        if known is not None:
+            yield RigSample(now_ns, known)
+
+
+_Handler = Callable[[BagMessage, int], "Iterator[Sample]"]
+_RAW: Mapping[Modality, Callable[[Any], ModalityFrame]] = {
+    Modality.CAMERA: conversions.camera_frame,
+    Modality.DEPTH: conversions.depth_frame,
+    Modality.EVENT: conversions.event_frame,
+    Modality.LIDAR: conversions.lidar_frame,
+}
+_COMPRESSED: Mapping[Modality, Callable[[Any], ModalityFrame]] = {
+    Modality.CAMERA: conversions.compressed_camera_frame,
+    Modality.DEPTH: conversions.compressed_depth_frame,
+}
+
+
+def label_image(message: Any, *, compressed: bool) -> NDArray[np.uint8]:
+    """Image (mono8, 8UC1) or CompressedImage (PNG of class indices) -> class indices uint8 [H, W].
+
+    Raises ConversionError.
+    """
+    if not compressed:
+        return conversions.image_view(message, ("mono8", "8UC1"))
+    try:
+        return decode_labels(bytes(message.data), "the label image")
+    except LabelFileError as error:
+        raise ConversionError(Fault.DECODE_ERROR, str(error)) from None

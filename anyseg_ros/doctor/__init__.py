@@ -1,0 +1,1 @@
+"""What a machine has, and what to do about what is missing."""

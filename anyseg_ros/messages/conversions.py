@@ -1,0 +1,332 @@
+"""ROS messages <-> arrays, without rclpy, cv_bridge or sensor_msgs_py.
+
+Reading takes any object with the message's fields, so rosbags' messages are read by the same code. Arrays are views
+of the message's bytes wherever the encoding allows it: never write to them.
+
+| modality | message | encodings |
+|---|---|---|
+| camera | Image | rgb8, bgr8, rgba8, bgra8, mono8 |
+| camera | CompressedImage | JPEG, PNG |
+| depth | Image | 16UC1 (mm), 32FC1 (m) |
+| depth | CompressedImage | 16-bit PNG (mm), with or without compressedDepth's header |
+| event | Image | rgb8, bgr8 (red = positive, green = negative counts), 8UC2 (positive, negative) |
+| lidar | PointCloud2 | any field order, offset and datatype of x, y, z and intensity (0 where absent) |
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.geometry.projection import PinholeCamera
+from anyseg_core.runtime.health.monitor import Fault
+from anyseg_core.runtime.image_files import (
+    PNG_MAGIC,
+    ImageFileError,
+    ImageSizeError,
+    check_picture_size,
+    decode_picture,
+)
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.time_units import NS_PER_S
+
+Message = Any
+"""A ROS message: of rclpy, of rosbags, or anything else with its fields."""
+
+MAX_FOCAL_RATIO = 1000
+"""Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
+
+
+class ConversionError(ValueError):
+    """A malformed message: what is wrong with it, and the fault it counts as."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class _PixelFormat(NamedTuple):
+    """Memory layout of one image encoding."""
+
+    dtype: str
+    channels: int
+
+
+_PIXEL_FORMATS: Mapping[str, _PixelFormat] = MappingProxyType(
+    {
+        "rgb8": _PixelFormat("u1", 3),
+        "bgr8": _PixelFormat("u1", 3),
+        "rgba8": _PixelFormat("u1", 4),
+        "bgra8": _PixelFormat("u1", 4),
+        "mono8": _PixelFormat("u1", 1),
+        "8UC1": _PixelFormat("u1", 1),
+        "8UC2": _PixelFormat("u1", 2),
+        "16UC1": _PixelFormat("u2", 1),
+        "32FC1": _PixelFormat("f4", 1),
+    }
+)
+_TO_RGB: Mapping[str, int | None] = MappingProxyType(
+    {
+        "rgb8": None,
+        "bgr8": cv2.COLOR_BGR2RGB,
+        "rgba8": cv2.COLOR_RGBA2RGB,
+        "bgra8": cv2.COLOR_BGRA2RGB,
+        "mono8": cv2.COLOR_GRAY2RGB,
+    }
+)
+_DEPTH_ENCODINGS = ("16UC1", "32FC1")
+_EVENT_ENCODINGS = ("rgb8", "bgr8", "8UC2")
+
+
+def stamp_ns(header: Message) -> int:
+    """The header's stamp in nanoseconds."""
+    return int(header.stamp.sec) * NS_PER_S + int(header.stamp.nanosec)
+
+
+def camera_frame(message: Message) -> ModalityFrame:
+    """sensor_msgs/Image -> RGB frame. Raises ConversionError."""
+    pixels = image_view(message, tuple(_TO_RGB))
+    conversion = _TO_RGB[message.encoding]
+    rgb = pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+    return _frame(Modality.CAMERA, rgb, message)
+
+
+def compressed_camera_frame(message: Message) -> ModalityFrame:
+    """sensor_msgs/CompressedImage (JPEG or PNG) -> RGB frame. Raises ConversionError."""
+    bgr = _decode(_bytes_of(message), cv2.IMREAD_COLOR)
+    return _frame(Modality.CAMERA, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), message)
+
+
+def depth_frame(message: Message) -> ModalityFrame:
+    """sensor_msgs/Image (16UC1 in millimetres or 32FC1 in metres) -> depth frame. Raises ConversionError."""
+    return _frame(Modality.DEPTH, _metres(image_view(message, _DEPTH_ENCODINGS)), message)
+
+
+def compressed_depth_frame(message: Message) -> ModalityFrame:
+    """sensor_msgs/CompressedImage with a 16-bit PNG in millimetres -> depth frame. Raises ConversionError."""
+    if "32FC1" in message.format:
+        raise ConversionError(
+            Fault.DECODE_ERROR,
+            f"compressed depth of format {message.format!r} is quantised inverse depth; publish 16UC1 in millimetres",
+        )
+    data = _bytes_of(message)
+    start = _COMPRESSED_DEPTH_HEADER if bytes(data[_COMPRESSED_DEPTH_HEADER:][:8]) == PNG_MAGIC else 0
+    millimetres = _decode(data[start:], cv2.IMREAD_UNCHANGED)
+    if millimetres.dtype != np.uint16 or millimetres.ndim != 2:
+        raise ConversionError(
+            Fault.DECODE_ERROR,
+            f"compressed depth must be a 16-bit grey PNG, not {millimetres.dtype} of shape {millimetres.shape}",
+        )
+    return _frame(Modality.DEPTH, _metres(millimetres), message)
+
+
+def event_frame(message: Message) -> ModalityFrame:
+    """sensor_msgs/Image of event counts -> event frame, positive and negative. Raises ConversionError."""
+    pixels = image_view(message, _EVENT_ENCODINGS)
+    if message.encoding == "8UC2":
+        return _frame(Modality.EVENT, pixels, message)
+    counts = np.empty((*pixels.shape[:2], 2), np.uint8)  # adjacent: everything after this is twice as fast
+    red = 2 if message.encoding == "bgr8" else 0
+    cv2.mixChannels([pixels], [counts], [red, 0, 1, 1])
+    return _frame(Modality.EVENT, counts, message)
+
+
+def lidar_frame(message: Message) -> ModalityFrame:
+    """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError."""
+    return replace(_frame(Modality.LIDAR, points_view(message), message), point_times=_point_times(message))
+
+
+def pinhole_camera(message: Message) -> PinholeCamera:
+    """sensor_msgs/CameraInfo -> intrinsics (`k`). Raises ConversionError, also for a lens that nobody builds."""
+    k = message.k
+    try:
+        camera = PinholeCamera(
+            int(message.width), int(message.height), float(k[0]), float(k[4]), float(k[2]), float(k[5])
+        )
+    except ValueError as error:
+        raise ConversionError(Fault.DECODE_ERROR, f"camera_info: {error}") from None
+    _check_grid("camera_info", camera.height, camera.width)
+    for size, focal, center in ((camera.width, camera.fx, camera.cx), (camera.height, camera.fy, camera.cy)):
+        if not (size / MAX_FOCAL_RATIO <= focal <= size * MAX_FOCAL_RATIO and abs(center) <= size * MAX_FOCAL_RATIO):
+            raise ConversionError(
+                Fault.DECODE_ERROR,
+                f"camera_info: focal length {focal:g} and centre {center:g} px do not belong to {size} px",
+            )
+    return camera
+
+
+def image_view(message: Message, encodings: tuple[str, ...]) -> NDArray[Any]:
+    """sensor_msgs/Image -> [h, w, channels], or [h, w] for one channel; native byte order, a view where possible.
+
+    Raises ConversionError for an encoding that is not among `encodings`, and for sizes that do not fit together.
+    """
+    if message.encoding not in encodings:
+        raise ConversionError(
+            Fault.DECODE_ERROR, f"encoding {message.encoding!r} is not known; known here: {', '.join(encodings)}"
+        )
+    layout = _PIXEL_FORMATS[message.encoding]
+    dtype = np.dtype(layout.dtype).newbyteorder(">" if message.is_bigendian else "<")
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    data = _bytes_of(message)
+    _check_grid("image", height, width)
+    pixel_bytes = dtype.itemsize * layout.channels
+    if step < width * pixel_bytes or step * height != len(data):
+        raise ConversionError(
+            Fault.WRONG_SIZE,
+            f"{width}x{height} {message.encoding} needs steps of at least {width * pixel_bytes} bytes and "
+            f"step x height bytes of data; the step is {step}, the data {len(data)} bytes",
+        )
+    shape, strides = (height, width), (step, pixel_bytes)
+    if layout.channels > 1:
+        shape, strides = (*shape, layout.channels), (*strides, dtype.itemsize)
+    pixels = np.ndarray(shape, dtype, buffer=data, strides=strides)
+    # Aligned: OpenCV refuses rows that are no whole number of values apart, as a step of 13 bytes makes of floats.
+    return np.require(pixels, dtype.newbyteorder("="), "A")
+
+
+def points_view(message: Message) -> NDArray[np.float32]:
+    """sensor_msgs/PointCloud2 -> float32 [N, 4]: x, y, z, intensity.
+
+    A view where the four are float32, adjacent and in this order, as most drivers send them. Raises ConversionError.
+    """
+    fields = {field.name: field for field in message.fields}
+    missing = [name for name in ("x", "y", "z") if name not in fields]
+    if missing:
+        present = ", ".join(fields) or "none"
+        raise ConversionError(Fault.DECODE_ERROR, f"point cloud lacks {', '.join(missing)}; its fields: {present}")
+    wanted = {name: field_type(fields[name], message) for name in ("x", "y", "z", "intensity") if name in fields}
+    points = _point_bytes(message)
+    adjacent = _adjacent_float32(wanted)
+    if adjacent is not None:
+        return points[:, adjacent : adjacent + 16].view("<f4")
+    columns = np.zeros((len(points), 4), np.float32)
+    for column, (dtype, offset) in enumerate(wanted.values()):
+        columns[:, column] = points[:, offset : offset + dtype.itemsize].copy().view(dtype)[:, 0]
+    return columns
+
+
+def image_message(image: NDArray[np.uint8], encoding: str, header: Message) -> Message:
+    """uint8 [h, w] or [h, w, 3] -> sensor_msgs/Image with that header."""
+    from sensor_msgs.msg import Image  # deferred: reading needs no ROS
+
+    message = Image(header=header, encoding=encoding, height=image.shape[0], width=image.shape[1])
+    message.step = image.strides[0] if image.flags.c_contiguous else image[0].nbytes
+    message.data = byte_array(image)
+    return message
+
+
+def byte_array(values: NDArray[Any]) -> array.array[int]:
+    """The bytes of an array as rclpy takes them without a check of every element (a thousand times faster)."""
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(values).data.cast("B"))
+    return data
+
+
+def _frame(modality: Modality, data: NDArray[Any], message: Message) -> ModalityFrame:
+    return ModalityFrame(modality, data, stamp_ns(message.header), message.header.frame_id)
+
+
+def _bytes_of(message: Message) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(message.data, np.uint8)
+    except (TypeError, ValueError) as error:  # ValueError: an empty array.array has no buffer in some versions
+        raise ConversionError(Fault.DECODE_ERROR, f"the data cannot be read as bytes: {error}") from None
+
+
+def _check_grid(what: str, height: int, width: int) -> None:
+    try:
+        check_picture_size(what, height, width)
+    except ImageSizeError as error:
+        raise ConversionError(Fault.WRONG_SIZE, str(error)) from None
+
+
+def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
+    """[h, w] float32 in metres as it is, or uint16 in millimetres, scaled."""
+    return depth if depth.dtype == np.float32 else depth * np.float32(0.001)
+
+
+# --- compressed images -----------------------------------------------------------------------------------------------
+
+_COMPRESSED_DEPTH_HEADER = 12  # bytes that compressed_depth_image_transport puts before the PNG
+
+
+def _decode(data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
+    """JPEG or PNG -> pixels, as training reads its files."""
+    try:
+        return decode_picture(data, flags)
+    except ImageFileError as error:
+        fault = Fault.WRONG_SIZE if isinstance(error, ImageSizeError) else Fault.DECODE_ERROR
+        raise ConversionError(fault, str(error)) from None
+
+
+# --- point clouds ----------------------------------------------------------------------------------------------------
+
+_POINT_DATATYPES: Mapping[int, str] = MappingProxyType(
+    {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+)
+
+
+def field_type(field: Message, message: Message) -> tuple[np.dtype[Any], int]:
+    """(dtype, offset in bytes) of a point's field."""
+    code = _POINT_DATATYPES.get(int(field.datatype))
+    if code is None:
+        raise ConversionError(Fault.DECODE_ERROR, f"point field {field.name} has the unknown datatype {field.datatype}")
+    dtype = np.dtype(code).newbyteorder(">" if message.is_bigendian else "<")
+    if field.offset + dtype.itemsize > message.point_step:
+        raise ConversionError(
+            Fault.WRONG_SIZE,
+            f"point field {field.name} at offset {field.offset} does not fit into point_step {message.point_step}",
+        )
+    return dtype, int(field.offset)
+
+
+def _cloud_grid(message: Message) -> tuple[int, int, int]:
+    """(height, width, row_step), checked against the data; a single row needs no row_step."""
+    height, width, point_step = int(message.height), int(message.width), int(message.point_step)
+    _check_grid("point cloud", height, width)
+    row_step = width * point_step if height == 1 else int(message.row_step)
+    size = len(message.data)
+    if row_step < width * point_step or height * row_step > size:
+        raise ConversionError(
+            Fault.WRONG_SIZE,
+            f"{width}x{height} points of {point_step} bytes with row_step {message.row_step} do not fit into "
+            f"{size} bytes of data",
+        )
+    return height, width, row_step
+
+
+def _point_bytes(message: Message) -> NDArray[np.uint8]:
+    """[N, point_step]"""
+    height, width, row_step = _cloud_grid(message)
+    rows = np.ndarray((height, row_step), np.uint8, buffer=_bytes_of(message)[: height * row_step])
+    return rows[:, : width * message.point_step].reshape(height * width, message.point_step)
+
+
+_TIME_FIELDS = ("t", "time", "timestamp", "offset_time")
+"""Of Ouster, Velodyne, Hesai and RoboSense, Livox."""
+
+
+def _point_times(message: Message) -> NDArray[Any] | None:
+    """[N], a view of the time field; None where the cloud has none, or a damaged one: the points are good without."""
+    field = next((field for field in message.fields if field.name in _TIME_FIELDS), None)
+    if field is None:
+        return None
+    try:
+        dtype, offset = field_type(field, message)
+    except ConversionError:
+        return None
+    return _point_bytes(message)[:, offset : offset + dtype.itemsize].view(dtype)[:, 0]
+
+
+def _adjacent_float32(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> int | None:
+    """The offset of x where x, y, z, intensity are native float32, adjacent and in this order; else None."""
+    start = wanted["x"][1]
+    expected = {name: (np.dtype("<f4"), start + 4 * i) for i, name in enumerate(("x", "y", "z", "intensity"))}
+    return start if wanted == expected else None

@@ -1,0 +1,280 @@
+"""The one thread that runs the network, drives the pipeline's clock, and never lets a callback wait for either."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+import cv2
+
+from anyseg_core.runtime.engines.protocol import EngineError
+from anyseg_core.runtime.geometry.projection import Rig
+from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS, Fault, ModalityStatus
+from anyseg_core.runtime.input_images import InputError
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.pipeline.clock_steps import ClockSteps
+from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
+from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+
+MAX_WAIT_S = 0.1
+"""Between looks at the clock: a simulated one may jump, or run faster than real time."""
+MIN_WAIT_S = 0.001
+
+_Answer = TypeVar("_Answer")
+
+
+class Listener(Protocol):
+    """Gets what happens; called on the worker's thread."""
+
+    def on_result(self, result: Result) -> None:
+        """A mask was made."""
+
+    def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
+        """The state or fault of a modality changed and no mask says so."""
+
+    def on_clock_step(self, forward_s: float) -> None:
+        """The system clock was set forward: every sensor starts anew."""
+
+    def on_inference_failure(self, error: Exception) -> None:
+        """A mask could not be made: EngineError (it is opened again as its settings say), InputError, or a bug."""
+
+    def on_too_old(self, age_ms: float) -> None:
+        """A mask was ready when it was too old already: it must not be published."""
+
+
+class InferenceWorker:
+    """Owns a student on its own thread, from opening to closing (an engine's context belongs to one thread).
+
+    Between `start` and `stop` frames go in by `deliver` from any thread, and results out to the listener.
+    """
+
+    def __init__(
+        self,
+        now_ns: Callable[[], int],
+        listener: Listener,
+        *,
+        is_simulated: Callable[[], bool] = lambda: False,
+        lag_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`is_simulated`: whether `now_ns` tells a simulated time, which may run at any speed; `lag_ns`: how late the
+        executor is that frames come from."""
+        self._now_ns = now_ns
+        self._listener = listener
+        self._is_simulated = is_simulated
+        self._lag_ns = lag_ns
+        self._clock_steps = ClockSteps()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._changed = threading.Condition()
+        self._pipeline: Pipeline | None = None
+        self._loop: Future[None] | None = None
+        self._told: tuple[tuple[str, ...], ...] = ()
+        self._segmenter: Segmenter | None = None
+        self._engine: EngineOwner | None = None
+        self._opening: Future[None] | None = None
+        self._stuck = False
+        self.max_mask_age_ms = float("inf")
+        """A mask that is older when it is ready goes to `on_too_old`."""
+        self.bug: BaseException | None = None
+        """What ended the worker's loop, which nothing should; no mask can be made after it."""
+
+    def open(self, student: str, settings: EngineSettings) -> Segmenter:
+        """Open the student; an engine that has to be built first is left to be built (`opening_error`).
+
+        Raises StudentError or EngineError, as `Segmenter.open` does; EngineError, too, where the engine has not
+        opened in time: its thread is left alone then, and this worker can only be closed.
+        """
+        # Encoding is short: split over threads it would wait for a core that the middleware is using.
+        cv2.setNumThreads(1)
+        self._segmenter = Segmenter.load(student)
+        self._segmenter.while_waiting = self._encode_next
+        self._engine = EngineOwner(self._segmenter, settings)
+        self._opening = self._thread.submit(self._engine.open)
+        if not self._engine.answered.wait(settings.open_timeout_s):
+            self._stuck = True
+            raise EngineError(
+                f"the engine of student {student} did not open in {settings.open_timeout_s:g} s: export the student "
+                "again, or raise model.open_timeout_s for a slow computer"
+            )
+        if not self._engine.is_building:
+            self._opening.result()
+        return self._segmenter
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it is between `start` and `stop`."""
+        return self._pipeline is not None
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether the engine is still being built."""
+        return self._opening is not None and not self._opening.done()
+
+    def opening_error(self) -> BaseException | None:
+        """Why the engine could not be opened; None where it was, or still is being built."""
+        return self._opening.exception() if self._opening is not None and self._opening.done() else None
+
+    @property
+    def engine_state(self) -> EngineState:
+        """What the engine is doing."""
+        assert self._engine is not None, "open comes first"
+        return self._engine.state
+
+    def start(self, pipeline: Pipeline) -> None:
+        """Begin to segment what is delivered."""
+        self._pipeline = pipeline
+        self._told = ()
+        self._loop = self._thread.submit(self._run_watched, pipeline)
+
+    def stop(self) -> None:
+        """Finish the mask in work and stop; frames that are delivered afterwards are ignored."""
+        with self._changed:
+            self._pipeline = None
+            self._changed.notify()
+        if self._loop is not None and not self._loop.cancel():  # it waits its turn while an engine is being built
+            self._loop.result()
+        self._loop = None
+
+    def close(self) -> None:
+        """Stop, and free the student and the thread; a build that is going on is given up."""
+        if self._engine is not None:
+            self._engine.cancel()
+        if self._stuck:  # for ever, perhaps
+            self._thread.shutdown(wait=False)
+            return
+        self.stop()
+        if self._segmenter is not None:
+            self._thread.submit(self._segmenter.close).result()
+            self._segmenter = None
+        self._thread.shutdown()
+
+    def deliver(self, frame: ModalityFrame) -> None:
+        """Hand over a frame; never waits for inference."""
+        self.apply(lambda pipeline, now_ns: pipeline.on_frame(frame, now_ns))
+
+    def reject(self, modality: Modality, fault: Fault, reason: str) -> None:
+        """Report a malformed message or a fault of the transport."""
+        self.apply(lambda pipeline, now_ns: pipeline.on_rejected(modality, fault, reason, now_ns))
+
+    def apply(self, action: Callable[[Pipeline, int], _Answer]) -> _Answer | None:
+        """Call `action(pipeline, now_ns)` when it is safe to; None while stopped."""
+        with self._changed:
+            if self._pipeline is None:
+                return None
+            answer = action(self._pipeline, self._time(self._pipeline))
+            self._changed.notify()
+            return answer
+
+    def _time(self, pipeline: Pipeline) -> int:
+        """The node's time; where it was set forward, no sensor is to blame for the time that did not pass."""
+        now_ns = self._now_ns()
+        pipeline.set_lag(self._lag_ns())
+        forward_ns = self._clock_steps.forward_ns(now_ns)
+        if forward_ns and not self._is_simulated():
+            pipeline.restart(now_ns)
+            self._listener.on_clock_step(forward_ns / NS_PER_S)
+        return now_ns
+
+    def _run_watched(self, pipeline: Pipeline) -> None:
+        try:
+            self._run(pipeline)
+        except BaseException as error:  # a listener that cannot even report a failure
+            self.bug = error
+            raise
+
+    def _run(self, pipeline: Pipeline) -> None:
+        if self.opening_error() is not None:  # the node is told by the same
+            return
+        while self._pipeline is pipeline:
+            try:
+                self._step(pipeline)
+            except Exception as error:  # unforeseen: without a word it would be the end of all masks
+                self._listener.on_inference_failure(error)
+                with self._changed:
+                    self._changed.wait(MAX_WAIT_S)
+
+    def _step(self, pipeline: Pipeline) -> None:
+        """Do what is most urgent, or wait where nothing is."""
+        with self._changed:
+            if self._pipeline is not pipeline:
+                return
+            now_ns = self._time(pipeline)
+            job = pipeline.poll(now_ns)
+            statuses = job.statuses if job else pipeline.statuses(now_ns)
+            news = self._is_news(statuses)
+            ahead = None if job or news else pipeline.next_to_encode()
+            if not (job or news or ahead):
+                self._changed.wait(self._wait_s(pipeline, now_ns))
+                return
+        if job:
+            self._segment(pipeline, job)
+        elif news:
+            self._listener.on_statuses(statuses)
+        elif ahead:
+            self._encode(*ahead)
+
+    def _segment(self, pipeline: Pipeline, job: Job) -> None:
+        assert self._engine is not None
+        try:
+            if self._engine.restore():
+                return  # that took its time: these frames are old now
+        except EngineError as error:
+            self._report(error, job)
+            return
+        try:
+            result = pipeline.run(job)
+        except EngineError as error:
+            self._engine.on_failure(error)
+            self._report(error, job)
+        except Exception as error:  # InputError, or an unforeseen one
+            self._report(error, job)
+        else:
+            self._hand_over(pipeline, result)
+
+    def _hand_over(self, pipeline: Pipeline, result: Result) -> None:
+        """Give a mask away, by its age now: the process may have been stopped since the mask was begun."""
+        with self._changed:
+            age_ms = (self._time(pipeline) - result.job.born_ns) / NS_PER_MS
+        if -CLOCK_JUMP_NS / NS_PER_MS <= age_ms <= self.max_mask_age_ms:  # a clock may have been set back meanwhile
+            self._listener.on_result(result)
+        else:
+            self._listener.on_too_old(age_ms)
+            self._listener.on_statuses(result.job.statuses)
+
+    def _report(self, error: Exception, job: Job) -> None:
+        self._listener.on_inference_failure(error)
+        self._listener.on_statuses(job.statuses)
+
+    def _encode(self, frame: ModalityFrame, rig: Rig | None) -> None:
+        """Have the network image ready, and on its way to the device, before the mask is begun."""
+        assert self._segmenter is not None
+        with suppress(InputError, EngineError):  # it is told of when the mask is made
+            self._segmenter.encode(frame, rig)
+
+    def _encode_next(self) -> bool:
+        """Encode a frame that came while the device works on the mask before; False without one."""
+        with self._changed:
+            ahead = self._pipeline.next_to_encode() if self._pipeline is not None else None
+        if ahead is None:
+            return False
+        self._encode(*ahead)
+        return True
+
+    def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
+        """Whether a state or fault differs from what the listener was told last."""
+        now = tuple((str(s.modality), str(s.state), str(s.fault)) for s in statuses)
+        if now == self._told:
+            return False
+        self._told = now
+        return True
+
+    @staticmethod
+    def _wait_s(pipeline: Pipeline, now_ns: int) -> float:
+        wakeup_ns = pipeline.next_wakeup_ns(now_ns)
+        if wakeup_ns is None:
+            return MAX_WAIT_S
+        return min(max((wakeup_ns - now_ns) / 1e9, MIN_WAIT_S), MAX_WAIT_S)

@@ -1,0 +1,74 @@
+"""The node's publishers: messages from results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+
+from anyseg_core.runtime.health.monitor import ModalityStatus
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.model_card import ModelCard
+from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
+from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
+from anyseg_ros.messages.conversions import image_message
+from anyseg_ros.messages.headers import STATE_QOS, header_of
+from anyseg_ros.node.status_messages import mask_array, status_array
+from anyseg_ros.pipeline.pipeline import Result
+
+try:
+    import vision_msgs.msg as vision_msgs
+except ImportError:  # the wheels have none: the classes are in the student's model.json
+    vision_msgs = None
+
+
+class MaskOutputs:
+    """Publishes masks and statuses. Destroy it before the node."""
+
+    def __init__(self, node: Node, card: ModelCard) -> None:
+        self._node = node
+        self._palette = palette(card)
+        self._mask = node.create_publisher(Image, "~/segmentation/mask", 2)
+        self._confidence = node.create_publisher(Image, "~/segmentation/confidence", 2)
+        self._color_mask = node.create_publisher(Image, "~/segmentation/color_mask", 2)
+        self._overlay = node.create_publisher(Image, "~/segmentation/overlay", 2)
+        self._status = node.create_publisher(DiagnosticArray, "~/modality_status", STATE_QOS)
+        self._publishers = [self._mask, self._confidence, self._color_mask, self._overlay, self._status]
+        if vision_msgs is not None:
+            classes = [vision_msgs.VisionClass(class_id=i, class_name=c.name) for i, c in enumerate(card.classes)]
+            info = node.create_publisher(vision_msgs.LabelInfo, "~/segmentation/label_info", STATE_QOS)
+            info.publish(vision_msgs.LabelInfo(class_map=classes))
+            self._publishers.append(info)
+
+    def destroy(self) -> None:
+        """End the publishers."""
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+
+    def publish_result(self, result: Result, overlay_opacity: float) -> None:
+        """The mask and its status; the other images only where somebody listens."""
+        anchor = result.job.anchor_frame
+        header = header_of(anchor)
+        labels = result.segmentation.resized_labels(*result.mask_size)
+        self._mask.publish(image_message(labels, "mono8", header))
+        self._status.publish(mask_array(result))
+        if self._confidence.get_subscription_count():
+            _, confidence = result.segmentation.resized(*result.mask_size)
+            self._confidence.publish(image_message(confidence, "mono8", header))
+        if not (self._color_mask.get_subscription_count() or self._overlay.get_subscription_count()):
+            return
+        colored = color_image(labels, self._palette)
+        if self._color_mask.get_subscription_count():
+            self._color_mask.publish(image_message(colored, "rgb8", header))
+        if self._overlay.get_subscription_count():
+            if anchor.modality is Modality.CAMERA:
+                colored = overlay_image(anchor.data, colored, overlay_opacity)  # type: ignore[arg-type]
+            draw_strip(colored, [sensor_cell(s, result.segmentation.modalities) for s in result.job.statuses])
+            self._overlay.publish(image_message(colored, "rgb8", header))
+
+    def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:
+        """The health of every modality where there is no mask to tell it with."""
+        self._status.publish(status_array(stamp, statuses, {}))

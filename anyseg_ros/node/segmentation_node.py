@@ -1,0 +1,432 @@
+"""segmentation_node: keeps publishing a label image from whichever of camera, depth, event and LiDAR are alive.
+
+A lifecycle node that only wires: topics -> conversions -> worker (pipeline, student) -> messages. With the parameter
+`autostart` it configures and activates itself, for launches without a lifecycle manager.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from traceback import format_exception
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
+from anyseg_core.runtime.events import kernel as event_kernel
+from anyseg_core.runtime.health.monitor import ModalityStatus
+from anyseg_core.runtime.input_images import InputError
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros.messages.headers import time_message
+from anyseg_ros.node.inference_worker import InferenceWorker
+from anyseg_ros.node.mask_outputs import MaskOutputs
+from anyseg_ros.node.rig_source import RigSource
+from anyseg_ros.node.sensor_input import EventInput, SensorInput
+from anyseg_ros.node.status_log import StatusLog
+from anyseg_ros.node.status_messages import (
+    InferenceRecord,
+    diagnostics_array,
+    engine_array,
+    unconfigured_array,
+    used_ages_ms,
+)
+from anyseg_ros.pipeline import parameters as node_parameters
+from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
+from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
+from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
+from anyseg_ros.process.node_process import run
+
+NAME = "segmentation_node"
+DIAGNOSTICS_PERIOD_S = 1.0
+BUILD_LOG_PERIOD_S = 10.0
+FAILURE_LOG_PERIOD_S = 5.0
+NO_PUBLISHER_PERIOD_S = 5.0
+"""Time for discovery before a topic without a publisher is worth a warning."""
+
+
+class SegmentationNode(GuardedCallbacks, LifecycleNode):
+    """The lifecycle node. Services, parameters and diagnostics answer in every state.
+
+    `namespace`, `parameter_overrides` ... are passed on to rclpy.
+
+    The worker calls `on_result`, `on_too_old`, `on_statuses` and `on_inference_failure` on its own thread,
+    `on_clock_step` on any.
+    """
+
+    def __init__(self, **node_options: Any) -> None:
+        # Undeclared ones are overrides of a check for one modality; `_on_set_parameters` refuses any other.
+        node_options |= {"allow_undeclared_parameters": True, "automatically_declare_parameters_from_overrides": True}
+        super().__init__(NAME, **node_options)
+        self._declare_parameters()
+        self._settings = Parameters()
+        self._worker: InferenceWorker | None = None
+        self._segmenter: Segmenter | None = None
+        self._outputs: MaskOutputs | None = None
+        self._inputs: list[SensorInput] = []
+        self._rig: RigSource | None = None
+        self._record = InferenceRecord()
+        self._status_log = StatusLog(self.get_logger().warning, self.get_logger().info)
+        self._building = False
+        self._logged: EngineInfo | None = None
+        self.build_failed = False
+        """The engine that was being built when the node was configured could not be built."""
+        self._configured: list[Callable[[], Any]] = []  # what ends what a configured node has, newest last
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._offer_services()
+
+    # --- lifecycle -----------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters and open the student; one clear error and FAILURE where they cannot be used."""
+        worker = InferenceWorker(self._now_ns, self, is_simulated=lambda: self.get_clock().ros_time_is_active)
+        try:
+            self._settings = node_parameters.from_values(self._parameter_values())
+            model = self._settings.model
+            self._segmenter = worker.open(model.student, engine_settings(model))
+            self._modalities()
+            if Modality.EVENT in self._segmenter.modalities:
+                event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
+        except Exception as error:
+            return self._not_configured(worker, error)
+        worker.max_mask_age_ms = self._settings.output.max_mask_age_ms
+        self._worker = worker
+        self._offer_outputs(self._segmenter)
+        self._building = worker.is_opening
+        if self._building:
+            self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
+        self.get_logger().info(f"configured: {self._segmenter.card.name}")
+        self._log_engine(worker.engine_state)
+        return super().on_configure(state)
+
+    def _not_configured(self, worker: InferenceWorker, error: Exception) -> TransitionCallbackReturn:
+        """Say why, in one line where a person can mend it and with the traceback where nobody foresaw it."""
+        worker.close()
+        self._segmenter = None
+        foreseen = isinstance(error, (ParameterError, StudentError, EngineError))
+        reason = str(error) if foreseen else "".join(format_exception(error))
+        self.get_logger().error(f"cannot configure: {reason}")
+        return TransitionCallbackReturn.FAILURE
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and segment."""
+        assert self._worker is not None
+        assert self._segmenter is not None
+        worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
+        self._record = InferenceRecord()
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns)
+        for modality in modalities:
+            pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
+        worker.start(pipeline)
+        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=Modality.LIDAR in modalities)
+        self._rig.refresh("")
+        self._inputs = [self._input(modality, worker) for modality in modalities]
+        return super().on_activate(state)
+
+    @property
+    def is_building(self) -> bool:
+        """Whether the engine is being built, since the node was configured."""
+        return self._building
+
+    @property
+    def worker_bug(self) -> BaseException | None:
+        """What ended the worker's thread, which nothing should."""
+        return self._worker.bug if self._worker is not None else None
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening and segmenting; the student stays open."""
+        self._end_activity()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured: the student is closed."""
+        self._end_everything()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End whatever runs."""
+        self._end_everything()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition failed by an exception: back to unconfigured, so that it may be tried again."""
+        self._end_everything()
+        super().on_error(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def destroy_node(self) -> None:
+        """End whatever runs, and the node."""
+        self._end_everything()
+        super().destroy_node()
+
+    # --- what the worker tells -----------------------------------------------------------------------------------
+
+    def on_result(self, result: Result) -> None:
+        """Publish a mask and its status."""
+        assert self._outputs is not None
+        self._outputs.publish_result(result, self._settings.output.overlay_opacity)
+        self._status_log.tell(result.job.statuses)
+        segmentation = result.segmentation
+        self._record = replace(
+            self._record,
+            masks=self._record.masks + 1,
+            last_error="",
+            used_ages_ms=used_ages_ms(result),
+            encode_ms=1e3 * segmentation.encode_s,
+            engine_ms=1e3 * segmentation.engine_s,
+            latency_ms=(self._now_ns() - result.job.born_ns) / 1e6,
+            lidar_motion=self._told_motion(result.job),
+        )
+
+    def _told_motion(self, job: Job) -> str:
+        if Modality.LIDAR not in job.frames:
+            return ""
+        rig = self._rig
+        return str(job.motion or f"not compensated: {rig.without_motion if rig is not None else 'inactive'}")
+
+    def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
+        """Publish a change that comes without a mask."""
+        assert self._outputs is not None
+        self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
+        self._status_log.tell(statuses)
+
+    def on_too_old(self, age_ms: float) -> None:
+        """Count a mask that is withheld for its age."""
+        limit_ms = self._settings.output.max_mask_age_ms
+        reason = f"the mask was {age_ms:.0f} ms old when it was ready, output.max_mask_age_ms is {limit_ms:g}"
+        self.get_logger().error(f"no label image: {reason}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+        self._record = self._record.with_too_old(reason, age_ms)
+
+    def on_clock_step(self, forward_s: float) -> None:
+        """Say why every sensor is waited for again."""
+        self.get_logger().warning(f"the clock was set forward by {forward_s:.1f} s: every sensor starts anew")
+
+    def on_inference_failure(self, error: Exception) -> None:
+        """Count it; the next frame is tried all the same. A bug is told with its traceback."""
+        if isinstance(error, (EngineError, InputError)):
+            told = str(error)
+            self.get_logger().error(f"no label image: {told}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+        else:
+            told, trace = repr(error), "".join(format_exception(error))
+            self.get_logger().error(f"no label image, by a bug: {trace}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+        self._record = replace(self._record, failures=self._record.failures + 1, last_error=told)
+
+    # --- parameters ----------------------------------------------------------------------------------------------
+
+    def _declare_parameters(self) -> None:
+        """Those that were not set at the start; unknown ones that were are reported at configure."""
+        descriptor = ParameterDescriptor(dynamic_typing=True)  # 10 is a fine 10.0; `parameters` checks the types
+        for name, value in node_parameters.to_values().items():
+            if self.has_parameter(name):
+                self.set_descriptor(name, descriptor)
+            else:
+                self.declare_parameter(name, value, descriptor, ignore_override=True)
+
+    def _parameter_values(self) -> dict[str, Any]:
+        return {name: parameter.value for name, parameter in self.get_parameters_by_prefix("").items()}
+
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        """Validate the whole set with the changes in it, then use it."""
+        before = self._parameter_values()
+        if self._worker is not None:
+            fixed = [c.name for c in changes if not node_parameters.may_change_to(c.name, before.get(c.name), c.value)]
+            if fixed:
+                reason = f"{', '.join(fixed)} can be changed only before configure: clean up the node first"
+                return SetParametersResult(successful=False, reason=reason)
+        after = before | {change.name: change.value for change in changes}
+        try:
+            self._reconfigure(node_parameters.from_values(after))
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for line in node_parameters.differences(before, after):
+            self.get_logger().warning(f"parameter {line}")
+        return SetParametersResult(successful=True)
+
+    def _reconfigure(self, new: Parameters) -> None:
+        old, self._settings = self._settings, new
+        if self._worker is None:
+            return
+
+        def apply(pipeline: Pipeline, now_ns: int) -> None:
+            pipeline.reconfigure(new.health(pipeline.modalities), new.sync, now_ns)
+            for modality in pipeline.modalities:
+                if new.modalities[modality].enabled != old.modalities[modality].enabled:
+                    pipeline.set_enabled(modality, new.modalities[modality].enabled, now_ns)
+
+        self._worker.apply(apply)
+
+    def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
+        settings = self._settings.modalities[modality]
+        if modality is Modality.EVENT:
+            return EventInput(self, settings, worker, self._settings.events)
+        return SensorInput(self, modality, settings, worker)
+
+    def _modalities(self) -> tuple[Modality, ...]:
+        """Those that the student takes. Raises ParameterError where none of them can be an anchor."""
+        assert self._segmenter is not None
+        taken = self._segmenter.modalities
+        if not set(taken) & set(self._settings.sync.anchor_order):
+            order = ", ".join(map(str, self._settings.sync.anchor_order))
+            raise ParameterError(
+                f"sync.anchor_order ({order}) names none of the modalities that student {self._segmenter.card.name} "
+                f"takes ({', '.join(map(str, taken))}): add one of them"
+            )
+        return taken
+
+    # --- services and diagnostics --------------------------------------------------------------------------------
+
+    def _offer_outputs(self, segmenter: Segmenter) -> None:
+        """Everything that a configured node has; `_configured` ends it."""
+        self._outputs = MaskOutputs(self, segmenter.card)
+        self._configured.append(self._outputs.destroy)
+
+    def _offer_services(self) -> None:
+        """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
+        diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
+        for modality in MODALITIES:
+            self._offer_switch(modality)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
+        self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
+
+    def _offer_switch(self, modality: Modality) -> None:
+        def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+            change = Parameter(f"modalities.{modality}.enabled", value=request.data)
+            result = self.set_parameters([change])[0]
+            response.success, response.message = result.successful, result.reason
+            return response
+
+        self.create_service(SetBool, f"~/set_{modality}_enabled", on_request)
+
+    def _on_clear_faults(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._worker is None or not self._worker.is_started:
+            response.success, response.message = False, "the node is not active: there are no faults to clear"
+            return response
+        self._worker.apply(lambda pipeline, now_ns: pipeline.clear_faults(now_ns))
+        response.success = True
+        return response
+
+    def _publish_diagnostics(self, publisher: Any) -> None:
+        if self._worker is None or self._segmenter is None:
+            publisher.publish(unconfigured_array(time_message(self._now_ns())))
+            return
+        if self._rig is not None:
+            self._refresh_rig(self._rig)
+        statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
+        stamp, engine, student = time_message(self._now_ns()), self._worker.engine_state, self._segmenter.card.name
+        self._log_engine(engine)
+        if statuses is None:  # configured, not active
+            publisher.publish(engine_array(stamp, engine, student))
+        else:
+            topics = {sensor.modality: sensor.topic for sensor in self._inputs}
+            publisher.publish(diagnostics_array(stamp, statuses, self._record, engine, student, topics))
+        self._follow_build()
+
+    def _follow_build(self) -> None:
+        """Say how a build that goes on since configure gets on; where it failed, the node is unconfigured again."""
+        if not self._building or self._worker is None:
+            return
+        if self._worker.is_opening:
+            progress = self._worker.engine_state.progress
+            self.get_logger().info(f"the engine is not ready: {progress}", throttle_duration_sec=BUILD_LOG_PERIOD_S)
+            return
+        self._building = False
+        error = self._worker.opening_error()
+        if error is None:
+            return
+        self.get_logger().error(f"cannot configure: {error}")
+        self.build_failed = True
+        if self._worker.is_started:
+            self.trigger_deactivate()
+        self.trigger_cleanup()
+
+    def _log_engine(self, engine: EngineState) -> None:
+        """Say what runs, whenever that has changed."""
+        if engine.info is None or engine.info is self._logged:
+            return
+        self._logged = info = engine.info
+        details = "".join(f"; {name}: {value}" for name, value in info.details.items())
+        self.get_logger().info(f"engine: {info.backend} on {info.device}, {info.precision} ({info.reason}){details}")
+        if engine.warning:
+            self.get_logger().warning(engine.warning)
+
+    def _refresh_rig(self, rig: RigSource) -> None:
+        """TF may have learnt the extrinsics since the last look."""
+        rig.refresh(next((i.frame_id for i in self._inputs if i.modality is Modality.LIDAR), ""))
+
+    def _check_connections(self) -> None:
+        for sensor in self._inputs:
+            if self._settings.modalities[sensor.modality].enabled:
+                sensor.check_connection()
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def _end_activity(self) -> None:
+        for sensor in self._inputs:
+            sensor.destroy()
+        self._inputs = []
+        if self._rig is not None:
+            self._rig.destroy()
+            self._rig = None
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _end_everything(self) -> None:
+        self._end_activity()
+        if self._worker is not None:
+            self._worker.close()
+        while self._configured:
+            self._configured.pop()()
+        self._worker = self._segmenter = self._outputs = None
+
+
+def start(node: SegmentationNode) -> int | None:
+    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all."""
+    succeeded = TransitionCallbackReturn.SUCCESS
+    if node.get_parameter("model.build_only").value is True:
+        return after_build(node) if node.trigger_configure() is succeeded else 1
+    if node.get_parameter("autostart").value is True and node.trigger_configure() is succeeded:
+        node.trigger_activate()
+    return None
+
+
+def end_of(node: SegmentationNode) -> int | None:
+    """The exit code of a node that has nothing left to do, or can do nothing any more; else None."""
+    if node.worker_bug is not None:
+        print(f"error: the worker ended, by a bug:\n{''.join(format_exception(node.worker_bug))}", file=sys.stderr)
+        return 1
+    return after_build(node)
+
+
+def after_build(node: SegmentationNode) -> int | None:
+    """The exit code that `model.build_only` asks for, once the engine is built; None before, or without it."""
+    if node.get_parameter("model.build_only").value is not True or node.is_building:
+        return None
+    return 1 if node.build_failed else 0
+
+
+def engine_settings(model: ModelParameters) -> EngineSettings:
+    """What the worker needs of the parameters."""
+    return EngineSettings(
+        model.backend, model.threads, model.build_options(), model.on_engine_failure, model.open_timeout_s
+    )
+
+
+def main() -> None:
+    """Entry point `segmentation_node`."""
+    sys.exit(run(SegmentationNode, start, finished=end_of))
+
+
+if __name__ == "__main__":
+    main()

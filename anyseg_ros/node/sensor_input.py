@@ -1,0 +1,228 @@
+"""One sensor's topic: subscribe, convert on a thread, hand over; and say what is wrong with the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+
+from anyseg_core.runtime.events.decoder import EventDecodeError
+from anyseg_core.runtime.events.stream import MESSAGE_READERS, EventStream
+from anyseg_core.runtime.health.monitor import Fault
+from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.messages import conversions
+from anyseg_ros.messages.conversions import ConversionError
+from anyseg_ros.messages.types import install_command, message_class, message_name
+from anyseg_ros.node.decoding_thread import DecodingThread
+from anyseg_ros.node.inference_worker import InferenceWorker
+from anyseg_ros.pipeline.parameters import EventParameters, ModalityParameters
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+WARN_PERIOD_S = 5.0
+COMPRESSED_SUFFIXES = ("/compressed", "/compressedDepth")
+
+EVENT_TYPE_PERIOD_S = 0.2
+"""Between looks at the type of a topic of events."""
+EVENT_QUEUE_DEPTH = 100
+"""Packets that may wait."""
+
+_Converter = Callable[[Any], "ModalityFrame | None"]
+_RAW: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
+    {
+        Modality.CAMERA: (Image, conversions.camera_frame),
+        Modality.DEPTH: (Image, conversions.depth_frame),
+        Modality.EVENT: (Image, conversions.event_frame),
+        Modality.LIDAR: (PointCloud2, conversions.lidar_frame),
+    }
+)
+_COMPRESSED: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
+    {
+        Modality.CAMERA: (CompressedImage, conversions.compressed_camera_frame),
+        Modality.DEPTH: (CompressedImage, conversions.compressed_depth_frame),
+    }
+)
+
+
+def sensor_qos(reliability: str, depth: int = 1) -> QoSProfile:
+    """Depth 1: of frames that wait, only the newest matters."""
+    policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(depth=depth, reliability=policy)
+
+
+class SensorInput:
+    """The subscription of one modality, and the thread that converts its messages."""
+
+    _depth = 1
+    """Messages that may wait: of frames only the newest matters."""
+
+    def __init__(self, node: Node, modality: Modality, parameters: ModalityParameters, worker: InferenceWorker) -> None:
+        self._node = node
+        self.modality = modality
+        self._parameters = parameters
+        self._worker = worker
+        self._complaint = ""
+        self.frame_id = ""
+        self._topic = node.resolve_topic_name(parameters.topic)
+        compressed = self._topic.endswith(COMPRESSED_SUFFIXES) and modality in _COMPRESSED
+        self._type, self._convert = (_COMPRESSED if compressed else _RAW)[modality]
+        self._thread = DecodingThread(modality.value, self._decode, self._on_slow, self._depth)
+        self._subscription = self._subscribe_first()
+
+    @property
+    def topic(self) -> str:
+        """Its full name, namespace and remappings applied."""
+        return self._topic
+
+    def destroy(self) -> None:
+        """End the subscription and the thread."""
+        self._unsubscribe()
+        self._thread.stop()
+
+    def _unsubscribe(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def check_connection(self) -> None:
+        """Warn, once a change, of a topic that nobody publishes or that has another type."""
+        complaint = self._connection_complaint()
+        if complaint and complaint != self._complaint:
+            self._node.get_logger().warning(complaint)
+        self._complaint = complaint
+
+    def _subscribe_first(self) -> Any:
+        return self._subscribe()
+
+    def _subscribe(self, raw: bool = False) -> Any:
+        qos = sensor_qos(self._parameters.qos, self._depth)
+        # Types are watched by `check_connection`, on every distribution; rclpy's own warnings name no remedy.
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos, use_default_callbacks=False)
+        arguments = (self._type, self._parameters.topic, self._on_message, qos)
+        try:
+            return self._node.create_subscription(*arguments, event_callbacks=events, raw=raw)
+        except UnsupportedEventTypeError:  # an RMW without QoS events
+            return self._node.create_subscription(*arguments, raw=raw)
+
+    def _on_message(self, message: Any) -> None:
+        self._thread.put((self._convert, message))
+
+    def _decode(self, waiting: tuple[_Converter, Any]) -> None:
+        """On the sensor's thread: a message, with the converter of the type that was subscribed to when it came."""
+        convert, message = waiting
+        try:
+            frame = convert(message)
+            if frame is not None:
+                self.frame_id = frame.frame_id
+                self._worker.deliver(frame)
+        except ConversionError as error:
+            self._reject(error.fault, str(error))
+        except Exception as error:  # a message that nobody foresaw must not stop the node: it is counted and named
+            self._reject(Fault.DECODE_ERROR, f"{type(error).__name__}: {error}")
+
+    def _on_slow(self, seconds: float) -> None:
+        """On the sensor's thread: it rests now, so that the others get their share of the cores."""
+        reason = f"decoding one message took {1e3 * seconds:.0f} ms: send smaller pictures, or fewer"
+        self._reject(Fault.DECODE_ERROR, reason)
+
+    def _reject(self, fault: Fault, reason: str) -> None:
+        self._worker.reject(self.modality, fault, reason)
+        self._node.get_logger().warning(
+            f"{self._topic}: malformed {self.modality} message: {reason}", throttle_duration_sec=WARN_PERIOD_S
+        )
+
+    def _on_incompatible_qos(self, event: Any) -> None:
+        policy = getattr(event.last_policy_kind, "name", event.last_policy_kind)
+        reason = (
+            f"a publisher of {self._topic} offers an incompatible QoS ({policy}): nothing of it arrives. "
+            f"Set modalities.{self.modality}.qos to best_effort, or make the publisher reliable."
+        )
+        self._node.get_logger().warning(reason)
+        self._worker.reject(self.modality, Fault.INCOMPATIBLE_QOS, reason)
+
+    def _connection_complaint(self) -> str:
+        publishers = self._node.get_publishers_info_by_topic(self._topic)
+        remedy = f"set modalities.{self.modality}.topic or remap it"
+        if not publishers:
+            return f"nobody publishes {self._topic} ({self.modality}): start its driver, or {remedy}"
+        wanted = message_name(self._type)
+        others = {info.topic_type for info in publishers} - {wanted}
+        if others and len(others) == len({info.topic_type for info in publishers}):
+            return self._type_complaint(others, wanted, remedy)
+        return ""
+
+    def _type_complaint(self, found: set[str], wanted: str, remedy: str) -> str:
+        missing = sorted(name.partition("/")[0] for name in found if name in MESSAGE_READERS)
+        if self.modality is Modality.EVENT and missing:
+            remedy = f"its package is not installed: {install_command(missing[0])}"
+        return f"{self._topic} ({self.modality}) is {', '.join(sorted(found))}, not {wanted}: {remedy}"
+
+
+class EventInput(SensorInput):
+    """The subscription of the event modality, made when a publisher has shown what it carries: an Image of counts,
+    or single events.
+
+    Packets that wait are all kept: of them the newest does not replace the others. They are taken in serialized form:
+    objects for every event would cost a thousand times as much as decoding.
+    """
+
+    _depth = EVENT_QUEUE_DEPTH
+
+    def __init__(
+        self, node: Node, parameters: ModalityParameters, worker: InferenceWorker, events: EventParameters
+    ) -> None:
+        super().__init__(node, Modality.EVENT, parameters, worker)
+        self._events = events
+        self._name = ""
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may not run yet
+        self._timer = node.create_timer(EVENT_TYPE_PERIOD_S, self._follow_type, clock=steady)
+        self._follow_type()
+
+    def destroy(self) -> None:
+        """End the subscription."""
+        self._node.destroy_timer(self._timer)
+        super().destroy()
+
+    def _subscribe_first(self) -> Any:
+        return None
+
+    def _follow_type(self) -> None:
+        """Subscribe where all publishers have one type, it is known, installed, and not subscribed to already."""
+        offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._topic)}
+        name = offered.pop() if len(offered) == 1 else self._name
+        found = message_class(name)
+        if name == self._name or found is None or (name not in MESSAGE_READERS and found is not Image):
+            return
+        if self._subscription is not None:
+            # DDS allows one type on a topic, and forgets the old one when the executor has let go of it: next time.
+            self._unsubscribe()
+            self._name = ""
+            return
+        self._name, self._type = name, found
+        if name in MESSAGE_READERS:
+            self._convert = self._frame_converter(name)
+            self._subscription = self._subscribe(raw=True)
+        else:
+            self._convert = conversions.event_frame
+            self._subscription = self._subscribe()
+
+    def _frame_converter(self, name: str) -> _Converter:
+        period_ns = int(NS_PER_S / self._parameters.expected_rate_hz)
+        stream = EventStream(name, period_ns, self._events.window_ns)
+
+        def convert(cdr: bytes) -> ModalityFrame | None:
+            try:
+                return stream.add(cdr)
+            except EventDecodeError as error:
+                raise ConversionError(Fault.DECODE_ERROR, str(error)) from None
+
+        return convert

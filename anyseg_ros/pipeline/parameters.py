@@ -1,0 +1,425 @@
+"""The node's parameters: dataclasses <-> flat ROS parameter names, validated. No rclpy.
+
+Every default is written once: here, or in the dataclass of the part that it configures. `config/vehicle.yaml` lists
+them with comments, and a test holds it to these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.engines.open_engine import BACKENDS
+from anyseg_core.runtime.engines.protocol import BuildOptions
+from anyseg_core.runtime.geometry.projection import PinholeCamera
+from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
+from anyseg_core.runtime.health.checks import applies_to
+from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
+from anyseg_ros.pipeline.pipeline import SyncConfig
+
+RELIABILITIES = ("best_effort", "reliable")
+PRECISIONS = ("auto", "fp32")
+MAX_EVENT_WINDOW_MS = 10_000.0
+
+Overrides = Mapping[tuple[Modality, Fault], Mapping[str, Any]]
+"""What one modality's check has other than `faults.<check>`: field of `CheckConfig` -> value."""
+DEFAULT_OVERRIDES: Overrides = MappingProxyType(
+    {
+        # Ranging is more exact than a camera's grey levels at night: clean stereo 0.016, LiDAR 0.006.
+        (Modality.DEPTH, Fault.NOISY): {"threshold": 0.08},
+        (Modality.LIDAR, Fault.NOISY): {"threshold": 0.08},
+    }
+)
+
+
+class ParameterError(ValueError):
+    """Parameters that cannot be used: every mistake with its name and remedy, one a line."""
+
+
+@dataclass(frozen=True)
+class ModalityParameters:
+    """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
+
+    topic: str
+    """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
+    enabled: bool = True
+    expected_rate_hz: float = HealthConfig.expected_rate_hz
+    max_age_ms: float = HealthConfig.max_age_ms
+    startup_grace_s: float = HealthConfig.startup_grace_s
+    min_quality: float = HealthConfig.min_quality
+    """0, never, measured best with the bundled student (`anyseg bench quality`): even the camera of the simulated night
+    (quality 0.14 to 0.25) and fog (0.44 to 0.58) does its masks more good than harm."""
+    qos: str = "best_effort"
+    """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
+
+    def __post_init__(self) -> None:
+        if not self.topic:
+            raise ValueError("topic must not be empty; to leave the modality out set enabled to false")
+        if self.qos not in RELIABILITIES:
+            raise ValueError(f"qos must be one of {', '.join(RELIABILITIES)}, not {self.qos!r}")
+        self.health({})
+
+    def health(self, checks: Mapping[Fault, CheckConfig]) -> HealthConfig:
+        """The limits that its monitor gets."""
+        return HealthConfig(
+            self.expected_rate_hz, self.max_age_ms, self.startup_grace_s, checks, min_quality=self.min_quality
+        )
+
+
+@dataclass(frozen=True)
+class ModelParameters:
+    """The student and how it runs. Raises ValueError that names the field."""
+
+    student: str = "vehicle_sim"
+    """Name of a bundled student, or a folder with a model.json."""
+    backend: str = "auto"
+    """One of `engine.BACKENDS`."""
+    precision: str = "auto"
+    """One of `PRECISIONS`; auto is that of the network file."""
+    engine_cache_dir: str = ""
+    """Where engines that were built are kept; empty = ~/.cache/anyseg_ros/engines. onnxruntime builds nothing."""
+    build_only: bool = False
+    """Configure, which opens and warms up every network, and end the process."""
+    threads: int = 0
+    """Of the engine; 0 = every core this process may use."""
+    on_engine_failure: str = FALLBACK
+    """One of `ON_ENGINE_FAILURE`, see `EngineRecovery`."""
+    open_timeout_s: float = 120.0
+    """Seconds for opening and warming up the engines; one that has to be built first may take longer."""
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {self.backend!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)} in this version, not {self.precision!r}"
+            )
+        if self.on_engine_failure not in ON_ENGINE_FAILURE:
+            known = ", ".join(ON_ENGINE_FAILURE)
+            raise ValueError(f"on_engine_failure must be one of {known}, not {self.on_engine_failure!r}")
+        if self.threads < 0:
+            raise ValueError(f"threads must be >= 0, not {self.threads}")
+
+    def build_options(self) -> BuildOptions:
+        """How an engine that has to be built is built."""
+        cache = Path(self.engine_cache_dir).expanduser() if self.engine_cache_dir else None
+        return BuildOptions(precision=self.precision, cache_dir=cache)
+
+
+@dataclass(frozen=True)
+class RigParameters:
+    """Calibration of camera and LiDAR, where no topic tells it. Raises ValueError that names the field."""
+
+    use_tf: bool = True
+    """Take the extrinsics from TF where tf2_ros is installed and the transform exists."""
+    camera_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Position of the LiDAR in the camera's optical frame (x right, y down, z forward)."""
+    camera_from_lidar_rotation_xyzw: tuple[float, ...] = (0.5, -0.5, 0.5, 0.5)
+    """Quaternion of the LiDAR's axes in the optical frame; the default is a LiDAR that looks where the camera does
+    (x forward, y left, z up)."""
+    intrinsics: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    """width, height, fx, fy, cx, cy in pixels, used until a camera_info arrives; zeros = none."""
+    compensate_motion: bool = True
+    """Take the vehicle's own motion out of LiDAR scans where there is odometry."""
+    base_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Position of the LiDAR in the frame whose motion odometry tells, where TF does not."""
+    base_from_lidar_rotation_xyzw: tuple[float, ...] = (0.0, 0.0, 0.0, 1.0)
+    """Quaternion of the LiDAR's axes there; the default is a LiDAR that looks ahead."""
+
+    def __post_init__(self) -> None:
+        for name, length in (
+            ("camera_from_lidar_translation_m", 3),
+            ("camera_from_lidar_rotation_xyzw", 4),
+            ("intrinsics", 6),
+            ("base_from_lidar_translation_m", 3),
+            ("base_from_lidar_rotation_xyzw", 4),
+        ):
+            values = getattr(self, name)
+            if len(values) != length or not np.isfinite(values).all():
+                raise ValueError(f"{name} must be {length} finite numbers, not {list(values)}")
+        for name in ("camera_from_lidar_rotation_xyzw", "base_from_lidar_rotation_xyzw"):
+            if abs(np.linalg.norm(getattr(self, name)) - 1.0) > 0.01:
+                raise ValueError(f"{name} must be a unit quaternion (x, y, z, w)")
+        self.camera()
+
+    def camera(self) -> PinholeCamera | None:
+        """The intrinsics, or None where they are left to camera_info."""
+        if not any(self.intrinsics):
+            return None
+        width, height, fx, fy, cx, cy = self.intrinsics
+        return PinholeCamera(int(width), int(height), fx, fy, cx, cy)
+
+    def camera_from_lidar(self) -> NDArray[np.float64]:
+        """The extrinsics as a 4x4 transform."""
+        return rigid_transform(self.camera_from_lidar_translation_m, self.camera_from_lidar_rotation_xyzw)
+
+    def lidar_from_base(self) -> NDArray[np.float64]:
+        """From the frame of odometry to the LiDAR's, as a 4x4 transform."""
+        base_from_lidar = rigid_transform(self.base_from_lidar_translation_m, self.base_from_lidar_rotation_xyzw)
+        return np.asarray(np.linalg.inv(base_from_lidar), np.float64)
+
+
+@dataclass(frozen=True)
+class OutputParameters:
+    """How results are drawn. Raises ValueError that names the field."""
+
+    overlay_opacity: float = 0.5
+    """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
+    max_mask_age_ms: float = 500.0
+    """A mask whose anchor frame is older than this when it is ready is not published. Frames of up to `max_age_ms` are
+    used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlay_opacity <= 1:
+            raise ValueError(f"overlay_opacity must be in [0, 1], not {self.overlay_opacity}")
+
+
+@dataclass(frozen=True)
+class EventParameters:
+    """How single events (EventPacket, EventArray) become frames, at the event modality's `expected_rate_hz`.
+
+    Raises ValueError that names the field.
+    """
+
+    window_ms: float = 0.0
+    """Events of so long a time are counted in a frame; 0 = since the last one."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.window_ms <= MAX_EVENT_WINDOW_MS:
+            raise ValueError(f"window_ms must be in [0, {MAX_EVENT_WINDOW_MS:g}], not {self.window_ms}")
+
+    @property
+    def window_ns(self) -> int | None:
+        """As `EventStream` takes it; None = since the last one."""
+        return int(self.window_ms * NS_PER_MS) or None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All parameters of segmentation_node."""
+
+    modalities: Mapping[Modality, ModalityParameters] = field(
+        default_factory=lambda: {m: ModalityParameters(topic) for m, topic in DEFAULT_TOPICS.items()}
+    )
+    faults: Mapping[Fault, CheckConfig] = field(default_factory=lambda: dict(DEFAULT_CHECKS))
+    overrides: Overrides = field(default_factory=lambda: dict(DEFAULT_OVERRIDES))
+    sync: SyncConfig = field(default_factory=SyncConfig)
+    model: ModelParameters = field(default_factory=ModelParameters)
+    rig: RigParameters = field(default_factory=RigParameters)
+    events: EventParameters = field(default_factory=EventParameters)
+    output: OutputParameters = field(default_factory=OutputParameters)
+    autostart: bool = False
+    """Configure and activate at the start; a failure leaves the node alive and unconfigured."""
+
+    def health(self, modalities: Sequence[Modality] = MODALITIES) -> dict[Modality, HealthConfig]:
+        """What the pipeline expects of these modalities."""
+        return {modality: self.modalities[modality].health(self.checks_of(modality)) for modality in modalities}
+
+    def checks_of(self, modality: Modality) -> dict[Fault, CheckConfig]:
+        """The checks of one modality, its overrides applied."""
+        return {
+            fault: dataclasses.replace(check, **self.overrides.get((modality, fault), {}))
+            for fault, check in self.faults.items()
+        }
+
+
+_SECTIONS = ("sync", "model", "rig", "events", "output")
+_DEFAULTS = Parameters()
+_CHANGEABLE_FIELDS = ("enabled", "expected_rate_hz", "max_age_ms", "startup_grace_s", "min_quality")
+_FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service", "simulated_vehicle.")
+"""Names that rclpy declares itself, on every node."""
+
+
+def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
+    """Flat name -> value, as ROS takes it."""
+    sections: dict[str, Any] = {f"modalities.{m}": part for m, part in parameters.modalities.items()}
+    sections |= {f"faults.{fault}": check for fault, check in parameters.faults.items()}
+    sections |= {name: getattr(parameters, name) for name in _SECTIONS}
+    values = {
+        f"{prefix}.{f.name}": _to_ros(getattr(part, f.name))
+        for prefix, part in sections.items()
+        for f in dataclasses.fields(part)
+    }
+    values |= {
+        _override_name(modality, fault, name): value
+        for (modality, fault), changes in parameters.overrides.items()
+        for name, value in changes.items()
+    }
+    return {**values, "autostart": parameters.autostart}
+
+
+def from_values(values: Mapping[str, Any]) -> Parameters:
+    """Flat names -> Parameters; what is missing has its default, and so has an override that is None.
+
+    Raises ParameterError that lists every unknown name, wrong type and impossible value with its remedy.
+    """
+    mistakes = unknown_names(values)
+    modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in _DEFAULTS.modalities.items()}
+    faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
+    overrides = _overrides(faults, values, mistakes)
+    sections = {name: _section(name, getattr(_DEFAULTS, name), values, mistakes) for name in _SECTIONS}
+    autostart = values.get("autostart", _DEFAULTS.autostart)
+    if not isinstance(autostart, bool):
+        mistakes.append(f"autostart: must be true or false, not {autostart!r}")
+    if mistakes:
+        raise ParameterError("\n".join(mistakes))
+    return Parameters(modalities, faults, overrides, **sections, autostart=autostart)
+
+
+def load_parameters(path: Path) -> Parameters:
+    """From a ROS parameter file, such as config/vehicle.yaml: what it says for `/**` or for segmentation_node.
+
+    Raises ParameterError that names the file and every mistake in it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = [content[name]["ros__parameters"] for name in content if name.rpartition("/")[2] in _NODE_NAMES]
+        if not sections:
+            raise ValueError("it has no section for segmentation_node or /**")
+        return from_values({name: value for section in sections for name, value in _flattened(section).items()})
+    except ParameterError as error:
+        raise ParameterError(f"{path}: {error}") from None
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(f"{path} is no ROS parameter file ({error!r}): start from config/vehicle.yaml") from None
+
+
+_NODE_NAMES = ("**", "segmentation_node")
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"sync": {"deadline_ms": 1}} -> {"sync.deadline_ms": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def unknown_names(values: Mapping[str, Any]) -> list[str]:
+    """A line for every name that is no parameter, with the nearest one that is."""
+    known = {*to_values(), *_OVERRIDE_NAMES}
+    lines = []
+    for name in values:
+        if name in known or name.startswith(_FOREIGN):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else "config/vehicle.yaml lists all of them"
+        lines.append(f"unknown parameter {name}: {remedy}")
+    return lines
+
+
+def changeable_at_run_time(name: str) -> bool:
+    """Whether a configured node accepts a change of this parameter."""
+    parts = name.split(".")
+    if parts[0] == "modalities" and "faults" not in parts:
+        return parts[-1] in _CHANGEABLE_FIELDS
+    return parts[0] in ("modalities", "faults", "sync", "output") or name.startswith(_FOREIGN)
+
+
+def may_change_to(name: str, before: Any, value: Any) -> bool:
+    """Whether a configured node accepts this value: any that it has already, as in a dump of its own parameters."""
+    return changeable_at_run_time(name) or (before == value and type(before) is type(value))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """A line for every parameter of the node itself whose value differs: what decides which sensors are believed."""
+    changed = {name for name in after if before.get(name) != after[name] and not name.startswith(_FOREIGN)}
+    return [f"{name}: {before.get(name)} -> {after[name]}" for name in sorted(changed)]
+
+
+def _override_name(modality: Modality, fault: Fault, name: str) -> str:
+    return f"modalities.{modality}.faults.{fault}.{name}"
+
+
+_OVERRIDE_NAMES: Mapping[str, tuple[Modality, Fault, str]] = MappingProxyType(
+    {
+        _override_name(modality, fault, f.name): (modality, fault, f.name)
+        for modality in MODALITIES
+        for fault in DEFAULT_CHECKS
+        if applies_to(fault, modality)
+        for f in dataclasses.fields(CheckConfig)
+    }
+)
+"""Every override that may be set; declared are only those that are."""
+
+
+def _overrides(faults: Mapping[Fault, CheckConfig], values: Mapping[str, Any], mistakes: list[str]) -> Overrides:
+    """The default overrides and those in `values`; each must make a check together with `faults.<check>`."""
+    changes = {key: dict(change) for key, change in DEFAULT_OVERRIDES.items()}
+    for name, (modality, fault, field_name) in _OVERRIDE_NAMES.items():
+        if values.get(name) is None:
+            continue
+        try:
+            value = _from_ros(values[name], getattr(faults[fault], field_name))
+            dataclasses.replace(faults[fault], **{field_name: value})
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
+        else:
+            changes.setdefault((modality, fault), {})[field_name] = value
+    return changes
+
+
+_Part = TypeVar("_Part")
+
+
+def _section(prefix: str, default: _Part, values: Mapping[str, Any], mistakes: list[str]) -> _Part:
+    """The dataclass of one section; what is wrong goes to `mistakes`, and the default is returned."""
+    changes: dict[str, Any] = {}
+    before = len(mistakes)
+    for f in dataclasses.fields(default):  # type: ignore[arg-type]
+        name = f"{prefix}.{f.name}"
+        if name not in values:
+            continue
+        try:
+            changes[f.name] = _from_ros(values[name], getattr(default, f.name))
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
+    if len(mistakes) > before:
+        return default
+    try:
+        return dataclasses.replace(default, **changes)  # type: ignore[type-var]
+    except ValueError as error:
+        mistakes.append(f"{prefix}: {error}")
+        return default
+
+
+def _to_ros(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [str(item) if isinstance(item, Modality) else item for item in value]
+    return value
+
+
+def _from_ros(value: Any, default: Any) -> Any:
+    """The value in the type of `default`; an integer is a fine float. Raises ValueError."""
+    if isinstance(default, tuple):
+        return _tuple_from_ros(value, default)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise ValueError(f"must be {_TYPE_NAMES[type(default)]}, not {value!r}")
+    return value
+
+
+def _tuple_from_ros(value: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ValueError(f"must be a list, not {value!r}")
+    if isinstance(default[0], Modality):
+        return tuple(Modality.parse(str(item)) for item in value)
+    return tuple(_from_ros(item, 0.0) for item in value)
+
+
+_TYPE_NAMES: Mapping[type, str] = MappingProxyType(
+    {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+)

@@ -1,0 +1,444 @@
+"""Frames in, label images out: buffer, health and segmenter with an injected clock; no rclpy, no threads.
+
+The node and the replay of bags run this same file, so one log gives one result. Every call but `run` is told the
+time and belongs under the caller's lock; `run` is the heavy one and touches nothing but its job and the segmenter.
+
+Which frames make a mask:
+
+1. The anchor is the first usable modality of `anchor_order`; its new frame triggers the mask and gives the stamp.
+2. While frames of other usable modalities that belong to it are still on their way, it waits for them for
+   `join_wait_ms` at most. Without this, synchronous sensors would never meet: their messages arrive some
+   milliseconds apart.
+3. Where the anchor's next frame is late by `deadline_ms`, the next usable modality that has a new frame is promoted.
+4. Others join with the frame stamped nearest to the anchor's, within `max_time_diff_ms` and not older than their
+   `max_age_ms`.
+   One that never does is named, with how far apart the stamps are.
+5. A usable modality whose quality is below its `min_quality` is left out while `keep_at_least` others are usable.
+6. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
+7. Where no sensor is usable, one is that only its timing has failed: better a mask now and then than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
+from anyseg_core.runtime.geometry.projection import Rig, Twist
+from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
+from anyseg_core.runtime.input_images import InputError
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
+
+STAMP_JUMP_NS = 1000 * NS_PER_MS
+"""A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
+HELD_UP_NS = 1 * NS_PER_MS
+"""A caller that comes this much later than it was asked to was held up: by the scheduler, or by a message of 100 MB."""
+CATCH_UP_NS = 20 * NS_PER_MS
+"""Time to read what has arrived meanwhile, before a sensor is called silent."""
+NEVER_NS = 2**62
+"""Longer than any two stamps are apart."""
+QUALITY_MARGIN = 0.05
+"""How far above its limit the quality of a modality must rise before it is in the mask again."""
+FASTER = 0.75
+"""A sensor whose period is a smaller part of the anchor's is the faster one; jitter alone is less."""
+JOIN_PATIENCE_NS = 2000 * NS_PER_MS
+"""A sensor that is alive and in no mask for this long, and for `JOIN_PERIODS` of its own, never joins."""
+JOIN_PERIODS = 3
+NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """Which frames go together. Raises ValueError that names the field."""
+
+    anchor_order: tuple[Modality, ...] = MODALITIES
+    """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
+    max_time_diff_ms: float = 50.0
+    """Largest difference between the stamps of the anchor and of a frame that joins it."""
+    deadline_ms: float = 15.0
+    """How late the anchor's next frame may be before the next usable modality is promoted for this mask. It is expected
+    one period of its `expected_rate_hz` after the last one."""
+    join_wait_ms: float = 25.0
+    """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
+    keep_at_least: int = 2
+    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone is a worse witness than
+    the same with a poor one."""
+
+    def __post_init__(self) -> None:
+        if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
+            raise ValueError("anchor_order must name at least one modality, and none twice")
+        for name in ("max_time_diff_ms", "join_wait_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number >= 0, not {getattr(self, name)}")
+        if self.keep_at_least < 1:
+            raise ValueError(f"keep_at_least must be at least 1, not {self.keep_at_least}")
+        if not 0 < self.deadline_ms < float("inf"):
+            raise ValueError(f"deadline_ms must be a finite number > 0, not {self.deadline_ms}")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The frames of one mask, and the health that chose them."""
+
+    anchor: Modality
+    frames: Mapping[Modality, ModalityFrame]
+    """The anchor's and those that joined it."""
+    rig: Rig | None
+    created_ns: int
+    statuses: tuple[ModalityStatus, ...]
+    born_ns: int
+    """When the anchor's frame was acquired; when it was received, where its sensor's stamps are not trusted."""
+    motion: LidarMotion | None = None
+    """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
+
+    @property
+    def anchor_frame(self) -> ModalityFrame:
+        return self.frames[self.anchor]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A mask at network size and the job that it was made from."""
+
+    job: Job
+    segmentation: Segmentation
+
+    @property
+    def mask_size(self) -> tuple[int, int]:
+        """(height, width) of the mask: the anchor's image; for LiDAR the calibrated camera's."""
+        size = self.job.anchor_frame.image_size
+        if size is None and self.job.rig is not None:
+            size = self.job.rig.camera.height, self.job.rig.camera.width
+        return size or self.segmentation.labels.shape[:2]
+
+
+class Pipeline:
+    """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
+
+    def __init__(
+        self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, segmenter: Segmenter, now_ns: int
+    ) -> None:
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        self._health = dict(health)
+        self._sync = sync
+        self._segmenter = segmenter
+        self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
+        self._buffer = FrameBuffer()
+        self._rig: Rig | None = None
+        self._motion = MotionHistory()
+        self._start_anew(now_ns)
+
+    # --- what happens, in the order of the clock -----------------------------------------------------------------
+
+    def on_frame(self, frame: ModalityFrame, now_ns: int) -> None:
+        """A well-formed frame was received."""
+        now_ns = self._advance(now_ns)
+        monitor = self._monitors[frame.modality]
+        monitor.on_frame(frame, now_ns)
+        if monitor.newest_is_good:  # of a sensor that recovers, too: its time may be up before the next one comes
+            self._buffer.put(frame, now_ns)
+        self._judge(frame.modality)
+
+    def on_rejected(self, modality: Modality, fault: Fault, reason: str, now_ns: int) -> None:
+        """A malformed message, or a fault of the transport."""
+        self._monitors[modality].on_rejected(fault, reason, self._advance(now_ns))
+
+    def poll(self, now_ns: int) -> Job | None:
+        """The frames to segment now, or None. Call it after every message and at `next_wakeup_ns`.
+
+        At 0, which a simulated clock reads before it is told the time, no frame has an age and no mask is made.
+        """
+        now_ns = self._advance(now_ns)
+        if now_ns == 0:
+            return None
+        held_up = self._wakeup_ns is not None and now_ns > self._wakeup_ns + HELD_UP_NS
+        self._wakeup_ns = None
+        for monitor in self._monitors.values():
+            if held_up:
+                monitor.excuse(now_ns + CATCH_UP_NS)
+            monitor.on_time(now_ns)
+        anchor = self._anchor(now_ns)
+        if anchor is None or self._ready_ns(anchor, now_ns) > now_ns:
+            return None
+        frame = anchor.frame
+        self._last_stamp_ns = frame.stamp_ns
+        self._anchored[frame.modality] = frame
+        frames = self._frames_with(frame, now_ns)
+        scan = frames.get(Modality.LIDAR)
+        motion = self._motion.between(scan.stamp_ns, frame.stamp_ns) if scan else None
+        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), self._born_ns(anchor), motion)
+
+    def set_lag(self, lag_ns: int) -> None:
+        """How late this computer itself is, 0 while it is not: no sensor is blamed for that."""
+        for monitor in self._monitors.values():
+            monitor.set_lag(lag_ns)
+
+    def next_wakeup_ns(self, now_ns: int) -> int | None:
+        """When `poll` must be called though no message arrives, None while nothing is awaited."""
+        now_ns = self._advance(now_ns)
+        if now_ns == 0:
+            return None
+        times = [monitor.next_deadline_ns() for monitor in self._monitors.values()]
+        anchor = self._anchor(now_ns)
+        if anchor is not None:
+            times.append(self._ready_ns(anchor, now_ns))
+        else:
+            times.append(self._promotion_ns(now_ns))
+        self._wakeup_ns = min((time for time in times if time is not None), default=None)
+        return self._wakeup_ns
+
+    def next_to_encode(self) -> tuple[ModalityFrame, Rig | None] | None:
+        """A frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
+
+        Each frame is named once. What is encoded while an anchor waits for its companions delays no mask.
+        """
+        candidates = self._candidates(self._now_ns)
+        for modality in self._monitors:
+            entry = self._buffer.newest(modality)
+            if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
+                continue
+            if not candidates or not self._is_needed(modality, candidates[0]):
+                continue
+            self._named[modality] = entry.frame
+            # A scan that is to be compensated waits for the stamp of its anchor.
+            if self._has_rig_for(modality) and not (modality is Modality.LIDAR and self._motion):
+                return entry.frame, self._rig
+        return None
+
+    def encode_ahead(self, job: Job) -> None:
+        """Make the network images that `run` will need, on any thread. What cannot be encoded is for `run` to say."""
+        for modality, frame in job.frames.items():
+            if modality is not Modality.LIDAR or job.motion is None:  # which makes another scan of it
+                with suppress(InputError):
+                    self._segmenter.network_image(frame, job.rig)
+
+    def run(self, job: Job) -> Result:
+        """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
+        frames = dict(job.frames)
+        if job.motion is not None:
+            frames[Modality.LIDAR] = job.motion.compensate(frames[Modality.LIDAR])
+        return Result(job, self._segmenter.segment(frames, job.rig))
+
+    # --- state and settings --------------------------------------------------------------------------------------
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those that are watched and used."""
+        return tuple(self._monitors)
+
+    def statuses(self, now_ns: int) -> tuple[ModalityStatus, ...]:
+        """The health of every modality."""
+        now_ns = self._advance(now_ns)
+        alive = self._alive(now_ns)
+        left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
+        statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
+        statuses = (replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
+        return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
+
+    def usable(self, now_ns: int) -> tuple[Modality, ...]:
+        """The modalities that a mask may use now."""
+        alive = self._alive(now_ns)
+        left_out = self._left_out(alive)
+        return tuple(modality for modality in alive if modality not in left_out)
+
+    def set_rig(self, rig: Rig) -> None:
+        """Intrinsics and extrinsics for LiDAR, which is not used before they are known."""
+        self._rig = rig
+
+    def on_motion(self, stamp_ns: int, twist: Twist) -> None:
+        """Odometry: how the LiDAR moved at a time, in its own axes."""
+        self._motion.add(stamp_ns, twist)
+
+    def set_enabled(self, modality: Modality, enabled: bool, now_ns: int) -> None:
+        """Take a modality out of use, or let it start again."""
+        self._monitors[modality].set_enabled(enabled, self._advance(now_ns))
+        if not enabled:
+            self._buffer.drop(modality)
+
+    def restart(self, now_ns: int) -> None:
+        """The clock was set: nothing that was timed by it counts. Told by the caller where only it can know."""
+        for monitor in self._monitors.values():
+            monitor.reset(now_ns)
+        self._start_anew(now_ns)
+
+    def clear_faults(self, now_ns: int) -> None:
+        """Forget every fault: a failed sensor is back with its first good frame."""
+        for monitor in self._monitors.values():
+            monitor.clear_faults(self._advance(now_ns))
+
+    def reconfigure(self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, now_ns: int) -> None:
+        """Use other limits from now on, for the same modalities."""
+        now_ns = self._advance(now_ns)
+        for modality, monitor in self._monitors.items():
+            self._health[modality] = health[modality]
+            monitor.reconfigure(health[modality], now_ns)
+            self._judge(modality)
+        self._sync = sync
+
+    # --- decisions -----------------------------------------------------------------------------------------------
+
+    def _start_anew(self, now_ns: int) -> None:
+        self._now_ns = now_ns
+        self._wakeup_ns: int | None = None  # when the caller was last asked to come
+        self._poor: set[Modality] = set()  # whose quality has fallen below its limit
+        self._last_stamp_ns: int | None = None
+        self._anchored: dict[Modality, ModalityFrame] = {}  # the last anchor of each modality
+        self._named: dict[Modality, ModalityFrame] = {}  # by `next_to_encode`
+        self._in_mask_ns: dict[Modality, int] = {}  # when each was in a mask, or began to be usable beside one
+        self._apart: dict[Modality, str] = {}  # how far from the anchor those are that do not join
+        self._buffer.clear()
+
+    def _advance(self, now_ns: int) -> int:
+        """The time that never runs backwards; starts anew where the clock was set."""
+        if clock_was_set(self._now_ns, now_ns):
+            self.restart(now_ns)
+        self._now_ns = max(self._now_ns, now_ns)
+        return self._now_ns
+
+    def _late_ns(self, modality: Modality) -> int:
+        """From when on the next frame of a modality is late, and another one may take its place."""
+        newest = self._buffer.newest(modality)
+        if newest is None:
+            return 0
+        return newest.received_ns + self._monitors[modality].period_ns + int(self._sync.deadline_ms * NS_PER_MS)
+
+    def _anchor(self, now_ns: int) -> BufferedFrame | None:
+        """The new frame of the first usable modality; of a lower one where those before it are late."""
+        for modality in self._candidates(now_ns):
+            entry = self._buffer.newest(modality)
+            if entry is not None and self._may_anchor(entry, now_ns):
+                return entry
+            if now_ns < self._late_ns(modality):
+                return None
+        return None
+
+    def _candidates(self, now_ns: int) -> list[Modality]:
+        usable = self.usable(now_ns)
+        return [modality for modality in self._sync.anchor_order if modality in usable]
+
+    def _is_needed(self, modality: Modality, anchor: Modality) -> bool:
+        """Whether a mask will likely be made of every frame of a sensor: it is used, and no faster than the anchor.
+
+        A sensor that recovers is not used yet; of a faster one most frames are encoded for nothing.
+        """
+        if not self._monitors[modality].usable(self._now_ns):
+            return False
+        period_ns, anchor_ns = self._buffer.period_ns(modality), self._buffer.period_ns(anchor)
+        return period_ns is None or anchor_ns is None or period_ns >= FASTER * anchor_ns
+
+    def _promotion_ns(self, now_ns: int) -> int | None:
+        """When a modality that has a new frame is promoted, because those before it are all late; None without one."""
+        late_ns = now_ns
+        for modality in self._candidates(now_ns):
+            entry = self._buffer.newest(modality)
+            if entry is not None and self._may_anchor(entry, now_ns):
+                return late_ns
+            late_ns = max(late_ns, self._late_ns(modality))
+        return None
+
+    def _may_anchor(self, entry: BufferedFrame, now_ns: int) -> bool:
+        return self._is_new(entry.frame) and self._is_young(entry, now_ns)
+
+    def _is_new(self, frame: ModalityFrame) -> bool:
+        """Whether it may be an anchor. Once at most: two clocks that are a second apart would take turns for ever."""
+        if self._anchored.get(frame.modality) is frame:
+            return False
+        last = self._last_stamp_ns
+        return last is None or frame.stamp_ns > last or frame.stamp_ns < last - STAMP_JUMP_NS
+
+    def _ready_ns(self, anchor: BufferedFrame, now_ns: int) -> int:
+        """When the anchor need wait no longer: now, or when the last frame on its way is given up."""
+        given_up_ns = anchor.received_ns + int(self._sync.join_wait_ms * NS_PER_MS)
+        others = (modality for modality in self.usable(now_ns) if modality is not anchor.frame.modality)
+        awaited = any(self._is_on_its_way(modality, anchor, given_up_ns) for modality in others)
+        return given_up_ns if awaited else now_ns
+
+    def _is_on_its_way(self, modality: Modality, anchor: BufferedFrame, given_up_ns: int) -> bool:
+        """Whether a frame that fits the anchor better than what is here can arrive before `given_up_ns`.
+
+        By the stamps: arrivals jitter more, and a frame that was late does not make the next one late.
+        """
+        newest, period_ns = self._buffer.newest(modality), self._buffer.period_ns(modality)
+        delay_ns = self._buffer.delay_ns(modality)
+        if newest is None or period_ns is None or delay_ns is None:
+            return False
+        behind_ns = anchor.frame.stamp_ns - newest.frame.stamp_ns
+        fits_better = abs(behind_ns - period_ns) < abs(behind_ns)
+        joins = abs(behind_ns - period_ns) <= self._sync.max_time_diff_ms * NS_PER_MS
+        return fits_better and joins and newest.frame.stamp_ns + period_ns + delay_ns <= given_up_ns
+
+    def _frames_with(self, anchor: ModalityFrame, now_ns: int) -> dict[Modality, ModalityFrame]:
+        """The anchor and the frames that belong to it."""
+        frames = {anchor.modality: anchor}
+        max_difference_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
+        for modality in self.usable(now_ns):
+            entry = self._buffer.nearest(modality, anchor.stamp_ns, max_difference_ns)
+            if modality is not anchor.modality and entry is not None and self._is_young(entry, now_ns):
+                frames[modality] = entry.frame
+            self._note(modality, anchor, joins=modality in frames)
+        return frames
+
+    def _note(self, modality: Modality, anchor: ModalityFrame, *, joins: bool) -> None:
+        """Remember when a usable sensor was in a mask, and how far from the anchor it was where it is not."""
+        if joins or modality not in self._in_mask_ns:
+            self._in_mask_ns[modality] = self._now_ns
+        nearest = self._buffer.nearest(modality, anchor.stamp_ns, NEVER_NS)
+        if joins or nearest is None:
+            self._apart.pop(modality, None)
+            return
+        apart_ms = abs(nearest.frame.stamp_ns - anchor.stamp_ns) / NS_PER_MS
+        limit_ms = self._sync.max_time_diff_ms
+        self._apart[modality] = (
+            f"{apart_ms:.0f} ms from the anchor ({anchor.modality}), more than sync.max_time_diff_ms {limit_ms:g}"
+        )
+
+    def _never_joins(self, alive: Sequence[Modality], now_ns: int) -> dict[Modality, str]:
+        """Which of the living are in no mask, and how far from the anchor they are."""
+        return {
+            m: self._apart[m]
+            for m in alive
+            if m in self._apart
+            and now_ns - self._in_mask_ns[m] > max(JOIN_PATIENCE_NS, JOIN_PERIODS * self._monitors[m].period_ns)
+        }
+
+    def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
+        max_age_ms = self._health[entry.frame.modality].max_age_ms
+        return now_ns - self._born_ns(entry) <= max_age_ms * NS_PER_MS
+
+    def _born_ns(self, entry: BufferedFrame) -> int:
+        stamps_are_trusted = self._health[entry.frame.modality].check(Fault.STALE_STAMP).enabled
+        return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
+
+    def _alive(self, now_ns: int) -> list[Modality]:
+        """Those that are usable, whatever their quality; where none is, those that only their timing has failed."""
+        with_rig = [(m, monitor) for m, monitor in self._monitors.items() if self._has_rig_for(m)]
+        alive = [m for m, monitor in with_rig if monitor.usable(now_ns)]
+        return alive or [m for m, monitor in with_rig if monitor.usable_in_need(now_ns)]
+
+    def _judge(self, modality: Modality) -> None:
+        """Note a quality that has crossed its limit; upwards by a margin, so that the masks do not flicker."""
+        quality, limit = self._monitors[modality].quality, self._health[modality].min_quality
+        if quality is None or quality.value >= limit + (QUALITY_MARGIN if limit > 0 else 0):
+            self._poor.discard(modality)
+        elif quality.value < limit:
+            self._poor.add(modality)
+
+    def _left_out(self, alive: Sequence[Modality]) -> dict[Modality, str]:
+        """Which of them a mask is made without and why: the poorest, as long as enough others remain."""
+        poor = sorted((m for m in alive if m in self._poor), key=self._headroom)
+        count = max(0, min(len(poor), len(alive) - self._sync.keep_at_least))
+        return {m: f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}" for m in poor[:count]}
+
+    def _headroom(self, modality: Modality) -> float:
+        quality = self._monitors[modality].quality
+        return quality.value - self._health[modality].min_quality if quality else 0.0
+
+    def _has_rig_for(self, modality: Modality) -> bool:
+        return modality is not Modality.LIDAR or self._rig is not None
+
+    def _lacks_rig(self, status: ModalityStatus) -> bool:
+        return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

@@ -1,0 +1,124 @@
+"""Topics of a bag by type and name: found where there is no choice, asked for where there is."""
+
+from __future__ import annotations
+
+import pytest
+
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.sim.bag_writer import TOPICS
+from anyseg_ros.bags.topics import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    EVENT_STREAMS,
+    IMAGE,
+    POINT_CLOUD,
+    TopicChoice,
+    TopicError,
+    find_companions,
+    find_topics,
+    parse_mapping,
+)
+
+REAL_RIG = [
+    ("/front/color/image_raw", IMAGE),
+    ("/front/color/image_raw/compressed", COMPRESSED_IMAGE),
+    ("/front/color/camera_info", CAMERA_INFO),
+    ("/front/aligned_depth_to_color/image_raw/compressedDepth", COMPRESSED_IMAGE),
+    ("/front/aligned_depth_to_color/camera_info", CAMERA_INFO),
+    ("/event_camera/events", EVENT_STREAMS[0]),
+    ("/event_camera/event_image", IMAGE),
+    ("/velodyne_points", POINT_CLOUD),
+    ("/clock", "rosgraph_msgs/msg/Clock"),
+    ("/tf", "tf2_msgs/msg/TFMessage"),
+    ("/imu", "sensor_msgs/msg/Imu"),
+]
+
+
+def names(connections: list[tuple[str, str]], *mapping: str) -> dict[str, str]:
+    found = find_topics(connections, parse_mapping(mapping))
+    return {modality.value: choice.topic for modality, choice in found.items()}
+
+
+def test_the_simulated_vehicle_s_topics_are_found() -> None:
+    sensors = find_topics(TOPICS.items())
+    assert [choice.topic for choice in sensors.values()] == [
+        "/camera/image_raw", "/depth/image_rect", "/events", "/lidar/points",
+    ]  # fmt: skip
+    companions = find_companions(TOPICS.items(), sensors)
+    assert companions.labels == TopicChoice("/ground_truth/labels", IMAGE)
+    assert companions.camera_info == TopicChoice("/camera/camera_info", CAMERA_INFO)
+    assert companions.depth_info == TopicChoice("/depth/camera_info", CAMERA_INFO)
+    assert (companions.tf_static is not None, companions.tf, companions.clock) == (True, None, None)
+
+
+def test_other_rigs_are_found_by_type_and_words() -> None:
+    assert names(REAL_RIG) == {
+        "camera": "/front/color/image_raw",
+        "depth": "/front/aligned_depth_to_color/image_raw/compressedDepth",
+        "event": "/event_camera/events",
+        "lidar": "/velodyne_points",
+    }
+    companions = find_companions(REAL_RIG, find_topics(REAL_RIG))
+    assert companions.camera_info == TopicChoice("/front/color/camera_info", CAMERA_INFO)
+    assert companions.depth_info == TopicChoice("/front/aligned_depth_to_color/camera_info", CAMERA_INFO)
+    assert (companions.labels, companions.clock, companions.tf_static) == (
+        None, TopicChoice("/clock", "rosgraph_msgs/msg/Clock"), None,
+    )  # fmt: skip
+
+
+def test_a_bag_without_a_sensor_has_no_topic_for_it() -> None:
+    assert names([("/scan", POINT_CLOUD)]) == {"lidar": "/scan"}
+    assert names([]) == {}
+
+
+def test_the_usual_name_wins_in_any_namespace() -> None:
+    assert names([("/left/image", IMAGE), ("/car/camera/image_raw", IMAGE)]) == {"camera": "/car/camera/image_raw"}
+
+
+def test_a_topic_of_two_publishers_is_one() -> None:
+    assert names([("/scan", POINT_CLOUD), ("/scan", POINT_CLOUD)]) == {"lidar": "/scan"}
+
+
+def test_several_candidates_are_listed_with_the_remedy() -> None:
+    two = [("/left/image", IMAGE), ("/right/image", IMAGE)]
+    with pytest.raises(TopicError, match=r"several topics may be camera: /left/image .*/right/image .*--map camera:="):
+        find_topics(two)
+    assert find_topics(two, wanted=[Modality.LIDAR]) == {}
+    assert names(two, "camera:=/right/image") == {"camera": "/right/image"}
+    assert names(two, "depth:=/left/image") == {"camera": "/right/image", "depth": "/left/image"}
+    assert names(two, "camera:=") == {}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "named"),
+    [
+        ("camera:=/none", r"no topic /none for camera; topics there: .*/imu"),
+        ("camera:=/imu", r"/imu is sensor_msgs/msg/Imu, and camera can only be sensor_msgs/msg/Image"),
+        ("lidar:=/front/color/image_raw", r"lidar can only be sensor_msgs/msg/PointCloud2"),
+    ],
+)
+def test_a_named_topic_must_be_there_and_fit(mapping: str, named: str) -> None:
+    with pytest.raises(TopicError, match=named):
+        find_topics(REAL_RIG, parse_mapping([mapping]))
+
+
+def test_companions_can_be_named_too() -> None:
+    labels = parse_mapping(["labels:=/event_camera/event_image"])
+    assert find_companions(REAL_RIG, {}, labels).labels == TopicChoice("/event_camera/event_image", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["camera=/a"], "must be ROLE:=TOPIC"),
+        (["radar:=/a"], "unknown role 'radar'; known: camera, depth"),
+        (["camera:=/a", "camera:=/b"], "given twice: /a and /b"),
+    ],
+)
+def test_a_wrong_mapping_is_named(arguments: list[str], named: str) -> None:
+    with pytest.raises(TopicError, match=named):
+        parse_mapping(arguments)
+
+
+def test_every_role_can_be_mapped() -> None:
+    assert parse_mapping([f"{m}:=/x/{m}" for m in MODALITIES]) == {m.value: f"/x/{m}" for m in MODALITIES}

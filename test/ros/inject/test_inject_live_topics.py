@@ -1,0 +1,53 @@
+"""Where the live injector sits, and what the simulated vehicle does with a scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from repository import REPOSITORY
+
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.bags.topics import TopicError
+from anyseg_ros.inject.live_topics import topic_arguments, topic_parameters, topics_in
+from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+
+
+def test_without_a_prefix_only_the_named_inputs_change() -> None:
+    assert topic_arguments({}, "") == []
+    assert topic_arguments({"camera": "/front/image"}, "") == ["-p", "topics.camera.input:=/front/image"]
+    assert topic_arguments({"lidar": ""}, "") == ["-p", "topics.lidar.input:=''"]
+
+
+def test_with_a_prefix_the_inputs_are_the_sensors_own_topics() -> None:
+    arguments = topic_arguments({"camera": "/front/image", "event": ""}, "/faulty/")
+    values = dict(argument.split(":=") for argument in arguments[1::2])
+    assert values["topics.camera.input"] == "/front/image"
+    assert values["topics.camera.output"] == "/faulty/front/image"
+    assert values["topics.depth.output"] == f"/faulty/{DEFAULT_TOPICS[Modality.DEPTH]}"
+    assert values["topics.event.input"] == values["topics.event.output"] == "''"
+
+
+def test_only_sensors_can_be_mapped() -> None:
+    with pytest.raises(TopicError, match="--map labels is no sensor that can break; sensors: camera"):
+        topic_arguments({"labels": "/truth"}, "")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"modalities": {"camera": {"topic": "/front/image"}}}, {"modalities.camera.topic": "/front/image"}],
+    ids=["nested", "flat"],
+)
+def test_the_node_s_topics_are_read_from_its_parameter_file(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}, "other": None}))
+    assert topics_in(file) == {**DEFAULT_TOPICS, Modality.CAMERA: "/front/image"}
+    names = topic_parameters(topics_in(file), "faulty")
+    assert names["topics.camera.output"] == "faulty/front/image"
+    assert len(names) == 2 * len(MODALITIES)
+
+
+def test_the_shipped_parameter_file_has_the_usual_topics() -> None:
+    assert topics_in(REPOSITORY / "config" / "vehicle.yaml") == dict(DEFAULT_TOPICS)

@@ -1,0 +1,337 @@
+"""segmentation_node over real DDS with a toy student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
+
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_srvs.srv import SetBool, Trigger
+
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.drawing.state_strip import AMBER
+from anyseg_ros.messages.conversions import stamp_ns
+from anyseg_ros.messages.headers import STATE_QOS
+from anyseg_ros.pipeline.pipeline import Pipeline
+
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
+
+ALL = {m.value for m in MODALITIES}
+
+
+@pytest.fixture
+def vehicle(tmp_path: Path) -> Iterator[Vehicle]:
+    with running(toy_parameters(tmp_path)) as started:
+        yield started
+
+
+def lose(vehicle: Vehicle, *modalities: Modality) -> None:
+    """Stop their drivers and wait until the node says so."""
+    vehicle.alive -= set(modalities)
+    vehicle.spin_until(lambda: all(vehicle.fault_of(m) == "silent" for m in modalities), f"loss of {modalities}")
+
+
+def test_a_mask_for_each_anchor_frame_with_its_header_and_size(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    vehicle.masks.clear()
+    vehicle.spin_masks(20)
+    stamps = [stamp_ns(mask.header) for mask in vehicle.masks]
+    assert set(stamps) <= set(vehicle.sent)
+    assert stamps == sorted(set(stamps))
+    mask = vehicle.masks[-1]
+    assert (mask.height, mask.width, mask.encoding, mask.header.frame_id) == (HEIGHT, WIDTH, "mono8", "camera_frame")
+    assert len(mask.data) == HEIGHT * WIDTH
+    labels = np.frombuffer(mask.data, np.uint8)
+    assert {15, 16} & set(labels.tolist())  # the toy's labels for all four: 1 + 2 + 4 + 8, plus brightness
+
+
+def test_a_status_comes_with_each_mask(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    vehicle.masks.clear()
+    vehicle.spin_masks(5)
+    vehicle.spin_until(lambda: stamp_ns(vehicle.statuses[-1].header) >= stamp_ns(vehicle.masks[4].header), "the status")
+    status_stamps = {stamp_ns(status.header) for status in vehicle.statuses}
+    assert {stamp_ns(mask.header) for mask in vehicle.masks[:5]} <= status_stamps
+
+
+def test_a_late_subscriber_is_told_the_names_of_the_classes(vehicle: Vehicle) -> None:
+    vision_msgs = pytest.importorskip("vision_msgs.msg", reason="vision_msgs comes with a ROS 2 distribution")
+    heard: list[Any] = []
+    topic = f"/{NS}/segmentation_node/segmentation/label_info"
+    vehicle.driver.create_subscription(vision_msgs.LabelInfo, topic, heard.append, STATE_QOS)
+    vehicle.spin_until(lambda: bool(heard), "the label info")
+    assert vehicle.node._segmenter is not None
+    classes = vehicle.node._segmenter.card.classes
+    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(i, c.name) for i, c in enumerate(classes)]
+
+
+@pytest.mark.parametrize("hours", [1, 24 * 365 * 10])
+def test_a_clock_that_is_set_forward_is_no_sensor_s_fault(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """By NTP, when a robot whose clock has no battery finds a network."""
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    node, ahead_ns, told = vehicle.node, hours * 3600 * 10**9, []
+    monkeypatch.setattr(node, "on_clock_step", told.append)
+    vehicle.statuses.clear()
+    vehicle.ahead_ns = ahead_ns
+    assert node._worker is not None
+    monkeypatch.setattr(node._worker, "_now_ns", lambda: node.get_clock().now().nanoseconds + ahead_ns)
+    before = len(vehicle.masks)
+    vehicle.spin_until(lambda: vehicle.used() == ALL and len(vehicle.masks) > before + 10, "all modalities again")
+    assert told == pytest.approx([hours * 3600], rel=1e-3)
+    states = {values.get("state") for array in vehicle.statuses for values in status_values(array).values()}
+    assert "failed" not in states
+    assert stamp_ns(vehicle.masks[-1].header) > ahead_ns
+
+
+def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    lose(vehicle, Modality.CAMERA)
+    vehicle.masks.clear()
+    vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "a mask from the others")
+    vehicle.spin_until(lambda: "depth_frame" in {mask.header.frame_id for mask in vehicle.masks}, "depth's masks")
+    assert "camera_frame" not in {mask.header.frame_id for mask in vehicle.masks}
+    assert vehicle.states()["camera"]["state"] == "failed"
+
+
+def test_only_lidar_left_gives_masks_of_the_camera_s_size(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    lose(vehicle, Modality.CAMERA, Modality.DEPTH, Modality.EVENT)
+    vehicle.masks.clear()
+    vehicle.spin_masks(3)
+    mask = vehicle.masks[-1]
+    assert (mask.height, mask.width, mask.header.frame_id) == (RIG.camera.height, RIG.camera.width, "lidar_frame")
+
+
+def test_no_mask_when_all_are_lost_and_recovery(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    lose(vehicle, *MODALITIES)
+    vehicle.masks.clear()
+    vehicle.spin_for(0.5)
+    assert not vehicle.masks
+    assert vehicle.used() == set()
+    vehicle.alive = set(MODALITIES)
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "recovery")
+    assert vehicle.masks
+
+
+def test_diagnostics_name_the_lost_sensor_and_warn_of_inference(vehicle: Vehicle) -> None:
+    vehicle.alive = {Modality.DEPTH}
+    vehicle.spin_masks(1)
+
+    def warned() -> bool:
+        newest = vehicle.diagnostics[-1] if vehicle.diagnostics else None
+        return newest is not None and "without camera" in status_values(newest)["inference"]["message"]
+
+    vehicle.spin_until(warned, "the warning")
+    levels = {status.name: status.level for status in vehicle.diagnostics[-1].status}
+    assert levels["anyseg: depth status"] == b"\x00"
+    assert levels["anyseg: inference"] == b"\x01"
+    assert levels["anyseg: engine"] == b"\x00"
+
+
+@pytest.mark.parametrize("broken", ["run", "poll"])
+def test_a_bug_is_told_with_its_traceback_and_the_next_frames_are_segmented(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
+) -> None:
+    vehicle.spin_masks(2)
+
+    def fail(*_arguments: object) -> None:
+        raise KeyError("a bug")
+
+    def told() -> bool:
+        values = status_values(vehicle.diagnostics[-1]) if vehicle.diagnostics else {}
+        return "KeyError('a bug')" in values.get("inference", {}).get("message", "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, broken, fail)
+        vehicle.spin_until(told, "the bug in diagnostics")
+        levels = {status.name: status.level for status in vehicle.diagnostics[-1].status}
+    assert levels["anyseg: inference"] == b"\x02"
+    logged = capfd.readouterr().err
+    assert "Traceback" in logged
+    assert ", in fail" in logged
+    vehicle.spin_masks(2)
+    vehicle.spin_until(lambda: not told(), "diagnostics that forget it")
+
+
+MALFORMED = [
+    Image(encoding="rgb8", height=4, width=4, step=12, data=[0] * 47),
+    Image(encoding="yuv999", height=4, width=4, step=12, data=[0] * 48),
+    Image(encoding="rgb8"),
+    Image(encoding="rgb8", height=2**31, width=2**31, step=2**31),
+]
+
+
+@pytest.mark.parametrize("message", MALFORMED, ids=["short", "encoding", "empty", "absurd"])
+def test_malformed_images_are_counted_and_named(vehicle: Vehicle, message: Image) -> None:
+    vehicle.alive = {Modality.DEPTH}
+    vehicle.spin_masks(1)
+    bad = vehicle.driver.create_publisher(Image, "camera/image_raw", 5)
+
+    def rejected_twice() -> bool:
+        bad.publish(message)
+        return int(vehicle.states()["camera"]["rejected"]) >= 2
+
+    vehicle.spin_until(rejected_twice, "two rejected images")
+    assert vehicle.fault_of(Modality.CAMERA) in ("wrong_size", "decode_error")
+    vehicle.spin_masks(2)
+    assert vehicle.used() == {"depth"}
+
+
+def test_points_without_coordinates_are_counted_and_named(vehicle: Vehicle) -> None:
+    vehicle.alive = {Modality.DEPTH}
+    vehicle.spin_masks(1)
+    bad = vehicle.driver.create_publisher(PointCloud2, "lidar/points", 5)
+
+    def named() -> bool:
+        bad.publish(PointCloud2(height=1, width=1, point_step=4, row_step=4, data=[0] * 4))
+        return vehicle.fault_of(Modality.LIDAR) == "decode_error"
+
+    vehicle.spin_until(named, "the fault")
+    assert "lacks x, y, z" in vehicle.states()["lidar"]["message"]
+
+
+def test_a_compressed_camera_by_the_name_of_its_topic(tmp_path: Path) -> None:
+    import cv2
+
+    overrides = {**toy_parameters(tmp_path), "modalities.camera.topic": "camera/image_raw/compressed"}
+    with running(overrides) as vehicle:
+        vehicle.alive = set()
+        publisher = vehicle.driver.create_publisher(CompressedImage, "camera/image_raw/compressed", 5)
+
+        def masked() -> bool:
+            now = vehicle.driver.get_clock().now()
+            pixels = live_frame(Modality.CAMERA, now.nanoseconds).data
+            message = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", pixels)[1].tobytes())
+            message.header.stamp = now.to_msg()
+            publisher.publish(message)
+            vehicle.spin_for(0.05)
+            return bool(vehicle.masks)
+
+        vehicle.spin_until(masked, "a mask")
+        assert vehicle.used() == {"camera"}
+
+
+def test_a_sensor_can_be_switched_off_and_on(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    assert vehicle.call(SetBool, "set_camera_enabled", SetBool.Request(data=False)).success
+    vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "masks without the camera")
+    assert vehicle.states()["camera"]["state"] == "disabled"
+    assert vehicle.call(SetBool, "set_camera_enabled", SetBool.Request(data=True)).success
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "masks with the camera")
+
+
+def test_a_latched_fault_stays_until_it_is_cleared(tmp_path: Path) -> None:
+    with running({**toy_parameters(tmp_path), "faults.silent.latch": True}) as vehicle:
+        vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+        lose(vehicle, Modality.EVENT)
+        vehicle.alive = set(MODALITIES)
+        vehicle.spin_masks(20)
+        assert vehicle.states()["event"]["state"] == "failed"
+        assert vehicle.call(Trigger, "clear_faults", Trigger.Request()).success
+        vehicle.spin_until(lambda: vehicle.used() == ALL, "the event camera")
+
+
+def test_an_incompatible_publisher_is_named(tmp_path: Path) -> None:
+    with running({**toy_parameters(tmp_path), "modalities.camera.qos": "reliable"}) as vehicle:
+        vehicle.alive = {Modality.DEPTH}
+        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        vehicle.driver.create_publisher(Image, "camera/image_raw", best_effort)
+        vehicle.spin_until(lambda: vehicle.fault_of(Modality.CAMERA) == "incompatible_qos", "the fault")
+        assert "/vehicle/camera/image_raw" in vehicle.states()["camera"]["message"]
+
+
+def test_thresholds_change_at_run_time_and_bad_ones_are_refused(vehicle: Vehicle) -> None:
+    def set_one(name: str, value: object) -> tuple[bool, str]:
+        result = vehicle.node.set_parameters([Parameter(name, value=value)])[0]
+        return result.successful, result.reason
+
+    assert set_one("faults.silent.threshold", 5.0) == (True, "")
+    refused = {
+        "faults.silent.fail_count": (0, "fail_count must be at least 1"),
+        "modalities.camera.max_age_ms": (1.0, "max_age_ms 1 is less than the period"),
+        "sync.anchor_order": (["radar"], "unknown modality 'radar'"),
+        "model.student": ("other", "only before configure"),
+        "modalities.camera.faults.dark.threshold": ("low", "must be a number"),
+        "modalities.camera.faults.darkk.threshold": (1.0, "did you mean modalities.camera.faults.dark.threshold?"),
+    }
+    for name, (value, reason) in refused.items():
+        successful, why = set_one(name, value)
+        assert not successful
+        assert reason in why
+
+
+def test_one_sensor_s_threshold_changes_at_run_time_and_back(vehicle: Vehicle) -> None:
+    name = "modalities.camera.faults.dark.threshold"
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    assert vehicle.node.set_parameters([Parameter(name, value=255)])[0].successful  # nothing is bright enough
+    vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "masks without the camera")
+    assert vehicle.fault_of(Modality.CAMERA) == "dark"
+    assert vehicle.node.set_parameters([Parameter(name)])[0].successful  # as `ros2 param delete` does
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "masks with the camera")
+
+
+def test_a_poor_sensor_is_left_out_and_the_status_and_overlay_say_so(vehicle: Vehicle) -> None:
+    overlays: list[Image] = []
+    topic = "/vehicle/segmentation_node/segmentation/overlay"
+    vehicle.driver.create_subscription(Image, topic, overlays.append, 5)
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    assert vehicle.node.set_parameters([Parameter("modalities.lidar.min_quality", value=1.0)])[0].successful
+    vehicle.spin_until(lambda: "lidar" not in vehicle.used() and vehicle.used() != set(), "masks without the LiDAR")
+    lidar = vehicle.states()["lidar"]
+    assert (lidar["state"], lidar["used"]) == ("active", "false")
+    assert lidar["message"].startswith("active, left out: quality ")
+
+    def lidar_is_amber() -> bool:
+        picture = np.frombuffer(overlays[-1].data, np.uint8).reshape(HEIGHT, WIDTH, 3)
+        return tuple(picture[1, -4]) == AMBER
+
+    vehicle.spin_until(lambda: bool(overlays) and lidar_is_amber(), "an overlay that says so")
+
+
+def test_diagnostics_tell_each_sensor_by_its_topic_too(vehicle: Vehicle) -> None:
+    vehicle.spin_until(lambda: bool(vehicle.diagnostics), "diagnostics")
+    names = {status.name for status in vehicle.diagnostics[-1].status}
+    assert {"anyseg: camera topic/vehicle/camera/image_raw", "anyseg: lidar topic/vehicle/lidar/points"} <= names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        ({"model.student": "/nowhere"}, "no student '/nowhere'"),
+        ({"modalities.camra.topic": "x"}, "did you mean modalities.camera.topic?"),
+        ({"sync.anchor_order": ["sonar"]}, "unknown modality 'sonar'"),
+        ({"model.backend": "tflite"}, "backend must be one of"),
+    ],
+)
+def test_bad_configuration_is_one_clear_error_and_the_node_lives(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], overrides: dict[str, object], error: str
+) -> None:
+    node_overrides = {**toy_parameters(tmp_path), **overrides}
+    vehicle = Vehicle(node_overrides)
+    try:
+        assert vehicle.node.trigger_configure().name == "FAILURE"
+        vehicle.spin_for(0.1)
+        assert error in capfd.readouterr().err
+    finally:
+        vehicle.destroy()
+
+
+def test_the_lifecycle_goes_round_twice(tmp_path: Path) -> None:
+    with running(toy_parameters(tmp_path)) as vehicle:
+        vehicle.spin_masks(2)
+        for transition in ("deactivate", "cleanup", "configure", "activate"):
+            assert getattr(vehicle.node, f"trigger_{transition}")().name == "SUCCESS"
+        vehicle.masks.clear()
+        vehicle.spin_masks(2)

@@ -1,0 +1,171 @@
+"""Parameters: flat names, validation, and the shipped file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from repository import REPOSITORY
+
+from anyseg_core.runtime.engines.protocol import BuildOptions
+from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
+from anyseg_core.runtime.health.monitor import Fault
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.pipeline.parameters import (
+    ModelParameters,
+    ParameterError,
+    Parameters,
+    RigParameters,
+    changeable_at_run_time,
+    from_values,
+    to_values,
+)
+
+CONFIG = REPOSITORY / "config"
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        values.update(flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return values
+
+
+def file_values(name: str) -> dict[str, Any]:
+    return flat(yaml.safe_load((CONFIG / name).read_text())["/**"]["ros__parameters"])
+
+
+def test_the_shipped_file_lists_every_parameter_with_its_default() -> None:
+    assert file_values("vehicle.yaml") == to_values()
+
+
+def test_the_simulated_vehicle_s_file_is_its_calibration() -> None:
+    drive = pytest.importorskip("anyseg_core.sim.drive", reason="the simulator needs pip install anyseg_ros[sim]")
+    parameters = from_values(file_values("simulated_vehicle.yaml"))
+    np.testing.assert_allclose(parameters.rig.camera_from_lidar(), drive.camera_from_lidar(), atol=1e-6)
+
+
+def test_values_round_trip() -> None:
+    assert from_values(to_values()) == Parameters()
+    changed = from_values({"modalities.depth.expected_rate_hz": 30, "sync.anchor_order": ["lidar", "depth"]})
+    assert from_values(to_values(changed)) == changed
+    assert changed.modalities[Modality.DEPTH].expected_rate_hz == 30.0
+    assert changed.sync.anchor_order == (Modality.LIDAR, Modality.DEPTH)
+
+
+def test_check_settings_reach_the_monitors() -> None:
+    health = from_values({"faults.silent.threshold": 7.0, "modalities.event.max_age_ms": 123.0}).health()
+    assert health[Modality.EVENT].check(Fault.SILENT).threshold == 7.0
+    assert health[Modality.EVENT].max_age_ms == 123.0
+
+
+def test_a_check_of_one_modality_may_differ_from_the_others() -> None:
+    name = "modalities.camera.faults.dark.threshold"
+    parameters = from_values({"faults.dark.fail_count": 9, name: 5, "modalities.lidar.faults.silent.latch": True})
+    health = parameters.health()
+    assert (
+        health[Modality.CAMERA].check(Fault.DARK).threshold,
+        health[Modality.CAMERA].check(Fault.DARK).fail_count,
+    ) == (
+        5.0,
+        9,
+    )
+    assert health[Modality.LIDAR].check(Fault.SILENT).latch
+    assert not health[Modality.DEPTH].check(Fault.SILENT).latch
+    assert to_values(parameters)[name] == 5.0
+    assert from_values(to_values(parameters)) == parameters
+    assert changeable_at_run_time(name)
+    assert (
+        from_values({**to_values(parameters), name: None}).health()[Modality.CAMERA].check(Fault.DARK).threshold == 20.0
+    )
+
+
+def test_ranging_sensors_ship_with_a_noise_limit_of_their_own() -> None:
+    health = Parameters().health()
+    assert [health[m].check(Fault.NOISY).threshold for m in MODALITIES] == [0.16, 0.08, 0.16, 0.08]
+
+
+def test_every_fault_of_the_catalogue_has_parameters() -> None:
+    assert {fault.value for fault in Fault} == {
+        name.split(".")[1] for name in to_values() if name.startswith("faults.")
+    }
+
+
+MISTAKES = [
+    (
+        {"modalities.camera.faults.few_points.threshold": 1.0},
+        "unknown parameter modalities.camera.faults.few_points.threshold: did you mean",
+    ),
+    ({"modalities.camera.faults.dark.threshold": -1.0}, "modalities.camera.faults.dark.threshold: threshold must be"),
+    ({"modalities.camera.faults.dark.enabled": 1}, "modalities.camera.faults.dark.enabled: must be true or false"),
+    ({"modalities.camera.min_quality": 1.5}, "modalities.camera: min_quality must be in [0, 1]"),
+    ({"sync.keep_at_least": 0}, "keep_at_least must be at least 1"),
+    (
+        {"modalities.camra.topic": "x"},
+        "unknown parameter modalities.camra.topic: did you mean modalities.camera.topic?",
+    ),
+    ({"zzz": 1}, "config/vehicle.yaml lists all of them"),
+    ({"sync.anchor_order": ["camera", "radar"]}, "known modalities: camera, depth, event, lidar"),
+    ({"sync.anchor_order": ["camera", "camera"]}, "none twice"),
+    ({"sync.anchor_order": "camera"}, "must be a list"),
+    ({"sync.deadline_ms": 0.0}, "deadline_ms must be a finite number > 0"),
+    ({"sync.join_wait_ms": -1.0}, "join_wait_ms"),
+    ({"modalities.depth.max_age_ms": 5.0}, "modalities.depth: max_age_ms 5"),
+    ({"modalities.depth.qos": "sensor"}, "qos must be one of best_effort, reliable"),
+    ({"modalities.depth.topic": ""}, "topic must not be empty"),
+    ({"modalities.depth.enabled": 1}, "must be true or false"),
+    ({"faults.silent.fail_count": 1.5}, "must be an integer"),
+    ({"faults.silent.threshold": "high"}, "must be a number"),
+    ({"model.precision": "int8"}, "precision must be one of"),
+    ({"model.on_engine_failure": "pray"}, "on_engine_failure must be one of fallback, reopen, report"),
+    ({"model.threads": -1}, "threads must be >= 0"),
+    ({"rig.intrinsics": [640.0, 480.0, 0.0, 0.0, 320.0, 240.0]}, "focal lengths positive"),
+    ({"rig.camera_from_lidar_rotation_xyzw": [0.0, 0.0, 0.0, 2.0]}, "unit quaternion"),
+    ({"rig.camera_from_lidar_translation_m": [0.0]}, "must be 3 finite numbers"),
+    ({"output.overlay_opacity": 2.0}, "overlay_opacity must be in"),
+    ({"autostart": "yes"}, "autostart: must be true or false"),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), MISTAKES)
+def test_mistakes_are_named(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        from_values(values)
+    assert words in str(raised.value)
+
+
+def test_every_mistake_is_listed_at_once() -> None:
+    with pytest.raises(ParameterError) as raised:
+        from_values({"modelx.student": "a", "model.threads": -1, "autostart": 3})
+    assert len(str(raised.value).splitlines()) == 3
+
+
+def test_what_may_change_at_run_time() -> None:
+    assert changeable_at_run_time("faults.silent.threshold")
+    assert changeable_at_run_time("modalities.camera.max_age_ms")
+    assert not changeable_at_run_time("modalities.camera.topic")
+    assert not changeable_at_run_time("model.student")
+    assert not changeable_at_run_time("rig.intrinsics")
+
+
+def test_the_default_lidar_looks_where_the_camera_does() -> None:
+    forward, left, up = np.eye(3)
+    rotation = RigParameters().camera_from_lidar()[:3, :3]
+    np.testing.assert_allclose(rotation @ forward, [0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(rotation @ left, [-1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(rotation @ up, [0, -1, 0], atol=1e-12)
+
+
+def test_rigid_transform_turns_about_z() -> None:
+    half = np.sqrt(0.5)
+    transform = rigid_transform((1, 2, 3), (0, 0, half, half))
+    np.testing.assert_allclose(transform @ [1, 0, 0, 1], [1, 3, 3, 1], atol=1e-12)
+
+
+def test_engines_are_built_and_kept_as_the_parameters_say() -> None:
+    model = ModelParameters(precision="fp32", engine_cache_dir="~/engines")
+    assert model.build_options() == BuildOptions("fp32", Path.home() / "engines")
+    assert ModelParameters().build_options() == BuildOptions()

@@ -1,0 +1,193 @@
+"""The nodes as processes: their settings, and their end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import psutil
+import pytest
+from node_processes import output_until, shared_memory, shared_memory_of, start
+from repository import REPOSITORY
+from toy_student import write_toy_student
+
+from anyseg_ros.process import setup as process_setup
+
+TIMEOUT_S = 60
+
+
+def test_the_profile_is_where_it_is_said_to_be_and_enlarges_shared_memory() -> None:
+    root = ElementTree.parse(process_setup.profile_path()).getroot()
+    values = {element.tag.rpartition("}")[2]: element.text for element in root.iter()}
+    assert int(values["segment_size"] or 0) == 64 << 20
+    assert int(values["maxMessageSize"] or 0) == 16 << 20
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(process_setup.PROFILE_ENV, "mine.xml")
+    monkeypatch.delenv("MALLOC_TOP_PAD_", raising=False)
+    environment = process_setup.process_environment()
+    assert environment[process_setup.PROFILE_ENV] == "mine.xml"
+    assert environment["MALLOC_TOP_PAD_"] == process_setup.MALLOC_ENV["MALLOC_TOP_PAD_"]
+
+
+@pytest.mark.parametrize("distribution", ["humble", "kilted"])
+def test_the_profile_s_variable_of_older_distributions(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    assert ("FASTRTPS_DEFAULT_PROFILES_FILE" in process_setup.process_environment()) == (distribution == "humble")
+
+
+def end(process: subprocess.Popen[str], signals: Sequence[signal.Signals]) -> tuple[int, str]:
+    """Send the signals; the exit code and the rest of the output."""
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.05)
+    rest, _ = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, rest
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT, signal.SIGTERM]],
+    ids=["SIGINT", "SIGTERM", "both"],
+)
+def test_the_node_ends_in_order_on_a_signal(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    student = write_toy_student(tmp_path / "toy")
+    of_others = shared_memory()
+    process = start("node.segmentation_node", "autostart:=true", f"model.student:={student}")
+    output_until(process, "configured: toy")
+    own = shared_memory_of(process) - of_others
+    assert own
+    code, rest = end(process, signals)
+    assert (code, "Traceback" in rest) == (0, False), rest
+    assert not own & shared_memory()
+
+
+@pytest.mark.ros
+def test_a_node_that_cannot_configure_lives_and_says_why() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    process = start("node.segmentation_node", "autostart:=true", "model.student:=/nowhere")
+    output = output_until(process, "cannot configure")
+    assert "no student '/nowhere'" in output
+    assert process.poll() is None
+    code, rest = end(process, [signal.SIGTERM])
+    assert (code, "Traceback" in rest) == (0, False), rest
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(("student", "code"), [("toy", 0), ("nowhere", 1)])
+def test_build_only_ends_with_the_verdict(tmp_path: Path, student: str, code: int) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    write_toy_student(tmp_path / "toy")
+    process = start("node.segmentation_node", "model.build_only:=true", f"model.student:={tmp_path / student}")
+    process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == code
+
+
+@pytest.mark.ros
+def test_the_simulated_vehicle_drives_a_recording(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    from ros_harness import RIG, live_frame
+
+    from anyseg_core.runtime.modality import MODALITIES
+    from anyseg_core.sim.drive import DriveFrame
+    from anyseg_core.sim.recorded_drive import RecordedDrive
+
+    labels = np.zeros((RIG.camera.height, RIG.camera.width), np.uint8)
+    stamps = [i * 100_000_000 for i in range(3)]
+    frames = [DriveFrame(stamp, {m: live_frame(m, stamp) for m in MODALITIES}, labels) for stamp in stamps]
+    recording = tmp_path / "drive.npz"
+    RecordedDrive.of(frames, RIG).save(recording)
+    process = start("vehicle.simulated_vehicle_node", f"recording:={recording}")
+    assert "3 frames at 10.0 Hz" in output_until(process, "driving")
+    code, rest = end(process, [signal.SIGINT])
+    assert (code, "Traceback" in rest) == (0, False), rest
+
+
+@pytest.mark.ros
+def test_the_simulated_vehicle_renders_first_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for expected in ("rendering the drive first", "rendered before"):
+        process = start("vehicle.simulated_vehicle_node", "duration_s:=0.2")
+        output = output_until(process, "driving: 2 frames at 10.0 Hz")
+        assert expected in output
+        code, rest = end(process, [signal.SIGINT])
+        assert (code, "Traceback" in rest) == (0, False), rest
+    assert len(list((tmp_path / "anyseg_ros").iterdir())) == 1
+
+
+@pytest.mark.ros
+def test_the_simulated_vehicle_says_why_it_cannot_render(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    (tmp_path / "anyseg_ros").write_text("a file where the cache folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    process = start("vehicle.simulated_vehicle_node", "duration_s:=0.2")
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert f"cannot keep the drive in {tmp_path / 'anyseg_ros'}" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_rendering_with_all_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    process = start("vehicle.simulated_vehicle_node", "duration_s:=60.0")
+    output_until(process, "rendering the drive first")
+    renderers: list[psutil.Process] = []
+    while len(renderers) < 2:  # the rendering process and one of its workers at least
+        assert process.poll() is None
+        time.sleep(0.1)
+        renderers = psutil.Process(process.pid).children(recursive=True)
+    code, rest = end(process, [number])
+    assert (code, "Traceback" in rest) == (0, False), rest
+    alive = [p for p in renderers if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert alive == []
+    assert list((tmp_path / "anyseg_ros").glob("*")) == []
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("name", ["segmentation_node", "simulated_vehicle", "fault_injector_node"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_ends_with_code_0(name: str, number: signal.Signals) -> None:
+    script = f"""
+import os, signal, sys
+class SignalOnImport:
+    def find_spec(self, module, *_):
+        if module == "rclpy":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, SignalOnImport())
+from anyseg_ros import entry_points
+entry_points.{name}()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, timeout=TIMEOUT_S, capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.ros
+def test_the_simulated_vehicle_names_bad_input(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
+    process = start("vehicle.simulated_vehicle_node", f"recording:={tmp_path / 'none.npz'}")
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert "no recording at" in output
+    assert "Traceback" not in output
