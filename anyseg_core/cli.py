@@ -50,8 +50,8 @@ def simulate_dataset(
     workers: Workers = 0,
 ) -> None:
     """Write a data set in DELIVER's layout, with all five weathers."""
+    from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.deliver_writer import simulate_dataset as write
-    from anyseg_core.sim.workers import WorkerError, available_cores
 
     with errors_told(ValueError, OSError, WorkerError), progress_bar("drives") as progress:
         count = write(
@@ -105,10 +105,10 @@ def simulate_bag(
 
 def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: int) -> RecordedDrive:
     """Render a drive, with a progress bar."""
+    from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.drive import DriveConfig
     from anyseg_core.sim.recorded_drive import record_drive
     from anyseg_core.sim.weather import Weather
-    from anyseg_core.sim.workers import WorkerError, available_cores
 
     with errors_told(ValueError):
         config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)

@@ -52,10 +52,10 @@ def demo(
 ) -> None:
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
+    from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.demo.run import DEMO_FAULTS, DemoOptions, run_demo
     from anyseg_ros.live_run.run import LiveRunError
 

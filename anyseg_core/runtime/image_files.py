@@ -105,8 +105,10 @@ def _picture_kind(start: bytes) -> _PictureKind:
 
 
 def _png_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
-    """(height, width) from the IHDR chunk."""
+    """(height, width) from the IHDR chunk, None where it is cut off."""
     header = bytes(data[16:24])
+    if len(header) < 8:
+        return None
     return int.from_bytes(header[4:], "big"), int.from_bytes(header[:4], "big")
 
 

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import Size, encode_frame
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding
 from anyseg_core.sim.drive import CAMERA_HEIGHT_M, Drive, DriveConfig, DriveFrame
 from anyseg_core.sim.weather import WEATHERS
-from anyseg_core.sim.workers import Progress, map_over_processes
 
 VEHICLE_INPUTS: tuple[InputSpec, ...] = (
     InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),

@@ -7,9 +7,9 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from anyseg_core.processes import Progress
 from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError, record_drive
-from anyseg_core.sim.workers import Progress
 
 
 def user_cache_folder() -> Path:

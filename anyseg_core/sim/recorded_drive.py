@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, Drive, DriveConfig, DriveFrame
-from anyseg_core.sim.workers import Progress, map_over_processes
 
 _FORMAT = 1
 _DEPTH_UNIT_M = 0.001

@@ -7,15 +7,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from anyseg_core.processes import WorkerError, available_cores
 from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.drive_cache import recording_path, render_to
 from anyseg_core.sim.recorded_drive import partial_path
 from anyseg_core.sim.weather import Weather
-from anyseg_core.sim.workers import WorkerError, available_cores
+
+END_TIMEOUT_S = 1.0
+"""Until processes that do not end on SIGTERM are killed."""
 
 
 class RenderError(Exception):
@@ -56,12 +60,22 @@ class RenderProcess:
 
     def stop(self) -> None:
         """End it, done or not, and leave nothing half written."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._end_group()
         self._output.close()
         with suppress(OSError):  # a folder that is not one, or not ours, has nothing of ours in it
             partial_path(self.path, self._process.pid).unlink()
+
+    def _end_group(self) -> None:
+        """SIGTERM first: Python's tracker of the pool's semaphores outlives that, and removes them."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + END_TIMEOUT_S
+            while time.monotonic() < deadline:
+                self._process.poll()  # the leader must be waited for, or its group never ends
+                os.killpg(self._process.pid, 0)  # raises when nobody of the group is left
+                time.sleep(0.01)
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def _print_progress(done: int, total: int) -> None:

@@ -1,21 +1,25 @@
-"""The storage files of a bag: which they are, unpacked where they are compressed, and what each says about itself."""
+"""The storage files of a bag: which they are, unpacked where they are compressed, and what each has and promises."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import yaml
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
 
-from anyseg_ros.bags.damaged import Scan, damage_of, scan_of, zstd
+from anyseg_ros.bags.mcap_file import McapFile
+from anyseg_ros.bags.ros1_file import Ros1File
+from anyseg_ros.bags.sqlite_file import SqliteFile, journal_of, with_journal
+from anyseg_ros.bags.storage import BagError, Contents, StorageFile, in_a_line, zstd
 from anyseg_ros.bags.topics import TopicChoice
 
 METADATA = "metadata.yaml"
@@ -24,104 +28,121 @@ _COMPRESSED_SUFFIX = ".zstd"
 _LEAST_FREE_BYTES = 1 << 30
 """Unpacking a compressed file stops before the disk is fuller than this."""
 _CHUNK_BYTES = 1 << 22
-NO_TIME_NS = 2**63 - 1
-"""Start of a file without messages."""
-
-
-class BagError(Exception):
-    """A bag of which nothing can be read; the message names the file and the remedy."""
+READ_ENCODINGS = ("cdr", "ros1")
+"""Encodings of messages that are read."""
 
 
 @dataclass(frozen=True)
 class BagFile:
-    """One storage file, and what it says about itself."""
+    """One storage file, and what is known of it before its messages are read."""
 
     path: Path
-    topics: dict[TopicChoice, int]
-    """With the number of messages."""
-    start_ns: int
-    end_ns: int
-    damage: str = ""
-    """Why only a scan can read it; empty where rosbags does."""
+    contents: Contents
+    topics: Mapping[TopicChoice, int]
+    """With the number of messages, as far as they are encoded in a way that is read."""
 
 
-def bag_files(path: Path) -> tuple[list[Path], list[str], list[str]]:
-    """The storage files of the bag at `path`; what is odd about it; and which files are missing.
+@dataclass
+class BagListing:
+    """The storage files of a bag, and what its metadata says of them."""
 
-    metadata.yaml is believed where it makes sense, else the files that are there are taken. Raises BagError where there
-    is no bag.
-    """
+    files: list[Path]
+    unlisted: list[Path] = field(default_factory=list)
+    """Files of the same storage that metadata.yaml does not name: a split that was being written when it was."""
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is odd about the bag's folder."""
+    promised: Counter[str] = field(default_factory=Counter)
+    """Messages by topic, as metadata.yaml counts them."""
+
+
+def bag_files(path: Path) -> BagListing:
+    """The storage files of the bag at `path`. Raises BagError where there is no bag."""
     if path.is_file():
         if plain_suffix(path) not in SUFFIXES:
             raise BagError(f"{path} is no bag: its name must end in {', '.join(SUFFIXES)}, or in that and .zstd")
-        return [path], [], []
+        return BagListing([path])
     if not path.is_dir():
         raise BagError(f"no bag at {path}: give a bag's folder, or a .mcap, .db3 or .bag file")
     found = sorted((p for p in path.iterdir() if p.is_file() and plain_suffix(p) in SUFFIXES), key=_natural_order)
     if not found:
         raise BagError(f"no bag in {path}: it has no .mcap, .db3 or .bag file")
-    if not (path / METADATA).is_file():
-        return found, [], []
-    return _listed(path, found)
+    twice = [p for p in found if p.suffix == _COMPRESSED_SUFFIX and p.with_suffix("") in found]
+    listing = _listed(path, [p for p in found if p not in twice])
+    listing.notes += [f"{p.name} is left out: it is there unpacked as well" for p in twice]
+    return listing
 
 
-def _listed(folder: Path, found: list[Path]) -> tuple[list[Path], list[str], list[str]]:
+def _listed(folder: Path, found: list[Path]) -> BagListing:
+    """As metadata.yaml lists them, where there is one that makes sense."""
+    if not (folder / METADATA).is_file():
+        return BagListing(found)
     try:
         content = yaml.safe_load((folder / METADATA).read_bytes())["rosbag2_bagfile_information"]
-        listed = [folder / Path(name).name for name in content["relative_file_paths"]]
+        names = [Path(name).name for name in content["relative_file_paths"]]
         if content["storage_identifier"] not in ("mcap", "sqlite3"):
             raise ValueError(f"storage_identifier is {content['storage_identifier']!r}")
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        return found, [f"{METADATA} is broken ({in_a_line(error)}): the files are read without it"], []
-    present = [file for file in listed if file in found]
-    return present or found, [], [file.name for file in listed if file not in found]
+        promised = _promised(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        return BagListing(found, notes=[f"{METADATA} is broken ({in_a_line(error)}): the files are read without it"])
+    by_name = {file.name.removesuffix(_COMPRESSED_SUFFIX): file for file in found}
+    names = [name.removesuffix(_COMPRESSED_SUFFIX) for name in names]
+    present = [by_name[name] for name in names if name in by_name]
+    others = [file for file in found if file not in present]
+    suffix = ".mcap" if content["storage_identifier"] == "mcap" else ".db3"
+    return BagListing(
+        present,
+        unlisted=[file for file in others if plain_suffix(file) == suffix],
+        missing=[name for name in names if name not in by_name],
+        notes=[f"{f.name} is left out: {METADATA} says {suffix}" for f in others if plain_suffix(f) != suffix],
+        promised=promised,
+    )
+
+
+def _promised(content: Mapping[str, Any]) -> Counter[str]:
+    """Messages by topic. Raises where metadata.yaml has another form."""
+    promised: Counter[str] = Counter()
+    for entry in content.get("topics_with_message_count") or ():
+        promised[entry["topic_metadata"]["name"]] += int(entry["message_count"])
+    return promised
 
 
 def described(path: Path) -> BagFile:
-    """Topics and times of a storage file. Raises BagError where nothing can be read of it."""
+    """What a storage file has and promises. Raises BagError where nothing can be read of it."""
     with unpacked(path) as plain:
         if plain.stat().st_size == 0:
             raise BagError(f"{path.name} is empty")
-        damage = damage_of(plain)
-        if not damage:
-            try:
-                return _described_by_rosbags(path, plain)
-            except Exception as error:  # a parser meets damaged bytes with any exception
-                damage = f"is damaged ({in_a_line(error)})"
-        if plain.suffix == ".bag":
-            raise BagError(f"{path.name} {damage}: repair it with `rosbag reindex` or `rosbag fix` of ROS 1")
-        return _described_by_scan(path, scan_of(plain), damage)
+        contents = open_storage(plain).contents
+    topics: Counter[TopicChoice] = Counter()
+    for channel, messages in contents.counts.items():
+        if channel.encoding in READ_ENCODINGS:
+            topics[TopicChoice(channel.topic, channel.msgtype)] += messages
+    if not topics.total() and contents.damage:
+        raise BagError(f"{path.name} {contents.damage}, and no message can be found in it")
+    return BagFile(path, contents, topics)
 
 
-def _described_by_rosbags(path: Path, plain: Path) -> BagFile:
-    with reader_of(plain) as reader:
-        topics: dict[TopicChoice, int] = {}
-        for connection in reader.connections:
-            topic = TopicChoice(connection.topic, connection.msgtype)
-            topics[topic] = topics.get(topic, 0) + connection.msgcount
-        return BagFile(path, topics, reader.start_time, reader.end_time)
+def open_storage(plain: Path) -> StorageFile:
+    """The reader of an unpacked storage file. Raises BagError for a ROS 1 bag that cannot be read."""
+    kinds = {".mcap": McapFile, ".db3": SqliteFile, ".bag": Ros1File}
+    return kinds[plain.suffix](plain)
 
 
-def _described_by_scan(path: Path, scan: Scan, damage: str) -> BagFile:
-    topics: dict[TopicChoice, int] = {}
-    start_ns, end_ns = NO_TIME_NS, 0
-    for message in scan.messages(None):
-        topic = TopicChoice(message.topic, message.msgtype)
-        topics[topic] = topics.get(topic, 0) + 1
-        start_ns, end_ns = min(start_ns, message.received_ns), max(end_ns, message.received_ns)
-    if not topics:
-        raise BagError(f"{path.name} {damage}, and no message can be found in it")
-    return BagFile(path, topics, start_ns, end_ns, damage)
-
-
-def reader_of(plain: Path) -> Ros1Reader | Ros2Reader:
-    """rosbags' reader of an unpacked storage file, to be used as a context manager."""
+def rosbags_reader(plain: Path) -> Ros1Reader | Ros2Reader:
+    """rosbags' reader of an unpacked storage file, which knows definitions and QoS; to be used as a context manager."""
     return Ros1Reader(plain) if plain.suffix == ".bag" else Ros2Reader(plain)
 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The file itself; of a .zstd file, its content in a temporary file. Raises BagError where that is impossible."""
+    """The file itself; of a .zstd file, its content in a temporary file; of a database, a copy with its journal in it.
+
+    Raises BagError where that is impossible.
+    """
+    if path.suffix == ".db3" and journal_of(path) is not None:
+        with with_journal(path, _LEAST_FREE_BYTES) as copy:
+            yield copy
+        return
     if path.suffix != _COMPRESSED_SUFFIX:
         yield path
         return
@@ -132,7 +153,7 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, plain: Path) -> None:
-    """Of a damaged file what is before the damage: a truncated bag, which a scan can read."""
+    """Of a damaged file what is before the damage: a truncated bag, which is read as far as it goes."""
     try:
         with path.open("rb") as source, plain.open("wb") as target:
             for piece in _decompressed(source):
@@ -165,9 +186,3 @@ def plain_suffix(path: Path) -> str:
 def _natural_order(path: Path) -> list[tuple[int, str]]:
     """bag_2 before bag_10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-
-def in_a_line(error: object) -> str:
-    """The start of an error's text: parsers quote whole files."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:157]}..."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality, all_subsets
@@ -13,7 +14,6 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.deliver_writer import drive_config
 from anyseg_core.sim.drive import Drive, DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
-from anyseg_core.sim.workers import Progress, map_over_processes
 
 Subset = tuple[Modality, ...]
 DRIVES = 10

@@ -31,10 +31,10 @@ def bench_robot(
 ) -> None:
     """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
     set_up_process()
+    from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.robot import PARTS
     from anyseg_ros.bench.robot import run as run_bench
     from anyseg_ros.live_run.run import LiveRunError
@@ -51,8 +51,8 @@ def bench_checks(
     workers: core.Workers = 0,
 ) -> None:
     """What the checks and the quality of all sensors cost, and how far clean frames stay from their limits."""
+    from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError, available_cores
     from anyseg_ros.bench.checks import run as run_bench
 
     with core.errors_told(RecordingError, WorkerError):
@@ -68,10 +68,10 @@ def bench_quality(
     workers: core.Workers = 0,
 ) -> None:
     """Whether masks at night and in fog get better without the camera: mIoU by weather, subset and limit."""
+    from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError, available_cores
     from anyseg_ros.bench.quality import run as run_bench
 
     with core.errors_told(EngineError, RecordingError, StudentError, WorkerError):
@@ -91,10 +91,10 @@ def bench_faults(
     workers: core.Workers = 0,
 ) -> None:
     """Every fault of every sensor in every weather: found how fast, called what, at what cost; and false alarms."""
+    from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.faults import PARTS
     from anyseg_ros.bench.faults import run as run_bench
 
@@ -114,9 +114,9 @@ def bench_soak(
 ) -> None:
     """Drive live with random faults on every sensor: alive, no leak, every fault logged once, every promise kept."""
     set_up_process()
+    from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_core.sim.workers import WorkerError
     from anyseg_ros.bench.soak import run as run_bench
     from anyseg_ros.live_run.run import LiveRunError
 

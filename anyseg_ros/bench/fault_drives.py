@@ -17,6 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector, Stage
+from anyseg_core.processes import Progress
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -25,7 +26,6 @@ from anyseg_core.sim.drive import DriveConfig, DriveFrame
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS, Weather
-from anyseg_core.sim.workers import Progress
 
 RATE_HZ = 10.0
 PERIOD_NS = round(NS_PER_S / RATE_HZ)

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from anyseg_core.injection import INJECTION_KINDS
+from anyseg_core.processes import available_cores, map_over_processes
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_core.sim.workers import available_cores, map_over_processes
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench import fault_miou
 from anyseg_ros.bench.fault_drives import HEIGHT, PERIOD_NS, RATE_HZ, WIDTH, Scene, Transport, render_missing, scenes

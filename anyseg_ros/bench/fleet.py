@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from anyseg_core.processes import available_cores
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
-from anyseg_core.sim.workers import available_cores
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.replay.fleet import FleetOptions, FleetResult, replay_fleet, replay_serial
 from anyseg_ros.replay.offline import ReplayOptions

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anyseg_core.invocation import command_line, machine
+from anyseg_core.processes import Progress
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
@@ -21,7 +22,6 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.drive import DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS
-from anyseg_core.sim.workers import Progress
 from anyseg_ros.bench.accuracy import FRAME_STEP, FRAMES_PER_DRIVE, Subset, all_subsets, held_out_drives, score_instant
 from anyseg_ros.pipeline.pipeline import SyncConfig
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.bag_writer import write_bag
 from anyseg_core.sim.drive import DriveConfig, DriveFrame
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
-from anyseg_core.sim.workers import available_cores
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.replay.offline import ReplayOptions, replay
 

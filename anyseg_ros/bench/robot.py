@@ -12,12 +12,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.sim.recorded_drive import RecordedDrive
-from anyseg_core.sim.workers import available_cores
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
 from anyseg_ros.bench.live_figures import (

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from anyseg_core.injection import InjectionSchedule
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
@@ -21,7 +22,6 @@ from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
-from anyseg_core.sim.workers import available_cores
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.demo.report import DriveRecord, print_table, write_report
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase

@@ -181,7 +181,8 @@ def _definitions(source: Path) -> dict[TopicChoice, _Definition]:
     definitions: dict[TopicChoice, _Definition] = {}
     if source.is_dir():
         _collect(source, definitions)  # a folder's metadata.yaml says more than the files
-    for path in bag_files(source)[0]:
+    listing = bag_files(source)
+    for path in [*listing.files, *listing.unlisted]:
         _collect(path, definitions)
     return definitions
 

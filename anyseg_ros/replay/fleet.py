@@ -22,10 +22,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from anyseg_core.processes import available_cores
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.sim.workers import available_cores
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, open_student, replay
 from anyseg_ros.replay.scenarios import Scenario
