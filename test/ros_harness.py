@@ -25,6 +25,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from anyseg_ros.messages.headers import STATE_QOS  # noqa: E402
 from anyseg_ros.node.segmentation_node import SegmentationNode  # noqa: E402
+from anyseg_ros.node.status_messages import status_key  # noqa: E402
 from anyseg_ros.process.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle.publisher import VehiclePublisher  # noqa: E402
 
@@ -128,9 +129,9 @@ class Vehicle(SpunNodes):
 
 
 def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:
-    """`anyseg: camera status` ... -> {"camera": {"state": ..., "message": ...}}."""
+    """`anyseg /node: camera status` ... -> {"camera": {"state": ..., "message": ...}}."""
     return {
-        status.name.removeprefix("anyseg: ").removesuffix(" status"): {
+        status_key(status.name).removesuffix(" status"): {
             "message": status.message,
             **{pair.key: pair.value for pair in status.values},
         }
@@ -144,8 +145,10 @@ def toy_parameters(folder: Path) -> dict[str, Any]:
     for modality in MODALITIES:
         values[f"modalities.{modality}.startup_grace_s"] = 30.0
         values[f"modalities.{modality}.max_age_ms"] = 1000.0
+        values[f"modalities.{modality}.expected_rate_hz"] = 10.0
     values["faults.stale_stamp.threshold"] = 1000.0
     values["faults.silent.threshold"] = 4.0
+    values["output.max_mask_age_ms"] = 2000.0
     return values
 
 

@@ -16,7 +16,7 @@ from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
 from anyseg_ros.messages.headers import STATE_QOS, header_of
-from anyseg_ros.node.status_messages import mask_array, status_array
+from anyseg_ros.node.status_messages import for_node, mask_array, status_array
 from anyseg_ros.pipeline.pipeline import Result
 
 try:
@@ -30,6 +30,7 @@ class MaskOutputs:
 
     def __init__(self, node: Node, card: ModelCard) -> None:
         self._node = node
+        self._name = node.get_fully_qualified_name()
         self._palette = palette(card)
         self._mask = node.create_publisher(Image, "~/segmentation/mask", 2)
         self._confidence = node.create_publisher(Image, "~/segmentation/confidence", 2)
@@ -54,7 +55,7 @@ class MaskOutputs:
         header = header_of(anchor)
         labels = result.segmentation.resized_labels(*result.mask_size)
         self._mask.publish(image_message(labels, "mono8", header))
-        self._status.publish(mask_array(result))
+        self._status.publish(for_node(mask_array(result), self._name))
         if self._confidence.get_subscription_count():
             _, confidence = result.segmentation.resized(*result.mask_size)
             self._confidence.publish(image_message(confidence, "mono8", header))
@@ -71,4 +72,4 @@ class MaskOutputs:
 
     def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:
         """The health of every modality where there is no mask to tell it with."""
-        self._status.publish(status_array(stamp, statuses, {}))
+        self._status.publish(for_node(status_array(stamp, statuses, {}), self._name))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import yaml
@@ -24,7 +24,9 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.checks import applies_to
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
+from anyseg_core.runtime.health.thresholds import check_threshold
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
@@ -32,7 +34,6 @@ from anyseg_ros.pipeline.pipeline import SyncConfig
 
 RELIABILITIES = ("best_effort", "reliable")
 PRECISIONS = ("auto", "fp32")
-MAX_EVENT_WINDOW_MS = 10_000.0
 
 Overrides = Mapping[tuple[Modality, Fault], Mapping[str, Any]]
 """What one modality's check has other than `faults.<check>`: field of `CheckConfig` -> value."""
@@ -53,6 +54,7 @@ class ParameterError(ValueError):
 class ModalityParameters:
     """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = HealthConfig.RANGES
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
@@ -83,6 +85,7 @@ class ModalityParameters:
 class ModelParameters:
     """The student and how it runs. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {"threads": Range(0, 1024), "open_timeout_s": Range(0.1, 86_400.0)}
     student: str = "vehicle_sim"
     """Name of a bundled student, or a folder with a model.json."""
     backend: str = "auto"
@@ -110,8 +113,7 @@ class ModelParameters:
         if self.on_engine_failure not in ON_ENGINE_FAILURE:
             known = ", ".join(ON_ENGINE_FAILURE)
             raise ValueError(f"on_engine_failure must be one of {known}, not {self.on_engine_failure!r}")
-        if self.threads < 0:
-            raise ValueError(f"threads must be >= 0, not {self.threads}")
+        check_ranges(self, self.RANGES)
 
     def build_options(self) -> BuildOptions:
         """How an engine that has to be built is built."""
@@ -174,8 +176,9 @@ class RigParameters:
 
 @dataclass(frozen=True)
 class OutputParameters:
-    """How results are drawn. Raises ValueError that names the field."""
+    """How results are drawn, and which are published. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {"overlay_opacity": Range(0.0, 1.0), "max_mask_age_ms": Range(1.0, 60_000.0)}
     overlay_opacity: float = 0.5
     """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
     max_mask_age_ms: float = 500.0
@@ -183,8 +186,7 @@ class OutputParameters:
     used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlay_opacity <= 1:
-            raise ValueError(f"overlay_opacity must be in [0, 1], not {self.overlay_opacity}")
+        check_ranges(self, self.RANGES)
 
 
 @dataclass(frozen=True)
@@ -194,12 +196,12 @@ class EventParameters:
     Raises ValueError that names the field.
     """
 
+    RANGES: ClassVar[Ranges] = {"window_ms": Range(0.0, 10_000.0)}
     window_ms: float = 0.0
     """Events of so long a time are counted in a frame; 0 = since the last one."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.window_ms <= MAX_EVENT_WINDOW_MS:
-            raise ValueError(f"window_ms must be in [0, {MAX_EVENT_WINDOW_MS:g}], not {self.window_ms}")
+        check_ranges(self, self.RANGES)
 
     @property
     def window_ns(self) -> int | None:
@@ -269,6 +271,11 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
     mistakes = unknown_names(values)
     modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in _DEFAULTS.modalities.items()}
     faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
+    for fault, check in faults.items():
+        try:
+            check_threshold(fault, check)
+        except ValueError as error:
+            mistakes.append(f"faults.{fault}: {error}")
     overrides = _overrides(faults, values, mistakes)
     sections = {name: _section(name, getattr(_DEFAULTS, name), values, mistakes) for name in _SECTIONS}
     autostart = values.get("autostart", _DEFAULTS.autostart)
@@ -363,7 +370,7 @@ def _overrides(faults: Mapping[Fault, CheckConfig], values: Mapping[str, Any], m
             continue
         try:
             value = _from_ros(values[name], getattr(faults[fault], field_name))
-            dataclasses.replace(faults[fault], **{field_name: value})
+            check_threshold(fault, dataclasses.replace(faults[fault], **{field_name: value}))
         except ValueError as error:
             mistakes.append(f"{name}: {error}")
         else:

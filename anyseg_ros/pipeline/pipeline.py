@@ -23,12 +23,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
@@ -55,6 +57,12 @@ NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set 
 class SyncConfig:
     """Which frames go together. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {
+        "max_time_diff_ms": Range(0.0, 10_000.0),
+        "deadline_ms": Range(0.001, 10_000.0),
+        "join_wait_ms": Range(0.0, 1000.0),
+        "keep_at_least": Range(1, 100),
+    }
     anchor_order: tuple[Modality, ...] = MODALITIES
     """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
     max_time_diff_ms: float = 50.0
@@ -71,13 +79,7 @@ class SyncConfig:
     def __post_init__(self) -> None:
         if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
             raise ValueError("anchor_order must name at least one modality, and none twice")
-        for name in ("max_time_diff_ms", "join_wait_ms"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, not {getattr(self, name)}")
-        if self.keep_at_least < 1:
-            raise ValueError(f"keep_at_least must be at least 1, not {self.keep_at_least}")
-        if not 0 < self.deadline_ms < float("inf"):
-            raise ValueError(f"deadline_ms must be a finite number > 0, not {self.deadline_ms}")
+        check_ranges(self, self.RANGES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ClassVar
 
 from anyseg_core.runtime.health.quality import Quality
-from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault
+from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault, check_threshold
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.named import Named
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 SILENCE_FLOOR_MS = 100.0
@@ -18,15 +20,6 @@ SILENCE_FLOOR_MS = 100.0
 
 ASSUMED_RATE_HZ = 10.0
 """Of a sensor whose rate is neither set nor learnt yet; that of most LiDARs."""
-RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "expected_rate_hz": (0.0, 1000.0),
-        "max_age_ms": (1.0, 60_000.0),
-        "startup_grace_s": (0.1, 3600.0),
-        "min_quality": (0.0, 1.0),
-    }
-)
-"""What each number of a `HealthConfig` may be, from and to."""
 
 
 class State(Named):
@@ -60,6 +53,12 @@ class HealthConfig:
     `checks` overrides `DEFAULT_CHECKS`, fault by fault. Raises ValueError that names the field.
     """
 
+    RANGES: ClassVar[Ranges] = {
+        "expected_rate_hz": Range(0.0, 1000.0),
+        "max_age_ms": Range(1.0, 60_000.0),
+        "startup_grace_s": Range(0.1, 3600.0),
+        "min_quality": Range(0.0, 1.0),
+    }
     expected_rate_hz: float = 0.0
     """Frames a second; 0 = learnt from the first frames."""
     max_age_ms: float = 300.0
@@ -71,10 +70,10 @@ class HealthConfig:
     """Quality in [0, 1] below which the sensor is left out of the mask while enough others are there; 0 = never."""
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN is not, either
-                raise ValueError(f"{name} must be a finite number in [{low:g}, {high:g}], not {value}")
+        check_ranges(self, self.RANGES)
+        for fault, check in self.checks.items():
+            if check.enabled:
+                check_threshold(fault, check)
         period_ms = 1000.0 / self.expected_rate_hz if self.expected_rate_hz else 0.0
         if self.max_age_ms < period_ms:
             raise ValueError(
