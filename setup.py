@@ -14,14 +14,15 @@ ROS = [
     "ros-nav-msgs>=5.5,<6",
 ]
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
-REPORT = ["jinja2>=3.0,<4", "matplotlib>=3.5,<4"]
-REPLAY = ["rosbags>=0.11.7,<1", *REPORT]  # bags, messages without ROS, and what is shown of them
-TRAIN = ["torch>=2.5,<3", "lightning>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
-TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", *REPORT]
+REPORT = "jinja2>=3.0,<4"
+REPLAY = ["rosbags>=0.11.7,<1", REPORT]  # bags, messages without ROS, and what is shown of them
+TRAIN = ["torch>=2.5,<3", "lightning-fabric>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", "matplotlib>=3.5,<4", REPORT]
 OPENVINO = "openvino>=2024.4,<2027"
+MUSES = "hdf5plugin>=4,<8"  # the compression of its event files
 NYU = "scipy>=1.8,<2"  # 114 MB; reads MATLAB's older files
 POTSDAM = "rasterio>=1.3,<2"  # 111 MB, with its GDAL; reads windows of the tiles
-TEST = ["pytest>=8,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
+TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
 TEST += ["pytest-xdist>=3.5,<4", OPENVINO, NYU, POTSDAM]
 DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5"]
 
@@ -35,7 +36,7 @@ setup(
     version="0.1.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
     package_data={
-        "anyseg_core": ["students/*/*", "training/*.j2"],
+        "anyseg_core": ["students/*/*", "*.j2", "training/*.j2"],
         "anyseg_ros": ["process/*.xml", "*/*.j2", "demo/*.yaml"],
     },
     data_files=[
@@ -53,7 +54,7 @@ setup(
     install_requires=[  # what a robot needs to drive, under 300 MB: `make robot-size`
         "numpy>=1.21,<3",
         "opencv-python-headless>=4.5,<6",
-        "onnxruntime>=1.17,<2",
+        "onnxruntime>=1.20,<2",
         "pydantic>=2.5,<3",
         "PyYAML>=5.4,<7",
         "typer>=0.12,<1",
@@ -66,11 +67,11 @@ setup(
         "train": TRAIN,
         "sim": SIM,
         "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1", "cuda-bindings>=12.8,<14"],
-        "muses": ["hdf5plugin>=4,<8"],  # the compression of its event files
-        "nyu": [NYU],
-        "potsdam": [POTSDAM],
+        "muses": [*TRAIN, MUSES],
+        "nyu": [*TRAIN, NYU],
+        "potsdam": [*TRAIN, POTSDAM],
         "openvino": [OPENVINO],
-        "fleet": ["ray>=2.30,<3"],
+        "fleet": [*REPLAY, "ray>=2.30,<3"],
         "events": ["numba>=0.59,<1"],  # 208 MB; decoding of event streams is several times faster with it
         "test": TEST,
         "dev": DEV,

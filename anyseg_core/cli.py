@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anyseg_core.benchmarks.training import Measurement
     from anyseg_core.data.check import SplitCheck
     from anyseg_core.sim.recorded_drive import RecordedDrive
+    from anyseg_core.training.config import DataConfig
 
 
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
@@ -202,10 +203,15 @@ def print_points(lost: dict[str, float]) -> None:
 
 @data_commands.command("check")
 def data_check(
-    root: Annotated[Path, typer.Argument(help="A data set of a kind that is known, or one's own folder.")],
+    root: Annotated[
+        Path, typer.Argument(help="A data set of a kind that is known, one's own folder, or a training's YAML file.")
+    ],
     kind: Annotated[
         str | None,
-        typer.Option(help="deliver, muses, folder, pothole, nyu_depth, potsdam or mid_air; default: by what is there."),
+        typer.Option(
+            help="deliver, muses, folder, pothole, nyu_depth, potsdam, mid_air, pictures or scans; default: by what is "
+            "there."
+        ),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Repeatable; default: train and val.")] = None,
     sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
@@ -213,25 +219,47 @@ def data_check(
     set_: Overrides = None,
 ) -> None:
     """Read every file of a data set, count its classes, and draw a contact sheet; exits with 1 if a file is broken."""
-    from anyseg_core.data.check import check_split, contact_sheet, kind_of, write_sheet
     from anyseg_core.data.sample import DataError
-    from anyseg_core.training.batches import open_files
-    from anyseg_core.training.config import ConfigError, parse_data
+    from anyseg_core.training.config import ConfigError, load_config, parse_data
 
-    found_kind = kind or kind_of(root)
-    if found_kind is None:
-        raise fail(f"{root} is no data set that is known by its looks: give --kind, which --help lists")
     broken = 0
     with errors_told(ConfigError, DataError, OSError):
-        settings = parse_data({"kind": found_kind, "root": str(root), "size": list(size)}, set_ or [])
+        if root.suffix in (".yaml", ".yml"):
+            settings = load_config(root, set_ or []).data
+        else:
+            settings = parse_data({"kind": kind or known_kind(root), "root": str(root), "size": list(size)}, set_ or [])
         for name in split or ["train", "val"]:
-            found, usable = check_split(open_files(settings, name))
-            broken += len(found.broken)
-            print_check(found)
-            path = sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}")
-            write_sheet(path, contact_sheet(usable))
-            console.print(f"contact sheet: {path}")
+            broken += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
     raise verdict(not broken)
+
+
+def known_kind(root: Path) -> str:
+    """The kind of data set by what lies there; ends the command where it is unknown."""
+    from anyseg_core.data.check import kind_of
+
+    if (kind := kind_of(root)) is None:
+        raise fail(f"{root} is no data set that is known by its looks: give --kind, which --help lists")
+    return kind
+
+
+def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
+    """Check a split, of a mixture every part of it, and write the contact sheets; the number of broken samples."""
+    from anyseg_core.data.check import check_split, contact_sheet, write_sheet
+    from anyseg_core.training.batches import has_split, open_files, parts_of
+
+    if settings.kind != "mixture":
+        found, usable = check_split(open_files(settings, split))
+        print_check(found)
+        write_sheet(sheet, contact_sheet(usable))
+        console.print(f"contact sheet: {sheet}")
+        return len(found.broken)
+    broken = 0
+    for part in parts_of(settings, split):
+        if has_split(part, split):
+            broken += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
+        else:
+            console.print(f"[bold]{part.root.name}[/] has no split {split}")
+    return broken
 
 
 def print_check(found: SplitCheck) -> None:

@@ -13,6 +13,7 @@ import typer
 from anyseg_core import cli as core
 from anyseg_ros.bench.commands import bench
 from anyseg_ros.process.extras import missing_part_named
+from anyseg_ros.process.ros_arguments import RosArgumentError, check_ros_arguments, ros_domain
 from anyseg_ros.process.setup import set_up_process
 
 app = typer.Typer(
@@ -68,15 +69,23 @@ def demo(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
     context: typer.Context,
-    student: core.Student = "vehicle_sim",
+    student: Annotated[
+        str | None, typer.Option(help="Name of a bundled student, or a student's folder; default: the parameters'.")
+    ] = None,
     params_file: Annotated[Path | None, typer.Option(help="Parameters, such as config/vehicle.yaml.")] = None,
     namespace: Annotated[str, typer.Option(help="Of the node and its relative topics.")] = "",
 ) -> None:
     """Run segmentation_node here, configured and active. More ROS arguments may follow, such as -p or -r."""
-    if params_file and not params_file.is_file():
-        raise core.fail(f"no parameter file at {params_file}; start from config/vehicle.yaml")
-    arguments = ["-p", "autostart:=true", "-p", f"model.student:={student}"]
-    arguments += ["--params-file", str(params_file)] if params_file else []
+    from anyseg_ros.pipeline.parameters import ParameterError, load_parameters
+
+    _check_ros_arguments(context)
+    if params_file:
+        with core.errors_told(ParameterError):
+            load_parameters(params_file)
+    # Of two values for one parameter ROS 2 takes the later.
+    arguments = ["--params-file", str(params_file)] if params_file else []
+    arguments += ["-p", "autostart:=true"]
+    arguments += ["-p", f"model.student:={student}"] if student else []
     arguments += ["-r", f"__ns:={namespace}"] if namespace else []
     from anyseg_ros.node.segmentation_node import main as node_main
 
@@ -190,6 +199,18 @@ def simulate_live(
     rate_hz: core.RateHz = 10.0,
 ) -> None:
     """Publish the vehicle's sensors over DDS in real time, again and again."""
+    from anyseg_core.injection import InjectionSchedule
+    from anyseg_core.sim.drive import DriveConfig
+    from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
+    from anyseg_core.sim.weather import Weather
+
+    _check_ros_arguments(context)
+    with core.errors_told(ValueError, RecordingError, OSError):
+        DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
+        if faults:
+            InjectionSchedule.load(faults)
+        if recording:
+            RecordedDrive.load(recording)
     values = {"seed": seed, "weather": weather, "duration_s": duration_s, "rate_hz": rate_hz}
     values |= {"recording": recording} if recording else {}
     values |= {"faults": faults} if faults else {}
@@ -257,6 +278,7 @@ def inject_live(
     from anyseg_ros.bags.topics import TopicError, parse_mapping
     from anyseg_ros.inject.live_topics import topic_arguments
 
+    _check_ros_arguments(context)
     with core.errors_told(InjectionScheduleError, TopicError):
         InjectionSchedule.load(scenario)
         arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to)]
@@ -293,6 +315,14 @@ def data_from_bag(
         f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
     )
     core.console.print(f"next: anyseg data check {root} --split {split}")
+
+
+def _check_ros_arguments(context: typer.Context) -> None:
+    """What a command passes on to its node must be ROS 2's; anything else is a mistyped option of the command."""
+    own = [name for parameter in context.command.params for name in parameter.opts]
+    with core.errors_told(RosArgumentError):
+        ros_domain()
+        check_ros_arguments(context.args, own)
 
 
 def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from collection import pytest_addoption, pytest_pycollect_makemodule, pytest_sessionfinish
 
 if TYPE_CHECKING:
     from cuda_double import DeviceDouble
     from tensorrt_double import TensorrtDouble
+
+__all__ = ["pytest_addoption", "pytest_pycollect_makemodule", "pytest_sessionfinish"]
 
 END_TIMEOUT_S = 10.0
 """For processes that have been told to end."""

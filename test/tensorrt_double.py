@@ -45,10 +45,14 @@ class TensorrtDouble:
 
 
 def install_doubles(patch: pytest.MonkeyPatch, device: DeviceDouble) -> TensorrtDouble:
-    """Let `engine_tensorrt` find this GPU, and a TensorRT that runs on it."""
+    """Let `engine_tensorrt` find this GPU, and a TensorRT that runs on it, whatever is installed here.
+
+    Without cuda.bindings: the real ones, which torch's CUDA build brings, know nothing of the double's streams.
+    """
     double = TensorrtDouble(device.launch)
     patch.setattr(engine_tensorrt, "open_device", device.reopened)
     patch.setitem(sys.modules, "tensorrt", double)  # type: ignore[arg-type]
+    patch.setitem(sys.modules, "cuda.bindings", None)  # type: ignore[arg-type]
     return double
 
 

@@ -70,7 +70,7 @@ def toy_card(
         description="toy: the label says which modalities were present and how bright they are",
         input_size=size,
         inputs=tuple(InputSpec(modality=m, encoding=ENCODINGS[m]) for m in modalities),
-        classes=tuple(ClassSpec(name=c.name, color=c.color) for c in classes),
+        classes=tuple(ClassSpec(name=c.name, color=c.color, surface=c.surface) for c in classes),
         networks=tuple(networks),
         training=TrainingRecord(method="none", data="none", git_revision="none"),
     )

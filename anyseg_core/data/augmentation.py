@@ -31,6 +31,15 @@ class AugmentConfig(BaseModel):
     """Probability of a change of the camera's brightness, contrast and saturation by a factor of 0.5 to 1.5 each."""
     blur: float = Field(default=0.2, ge=0, le=1)
     """Probability of a 3x3 Gaussian blur of the camera."""
+    undistorted: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the window has the proportions of the network's input, so that things keep their shape; else it
+    has those of the sample, which the resize stretches, as the robot does with a camera of other proportions."""
+    focus: float = Field(default=0.0, ge=0, le=1)
+    """Probability that the window is laid around a pixel of a label drawn evenly from those of the sample: rare and
+    small things are seen as often as the road."""
+    crops: bool = False
+    """Where the resolution schedule is below the network's size, show a part of the sample at full scale instead of
+    all of it smaller."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> AugmentConfig:
@@ -56,9 +65,18 @@ def augment(
     size: Size,
     config: AugmentConfig,
     rng: np.random.Generator,
+    share: float = 1.0,
 ) -> tuple[Image, Image]:
-    """images [M, h, w, 3], labels [h, w] -> the changed sample at `size` (height, width)."""
-    window = draw_window(labels.shape, config.scale, rng)  # type: ignore[arg-type]
+    """images [M, h, w, 3], labels [h, w] -> the changed sample at `size` (height, width).
+
+    `share` is that of the sample's side which is seen without zoom.
+    """
+    proportions: Size = labels.shape  # type: ignore[assignment]
+    if config.undistorted and rng.random() < config.undistorted:
+        proportions = largest_inside(proportions, size)
+    window = draw_window(labels.shape, config.scale, rng, (share * proportions[0], share * proportions[1]))  # type: ignore[arg-type]
+    if config.focus and rng.random() < config.focus:
+        window = moved_onto(window, labels, rng)
     flip = rng.random() < config.hflip
     out = np.empty((len(modalities), *size, 3), np.uint8)
     for i, modality in enumerate(modalities):
@@ -69,10 +87,14 @@ def augment(
     return out, np.ascontiguousarray(cut_labels[:, ::-1]) if flip else cut_labels
 
 
-def draw_window(size: Size, scale: tuple[float, float], rng: np.random.Generator) -> Window:
-    """A window of the image's proportions; zoom uniform in its logarithm, position uniform."""
+def draw_window(
+    size: Size, scale: tuple[float, float], rng: np.random.Generator, unzoomed: tuple[float, float] | None = None
+) -> Window:
+    """A window of the image's proportions, or of (height, width) `unzoomed`; zoom uniform in its logarithm, position
+    uniform.
+    """
     zoom = np.exp(rng.uniform(*np.log(scale)))
-    height, width = (max(1, round(side / zoom)) for side in size)
+    height, width = (max(1, round(side / zoom)) for side in unzoomed or size)
     return Window(_draw_start(size[0], height, rng), _draw_start(size[1], width, rng), height, width)
 
 
@@ -80,6 +102,31 @@ def _draw_start(full: int, part: int, rng: np.random.Generator) -> int:
     """Where a window starts on one axis: inside the image, or around it where the window is larger."""
     slack = full - part
     return int(rng.integers(min(0, slack), max(0, slack) + 1))
+
+
+def largest_inside(image: Size, proportions: Size) -> tuple[int, int]:
+    """(height, width) of the largest window of these proportions inside an image."""
+    aspect = proportions[1] / proportions[0]
+    return min(image[0], round(image[1] / aspect)), min(image[1], round(image[0] * aspect))
+
+
+def moved_onto(window: Window, labels: Image, rng: np.random.Generator) -> Window:
+    """The window, moved inside the image so that it shows a pixel of a label that is drawn evenly from those there."""
+    there = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:UNLABELLED])
+    if len(there) == 0:
+        return window
+    pixels = np.flatnonzero(labels.ravel() == rng.choice(there))
+    row, col = divmod(int(rng.choice(pixels)), labels.shape[1])
+    return window._replace(
+        top=_start_around(row, window.height, labels.shape[0], rng),
+        left=_start_around(col, window.width, labels.shape[1], rng),
+    )
+
+
+def _start_around(position: int, part: int, full: int, rng: np.random.Generator) -> int:
+    """Where a window starts on one axis that holds the position, anywhere in it, and stays inside where it can."""
+    start = position - int(rng.integers(part))
+    return min(max(start, min(0, full - part)), max(0, full - part))
 
 
 def cut(image: NDArray[Any], window: Window, size: Size, fill: int, average: bool) -> NDArray[Any]:

@@ -50,7 +50,7 @@ class TrainingFault(_Strict):
             possible = ", ".join(
                 name
                 for name, kind in INJECTION_KINDS.items()
-                if kind.stage is Stage.CONTENT and kind.degradation and self.modality in kind.modalities
+                if kind.stage is Stage.CONTENT and kind.degradation and kind.applies_to(self.modality)
             )
             raise InjectionScheduleError(f"a sample cannot show {self.kind}; faults of {self.modality} are {possible}")
         return self

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.image_files import ImageFileError, decode_picture
 from anyseg_core.runtime.label_files import LabelFileError, is_same_view, read_labels
 
@@ -68,13 +69,12 @@ def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
     return digest.hexdigest()
 
 
-def optional_module(name: str, path: Path, extra: str) -> Any:
+def optional_module(name: str, path: Path) -> Any:
     """A module that it takes to read `path`; raises DataError that names its extra where it is not installed."""
     try:
         return import_module(name)
     except ModuleNotFoundError:
-        package = name.partition(".")[0]
-        raise DataError(f"{path} needs {package}: pip install anyseg_ros[{extra}]") from None
+        raise DataError(f"{path} cannot be read: {missing_part(name.partition('.')[0])}") from None
 
 
 def known_words(setting: str, words: Iterable[str], known: Sequence[str]) -> None:

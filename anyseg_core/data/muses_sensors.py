@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.data.files import optional_module
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.extras import pip_command
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 
 IMAGE_SIZE = (1080, 1920)
@@ -103,7 +104,7 @@ def read_events(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """x [E], y [E] and polarity [E] (1 = positive) of the last 30 ms; raises DataError."""
     if not path.is_file():
         raise DataError(f"{path} is missing: an event file was expected")
-    h5py = optional_module("h5py", path, "train,muses")
+    h5py = optional_module("h5py", path)
     with contextlib.suppress(ModuleNotFoundError):
         import hdf5plugin  # noqa: F401  # registers the compression that MUSES' files use
     try:
@@ -113,8 +114,7 @@ def read_events(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         raise DataError(f"{path} has no events/t, x, y and p: {error}") from None
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read: damaged, or compressed and hdf5plugin is missing (pip install anyseg_ros[muses]): "
-            f"{error}"
+            f"{path} cannot be read: damaged, or compressed and hdf5plugin is missing ({pip_command('muses')}): {error}"
         ) from None
     recent = t.astype(np.int64) >= (int(t.max()) if t.size else 0) - EVENT_WINDOW_US
     return x[recent], y[recent], p[recent]

@@ -71,7 +71,7 @@ def _published(root: Path, name: str, variable: str) -> NDArray[np.int64]:
             f"{path} is missing. {SPLITS_NAME} is on the page of NYUDepth v2, {MAPPING_NAME} in the benchmark of Gupta "
             f"et al. (CVPR 2013); put both beside {MAT_NAME}, or use the data set as folders of images"
         )
-    scipy_io = optional_module("scipy.io", path, "nyu")
+    scipy_io = optional_module("scipy.io", path)
     try:
         return np.asarray(scipy_io.loadmat(path)[variable], np.int64).ravel()
     except (KeyError, OSError, TypeError, ValueError) as error:

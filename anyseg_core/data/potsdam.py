@@ -161,7 +161,7 @@ def _open(path: Path) -> Any:
     """A rasterio dataset; raises DataError."""
     if not path.is_file():
         raise DataError(f"{path} is missing. Restore it, or set data.skip_broken to leave its samples out")
-    rasterio = optional_module("rasterio", path, "potsdam")
+    rasterio = optional_module("rasterio", path)
     from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # a JPEG never is

@@ -106,7 +106,7 @@ def read_hdf5(path: Path, part: Callable[[Any], Part], expected: str) -> Part:
     """What `part` takes from the opened file; raises DataError that names the file and what was expected in it."""
     if not path.is_file():
         raise DataError(f"{path} is missing: {expected} were expected")
-    h5py = optional_module("h5py", path, "train")
+    h5py = optional_module("h5py", path)
     try:
         with h5py.File(path) as file:
             return part(file)

@@ -22,13 +22,16 @@ class DataError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One moment, seen by every modality of the data set, with its labels."""
+    """One moment, seen by the modalities of the data set, with its labels."""
 
     images: NDArray[np.uint8]
     """[M, H, W, 3], the encoded image of each modality in the order of the data set's `inputs`."""
     labels: NDArray[np.uint8]
-    """[H, W], class index, 255 = ignored."""
+    """[H, W], class index, 255 = ignored. Of a mixture, an index beyond the classes is a coarse label, which stands
+    for several of them: see `data/mixture.py`."""
     name: str
+    present: NDArray[np.bool_] | None = None
+    """[M], which modalities this sample has; None = all. The image of one that it lacks is zero."""
 
 
 class SegmentationDataset(Protocol):

@@ -51,7 +51,7 @@ def import_weights(source: Path, out: Path, config: TrainConfig | None = None) -
     state = TrainingState(
         config=config,
         inputs=inputs,
-        classes=tuple(ClassSpec(name=entry.name, color=entry.color) for entry in classes),
+        classes=tuple(ClassSpec(name=entry.name, color=entry.color, surface=entry.surface) for entry in classes),
         data=f"as {source.name} was (SHA-256 {sha256_of(source)})",
         git_revision="imported",
         command=f"anyseg import-weights {source.name}",

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, SensorFrame
 
 Generator = np.random.Generator
 
@@ -32,36 +32,36 @@ _INT16 = 8191
 """Levels that a draw can be off: four of them still fit an int16."""
 
 
-def black(frame: ModalityFrame, _rng: Generator, light: float) -> ModalityFrame:
+def black(frame: SensorFrame, _rng: Generator, light: float) -> SensorFrame:
     """Only the fraction `light` of the light arrives."""
     return replace(frame, data=cv2.convertScaleAbs(frame.data, alpha=light))
 
 
-def saturate(frame: ModalityFrame, _rng: Generator, gain: float) -> ModalityFrame:
+def saturate(frame: SensorFrame, _rng: Generator, gain: float) -> SensorFrame:
     """Overexposure: levels times `gain`, clipped at 255."""
     return replace(frame, data=cv2.convertScaleAbs(frame.data, alpha=gain))
 
 
-def blur(frame: ModalityFrame, _rng: Generator, sigma_px: float) -> ModalityFrame:
+def blur(frame: SensorFrame, _rng: Generator, sigma_px: float) -> SensorFrame:
     """Defocus or a dirty lens: Gaussian blur."""
     if sigma_px < _LEAST_BLUR_PX:
         return frame
     return replace(frame, data=cv2.GaussianBlur(frame.data, (0, 0), sigma_px))
 
 
-def noise(frame: ModalityFrame, rng: Generator, sigma: float) -> ModalityFrame:
+def noise(frame: SensorFrame, rng: Generator, sigma: float) -> SensorFrame:
     """Gaussian noise of `sigma` times full scale: 255 levels, the depth itself, the range of a point."""
-    if frame.modality is Modality.CAMERA:
+    if frame.kind.family is CAMERA:
         return replace(frame, data=_add(frame.data, _normal_quantiles() * (255.0 * sigma / math.sqrt(2.0)), rng))
     data = frame.data.astype(np.float32)
-    if frame.modality is Modality.DEPTH:
+    if frame.kind.family is DEPTH:
         data *= 1.0 + sigma * rng.standard_normal(data.shape, np.float32)
     else:
         data[:, :3] *= 1.0 + sigma * rng.standard_normal((len(data), 1), np.float32)
     return replace(frame, data=data)
 
 
-def blockage(frame: ModalityFrame, _rng: Generator, fraction: float, center_x: float, center_y: float) -> ModalityFrame:
+def blockage(frame: SensorFrame, _rng: Generator, fraction: float, center_x: float, center_y: float) -> SensorFrame:
     """Mud on the lens: a disc over `fraction` of the image area (where it lies inside) shows nothing.
 
     The centre is in fractions of width and height.
@@ -73,9 +73,9 @@ def blockage(frame: ModalityFrame, _rng: Generator, fraction: float, center_x: f
     return replace(frame, data=cv2.copyTo(frame.data, seen.view(np.uint8)))
 
 
-def dead_rows(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+def dead_rows(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFrame:
     """`fraction` of the sensor's rows, or of a LiDAR's lasers, measure nothing: always the same ones."""
-    if frame.modality is not Modality.LIDAR:
+    if not frame.kind.is_points:
         return _set(frame, rng.random(len(frame.data)) < fraction, 0)
     with np.errstate(invalid="ignore", over="ignore"):
         elevation = np.degrees(np.arctan2(frame.data[:, 2], np.hypot(frame.data[:, 0], frame.data[:, 1])))  # [N]
@@ -84,25 +84,23 @@ def dead_rows(frame: ModalityFrame, rng: Generator, fraction: float) -> Modality
     return replace(frame, data=frame.data[~dead[beam]])
 
 
-def nan_depth(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+def nan_depth(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFrame:
     """`fraction` of the pixels, chosen at random, become NaN."""
     return _set(frame, rng.random(frame.data.shape, np.float32) < fraction, np.nan)
 
 
-def zero_depth(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+def zero_depth(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFrame:
     """`fraction` of the pixels, chosen at random, become 0."""
     return _set(frame, rng.random(frame.data.shape, np.float32) < fraction, 0)
 
 
-def depth_scale(frame: ModalityFrame, _rng: Generator, scale: float) -> ModalityFrame:
+def depth_scale(frame: SensorFrame, _rng: Generator, scale: float) -> SensorFrame:
     """A stereo pair that lost its calibration: every depth times `scale`."""
     with np.errstate(over="ignore"):
         return replace(frame, data=frame.data * np.float32(scale))
 
 
-def sector_loss(
-    frame: ModalityFrame, _rng: Generator, from_deg: float, to_deg: float, fraction: float
-) -> ModalityFrame:
+def sector_loss(frame: SensorFrame, _rng: Generator, from_deg: float, to_deg: float, fraction: float) -> SensorFrame:
     """No points from one azimuth counter-clockwise to another (the LiDAR's own frame, 0 = x forward).
 
     With a `fraction` below 1 only that part of the sector, from its start on.
@@ -114,12 +112,12 @@ def sector_loss(
     return replace(frame, data=frame.data[~lost])
 
 
-def sparse(frame: ModalityFrame, rng: Generator, keep: float) -> ModalityFrame:
+def sparse(frame: SensorFrame, rng: Generator, keep: float) -> SensorFrame:
     """Only the fraction `keep` of the points comes back, chosen at random."""
     return replace(frame, data=frame.data[rng.random(len(frame.data)) < keep])
 
 
-def event_flood(frame: ModalityFrame, rng: Generator, events_per_pixel: float) -> ModalityFrame:
+def event_flood(frame: SensorFrame, rng: Generator, events_per_pixel: float) -> SensorFrame:
     """Flicker or a lost bias: spurious events everywhere, Poisson per pixel and polarity."""
     if events_per_pixel >= _FEW_EVENTS:
         return replace(frame, data=_add(frame.data, _poisson_quantiles(events_per_pixel / 2.0), rng))
@@ -127,7 +125,7 @@ def event_flood(frame: ModalityFrame, rng: Generator, events_per_pixel: float) -
     return replace(frame, data=np.minimum(counts, 255).astype(np.uint8))
 
 
-def event_gap(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+def event_gap(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFrame:
     """A full readout buffer: each event is lost with probability `fraction`."""
     data = frame.data.copy()
     has_events = data > 0  # few have: drawing for the others costs a hundred times more
@@ -135,7 +133,7 @@ def event_gap(frame: ModalityFrame, rng: Generator, fraction: float) -> Modality
     return replace(frame, data=data)
 
 
-def corrupt(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFrame:
+def corrupt(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFrame:
     """A torn transfer: `fraction` of the rows (image rows, or points) hold random bytes."""
     data = frame.data.copy()
     rows = rng.random(len(data)) < fraction
@@ -144,12 +142,12 @@ def corrupt(frame: ModalityFrame, rng: Generator, fraction: float) -> ModalityFr
     return replace(frame, data=data)
 
 
-def stamp_offset(frame: ModalityFrame, _rng: Generator, offset_s: float) -> ModalityFrame:
+def stamp_offset(frame: SensorFrame, _rng: Generator, offset_s: float) -> SensorFrame:
     """A sensor whose clock is off: ahead where positive, behind where negative."""
     return replace(frame, stamp_ns=frame.stamp_ns + round(offset_s * 1e9))
 
 
-def _set(frame: ModalityFrame, where: NDArray[np.bool_], value: float) -> ModalityFrame:
+def _set(frame: SensorFrame, where: NDArray[np.bool_], value: float) -> SensorFrame:
     data = frame.data.copy()
     data[where] = value
     return replace(frame, data=data)

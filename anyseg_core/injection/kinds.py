@@ -11,7 +11,7 @@ from typing import NamedTuple
 from anyseg_core.injection import degradations as content
 from anyseg_core.injection.degradations import Generator
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 
 
 class InjectionScheduleError(ValueError):
@@ -45,13 +45,14 @@ class Stage(IntEnum):
     """When it arrives."""
 
 
-Degradation = Callable[..., ModalityFrame]
+Degradation = Callable[..., SensorFrame]
 
 
 class InjectionKind(NamedTuple):
     """One kind of fault; `degradation` is None where a single frame cannot show it."""
 
-    modalities: tuple[Modality, ...]
+    sensor_kinds: tuple[SensorKind, ...]
+    """Those whose sensors can have it."""
     degradation: Degradation | None
     parameters: Mapping[str, Parameter]
     stage: Stage
@@ -63,12 +64,18 @@ class InjectionKind(NamedTuple):
     is_gradual: bool = True
     """Whether it may come with a ramp or a probability."""
 
+    def applies_to(self, sensor: Sensor) -> bool:
+        """Whether the sensor can have it."""
+        return sensor.kind.family in self.sensor_kinds
 
-_CAMERA = (Modality.CAMERA,)
-_DEPTH = (Modality.DEPTH,)
-_EVENT = (Modality.EVENT,)
-_LIDAR = (Modality.LIDAR,)
-_IMAGES = (Modality.CAMERA, Modality.DEPTH, Modality.EVENT)
+    @property
+    def modalities(self) -> tuple[Sensor, ...]:
+        """Those of the default sensors that can have it."""
+        return tuple(filter(self.applies_to, DEFAULT_SENSORS))
+
+
+EVERY: tuple[SensorKind, ...] = (CAMERA, DEPTH, EVENT, LIDAR)
+_IMAGES = (CAMERA, DEPTH, EVENT)
 
 
 def _fraction(default: float, high: float = 1.0) -> Mapping[str, Parameter]:
@@ -79,69 +86,69 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
     {
         # --- loss and delay; of a sensor that numbers its messages, as event cameras do, a gap in the numbers tells
         "drop": InjectionKind(
-            MODALITIES, None, {}, Stage.LOSS,
+            EVERY, None, {}, Stage.LOSS,
             "messages lost: an unplugged cable, a saturated network (with a probability below 1)",
             (Fault.SILENT, Fault.LOW_RATE, Fault.EVENT_SEQUENCE_GAP),
         ),
         "rate_cut": InjectionKind(
-            MODALITIES, None, {"keep": Parameter(0.3, 0.0, 1.0, neutral=1.0)}, Stage.LOSS,
+            EVERY, None, {"keep": Parameter(0.3, 0.0, 1.0, neutral=1.0)}, Stage.LOSS,
             "a driver that skips frames evenly: thermal throttling, a USB 3 camera on a USB 2 port",
             (Fault.LOW_RATE, Fault.SILENT, Fault.EVENT_SEQUENCE_GAP),
         ),
         "crash": InjectionKind(
-            MODALITIES, None, {"kill": Parameter(0.0, 0.0, 1.0)}, Stage.LOSS,
+            EVERY, None, {"kill": Parameter(0.0, 0.0, 1.0)}, Stage.LOSS,
             "the process that publishes the sensors is dead; with kill 1 a live player really dies (SIGKILL)",
             (Fault.SILENT,), is_gradual=False,
         ),
         "delay": InjectionKind(
-            MODALITIES, None, {"delay_s": Parameter(0.5, 0.0, 60.0, "s", 0.0)}, Stage.DELAY,
+            EVERY, None, {"delay_s": Parameter(0.5, 0.0, 60.0, "s", 0.0)}, Stage.DELAY,
             "a busy driver or network: messages arrive late, in order, with their old stamps",
             (Fault.STALE_STAMP, Fault.SILENT),
         ),
         "jitter": InjectionKind(
-            MODALITIES, None, {"jitter_s": Parameter(0.3, 0.0, 60.0, "s", 0.0)}, Stage.DELAY,
+            EVERY, None, {"jitter_s": Parameter(0.3, 0.0, 60.0, "s", 0.0)}, Stage.DELAY,
             "a loaded scheduler: each message is late by a uniform random time up to jitter_s, in order",
             (Fault.STALE_STAMP, Fault.SILENT, Fault.LOW_RATE),
         ),
         # --- stamps
         "stamp_offset": InjectionKind(
-            MODALITIES, content.stamp_offset, {"offset_s": Parameter(-1.0, -1e6, 1e6, "s", 0.0)}, Stage.STAMP,
+            EVERY, content.stamp_offset, {"offset_s": Parameter(-1.0, -1e6, 1e6, "s", 0.0)}, Stage.STAMP,
             "a sensor whose clock is off: ahead where positive, behind where negative",
             (Fault.STALE_STAMP, Fault.FUTURE_STAMP),
         ),
         "stamp_drift": InjectionKind(
-            MODALITIES, None, {"drift_s_per_s": Parameter(0.05, -10.0, 10.0, "s/s", 0.0)}, Stage.STAMP,
+            EVERY, None, {"drift_s_per_s": Parameter(0.05, -10.0, 10.0, "s/s", 0.0)}, Stage.STAMP,
             "a clock without synchronisation: it runs fast where positive, slow where negative",
             (Fault.FUTURE_STAMP, Fault.STALE_STAMP),
         ),
         "stamp_regression": InjectionKind(
-            MODALITIES, None, {}, Stage.STAMP,
+            EVERY, None, {}, Stage.STAMP,
             "stamps that run backwards: a driver that reuses buffers, a clock that is set back again and again",
             (Fault.STAMP_REGRESSION, Fault.STALE_STAMP),
         ),
         # --- content
         "freeze": InjectionKind(
-            MODALITIES, None, {}, Stage.CONTENT,
+            EVERY, None, {}, Stage.CONTENT,
             "a driver that sends one buffer again and again under new stamps",
             (Fault.FROZEN,),
         ),
         "black": InjectionKind(
-            _CAMERA, content.black, {"light": Parameter(0.0, 0.0, 1.0, neutral=1.0)}, Stage.CONTENT,
+            (CAMERA,), content.black, {"light": Parameter(0.0, 0.0, 1.0, neutral=1.0)}, Stage.CONTENT,
             "a lens cap, a dead exposure control; with some light left: dusk, a tunnel",
             (Fault.DARK, Fault.BLANK),
         ),
         "saturate": InjectionKind(
-            _CAMERA, content.saturate, {"gain": Parameter(20.0, 1.0, 1e4, "x", 1.0)}, Stage.CONTENT,
+            (CAMERA,), content.saturate, {"gain": Parameter(20.0, 1.0, 1e4, "x", 1.0)}, Stage.CONTENT,
             "overexposure: low sun, headlights, a tunnel's end",
             (Fault.SATURATED, Fault.BLANK),
         ),
         "blur": InjectionKind(
-            _CAMERA, content.blur, {"sigma_px": Parameter(8.0, 0.1, 100.0, "px", 0.0)}, Stage.CONTENT,
+            (CAMERA,), content.blur, {"sigma_px": Parameter(8.0, 0.1, 100.0, "px", 0.0)}, Stage.CONTENT,
             "a lens out of focus, or wet",
             (),
         ),
         "noise": InjectionKind(
-            (Modality.CAMERA, Modality.DEPTH, Modality.LIDAR), content.noise,
+            (CAMERA, DEPTH, LIDAR), content.noise,
             {"sigma": Parameter(0.2, 0.0, 10.0, "of full scale, depth or range", 0.0)}, Stage.CONTENT,
             "a high gain in the dark, interference, a bad ground",
             (Fault.NOISY,),
@@ -158,32 +165,32 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
             (Fault.BLANK, Fault.DARK, Fault.INVALID_DEPTH),
         ),
         "dead_rows": InjectionKind(
-            MODALITIES, content.dead_rows, _fraction(0.3), Stage.CONTENT,
+            EVERY, content.dead_rows, _fraction(0.3), Stage.CONTENT,
             "broken rows of an imager, or lasers of a LiDAR: always the same ones",
             (Fault.BLANK, Fault.INVALID_DEPTH), fixed_pattern=True,
         ),
         "corrupt": InjectionKind(
-            MODALITIES, content.corrupt, _fraction(0.3), Stage.CONTENT,
+            EVERY, content.corrupt, _fraction(0.3), Stage.CONTENT,
             "a torn transfer: image rows, points, or pieces of a compressed message hold random bytes",
             (Fault.NOISY, Fault.DECODE_ERROR, Fault.INVALID_DEPTH),
         ),
         "nan_depth": InjectionKind(
-            _DEPTH, content.nan_depth, _fraction(1.0), Stage.CONTENT,
+            (DEPTH,), content.nan_depth, _fraction(1.0), Stage.CONTENT,
             "stereo that finds no match, as drivers of 32FC1 images say it",
             (Fault.INVALID_DEPTH,),
         ),
         "zero_depth": InjectionKind(
-            _DEPTH, content.zero_depth, _fraction(1.0), Stage.CONTENT,
+            (DEPTH,), content.zero_depth, _fraction(1.0), Stage.CONTENT,
             "stereo that finds no match, as drivers of 16UC1 images say it; a dead projector",
             (Fault.INVALID_DEPTH,),
         ),
         "depth_scale": InjectionKind(
-            _DEPTH, content.depth_scale, {"scale": Parameter(1.3, 0.01, 100.0, "x", 1.0)}, Stage.CONTENT,
+            (DEPTH,), content.depth_scale, {"scale": Parameter(1.3, 0.01, 100.0, "x", 1.0)}, Stage.CONTENT,
             "a stereo pair out of calibration, or millimetres taken for something else",
             (),
         ),
         "sector_loss": InjectionKind(
-            _LIDAR, content.sector_loss,
+            (LIDAR,), content.sector_loss,
             {
                 "from_deg": Parameter(-30.0, -360.0, 360.0, "deg"),
                 "to_deg": Parameter(30.0, -360.0, 360.0, "deg"),
@@ -194,29 +201,29 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
             (Fault.LIDAR_SECTOR_LOST, Fault.FEW_POINTS),
         ),
         "sparse": InjectionKind(
-            _LIDAR, content.sparse, {"keep": Parameter(0.1, 0.0, 1.0, neutral=1.0)}, Stage.CONTENT,
+            (LIDAR,), content.sparse, {"keep": Parameter(0.1, 0.0, 1.0, neutral=1.0)}, Stage.CONTENT,
             "heavy rain, fog or a dirty window: few lasers come back",
             (Fault.FEW_POINTS,),
         ),
         "event_flood": InjectionKind(
-            _EVENT, content.event_flood, {"events_per_pixel": Parameter(5.0, 0.0, 255.0, "per frame", 0.0)},
+            (EVENT,), content.event_flood, {"events_per_pixel": Parameter(5.0, 0.0, 255.0, "per frame", 0.0)},
             Stage.CONTENT,
             "flicker or a lost bias: spurious events everywhere",
             (Fault.EVENT_FLOOD,),
         ),
         "event_gap": InjectionKind(
-            _EVENT, content.event_gap, _fraction(0.5), Stage.CONTENT,
+            (EVENT,), content.event_gap, _fraction(0.5), Stage.CONTENT,
             "a full readout buffer: packets are lost whole, images of counts lose that fraction of their events",
             (Fault.EVENT_SEQUENCE_GAP,),
         ),
         # --- messages
         "truncate": InjectionKind(
-            MODALITIES, None, {"keep": Parameter(0.5, 0.0, 1.0, neutral=1.0)}, Stage.MESSAGE,
+            EVERY, None, {"keep": Parameter(0.5, 0.0, 1.0, neutral=1.0)}, Stage.MESSAGE,
             "an interrupted transfer: the message's data end too early",
             (Fault.WRONG_SIZE, Fault.DECODE_ERROR),
         ),
         "wrong_encoding": InjectionKind(
-            MODALITIES, None, {}, Stage.MESSAGE,
+            EVERY, None, {}, Stage.MESSAGE,
             "a driver set to a format that nobody here reads: yuv422 or h264 images, points in polar coordinates",
             (Fault.DECODE_ERROR,),
         ),
@@ -224,15 +231,16 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
 )  # fmt: skip
 
 
-def known_kind(kind: str, modality: Modality) -> InjectionKind:
+def known_kind(kind: str, modality: Sensor) -> InjectionKind:
     """The kind of that name; raises InjectionScheduleError for an unknown one and for one the sensor cannot have."""
     if kind not in INJECTION_KINDS:
         raise InjectionScheduleError(
             f"unknown fault kind {kind!r}{_nearest(kind)}; known kinds: {', '.join(INJECTION_KINDS)}"
         )
     fault = INJECTION_KINDS[kind]
-    if modality not in fault.modalities:
-        raise InjectionScheduleError(f"{kind} does not apply to {modality}, only to {', '.join(fault.modalities)}")
+    if not fault.applies_to(modality):
+        kinds = ", ".join(map(str, fault.sensor_kinds))
+        raise InjectionScheduleError(f"{kind} does not apply to {modality}, only to {kinds}")
     return fault
 
 
@@ -265,10 +273,10 @@ def at_strength(kind: str, parameters: Mapping[str, float], strength: float) -> 
     return weaker
 
 
-def degrade(frame: ModalityFrame, kind: str, rng: Generator, **parameters: float) -> ModalityFrame:
+def degrade(frame: SensorFrame, kind: str, rng: Generator, **parameters: float) -> SensorFrame:
     """The frame with one fault of content or stamp; the given frame is left as it is.
 
-    Raises InjectionScheduleError for a kind, modality or parameter that `INJECTION_KINDS` does not
+    Raises InjectionScheduleError for a kind, sensor or parameter that `INJECTION_KINDS` does not
     have, and for the faults that a single frame cannot show.
     """
     fault = known_kind(kind, frame.modality)
@@ -278,9 +286,7 @@ def degrade(frame: ModalityFrame, kind: str, rng: Generator, **parameters: float
     return spoil(frame, fault.degradation, rng, complete_parameters(kind, parameters))
 
 
-def spoil(
-    frame: ModalityFrame, degradation: Degradation, rng: Generator, parameters: Mapping[str, float]
-) -> ModalityFrame:
+def spoil(frame: SensorFrame, degradation: Degradation, rng: Generator, parameters: Mapping[str, float]) -> SensorFrame:
     """`degrade` without the checks; of a frame without a pixel or point only the stamp can be wrong."""
     if frame.data.size or degradation is content.stamp_offset:
         return degradation(frame, rng, **parameters)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from anyseg_core.injection.degradations import Generator
 from anyseg_core.injection.kinds import INJECTION_KINDS, Stage, at_strength, complete_parameters, has_graded_parameter
 from anyseg_core.injection.kinds import spoil as spoil_frame
 from anyseg_core.injection.schedule import InjectionSchedule, ScheduledInjection
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame, in_order, number_of
 from anyseg_core.runtime.time_units import NS_PER_S
 
 _ROUNDING = 1e-9
@@ -60,13 +60,15 @@ class SchedulePlayer(ABC, Generic[Item]):
 
     def reset(self) -> None:
         """Back to the start of the drive; what is on its way is gone. Call it where time jumps back."""
-        self._on_the_way: dict[Modality, deque[Arrival]] = {modality: deque() for modality in MODALITIES}
+        self._on_the_way: defaultdict[Sensor, deque[Arrival]] = defaultdict(deque)
         self._faults = [
             _PlayedFault(entry, _seed_of(entry, position, self.schedule.seed), self)
             for position, entry in enumerate(self.schedule.faults)
         ]
         played = sorted((f for f in self._faults if f.stage in self._stages), key=lambda fault: fault.stage)
-        self._faults_of = {m: [fault for fault in played if fault.entry.modality is m] for m in MODALITIES}
+        self._faults_of: defaultdict[Sensor, list[_PlayedFault[Item]]] = defaultdict(list)
+        for fault in played:
+            self._faults_of[fault.entry.modality].append(fault)
 
     def apply(self, item: Item, elapsed_s: float) -> list[Item]:
         """What arrives of this sensor `elapsed_s` seconds after the start, oldest first; often [item] itself."""
@@ -88,14 +90,14 @@ class SchedulePlayer(ABC, Generic[Item]):
         arrival_s = max(elapsed_s + late_s, queue[-1].elapsed_s if queue else elapsed_s)
         queue.append(Arrival(arrival_s, spoiled))
 
-    def due(self, elapsed_s: float, modality: Modality | None = None) -> list[Item]:
+    def due(self, elapsed_s: float, modality: Sensor | None = None) -> list[Item]:
         """What (of one sensor) was on its way and arrives now. `apply` calls it; a live player may poll it."""
         return [arrival.item for arrival in self.arrivals(elapsed_s, modality)]
 
-    def arrivals(self, until_s: float = math.inf, modality: Modality | None = None) -> list[Arrival]:
+    def arrivals(self, until_s: float = math.inf, modality: Sensor | None = None) -> list[Arrival]:
         """What (of one sensor) arrives until then and has not been fetched, in the order of time."""
         arrived: list[Arrival] = []
-        for each in MODALITIES if modality is None else (modality,):
+        for each in in_order(self._on_the_way) if modality is None else (modality,):
             queue = self._on_the_way[each]
             while queue and queue[0].elapsed_s <= until_s:
                 arrival = queue.popleft()
@@ -126,12 +128,12 @@ class SchedulePlayer(ABC, Generic[Item]):
             for fault in self._faults
         )
 
-    def _is_dead(self, modality: Modality, elapsed_s: float) -> bool:
+    def _is_dead(self, modality: Sensor, elapsed_s: float) -> bool:
         """A dead process does not deliver what it still had."""
         return any(f.entry.kind == "crash" and f.entry.active(elapsed_s) for f in self._faults_of[modality])
 
     @abstractmethod
-    def modality_of(self, item: Item) -> Modality: ...
+    def modality_of(self, item: Item) -> Sensor: ...
 
     @abstractmethod
     def stamp_ns_of(self, item: Item) -> int: ...
@@ -154,7 +156,7 @@ class SchedulePlayer(ABC, Generic[Item]):
 
 def _seed_of(entry: ScheduledInjection, position: int, seed: int) -> list[int]:
     """An entry's own seed holds wherever the entry stands; without one its position tells it from the others."""
-    return [seed, position, 0] if entry.seed is None else [entry.seed, MODALITIES.index(entry.modality), 1]
+    return [seed, position, 0] if entry.seed is None else [entry.seed, number_of(entry.modality), 1]
 
 
 class _PlayedFault(Generic[Item]):
@@ -288,7 +290,7 @@ _TIMING: Mapping[str, Callable[[SchedulePlayer], _Timing]] = {
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-class Injector(SchedulePlayer[ModalityFrame]):
+class Injector(SchedulePlayer[SensorFrame]):
     """Plays a schedule on frames.
 
     Frames have no encoding that could be wrong: the faults of messages (`Stage.MESSAGE`) make a frame unreadable, so
@@ -299,30 +301,30 @@ class Injector(SchedulePlayer[ModalityFrame]):
     def __init__(
         self,
         schedule: InjectionSchedule,
-        on_unreadable: Callable[[ModalityFrame, str], None] | None = None,
+        on_unreadable: Callable[[SensorFrame, str], None] | None = None,
         stages: Collection[Stage] = tuple(Stage),
     ) -> None:
         super().__init__(schedule, stages)
         self._on_unreadable = on_unreadable
 
-    def modality_of(self, item: ModalityFrame) -> Modality:
+    def modality_of(self, item: SensorFrame) -> Sensor:
         return item.modality
 
-    def stamp_ns_of(self, item: ModalityFrame) -> int:
+    def stamp_ns_of(self, item: SensorFrame) -> int:
         return item.stamp_ns
 
-    def with_stamp(self, item: ModalityFrame, stamp_ns: int) -> ModalityFrame:
+    def with_stamp(self, item: SensorFrame, stamp_ns: int) -> SensorFrame:
         return replace(item, stamp_ns=stamp_ns)
 
-    def owned(self, item: ModalityFrame) -> ModalityFrame:
+    def owned(self, item: SensorFrame) -> SensorFrame:
         return replace(item, data=item.data.copy())
 
-    def repeated(self, held: ModalityFrame, item: ModalityFrame) -> ModalityFrame:
+    def repeated(self, held: SensorFrame, item: SensorFrame) -> SensorFrame:
         return replace(item, data=held.data)
 
     def spoiled(
-        self, item: ModalityFrame, kind: str, rng: Generator, parameters: Mapping[str, float]
-    ) -> ModalityFrame | None:
+        self, item: SensorFrame, kind: str, rng: Generator, parameters: Mapping[str, float]
+    ) -> SensorFrame | None:
         degradation = INJECTION_KINDS[kind].degradation
         if degradation is None:
             if self._on_unreadable is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.injection.kinds import InjectionScheduleError, complete_parameters, known_kind
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 
 ALL = "all"
 """`modality: all` is every sensor."""
@@ -24,7 +24,7 @@ class ScheduledInjection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    modality: Modality
+    modality: Sensor
     kind: str
     start_s: float = Field(ge=0, allow_inf_nan=False)
     duration_s: float = Field(default=math.inf, gt=0)
@@ -74,14 +74,21 @@ class InjectionSchedule(BaseModel):
     description: str = ""
     """What the scenario imitates."""
     seed: int = Field(default=0, ge=0)
+    sensors: dict[str, str] = {}
+    """Kinds of the sensors that are not named as their kind: `{thermal: camera}`."""
     faults: tuple[ScheduledInjection, ...] = ()
 
     @classmethod
-    def parse(cls, content: Any, source: str = "fault schedule") -> InjectionSchedule:
-        """From the content of a YAML file; raises InjectionScheduleError that names the entry and the remedy."""
+    def parse(
+        cls, content: Any, source: str = "fault schedule", sensors: Collection[Sensor] = DEFAULT_SENSORS
+    ) -> InjectionSchedule:
+        """From the content of a YAML file; raises InjectionScheduleError that names the entry and the remedy.
+
+        `all` sensors are `sensors` and those that the file declares.
+        """
         try:
-            expanded, entries = _expanded(content)
-        except InjectionScheduleError as error:
+            expanded, entries = _expanded(content, in_order({*sensors, *_declared(content)}))
+        except ValueError as error:
             raise InjectionScheduleError(f"{source}: {error}") from None
         try:
             return cls.model_validate(expanded)
@@ -90,47 +97,51 @@ class InjectionSchedule(BaseModel):
             raise InjectionScheduleError(f"{source}: {'; '.join(faults)}") from None
 
     @classmethod
-    def load(cls, path: str | Path) -> InjectionSchedule:
-        """From a YAML file; raises InjectionScheduleError that names the file and the entry."""
+    def load(cls, path: str | Path, sensors: Collection[Sensor] = DEFAULT_SENSORS) -> InjectionSchedule:
+        """From a YAML file, as `parse`; raises InjectionScheduleError that names the file and the entry."""
         try:
             content = yaml.safe_load(Path(path).read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InjectionScheduleError(f"{path} cannot be read as a fault schedule: {error}") from error
-        return cls.parse(content, str(path))
+        return cls.parse(content, str(path), sensors)
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
+    def modalities(self) -> tuple[Sensor, ...]:
         """The sensors that break."""
-        return self._ordered({entry.modality for entry in self.faults})
+        return in_order({entry.modality for entry in self.faults})
 
     @property
-    def required(self) -> tuple[Modality, ...]:
+    def required(self) -> tuple[Sensor, ...]:
         """The sensors that have to be there for the scenario to make sense."""
-        return self._ordered({entry.modality for entry in self.faults if not entry.if_present})
-
-    @staticmethod
-    def _ordered(modalities: set[Modality]) -> tuple[Modality, ...]:
-        return tuple(m for m in MODALITIES if m in modalities)
+        return in_order({entry.modality for entry in self.faults if not entry.if_present})
 
 
-def _expanded(content: Any) -> tuple[Any, list[int]]:
+def _declared(content: Any) -> list[Sensor]:
+    """The sensors that a file declares. Raises ValueError."""
+    kinds = content.get("sensors") if isinstance(content, Mapping) else None
+    return [Sensor(name, str(kind)) for name, kind in kinds.items()] if isinstance(kinds, Mapping) else []
+
+
+def _expanded(content: Any, sensors: Collection[Sensor]) -> tuple[Any, list[int]]:
     """The content with one fault an entry, and the place in the file, from one, that each comes from."""
     if not isinstance(content, Mapping) or not isinstance(content.get("faults"), (list, tuple)):
         return content, []
     written_out = [
-        (fault, place) for place, entry in enumerate(content["faults"], 1) for fault in _single_faults(entry, place)
+        (fault, place)
+        for place, entry in enumerate(content["faults"], 1)
+        for fault in _single_faults(entry, place, sensors)
     ]
     return {**content, "faults": [fault for fault, _ in written_out]}, [place for _, place in written_out]
 
 
-def _single_faults(entry: Any, place: int) -> list[Any]:
+def _single_faults(entry: Any, place: int, sensors: Collection[Sensor]) -> list[Any]:
     """An entry of a file as single faults of single sensors; what cannot be written out stays for the validation."""
     if not isinstance(entry, Mapping):
         return [entry]
     starts = _starts(entry, place)
     once = {key: value for key, value in entry.items() if key not in _SHORTHANDS}
     named = once.get("modality", ALL if once.get("kind") == "crash" else None)  # a process carries all its sensors
-    modalities = MODALITIES if named == ALL else named if isinstance(named, list) else [named]
+    modalities = sensors if named == ALL else named if isinstance(named, list) else [named]
     if not modalities:
         raise InjectionScheduleError(f"fault {place}, modality: is an empty list; name a sensor, or {ALL}")
     if named == ALL:

@@ -23,6 +23,11 @@ class Batch(NamedTuple):
     [B, M, H/s, W/s] where each modality was augmented by itself."""
     to_view: Tensor | None = None
     """float32 [B, M, 2, 3], from the common frame to each modality's view; None where all have one view."""
+    present: Tensor | None = None
+    """bool [B, M], which modalities each sample has; None = all."""
+    members: Tensor | None = None
+    """bool [K + G, K], the classes that each label stands for; None where every label is a class. See
+    `data/mixture.py`."""
 
 
 class Method(Protocol):

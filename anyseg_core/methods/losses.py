@@ -48,6 +48,31 @@ def labelled_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor
     return loss[labels.reshape(-1) != UNLABELLED]
 
 
+def marginal_cross_entropy(
+    logits: Tensor, labels: Tensor, members: Tensor, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross entropy of labels of which some stand for several classes, of each labelled pixel [V].
+
+        loss(x, c) = -w_c log( sum over k in S_c of p_k(x) ),   p = softmax(logits),
+
+    the negative logarithm of the probability that the pixel has one of the classes S_c of its label c (Cour, Sapp and
+    Taskar, "Learning from Partial Labels", JMLR 2011). For a label that is a class it is the cross entropy.
+
+    Args:
+        logits: [B, K, H, W].
+        labels: int64 [B, H, W]: a class, or an index from K on of a coarse label; 255 is ignored.
+        members: bool [K + G, K], the classes S_c of each label; the first K rows are the classes themselves.
+        class_weights: w, [K + G], or None.
+    """
+    classes = logits.shape[1]
+    log_p = _widened(logits).permute(0, 2, 3, 1).reshape(-1, classes).log_softmax(dim=1)  # [N, K]
+    coarse = [log_p[:, row].logsumexp(dim=1, keepdim=True) for row in members[classes:]]  # [N, 1] each
+    flat = labels.reshape(-1)
+    extended = torch.cat([log_p, *coarse], dim=1)  # [N, K + G]
+    loss = F.nll_loss(extended, flat, class_weights, ignore_index=UNLABELLED, reduction="none")
+    return loss[flat != UNLABELLED]
+
+
 def hard_example_mean(pixel_losses: Tensor, threshold: float = 0.7, min_share: float = 1 / 16) -> Tensor:
     """Mean over the hard pixels (OHEM): those whose class gets a probability below `threshold`.
 

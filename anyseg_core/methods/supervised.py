@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch, NetworkKind
-from anyseg_core.methods.losses import hard_example_mean, labelled_cross_entropy, plain_mean
+from anyseg_core.methods.losses import hard_example_mean, labelled_cross_entropy, marginal_cross_entropy, plain_mean
 from anyseg_core.models.anymodal import select_present, upsample_logits
 
 
@@ -26,6 +26,8 @@ class LabelLossConfig(BaseModel):
     """The kind of network that the method trains."""
     views_apart: ClassVar[bool] = False
     """Whether each modality may be augmented by itself (`data/decoupled.py`)."""
+    takes_mixtures: ClassVar[bool] = False
+    """Whether samples may lack modalities and labels may be coarse (`data/mixture.py`)."""
 
     loss: Literal["ohem", "cross_entropy"] = "ohem"
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
@@ -46,6 +48,7 @@ class SupervisionConfig(LabelLossConfig):
 class SupervisedConfig(SupervisionConfig):
     """Settings of the method `supervised`."""
 
+    takes_mixtures: ClassVar[bool] = True
     name: Literal["supervised"] = "supervised"
     anymodal_dropout: bool = True
     """Train on random subsets of the modalities; false trains on all of them, always."""
@@ -66,7 +69,7 @@ class Supervised:
         subsets = step_subsets(batch, self.config) if self.config.anymodal_dropout else all_modalities(batch)
         logits = model(select_present(batch.images, subsets.any(dim=0)), subsets)  # [S * B, H/4, W/4, K]
         full = upsample_logits(logits.float(), label_size(batch))  # [S * B, K, H/s, W/s]
-        return {"sup": supervision(full, batch.labels, self.config, self.class_weights)}
+        return {"sup": supervision(full, batch.labels, self.config, self.class_weights, batch.members)}
 
 
 def label_size(batch: Batch) -> tuple[int, int]:
@@ -74,10 +77,19 @@ def label_size(batch: Batch) -> tuple[int, int]:
     return batch.labels.shape[-2], batch.labels.shape[-1]
 
 
-def supervision(logits: Tensor, labels: Tensor, config: LabelLossConfig, class_weights: Tensor | None) -> Tensor:
-    """L_sup of S subsets: logits [S * B, K, H, W], labels int64 [B, H, W]."""
+def supervision(
+    logits: Tensor,
+    labels: Tensor,
+    config: LabelLossConfig,
+    class_weights: Tensor | None,
+    members: Tensor | None = None,
+) -> Tensor:
+    """L_sup of S subsets: logits [S * B, K, H, W], labels int64 [B, H, W], `members` of coarse labels where any are."""
     repeated = labels.repeat(len(logits) // len(labels), 1, 1)  # [S * B, H, W]
-    pixel_losses = labelled_cross_entropy(logits, repeated, class_weights)
+    if members is None:
+        pixel_losses = labelled_cross_entropy(logits, repeated, class_weights)
+    else:
+        pixel_losses = marginal_cross_entropy(logits, repeated, members, class_weights)
     if config.loss == "ohem":
         return hard_example_mean(pixel_losses, config.ohem_threshold)
     return plain_mean(pixel_losses)
@@ -95,7 +107,10 @@ def supervise_each(
 def step_subsets(batch: Batch, config: SupervisionConfig) -> Tensor:
     """The modalities to train on in this step, bool [S, B, M]."""
     samples, modalities = batch.images.shape[:2]
-    if config.subsets == "per_sample":
+    if batch.present is not None:
+        present = batch.present.repeat(config.subsets_per_step, 1)  # [S * B, M]
+        subsets = draw_subsets_of(present.cpu()).unflatten(0, (-1, samples))
+    elif config.subsets == "per_sample":
         subsets = draw_subsets(config.subsets_per_step * samples, modalities).unflatten(0, (-1, samples))
     else:
         subsets = draw_subsets(config.subsets_per_step, modalities)[:, None].expand(-1, samples, -1)
@@ -103,7 +118,9 @@ def step_subsets(batch: Batch, config: SupervisionConfig) -> Tensor:
 
 
 def all_modalities(batch: Batch) -> Tensor:
-    """The one subset of all modalities, bool [1, B, M]."""
+    """The one subset of all modalities that are there, bool [1, B, M]."""
+    if batch.present is not None:
+        return batch.present[None]
     return torch.ones(1, *batch.images.shape[:2], dtype=torch.bool, device=batch.images.device)
 
 
@@ -112,6 +129,16 @@ def draw_subsets(samples: int, modalities: int) -> Tensor:
     size = torch.randint(1, modalities + 1, (samples, 1))
     rank = torch.rand(samples, modalities).argsort(dim=1).argsort(dim=1)  # a random permutation per sample
     return rank < size
+
+
+def draw_subsets_of(present: Tensor) -> Tensor:
+    """Anymodal dropout of samples that lack modalities: of n that are there, k uniform in 1..n, then a uniform subset
+    of k. bool [samples, M] -> bool [samples, M].
+    """
+    count = present.sum(dim=1, keepdim=True)
+    size = 1 + (torch.rand(len(present), 1) * count).floor().long()
+    order = torch.rand(present.shape).masked_fill(~present, 2.0)  # what is absent comes last
+    return order.argsort(dim=1).argsort(dim=1) < size
 
 
 def balance_weights(pixel_counts: Tensor, balance: float) -> Tensor:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry import depth_geometry
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, project_points
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, HhaEncoding, InputSpec, LidarEncoding
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame, SensorKind
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -115,26 +115,26 @@ def _splat(values: Image, rows: NDArray[np.int64], cols: NDArray[np.int64], size
     return cast("Image", cv2.cvtColor(drawn.view(np.uint8).reshape(*size, 4), cv2.COLOR_BGRA2BGR))  # drops the padding
 
 
-def encode_frame(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | None = None) -> Image:
+def encode_frame(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | None = None) -> Image:
     """The uint8 [H, W, 3] network image of a frame.
 
-    Raises InputError where the frame has no pixels, or LiDAR points or depth for HHA come without a `rig`.
+    Raises InputError where the frame has no pixels, or points or depth for HHA come without a `rig`.
     """
-    if frame.modality is not Modality.LIDAR and min(frame.data.shape[:2]) == 0:
+    if not frame.kind.is_points and min(frame.data.shape[:2]) == 0:
         raise InputError(f"{frame.modality} frame is empty: shape {frame.data.shape}")
     try:
-        return _ENCODERS[frame.modality](frame, spec, size, rig)
+        return _ENCODERS[frame.kind](frame, spec, size, rig)
     except InputError:
         raise
     except (ValueError, cv2.error) as error:  # nothing that a sensor sends may end the thread that makes the masks
         raise InputError(f"{frame.modality} frame of shape {frame.data.shape} cannot be encoded: {error}") from error
 
 
-def _encode_camera(frame: ModalityFrame, _spec: InputSpec, size: Size, _rig: Rig | None) -> Image:
+def _encode_camera(frame: SensorFrame, _spec: InputSpec, size: Size, _rig: Rig | None) -> Image:
     return camera_image(cast("Image", frame.data), size)
 
 
-def _encode_depth(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
+def _encode_depth(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
     depth = cast("Floats", frame.data)
     if not isinstance(spec.encoding, HhaEncoding):
         return depth_image(depth, size, cast("DepthEncoding", spec.encoding))
@@ -143,11 +143,11 @@ def _encode_depth(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | 
     return hha_image(depth, size, spec.encoding, rig.camera)
 
 
-def _encode_events(frame: ModalityFrame, spec: InputSpec, size: Size, _rig: Rig | None) -> Image:
+def _encode_events(frame: SensorFrame, spec: InputSpec, size: Size, _rig: Rig | None) -> Image:
     return event_image(cast("Image", frame.data), size, cast("EventEncoding", spec.encoding))
 
 
-def _encode_lidar(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
+def _encode_lidar(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
     if rig is None:
         raise InputError(
             "LiDAR points need camera intrinsics and extrinsics: publish camera_info or set the parameters"
@@ -155,12 +155,12 @@ def _encode_lidar(frame: ModalityFrame, spec: InputSpec, size: Size, rig: Rig | 
     return lidar_image(cast("Floats", frame.data), size, cast("LidarEncoding", spec.encoding), rig)
 
 
-_Encoder = Callable[[ModalityFrame, InputSpec, Size, "Rig | None"], Image]
-_ENCODERS: dict[Modality, _Encoder] = {
-    Modality.CAMERA: _encode_camera,
-    Modality.DEPTH: _encode_depth,
-    Modality.EVENT: _encode_events,
-    Modality.LIDAR: _encode_lidar,
+_Encoder = Callable[[SensorFrame, InputSpec, Size, "Rig | None"], Image]
+_ENCODERS: dict[SensorKind, _Encoder] = {
+    CAMERA: _encode_camera,
+    DEPTH: _encode_depth,
+    EVENT: _encode_events,
+    LIDAR: _encode_lidar,
 }
 
 

@@ -71,6 +71,35 @@ class ConfusionMatrix:
         return float(np.diagonal(self.counts).sum() / total) if total else float("nan")
 
 
+class Reliability:
+    """How often a confidence is right: pixels by confidence in equal bins, and how many of them had the right class."""
+
+    def __init__(self, bins: int = 20) -> None:
+        self.counts, self.correct = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
+        self.confidence = np.zeros(bins)
+        """Sum over a bin's pixels."""
+
+    def add(self, confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> None:
+        """Count pixels [V] by their confidence in 0..1."""
+        bins = len(self.counts)
+        place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+        self.counts += np.bincount(place, minlength=bins)
+        self.correct += np.bincount(place, weights=correct, minlength=bins).astype(np.int64)
+        self.confidence += np.bincount(place, weights=confidence, minlength=bins)
+
+    def curve(self) -> list[tuple[float, float, float]]:
+        """Of each bin that has pixels: mean confidence, share that is right, share of all pixels; all in 0..1."""
+        used = self.counts > 0
+        columns = self.confidence[used], self.correct[used], self.counts[used] ** 2 / self.counts.sum()
+        return [tuple(float(x) for x in row) for row in (np.stack(columns, axis=1) / self.counts[used, None])]  # type: ignore[misc]
+
+    def expected_error(self) -> float:
+        """ECE (Guo et al., ICML 2017): the mean gap between confidence and accuracy, in 0..1; NaN without pixels."""
+        if not self.counts.sum():
+            return float("nan")
+        return sum(share * abs(confidence - right) for confidence, right, share in self.curve())
+
+
 def mean_over_subsets(mious: Sequence[float]) -> float:
     """The plain mean over modality subsets, as the published tables take it; raises ValueError when empty."""
     if not mious:

@@ -5,8 +5,8 @@ encodings, normalisation, training data and hashes live here and nowhere else.
 
 Network contract (ONNX, TensorRT and the robot share it):
 
-- inputs `images` uint8 [M, H, W, 3] and `modality` int64 [M] (index into the card's `inputs`), 1 <= M <= 4
-  dynamic; absent modalities are not in the batch.
+- inputs `images` uint8 [M, H, W, 3] and `modality` int64 [M] (index into the card's `inputs`), M dynamic, from 1 to
+  the number of `inputs`; absent modalities are not in the batch.
 - outputs `labels` uint8 [H, W] and `confidence` uint8 [H, W] (255 = certain). Normalisation, upsampling,
   softmax and argmax are inside the graph.
 
@@ -20,14 +20,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
-from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.label_sets import UNLABELLED, Surface
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind
 
 CARD_NAME = "model.json"
 STUDENTS = Path(__file__).resolve().parent.parent / "students"
@@ -46,13 +54,20 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RgbEncoding(_Strict):
+class Encoding(_Strict):
+    """How raw data become the uint8 [H, W, 3] image of the network. `input_images` encodes."""
+
+    kind: Any
+    """The encoding's name in a card."""
+
+
+class RgbEncoding(Encoding):
     """Camera: the RGB image itself."""
 
     kind: Literal["rgb"] = "rgb"
 
 
-class DepthEncoding(_Strict):
+class DepthEncoding(Encoding):
     """Depth in metres -> [scaled depth, inverse depth, valid].
 
     Scaled depth runs from 0 at `near_m` to 1 at `far_m`, logarithmically, linearly, or linearly in the inverse depth,
@@ -71,7 +86,7 @@ class DepthEncoding(_Strict):
         return self
 
 
-class HhaEncoding(_Strict):
+class HhaEncoding(Encoding):
     """Depth in metres -> [horizontal disparity, height above ground, angle with gravity]; 0 where there is none.
 
     Disparity is `near_m` / depth; height linear from `min_height_m` to `max_height_m` above the ground plane
@@ -93,14 +108,14 @@ class HhaEncoding(_Strict):
         return self
 
 
-class EventEncoding(_Strict):
+class EventEncoding(Encoding):
     """Event counts -> [positive, negative, 0], each count times `gain`, saturating (MUSES form)."""
 
     kind: Literal["event_counts"] = "event_counts"
     gain: float = Field(default=40.0, gt=0)
 
 
-class LidarEncoding(_Strict):
+class LidarEncoding(Encoding):
     """Projected points -> [range, intensity, height above ground]; 0 where no point falls.
 
     Range is logarithmic up to `max_range_m` (near = bright), intensity linear up to `max_intensity`, height
@@ -117,30 +132,48 @@ class LidarEncoding(_Strict):
     point_radius: int = Field(default=1, ge=0, le=8)
 
 
-Encoding = Annotated[
-    Union[RgbEncoding, DepthEncoding, HhaEncoding, EventEncoding, LidarEncoding],  # noqa: UP007
-    Field(discriminator="kind"),
-]
-
-_ENCODINGS_OF: dict[Modality, tuple[type[_Strict], ...]] = {
-    Modality.CAMERA: (RgbEncoding,),
-    Modality.DEPTH: (DepthEncoding, HhaEncoding),
-    Modality.EVENT: (EventEncoding,),
-    Modality.LIDAR: (LidarEncoding,),
+ENCODINGS: dict[SensorKind, tuple[type[Encoding], ...]] = {
+    CAMERA: (RgbEncoding,),
+    DEPTH: (DepthEncoding, HhaEncoding),
+    EVENT: (EventEncoding,),
+    LIDAR: (LidarEncoding,),
 }
+"""What the frames of each kind of sensor can be encoded as, the default first."""
+
+
+def _parsed_encoding(content: Any) -> Any:
+    """The encoding whose `kind` the content names. Raises ValueError that lists the known ones."""
+    if not isinstance(content, Mapping):
+        return content
+    known = {each.model_fields["kind"].default: each for encodings in ENCODINGS.values() for each in encodings}
+    name = content.get("kind")
+    if name not in known:
+        raise ValueError(f"unknown encoding kind {name!r}; known: {', '.join(known)}")
+    return known[name].model_validate(content)
 
 
 class InputSpec(_Strict):
     """How one modality reaches the network: encoded to uint8, then (x / 255 - mean) / std in the graph."""
 
-    modality: Modality
-    encoding: Encoding
+    modality: Sensor
+    kind: str = ""
+    """Of the sensor; may be left out where it is named as its kind."""
+    encoding: Annotated[SerializeAsAny[Encoding], BeforeValidator(_parsed_encoding)]
     mean: Triple = (0.0, 0.0, 0.0)
     std: Triple = (1.0, 1.0, 1.0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _declare_sensor(cls, content: Any) -> Any:
+        """A name and a kind make the sensor; the kind of a sensor is written down whoever made it."""
+        if not isinstance(content, Mapping) or not isinstance(content.get("modality"), str):
+            return content
+        sensor = Sensor(content["modality"], content.get("kind") or None)
+        return {**content, "modality": sensor, "kind": sensor.kind.name}
+
     @model_validator(mode="after")
     def _encoding_fits(self) -> InputSpec:
-        if not isinstance(self.encoding, _ENCODINGS_OF[self.modality]):
+        if not isinstance(self.encoding, ENCODINGS.get(self.modality.kind, ())):
             raise ValueError(f"{self.modality} cannot be encoded as {self.encoding.kind!r}")
         return self
 
@@ -150,6 +183,8 @@ class ClassSpec(_Strict):
 
     name: str
     color: tuple[Channel, Channel, Channel]
+    surface: Surface = ""
+    """What a planner takes it for, see `LabelClass`."""
 
 
 class NetworkFile(_Strict):
@@ -169,7 +204,7 @@ class NetworkParts(_Strict):
 class NetworkSpec(NetworkFile):
     """A network and the modalities it takes, alone or in any combination."""
 
-    modalities: tuple[Modality, ...] = Field(min_length=1)
+    modalities: tuple[Sensor, ...] = Field(min_length=1)
     count: int | None = Field(default=None, ge=1)
     """The only number of images that it takes at once; None = any."""
     parts: NetworkParts | None = None
@@ -179,7 +214,7 @@ class NetworkSpec(NetworkFile):
         """Every file that it needs or may be run from."""
         return (self, self.parts.encoder, self.parts.decoder) if self.parts else (self,)
 
-    def serves(self, live: Collection[Modality]) -> bool:
+    def serves(self, live: Collection[Sensor]) -> bool:
         """Whether it takes these modalities together."""
         return set(live) <= set(self.modalities) and self.count in (None, len(live))
 
@@ -197,6 +232,10 @@ class TrainingRecord(_Strict):
     git_revision: str
     command: str = ""
     metrics: dict[str, Any] = {}
+    licence: str = ""
+    """Of the training data, which limits what the student may be used for; "" where none is recorded."""
+    non_commercial: bool = False
+    """Whether that licence allows research and non-commercial use only."""
 
 
 class ModelCard(_Strict):
@@ -233,10 +272,10 @@ class ModelCard(_Strict):
         return self
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
+    def modalities(self) -> tuple[Sensor, ...]:
         return tuple(spec.modality for spec in self.inputs)
 
-    def index_of(self, modality: Modality) -> int:
+    def index_of(self, modality: Sensor) -> int:
         """The network's `modality` value; raises ValueError for one the student does not take."""
         return self.modalities.index(modality)
 
@@ -264,6 +303,21 @@ def find_student(student: str | Path) -> Path:
     raise StudentError(
         f"no student {str(student)!r}: neither a bundled student ({names}) nor a folder with a {CARD_NAME}. "
         "Set model.student to one of those names or to the folder that `anyseg export` wrote."
+    )
+
+
+def usage_notice(card: ModelCard) -> str | None:
+    """What a user must know before he uses a student: that its data forbids commercial use, and which bundled students
+    have no such limit. None where nothing limits it.
+    """
+    if not card.training.non_commercial:
+        return None
+    free = [
+        name for name in bundled_students() if not load_card(find_student(name), verify=False).training.non_commercial
+    ]
+    return (
+        f"student {card.name} is for research and non-commercial use only: {card.training.licence}. "
+        f"Without that limit: {', '.join(free) or 'none of the bundled students'}"
     )
 
 

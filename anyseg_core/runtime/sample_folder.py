@@ -1,7 +1,7 @@
 """Labelled frames of one's own vehicle on disk, as its sensors gave them: what a bag becomes before training.
 
     <root>/dataset.json                                   classes, inputs, rig (`FolderDescription`)
-    <root>/<split>/<drive>/<name>_camera.png or .jpg      RGB
+    <root>/<split>/<drive>/<name>_camera.png or .jpg      RGB; so is any sensor of kind camera: <name>_<sensor>.png
     <root>/<split>/<drive>/<name>_depth.png               16 bit, millimetres, 0 = no measurement; seen from the camera
     <root>/<split>/<drive>/<name>_event.png               red = positive counts, green = negative; seen from the camera
     <root>/<split>/<drive>/<name>_lidar.npy               float32 [N, 4]: x, y, z in metres, intensity; in its own frame
@@ -22,18 +22,25 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame, SensorKind
 
 DESCRIPTION_NAME = "dataset.json"
 LABEL_ENDING = "_label.png"
-ENDINGS: dict[Modality, tuple[str, ...]] = {
-    Modality.CAMERA: ("_camera.png", "_camera.jpg"),
-    Modality.DEPTH: ("_depth.png",),
-    Modality.EVENT: ("_event.png",),
-    Modality.LIDAR: ("_lidar.npy",),
+
+
+def endings(sensor: Sensor) -> tuple[str, ...]:
+    """Of the files of one sensor, the first of which is the one that is written."""
+    if sensor.kind.is_points:
+        return (f"_{sensor}.npy",)
+    return (f"_{sensor}.png", f"_{sensor}.jpg") if sensor.kind is CAMERA else (f"_{sensor}.png",)
+
+
+_STORED: dict[SensorKind, SensorKind] = {
+    DEPTH: SensorKind("depth in millimetres", (None, None), "uint16"),
+    EVENT: SensorKind("event counts as a picture", (None, None, 3), "uint8"),
 }
-"""The first is the one that is written."""
+"""What files hold where that is not the frame's data itself."""
 
 
 class RigSpec(BaseModel):
@@ -87,12 +94,12 @@ def write_description(root: Path, description: FolderDescription) -> None:
     (root / DESCRIPTION_NAME).write_text(description.model_dump_json(indent=2) + "\n")
 
 
-def write_sample(folder: Path, name: str, frames: list[ModalityFrame], labels: NDArray[np.uint8] | None) -> None:
+def write_sample(folder: Path, name: str, frames: list[SensorFrame], labels: NDArray[np.uint8] | None) -> None:
     """Write one moment to `<root>/<split>/<drive>`: its frames, and its labels [H, W] where there are any yet."""
     folder.mkdir(parents=True, exist_ok=True)
     for frame in frames:
-        path = folder / f"{name}{ENDINGS[frame.modality][0]}"
-        if frame.modality is Modality.LIDAR:
+        path = folder / f"{name}{endings(frame.modality)[0]}"
+        if frame.kind.is_points:
             np.save(path, frame.data)
         else:
             _write_image(path, stored_image(frame))
@@ -100,24 +107,24 @@ def write_sample(folder: Path, name: str, frames: list[ModalityFrame], labels: N
         _write_image(folder / f"{name}{LABEL_ENDING}", labels)
 
 
-def stored_image(frame: ModalityFrame) -> NDArray[Any]:
+def stored_image(frame: SensorFrame) -> NDArray[Any]:
     """Camera, depth or events as their PNG holds them, colour as RGB."""
-    if frame.modality is Modality.DEPTH:
+    if frame.kind is DEPTH:
         millimetres = np.nan_to_num(1000 * frame.data, nan=0, posinf=0, neginf=0)
         return np.clip(np.rint(millimetres), 0, 65535).astype(np.uint16)
-    if frame.modality is Modality.EVENT:
+    if frame.kind is EVENT:
         return np.dstack([frame.data, np.zeros(frame.data.shape[:2], np.uint8)])
     return frame.data
 
 
-def frame_from_stored(modality: Modality, stored: NDArray[Any]) -> ModalityFrame:
+def frame_from_stored(modality: Sensor, stored: NDArray[Any]) -> SensorFrame:
     """The frame of an image or array as stored. Raises ValueError where it cannot be that modality's."""
-    expected = {Modality.DEPTH: (2, "uint16"), Modality.LIDAR: (2, "float32")}.get(modality, (3, "uint8"))
-    if (stored.ndim, stored.dtype.name) != expected or (modality is Modality.LIDAR and stored.shape[1] != 4):
+    kind = modality.kind
+    if not _STORED.get(kind, kind).fits(stored):
         raise ValueError(f"{stored.dtype} {list(stored.shape)} is no {modality}: see the layout in sample_folder.py")
-    if modality is Modality.DEPTH:
-        return ModalityFrame(modality, np.divide(stored, 1000, dtype=np.float32), 0)
-    return ModalityFrame(modality, stored[..., :2] if modality is Modality.EVENT else stored, 0)
+    if kind is DEPTH:
+        return SensorFrame(modality, np.divide(stored, 1000, dtype=np.float32), 0)
+    return SensorFrame(modality, stored[..., :2] if kind is EVENT else stored, 0)
 
 
 def _write_image(path: Path, image: NDArray[Any]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, Drive, DriveConfig, DriveFrame
 
 _FORMAT = 1
@@ -67,7 +67,7 @@ class RecordedDrive:
         """The frame at that index; raises IndexError outside the recording."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} is outside the recording of {len(self)} frames")
-        packed = {name: self._arrays[f"{index}/{name}"] for name in (*(m.value for m in Modality), _LABELS)}
+        packed = {name: self._arrays[f"{index}/{name}"] for name in (*MODALITIES, _LABELS)}
         return _unpacked(packed, self._stamps_ns[index])
 
     def save(self, path: Path) -> None:

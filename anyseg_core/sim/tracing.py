@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from anyseg_core.sim.shapes import Material, Shape
-
-try:
-    from embreex.mesh_construction import TriangleMesh
-    from embreex.rtcore_scene import EmbreeScene
-except ImportError as error:
-    raise ImportError("the simulated vehicle needs trimesh and embreex: pip install anyseg_ros[sim]") from error
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]

@@ -54,6 +54,10 @@ class TrainingState(BaseModel):
     """CPU seconds of the first process in the same time: unlike `elapsed_s` the same beside other programs."""
     teacher_sha256: str = ""
     """Of the teacher's weights, where the method has one: a resumed student must have the same teacher."""
+    licence: str = ""
+    """Of the training data, and of the data of the networks that it started from or was taught by."""
+    non_commercial: bool = False
+    """Whether one of these allows research and non-commercial use only."""
     loss_scaler: dict[str, Any] = {}
     """State of the precision's gradient scaler; empty but for 16-mixed."""
     metrics: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from anyseg_core.data.augmentation import AugmentConfig
 from anyseg_core.data.decoupled import DecoupledConfig
 from anyseg_core.data.degradation import DegradeConfig
+from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout, find_layout
 from anyseg_core.methods import MethodConfig, SupervisedConfig
 from anyseg_core.models.anymodal import MissingPolicy
 from anyseg_core.models.mix_transformer import VARIANTS
@@ -36,6 +37,12 @@ _SETTINGS_OF_KINDS = {
     "released_protocol": ("muses",),
     "window": ("potsdam",),
     "every": ("mid_air",),
+    "layout": ("pictures", "scans"),
+    "views": ("scans",),
+    "label_radius": ("scans",),
+    "parts": ("mixture",),
+    "label_set": ("mixture",),
+    "labels": ("folder",),
 }
 """Settings that only some kinds of data sets have."""
 
@@ -43,9 +50,13 @@ _SETTINGS_OF_KINDS = {
 class DataConfig(_Strict):
     """What to train on."""
 
-    kind: Literal["deliver", "muses", "folder", "pothole", "nyu_depth", "potsdam", "mid_air"] = "deliver"
-    """`folder` is one's own data: docs/training.md."""
+    kind: Literal[
+        "deliver", "muses", "folder", "pothole", "nyu_depth", "potsdam", "mid_air", "pictures", "scans", "mixture"
+    ] = "deliver"
+    """`folder` is one's own data; `pictures` and `scans` are described by a layout, `mixture` is several data sets at
+    once: docs/training.md."""
     root: Path
+    """Folder of the data set; of a mixture, the folder that its parts' roots are in."""
     cache: Path | None = Path("datasets/cache")
     """Folder for the decoded samples; null decodes them anew each time, for data sets too large for the disk."""
     train_split: str = "train"
@@ -75,6 +86,52 @@ class DataConfig(_Strict):
     """(height, width) in pixels of Potsdam's tiles that make a sample; as many as `size` has where null."""
     every: int = Field(default=1, gt=0)
     """Only every n-th of Mid-Air's 25 frames per second."""
+    layout: str | PictureLayout | ScanLayout | None = None
+    """Of `pictures` and `scans`: a name of `data/layouts.py`, or the layout itself."""
+    views: int = Field(default=1, gt=0)
+    """Cameras that see each of the `scans`: the first is KITTI's, the others look anywhere."""
+    label_radius: int = Field(default=0, ge=0)
+    """Of `scans`: a point's label is a square of 2 * label_radius + 1 pixels."""
+    licence: str = ""
+    """Of the data, for the student's card; that of a known layout, and of a mixture's parts, is known."""
+    non_commercial: bool = False
+    """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
+    labels: Path | None = None
+    """Of a `folder`: where its label pictures are, if not beside the frames."""
+    parts: tuple[PartConfig, ...] = ()
+    """The data sets of a mixture."""
+    label_set: Literal["cityscapes", "first_part"] = "cityscapes"
+    """The classes of a mixture: Cityscapes' 19, or those of its first part."""
+
+    @model_validator(mode="after")
+    def _layout_is_known(self) -> DataConfig:
+        if self.kind == "pictures":
+            self.picture_layout()
+        if self.kind == "scans":
+            self.scan_layout()
+        if self.kind == "mixture" and not self.parts:
+            raise ValueError("a mixture needs parts: a list of data sets")
+        return self
+
+    def terms(self) -> tuple[str, bool]:
+        """The licence of the data, or of all parts of a mixture, and whether it is non-commercial."""
+        if self.kind == "mixture":
+            parts = [part.terms() for part in self.parts]
+            return "; ".join(dict.fromkeys(words for words, _ in parts if words)), any(bound for _, bound in parts)
+        known = self.picture_layout() if self.kind == "pictures" else None
+        known = self.scan_layout() if self.kind == "scans" else known
+        of_layout = (known.licence, known.non_commercial) if known else ("", False)
+        return self.licence or of_layout[0], self.non_commercial or of_layout[1]
+
+    def picture_layout(self) -> PictureLayout:
+        """Of kind `pictures`; raises ValueError where there is none of that name."""
+        own = self.layout if isinstance(self.layout, PictureLayout) else None
+        return find_layout(PICTURE_LAYOUTS, self.layout if isinstance(self.layout, str) else None, own)
+
+    def scan_layout(self) -> ScanLayout:
+        """Of kind `scans`; raises ValueError where there is none of that name."""
+        own = self.layout if isinstance(self.layout, ScanLayout) else None
+        return find_layout(SCAN_LAYOUTS, self.layout if isinstance(self.layout, str) else None, own)
 
     @model_validator(mode="after")
     def _size_fits_the_encoder(self) -> DataConfig:
@@ -89,6 +146,28 @@ class DataConfig(_Strict):
                 kind = f"kind{'s' * (len(kinds) > 1)} {' and '.join(kinds)}"
                 raise ValueError(f"{key} is a setting of {kind}, not of {self.kind}")
         return self
+
+
+class PartConfig(DataConfig):
+    """A data set of a mixture: its own settings, and its place in the mixture.
+
+    Samples to train on are kept at the part's own `size`, of which training cuts its windows; all other splits are read
+    at the mixture's size, as the robot would read them.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    """How often its samples are drawn, relative to the other parts."""
+    meaning: dict[str, tuple[str, ...]] = {}
+    """Of a class, the classes of the mixture that it may be; of known layouts this is known."""
+
+    @model_validator(mode="after")
+    def _is_no_mixture(self) -> PartConfig:
+        if self.kind == "mixture":
+            raise ValueError("a part of a mixture cannot be a mixture: list its parts beside the others")
+        return self
+
+
+DataConfig.model_rebuild()
 
 
 class ModelConfig(_Strict):
@@ -234,6 +313,8 @@ class TrainConfig(_Strict):
         wanted = VARIANTS if self.method.network == "anymodal" else RESNETS
         if backbone not in wanted:
             raise ValueError(f"method {name} trains networks of {', '.join(wanted)}; model.backbone is {backbone}")
+        if self.data.kind == "mixture" and not self.method.takes_mixtures:
+            raise ValueError(f"method {name} needs samples that have every sensor: a mixture's have not")
         if self.augment_apart is not None and not self.method.views_apart:
             raise ValueError(f"method {name} needs all modalities to see the same part: remove augment_apart")
         if self.augment_apart is not None and self.degrade is not None:

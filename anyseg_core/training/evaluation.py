@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from tqdm import tqdm
 
 from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
+from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.muses import TIMES, WEATHERS
-from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.models.anymodal import upsample_logits
-from anyseg_core.models.base import SegmentationModel, Subset
-from anyseg_core.runtime.metrics import ConfusionMatrix, mean_over_subsets
+from anyseg_core.data.sample import Sample, SegmentationDataset
+from anyseg_core.models.anymodal import select_present, upsample_logits
+from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
+from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
+from anyseg_core.training.config import DataConfig
 
 
 def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
@@ -40,6 +44,14 @@ def decide_labels(logits: Tensor, size: tuple[int, int], label_stride: int) -> N
     coarse = upsample_logits(logits, (size[0] // label_stride, size[1] // label_stride))
     labels = coarse[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
     return labels.repeat(label_stride, axis=0).repeat(label_stride, axis=1)
+
+
+def decide(logits: Tensor, size: tuple[int, int], label_stride: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """As `decide_labels`, and the probability of each label, 0 to 1."""
+    coarse = upsample_logits(logits, (size[0] // label_stride, size[1] // label_stride))
+    confidence, labels = coarse[0].softmax(dim=0).max(dim=0)
+    both = labels.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy()
+    return tuple(x.repeat(label_stride, axis=0).repeat(label_stride, axis=1) for x in both)  # type: ignore[return-value]
 
 
 Groups = dict[str, dict[str, ConfusionMatrix]]
@@ -103,6 +115,70 @@ def score_subsets(
     return score_groups(model, dataset, label_stride, indices, show_progress=show_progress)[ALL]
 
 
+@dataclass
+class PartScore:
+    """What a network reaches on one part of a mixture with one subset of the sensors."""
+
+    names: tuple[str, ...]
+    """The scored classes, in the part's own terms."""
+    matrix: ConfusionMatrix
+    reliability: Reliability
+
+
+@torch.inference_mode()
+def score_mixture(
+    model: SegmentationModel,
+    mixture: Mixture,
+    label_stride: int,
+    indices: Iterable[int] | None = None,
+    *,
+    show_progress: bool = True,
+) -> dict[str, PartScore]:
+    """By part and subset of the sensors that its samples have, such as `camvid camera`, each in the part's classes."""
+    modalities = tuple(spec.modality for spec in mixture.inputs)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    scores: dict[str, PartScore] = {}
+    scorings = [mixture.scoring(number) for number in range(len(mixture.parts))]
+    chosen = list(range(len(mixture)) if indices is None else indices)
+    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+        number, inside = mixture.locate(index)
+        sample, scoring = mixture[index], scorings[number]
+        labels = scoring.of_label[mixture.parts[number].dataset[inside].labels]
+        images = torch.from_numpy(np.array(sample.images)).to(device)
+        for subset in present_subsets(sample):
+            chosen_ones = torch.tensor([[m in subset for m in range(len(modalities))]])
+            logits = model(select_present(images[None], chosen_ones))
+            name = f"{mixture.parts[number].name} {subset_name(subset, modalities)}"
+            empty = PartScore(scoring.names, ConfusionMatrix(len(scoring.names)), Reliability())
+            score = scores.setdefault(name, empty)
+            predicted, confidence = decide(logits, labels.shape, label_stride)
+            score.matrix.add(labels, scoring.of_class[predicted])
+            known = labels != UNLABELLED
+            score.reliability.add(confidence[known], scoring.of_class[predicted][known] == labels[known])
+    model.train(was_training)
+    return scores
+
+
+def present_subsets(sample: Sample) -> list[Subset]:
+    """Every subset of the modalities that a sample has."""
+    there = range(len(sample.images)) if sample.present is None else np.flatnonzero(sample.present).tolist()
+    return [subset for subset in all_subsets(len(sample.images)) if set(subset) <= set(there)]
+
+
+def summarise_mixture(scores: dict[str, PartScore]) -> dict[str, Any]:
+    """Metrics in percent by part and subset: mIoU, IoU per class, ECE; `mean` is over parts and subsets."""
+    miou = {name: subset_miou(score.matrix) for name, score in scores.items()}
+    return {
+        "mean": round(mean_over_subsets(list(miou.values())), 2),
+        "miou": miou,
+        "accuracy": {name: round(100 * score.matrix.pixel_accuracy(), 2) for name, score in scores.items()},
+        "ece": {name: round(100 * score.reliability.expected_error(), 2) for name, score in scores.items()},
+        "iou": {name: class_iou(score.matrix, list(score.names)) for name, score in scores.items()},
+    }
+
+
 def subset_miou(matrix: ConfusionMatrix, *, released_protocol: bool = False) -> float:
     """mIoU in percent, over the classes that occur in the ground truth.
 
@@ -116,13 +192,14 @@ def subset_miou(matrix: ConfusionMatrix, *, released_protocol: bool = False) -> 
 def summarise(
     matrices: dict[str, ConfusionMatrix], class_names: list[str], *, released_protocol: bool = False
 ) -> dict[str, Any]:
-    """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all modalities."""
+    """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all of them, and by subset."""
     miou = {name: subset_miou(matrix, released_protocol=released_protocol) for name, matrix in matrices.items()}
     largest = max(matrices, key=lambda name: name.count("+"))
     return {
         "mean": round(mean_over_subsets(list(miou.values())), 2),
         "miou": miou,
         "iou": class_iou(matrices[largest], class_names),
+        "iou_by_subset": {name: class_iou(matrix, class_names) for name, matrix in matrices.items()},
     }
 
 
@@ -140,6 +217,16 @@ def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None 
     model, state = load_model(find_checkpoint(checkpoint))
     model.to(best_device())
     data = state.config.data if data_root is None else state.config.data.model_copy(update={"root": data_root})
+    return evaluate_on(model, data, state.config.model.label_stride, split)
+
+
+def evaluate_on(
+    model: SegmentationModel, data: DataConfig, label_stride: int, split: str | None = None
+) -> dict[str, Any]:
+    """Score a network on a split of a data set, the validation split unless given; raises DataError."""
     dataset = open_dataset(data, split or data.val_split)
-    matrices = score_subsets(model, dataset, state.config.model.label_stride)
-    return {"data": dataset.description} | summarise(matrices, [spec.name for spec in state.classes])
+    if isinstance(dataset, Mixture):
+        metrics = summarise_mixture(score_mixture(model, dataset, label_stride))
+    else:
+        metrics = summarise(score_subsets(model, dataset, label_stride), [entry.name for entry in dataset.classes])
+    return {"data": dataset.description} | metrics

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.html_report import render_report
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.training.batches import open_dataset
@@ -113,11 +113,9 @@ def write_report(evaluation: Evaluation, folder: Path, command: str) -> Path:
     metrics = evaluation.metrics
     (folder / "metrics.json").write_text(json.dumps(metrics | {"command": command}, indent=2) + "\n")
     (folder / "report.md").write_text(markdown(metrics, command))
-    template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(
-        Path(__file__).with_name("evaluation.html.j2").read_text()
-    )
     grids = [_grid(evaluation, index) for index in _spread(len(evaluation.dataset), evaluation.pictures)]
-    page = template.render(
+    page = render_report(
+        Path(__file__).with_name("evaluation.html.j2"),
         metrics=metrics,
         letters=letters,
         bars=_as_url(plot_bars(metrics["miou"])),

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.invocation import command_line
@@ -42,7 +43,7 @@ from anyseg_core.training.checkpoint import (
     update_metrics,
 )
 from anyseg_core.training.config import OptimConfig, TrainConfig
-from anyseg_core.training.evaluation import score_subsets, summarise
+from anyseg_core.training.evaluation import score_mixture, score_subsets, summarise, summarise_mixture
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
@@ -114,7 +115,8 @@ class _Trainer:
         settings = self.config.method
         weights: Tensor | None = None
         if settings.class_balance > 0:
-            counts = torch.from_numpy(pixel_counts(self.train_set))
+            mixture = self.train_set if isinstance(self.train_set, Mixture) else None
+            counts = torch.from_numpy(mixture.pixel_counts() if mixture else pixel_counts(self.train_set))
             weights = balance_weights(counts, settings.class_balance).to(self.fabric.device)
         method = METHODS[settings.name]
         if not isinstance(settings, TaughtConfig):
@@ -187,6 +189,7 @@ class _Trainer:
             world=self.fabric.world_size,
             degrade=config.degrade,
             apart=config.augment_apart,
+            full_size=config.data.size,
         )
         accumulate = config.optim.accumulate
         last = self.budget.max_steps or sys.maxsize // accumulate
@@ -267,6 +270,9 @@ class _Trainer:
     def _score(self, indices: list[int] | None) -> dict[str, Any]:
         names = [spec.name for spec in self.state.classes]
         stride = self.config.model.label_stride
+        if isinstance(self.val_set, Mixture):
+            scores = score_mixture(self.network, self.val_set, stride, indices, show_progress=self.show_progress)
+            return summarise_mixture(scores)
         matrices = score_subsets(self.network, self.val_set, stride, indices, show_progress=self.show_progress)
         return summarise(matrices, names)
 
@@ -314,14 +320,29 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]
 
 
 def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> TrainingState:
+    licence, non_commercial = _terms(config)
     return TrainingState(
+        licence=licence,
+        non_commercial=non_commercial,
         config=config,
         inputs=dataset.inputs,
-        classes=tuple(ClassSpec(name=entry.name, color=entry.color) for entry in dataset.classes),
+        classes=tuple(
+            ClassSpec(name=entry.name, color=entry.color, surface=entry.surface) for entry in dataset.classes
+        ),
         data=dataset.description,
         git_revision=git_revision(),
         command=command_line(),
     )
+
+
+def _terms(config: TrainConfig) -> tuple[str, bool]:
+    """The licences that bind the student: of its data, and of the runs that it starts from or that teach it."""
+    teacher = config.method.teacher if isinstance(config.method, TaughtConfig) else None
+    runs = [path for path in (config.model.init_from, teacher) if path is not None and path.is_dir()]
+    states = [load_state(find_checkpoint(path)) for path in runs]
+    terms = [config.data.terms(), *((state.licence, state.non_commercial) for state in states)]
+    words = dict.fromkeys(part for licence, _ in terms for part in licence.split("; ") if part)
+    return "; ".join(words), any(bound for _, bound in terms)
 
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality, all_subsets
+from anyseg_core.runtime.modality import Modality, all_subsets
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.sim.deliver_writer import drive_config
 from anyseg_core.sim.drive import Drive, DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
@@ -52,7 +53,7 @@ def _render(job: tuple[int, Path]) -> None:
 
 def score(segmenter: Segmenter, drives: Sequence[RecordedDrive], progress: Progress) -> SubsetScores:
     """Raw frames -> masks of the camera's size -> mIoU against the true labels."""
-    subsets = all_subsets([m for m in MODALITIES if m in segmenter.modalities])
+    subsets = all_subsets(in_order(segmenter.modalities))
     by_drive = []
     total = {subset: ConfusionMatrix(len(segmenter.card.classes)) for subset in subsets}
     for done, drive in enumerate(drives):

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from anyseg_core.runtime.engines.open_engine import BACKENDS
 from anyseg_core.runtime.engines.protocol import PartFiles
+from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_ros.bench.engine_trial import COUNTS, EngineTrial
 from anyseg_ros.bench.results import Benchmark
@@ -72,7 +73,7 @@ def network_of(student: str, size: int, out: Path) -> Path:
     network = out / f"untrained_{size}" / "student.onnx"
     if not network.exists():
         if not find_spec("torch"):
-            raise ValueError(f"size {size} needs torch to write its network: pip install anyseg_ros[train]")
+            raise ValueError(f"size {size} needs torch to write its network: {missing_part('torch')}")
         command = [sys.executable, "-m", "anyseg_core.export.untrained", str(size), str(size), str(network.parent)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return network

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from anyseg_core.runtime.engines.open_engine import open_engine
 from anyseg_core.runtime.engines.protocol import BuildOptions, EngineError
+from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import options_for
 from anyseg_ros.bench.results import Benchmark
@@ -84,7 +85,7 @@ def add_tensorrt(result: Benchmark, student: str, runs: int) -> None:
 def stand_in(sizes: str, runs: int) -> dict[str, Any]:
     """What torch measures, in a process of its own. Raises NoGpuError that says why not."""
     if importlib.util.find_spec("torch") is None:
-        raise NoGpuError("not installed (pip install anyseg_ros[train])")
+        raise NoGpuError(missing_part("torch"))
     command = [sys.executable, "-m", STAND_IN, "--sizes", sizes, "--runs", str(runs)]
     done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.live_run.recording import Recording
 
@@ -74,7 +75,7 @@ def made_masks(recording: Recording) -> list[MadeMask]:
         MadeMask(
             mask.stamp_ns,
             mask.received_ns,
-            tuple(m for m in MODALITIES if m in ages[mask.stamp_ns]),
+            in_order(ages[mask.stamp_ns]),
             engine_ms[mask.stamp_ns],
             max(ages[mask.stamp_ns].values()),
         )

@@ -17,8 +17,9 @@ from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.sim.drive import DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS
@@ -65,7 +66,7 @@ def run(console: Console, json_path: Path | None, student: str, folder: Path, wo
 
 def score(segmenter: Segmenter, drives: Sequence[RecordedDrive], progress: Progress) -> list[ScoredFrame]:
     """Raw frames -> masks of the camera's size from every subset -> how they compare with the true labels."""
-    subsets = all_subsets([m for m in MODALITIES if m in segmenter.modalities])
+    subsets = all_subsets(in_order(segmenter.modalities))
     weathers = (str(WEATHERS[number % len(WEATHERS)]) for number in range(len(drives)))
     scored: list[ScoredFrame] = []
     for number, (weather, drive) in enumerate(zip(weathers, drives, strict=True)):

@@ -17,6 +17,7 @@ from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
@@ -132,7 +133,7 @@ def measure_engine(bench: _Bench) -> None:
     """Engine time with one to four modalities, in turns, so that a slow moment of the machine hits all alike."""
     drive = RecordedDrive.load(bench.drive(RATE_HZ))
     segmenter, frames, rig = Segmenter.open(bench.student), drive.frame(len(drive) // 2).frames, drive.rig()
-    live = [m for m in MODALITIES if m in segmenter.modalities]
+    live = in_order(segmenter.modalities)
     samples: dict[int, list[float]] = {count: [] for count in range(1, len(live) + 1)}
     processor: dict[int, list[float]] = {count: [] for count in samples}
     with progress_bar("engine") as progress:

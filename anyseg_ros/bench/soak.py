@@ -90,7 +90,7 @@ def random_plan(duration_s: float, seed: int) -> SoakPlan:
 
 
 def _fault(modality: Modality, start_s: float, duration_s: float, rng: Generator) -> dict[str, object]:
-    kinds = [kind for kind, fault in INJECTION_KINDS.items() if modality in fault.modalities]
+    kinds = [kind for kind, fault in INJECTION_KINDS.items() if fault.applies_to(modality)]
     kind = kinds[int(rng.integers(len(kinds)))]
     rounded = {"start_s": round(start_s, 3), "duration_s": round(duration_s, 3)}
     return {"modality": str(modality), "kind": kind, **rounded}

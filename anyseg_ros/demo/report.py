@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TypedDict
 
-import jinja2
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from anyseg_core.html_report import render_report
+from anyseg_core.injection.phases import Phase
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_ros.demo import pictures
-from anyseg_ros.demo.scoring import PhaseScore, seconds_into
+from anyseg_ros.demo.scoring import PhaseScore, seconds_into, state_spans
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
-from anyseg_ros.drawing.pictures import ABSENT, initials, jpeg_uri, sensor_strip
-from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording
+from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri, sensor_strip
+from anyseg_ros.drawing.timeline import timeline
+from anyseg_ros.live_run.recording import ReceivedMask, Recording
 
 OPACITY = 0.6
 """Of the label colours over the camera picture."""
@@ -108,16 +108,16 @@ COLUMNS = ("s", "fault injected", "mIoU %", "Hz", "p50", "p95", "engine", "react
 
 def write_report(path: Path, record: DriveRecord) -> None:
     """Write the HTML report: one file, pictures inside."""
-    template = resources.files("anyseg_ros.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    html = environment.from_string(template).render(
+    duration_s = record.phases[-1].end_s
+    html = render_report(
+        Path(__file__).with_name("report.html.j2"),
         verdict=record.verdict,
         broken=list(record.broken),
-        subtitle=f"{record.phases[-1].end_s:.0f} s of simulated driving ({record.weather}), sensors lost on schedule",
-        rows=[row_of(score) for score in record.scores],
+        subtitle=f"{duration_s:.0f} s of simulated driving ({record.weather}), sensors lost on schedule",
+        rows=[row_of(score) | {"width": 100 * (score.miou or 0.0)} for score in record.scores],
         machine=machine(),
-        bars=pictures.bars(record.scores),
-        timeline=pictures.timeline(record.recording, record.phases, record.phases[-1].end_s),
+        timeline=timeline(state_spans(record.recording, duration_s), record.phases, (), (), duration_s),
+        state_colors={state.value: color for state, color in STATE_COLORS.items()},
         scenes=[_scene(record, index) for index, phase in enumerate(record.phases) if phase.faults],
         classes=[c.model_dump() for c in record.card.classes],
         command=command_line(),

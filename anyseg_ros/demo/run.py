@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from anyseg_core.injection import InjectionSchedule
+from anyseg_core.injection.phases import phases_of
 from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
@@ -26,7 +27,7 @@ from anyseg_core.terminal import progress_bar
 from anyseg_ros.demo.report import DriveRecord, print_table, write_report
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
 from anyseg_ros.drawing.pictures import initials
-from anyseg_ros.live_run.recording import Recording, phases_of
+from anyseg_ros.live_run.recording import Recording
 from anyseg_ros.live_run.run import LiveRun, record, ros
 from anyseg_ros.pipeline.pipeline import SyncConfig
 

@@ -7,9 +7,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from anyseg_core.injection.phases import Phase
+from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
-from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording
+from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.live_run.recording import ReceivedMask, Recording
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,19 @@ def old_frames(recording: Recording, max_age_ms: float) -> list[str]:
 
 def _percentile(values: list[float], percent: float) -> float | None:
     return float(np.percentile(values, percent)) if values else None
+
+
+def state_spans(recording: Recording, duration_s: float) -> dict[Modality, list[tuple[float, float, State]]]:
+    """(start, end, state) in seconds into the drive, of each modality that was watched."""
+    watched = {status.modality for status in recording.statuses}
+    return {m: _spans_of(recording, m, duration_s) for m in MODALITIES if m in watched}
+
+
+def _spans_of(recording: Recording, modality: Modality, duration_s: float) -> list[tuple[float, float, State]]:
+    samples = sorted((s.received_ns, s.state) for s in recording.statuses if s.modality is modality)
+    times = [seconds_into(recording, received_ns) for received_ns, _ in samples]
+    return [
+        (max(start, 0.0), end, state)
+        for start, end, (_, state) in zip(times, [*times[1:], duration_s], samples, strict=True)
+        if end > max(start, 0.0)
+    ]

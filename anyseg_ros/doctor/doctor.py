@@ -19,7 +19,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card
+from anyseg_core.runtime.extras import pip_command
+from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card, usage_notice
 from anyseg_ros.doctor.jetson import read_jetson
 from anyseg_ros.messages.types import install_command
 from anyseg_ros.process.setup import MALLOC_ENV, PROFILE_ENV, profile_path
@@ -78,7 +79,7 @@ def _machine() -> Iterator[Finding]:
 
 def _ros() -> Iterator[Finding]:
     if not installed("rclpy"):
-        remedy = "source a ROS 2 distribution, or `pip install anyseg_ros[ros]` for rclpy as wheels"
+        remedy = f"source a ROS 2 distribution; or rclpy as wheels: {pip_command('ros')}"
         yield Finding("ROS 2 (rclpy)", Level.MISSING, "not found", remedy)
         return
     source = f"distribution {os.environ['ROS_DISTRO']}" if "ROS_DISTRO" in os.environ else "wheels, no distribution"
@@ -154,13 +155,13 @@ def _engines() -> Iterator[Finding]:
     yield from _tensorrt()
     yield _gpu()
     torch = version_of("torch") if installed("torch") else ""
-    remedy = "" if torch else "only training needs it: pip install anyseg_ros[train]"
+    remedy = "" if torch else f"only training needs it: {pip_command('train')}"
     yield Finding("torch", Level.OK if torch else Level.OPTIONAL, torch or "not found", remedy)
 
 
 def _tensorrt() -> Iterator[Finding]:
     """TensorRT and what it needs below it, as far as that can be said without loading them."""
-    remedy = "on a machine with an NVIDIA GPU: pip install anyseg_ros[gpu] (Jetson: see docs/jetson.md)"
+    remedy = f"on a machine with an NVIDIA GPU: {pip_command('gpu')} (Jetson: see docs/jetson.md)"
     titles = {
         "tensorrt": "tensorrt",
         "tensorrt_rtx": "tensorrt-rtx",
@@ -225,14 +226,14 @@ def _gpu() -> Finding:
 def _simulator() -> Iterator[Finding]:
     missing = [module for module in ("trimesh", "embreex") if not installed(module)]
     detail = "not found: " + ", ".join(missing) if missing else "trimesh, embreex"
-    remedy = "pip install anyseg_ros[sim]" if missing else ""
+    remedy = pip_command("sim") if missing else ""
     yield Finding("Simulator", Level.OPTIONAL if missing else Level.OK, detail, remedy)
 
 
 def _replay() -> Iterator[Finding]:
-    missing = [module for module in ("rosbags", "matplotlib", "jinja2") if not installed(module)]
-    detail = "not found: " + ", ".join(missing) if missing else "rosbags, matplotlib, jinja2"
-    remedy = "for bags, live fault injection and reports: pip install anyseg_ros[replay]" if missing else ""
+    missing = [module for module in ("rosbags", "jinja2") if not installed(module)]
+    detail = "not found: " + ", ".join(missing) if missing else "rosbags, jinja2"
+    remedy = f"for bags, live fault injection and reports: {pip_command('replay')}" if missing else ""
     yield Finding("Replay", Level.OPTIONAL if missing else Level.OK, detail, remedy)
 
 
@@ -248,7 +249,7 @@ def _students() -> Iterator[Finding]:
             continue
         height, width = card.input_size
         detail = f"{width}x{height}, {len(card.classes)} classes, {', '.join(m.value for m in card.modalities)}"
-        yield Finding(name, Level.OK, detail)
+        yield Finding(name, Level.OK, detail, usage_notice(card) or "")
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {

@@ -30,6 +30,7 @@ from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
 from anyseg_ros.node.status_messages import ENGINE, MASK, status_key
 from anyseg_ros.process.node_process import new_executor
+from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.vehicle.publisher import GROUND_TRUTH
 
 START_TIMEOUT_S = 60.0
@@ -212,7 +213,8 @@ def _number(text: str) -> float | None:
 
 @contextmanager
 def ros() -> Iterator[None]:
-    """rclpy, initialised and shut down."""
+    """rclpy, initialised and shut down. Raises RosArgumentError where ROS_DOMAIN_ID is no domain."""
+    ros_domain()
     rclpy.init()
     try:
         yield

@@ -140,7 +140,8 @@ def event_frame(message: Message) -> ModalityFrame:
 
 def lidar_frame(message: Message) -> ModalityFrame:
     """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError."""
-    return replace(_frame(Modality.LIDAR, points_view(message), message), point_times=_point_times(message))
+    points, shape = points_view(message), (int(message.height), int(message.width))
+    return replace(_frame(Modality.LIDAR, points, message), point_times=_point_times(message), cloud_shape=shape)
 
 
 def pinhole_camera(message: Message) -> PinholeCamera:

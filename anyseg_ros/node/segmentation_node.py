@@ -24,7 +24,7 @@ from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.headers import time_message
@@ -114,6 +114,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if self._building:
             self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
         self.get_logger().info(f"configured: {self._segmenter.card.name}")
+        if notice := usage_notice(self._segmenter.card):
+            self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
         return super().on_configure(state)
 
@@ -132,7 +134,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._segmenter is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns)
+        doubt = self._settings.output.min_confidence
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns, doubt)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -140,6 +143,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._rig.refresh("")
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
+
+    @property
+    def starts_itself(self) -> bool:
+        """Whether the parameter `autostart` has it configure and activate itself, without a lifecycle manager."""
+        return self.get_parameter("autostart").value is not False  # of a wrong type: configuring says so
 
     @property
     def is_building(self) -> bool:
@@ -411,19 +419,26 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
 
 def start(node: SegmentationNode) -> int | None:
-    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all."""
-    succeeded = TransitionCallbackReturn.SUCCESS
-    if node.get_parameter("model.build_only").value is True:
-        return after_build(node) if node.trigger_configure() is succeeded else 1
-    if node.get_parameter("autostart").value is True and node.trigger_configure() is succeeded:
-        node.trigger_activate()
-    return None
+    """What the parameters `autostart` and `model.build_only` ask for; returns an exit code where that is all.
+
+    A node that was to start itself and cannot be configured ends with 1: nobody else would configure it again.
+    """
+    build_only = node.get_parameter("model.build_only").value is True
+    if not build_only and not node.starts_itself:
+        return None
+    if node.trigger_configure() is not TransitionCallbackReturn.SUCCESS:
+        return 1
+    if build_only:
+        return after_build(node)
+    return None if node.trigger_activate() is TransitionCallbackReturn.SUCCESS else 1
 
 
 def end_of(node: SegmentationNode) -> int | None:
     """The exit code of a node that has nothing left to do, or can do nothing any more; else None."""
     if node.worker_bug is not None:
         print(f"error: the worker ended, by a bug:\n{''.join(format_exception(node.worker_bug))}", file=sys.stderr)
+        return 1
+    if node.starts_itself and node.build_failed:
         return 1
     return after_build(node)
 

@@ -178,12 +178,19 @@ class RigParameters:
 class OutputParameters:
     """How results are drawn, and which are published. Raises ValueError that names the field."""
 
-    RANGES: ClassVar[Ranges] = {"overlay_opacity": Range(0.0, 1.0), "max_mask_age_ms": Range(1.0, 60_000.0)}
+    RANGES: ClassVar[Ranges] = {
+        "overlay_opacity": Range(0.0, 1.0),
+        "max_mask_age_ms": Range(1.0, 60_000.0),
+        "min_confidence": Range(0.0, 1.0),
+    }
     overlay_opacity: float = 0.5
     """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
     max_mask_age_ms: float = 500.0
     """A mask whose anchor frame is older than this when it is ready is not published. Frames of up to `max_age_ms` are
     used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
+    min_confidence: float = 0.0
+    """A pixel whose confidence is below this is published as 255, which means "I don't know"; 0 labels every pixel. The
+    student's card says how often which confidence is right (`training.metrics`)."""
 
     def __post_init__(self) -> None:
         check_ranges(self, self.RANGES)
@@ -293,14 +300,18 @@ def load_parameters(path: Path) -> Parameters:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        sections = [content[name]["ros__parameters"] for name in content if name.rpartition("/")[2] in _NODE_NAMES]
-        if not sections:
-            raise ValueError("it has no section for segmentation_node or /**")
+        ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
+        if not ours:
+            raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")
+        if bare := [name for name in ours if "ros__parameters" not in content[name]]:
+            raise ValueError(f"{bare[0]} needs `ros__parameters:` below it, and the parameters below that")
+        sections = [content[name]["ros__parameters"] for name in ours]
         return from_values({name: value for section in sections for name, value in _flattened(section).items()})
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ParameterError(f"{path} is no ROS parameter file ({error!r}): start from config/vehicle.yaml") from None
+        reason = " ".join(str(error).split()) or repr(error)
+        raise ParameterError(f"{path} is no ROS parameter file: {reason}; start from config/vehicle.yaml") from None
 
 
 _NODE_NAMES = ("**", "segmentation_node")
@@ -355,7 +366,7 @@ _OVERRIDE_NAMES: Mapping[str, tuple[Modality, Fault, str]] = MappingProxyType(
         _override_name(modality, fault, f.name): (modality, fault, f.name)
         for modality in MODALITIES
         for fault in DEFAULT_CHECKS
-        if applies_to(fault, modality)
+        if applies_to(fault, modality.kind)
         for f in dataclasses.fields(CheckConfig)
     }
 )

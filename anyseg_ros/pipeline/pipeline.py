@@ -122,9 +122,18 @@ class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
 
     def __init__(
-        self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, segmenter: Segmenter, now_ns: int
+        self,
+        health: Mapping[Modality, HealthConfig],
+        sync: SyncConfig,
+        segmenter: Segmenter,
+        now_ns: int,
+        min_confidence: float = 0.0,
     ) -> None:
-        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take.
+
+        Pixels whose confidence is below `min_confidence` (0..1) get no label.
+        """
+        self._min_confidence = min_confidence
         self._health = dict(health)
         self._sync = sync
         self._segmenter = segmenter
@@ -223,7 +232,7 @@ class Pipeline:
         frames = dict(job.frames)
         if job.motion is not None:
             frames[Modality.LIDAR] = job.motion.compensate(frames[Modality.LIDAR])
-        return Result(job, self._segmenter.segment(frames, job.rig))
+        return Result(job, self._segmenter.segment(frames, job.rig).unknown_below(self._min_confidence))
 
     # --- state and settings --------------------------------------------------------------------------------------
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import faulthandler
 import gc
 import signal
+import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from anyseg_ros.process.namesakes import warn_of_namesakes
+from anyseg_ros.process.ros_arguments import RosArgumentError, check_ros_arguments, ros_domain
 from anyseg_ros.process.setup import set_up_process
 
 if TYPE_CHECKING:
@@ -45,21 +49,25 @@ def run(
 
     `start` is called with the node before it spins; an exit code from it ends the process. An exception of `bad_input`
     from `create`, or of `fatal` from a callback, is the user's to mend: its message is printed, and the code is 1.
+    Arguments and environment variables that ROS 2 does not take end it with 2.
     `finished` is asked while it spins, and an exit code from it ends the process as well.
     """
     set_up_process()
     import rclpy  # deferred: Fast DDS and the allocator read their settings when they are loaded
-    from rclpy.signals import SignalHandlerOptions
 
     asked_to_stop = _StopFlag()
-    # rclpy's own handlers invalidate the context at once: nothing could then be ended in order.
-    rclpy.init(args=ros_arguments(sys.argv), signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        _start_ros(ros_arguments(sys.argv))
+    except RosArgumentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     try:
         node = create()
     except bad_input as error:
         print(f"error: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 1
+    warn_of_namesakes(node)
     executor = new_executor()
     executor.add_node(node)
     exit_code = 1
@@ -73,6 +81,21 @@ def run(
         print(f"error: the node ends, by a bug:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
     asked_to_stop.ignore_further_signals()
     return _end(node, executor) or exit_code
+
+
+def _start_ros(arguments: list[str]) -> None:
+    """Start rclpy. Raises RosArgumentError where it does not take an argument or the environment."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    ros_domain()
+    check_ros_arguments(arguments)
+    try:
+        # rclpy's own handlers invalidate the context at once: nothing could then be ended in order.
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # classes of rclpy's own C++ part, different in each distribution
+        reason = " ".join(str(error).split()).partition(", at /")[0]
+        raise RosArgumentError(f"ROS 2 does not start: {reason}") from error
 
 
 def _spin(
@@ -140,10 +163,18 @@ def new_executor() -> Executor:
 
 
 class _StopFlag:
-    """Set by SIGINT and SIGTERM, however often: a launch sends both, after the terminal has sent the first."""
+    """Set by SIGINT and SIGTERM, however often: a launch sends both, after the terminal has sent the first.
+
+    A thread of its own watches for them as well: the system may hand a signal to any thread, and a main thread that
+    waits for a lock does not wake up for it.
+    """
 
     def __init__(self) -> None:
         self.is_set = False
+        self._read, write = socket.socketpair()
+        write.setblocking(False)
+        signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
@@ -158,7 +189,12 @@ class _StopFlag:
         """From now on the process has so long to end; then it is ended with code 1, whatever its threads do."""
         faulthandler.dump_traceback_later(seconds, exit=True)
 
+    def _watch(self) -> None:
+        while numbers := self._read.recv(64):
+            if {signal.SIGINT, signal.SIGTERM} & set(numbers):
+                self.end_within(END_S)
+                self.is_set = True
+                return
+
     def _on_signal(self, _number: int, _frame: Any) -> None:
-        if not self.is_set:
-            self.end_within(END_S)
         self.is_set = True

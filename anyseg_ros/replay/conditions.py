@@ -30,7 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 
 
@@ -119,8 +119,8 @@ class Condition(_Strict):
     @model_validator(mode="after")
     def _complete(self) -> Condition:
         known = self.metric in METRICS or self.metric.startswith("iou.")
-        if not known and self.metric not in {f"used.{m}" for m in Modality}:
-            listed = ", ".join([*METRICS, "iou.<class>", *(f"used.{m}" for m in Modality)])
+        if not known and not self.metric.startswith("used."):
+            listed = ", ".join([*METRICS, "iou.<class>", "used.<sensor>"])
             raise ValueError(f"unknown metric {self.metric!r}; known: {listed}")
         if math.isinf(self.at_least) and math.isinf(self.at_most):
             raise ValueError("at_least or at_most is missing")
@@ -237,10 +237,18 @@ def _judges(condition: Condition, scenarios: Sequence[str], classes: Sequence[st
     return [_Judge(condition, name, value, len(classes)) for name in concerned]
 
 
+def _sensor(condition: Condition, name: str) -> Sensor:
+    try:
+        return Sensor(name)
+    except ValueError as error:
+        raise ConditionError(f"condition {condition.name!r}: {error}") from None
+
+
 def _value_of(condition: Condition, classes: Sequence[str]) -> Value:
     kind, _, name = condition.metric.partition(".")
     if kind == "used":
-        return lambda record, _matrix: float(Modality(name) in record.used)
+        sensor = _sensor(condition, name)
+        return lambda record, _matrix: float(sensor in record.used)
     if kind != "iou":
         return METRICS[condition.metric]
     by_name = {c.lower(): i for i, c in enumerate(classes)}

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anyseg_core.processes import available_cores
+from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import Segmenter
@@ -229,7 +230,7 @@ def _connected(options: FleetOptions) -> Any:
     try:
         import ray
     except ImportError:
-        raise FleetError("Ray is not installed: pip install 'anyseg_ros[fleet]', or leave out --cluster") from None
+        raise FleetError(f"{missing_part('ray')}; or leave out --cluster") from None
     try:
         if options.address:
             ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)

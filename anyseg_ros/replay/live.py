@@ -36,6 +36,7 @@ from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
 from anyseg_ros.node.status_messages import MASK, status_key
 from anyseg_ros.pipeline.parameters import to_values
 from anyseg_ros.process.node_process import new_executor
+from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.replay.live_comparison import (
     COMPARISON,
     OFFLINE,
@@ -179,6 +180,7 @@ class _Spinning:
 
 @contextmanager
 def _listener() -> Iterator[_Spinning]:
+    ros_domain()
     rclpy.init()
     node, executor = _Listener(), new_executor()
     executor.add_node(node)

@@ -12,7 +12,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.runtime.health.monitor import ModalityStatus, State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
@@ -83,7 +83,7 @@ class MaskBag:
         return status_of
 
     def _mask(self, result: Result) -> Any:
-        used = [str(m) for m in Modality if m in result.job.frames]
+        used = list(map(str, in_order(result.job.frames)))
         values = {"anchor": result.job.anchor, "used": ",".join(used)}
         return self._status("mask", _OK, f"made from {', '.join(used)}", values)
 

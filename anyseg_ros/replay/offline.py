@@ -31,8 +31,8 @@ import numpy as np
 
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
@@ -134,7 +134,7 @@ class _Replay:
         self.topics = self._find_topics()
         clues = look_ahead(reader, self.topics)
         self.parameters = self._adapted(clues)
-        self.modalities = tuple(m for m in MODALITIES if m in self.topics.sensors)
+        self.modalities = in_order(self.topics.sensors)
         self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
         self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
         self.truth = self._open_truth()
@@ -345,7 +345,7 @@ def _unscored(decided: Decided, start_ns: int) -> MaskRecord:
         t_s=(job.created_ns - start_ns) / NS_PER_S,
         stamp_ns=anchor.stamp_ns,
         anchor=job.anchor,
-        used=tuple(m for m in MODALITIES if m in job.frames),
+        used=in_order(job.frames),
         age_ms=(job.created_ns - anchor.stamp_ns) / NS_PER_MS,
         size=(0, 0),
         hash="",

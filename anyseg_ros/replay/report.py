@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.html_report import render_report
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
@@ -19,8 +18,8 @@ from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri
+from anyseg_ros.drawing.timeline import timeline
 from anyseg_ros.replay.conditions import Verdict
-from anyseg_ros.replay.figures import timeline
 from anyseg_ros.replay.mask_records import LABELS
 from anyseg_ros.replay.mask_scoring import ScoredMask, at_size
 from anyseg_ros.replay.offline import ReplayResult
@@ -38,11 +37,10 @@ _WRONG = np.array([229, 57, 53], np.uint8)
 
 def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: Sequence[Verdict]) -> None:
     """Write the report."""
-    template = resources.files("anyseg_ros.replay").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     failed = sum(not verdict.passed for verdict in verdicts)
     losses = _losses(summary)
-    html = environment.from_string(template).render(
+    html = render_report(
+        Path(__file__).with_name("report.html.j2"),
         bag=result.bag.name,
         verdict=verdict_in_words(verdicts),
         is_passed=not failed,

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.injection.phases import Phase, phases_of
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.live_run.recording import Phase, phases_of
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, read_records
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayResult
 from anyseg_ros.replay.outcome import Sums, add_values, mean_of

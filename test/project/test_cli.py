@@ -16,6 +16,7 @@ from repository import REPOSITORY
 from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
+from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.modality import MODALITIES
 from anyseg_ros.cli import app
 
@@ -76,14 +77,14 @@ def fails_with(result: Result, words: str) -> None:
 def test_what_training_cannot_find(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
-    pytest.importorskip("lightning", reason="training needs pip install anyseg_ros[train]")
+    pytest.importorskip("lightning_fabric", reason="training needs pip install anyseg_ros[train]")
     monkeypatch.chdir(tmp_path)
     fails_with(invoke(*words), says)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_setting_that_training_does_not_know(tmp_path: Path) -> None:
-    pytest.importorskip("lightning", reason="training needs pip install anyseg_ros[train]")
+    pytest.importorskip("lightning_fabric", reason="training needs pip install anyseg_ros[train]")
     config = REPOSITORY / "config" / "train" / "pothole.yaml"
     result = invoke("train", config, "--out", tmp_path, "--set", "epochz=3")
     assert result.exit_code == 2
@@ -116,8 +117,52 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     assert "error: " in result.stderr
 
 
-def test_run_without_its_parameter_file(tmp_path: Path) -> None:
-    fails_with(invoke("run", "--params-file", tmp_path / "none.yaml"), "no parameter file at")
+PARAMETER_FILES = {
+    "no such": (None, "none.yaml"),
+    "no ros__parameters": ("segmentation_node:\n  model: {threads: 1}\n", "segmentation_node needs `ros__parameters:`"),
+    "of another node": ("other:\n  ros__parameters: {a: 1}\n", "no section is for segmentation_node"),
+    "no YAML": ("a: [1\n", "is no ROS parameter file"),
+    "empty": ("", "is no ROS parameter file"),
+    "a list": ("- 1\n", "is no ROS parameter file"),
+    "mistyped name": ("/**:\n  ros__parameters: {modle: {threads: 1}}\n", "did you mean model.threads?"),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETER_FILES)
+def test_run_names_what_is_wrong_with_its_parameter_file(tmp_path: Path, name: str) -> None:
+    content, says = PARAMETER_FILES[name]
+    file = tmp_path / "none.yaml"
+    if content is not None:
+        file.write_text(content)
+    fails_with(invoke("run", "--params-file", file), says)
+
+
+@simulator
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "--studnt", "x"], "no such option: --studnt; did you mean --student?"),
+        (["run", "--student", "vehicle_sim", "--name-space=x"], "did you mean --namespace?"),
+        (["run", "vehicle_sim"], "no such option: vehicle_sim"),
+        (["run", "-p"], "-p needs a value"),
+        (["run", "-p", "model.student"], "write name:=value"),
+        (["simulate", "live", "--wether", "fog"], "did you mean --weather?"),
+        (["simulate", "live", "--weather", "snow"], "unknown weather 'snow'"),
+        (["simulate", "live", "--duration-s", "0"], "must be positive"),
+        (["simulate", "live", "--recording", "none.npz"], "no recording at"),
+        (["simulate", "live", "--faults", "none.yaml"], "none.yaml"),
+        (["inject", "live", "x.yaml", "--too", "y"], "did you mean --to?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_a_node_s_command_is_one_line_and_2(words: list[str], says: str) -> None:
+    fails_with(invoke(*words), says)
+
+
+@pytest.mark.parametrize("domain", ["abc", "233", "-1", "1.5"])
+def test_no_domain_is_named(monkeypatch: pytest.MonkeyPatch, domain: str) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    fails_with(invoke("run"), f"ROS_DOMAIN_ID={domain} is no domain")
 
 
 @pytest.mark.ros
@@ -136,19 +181,25 @@ def test_what_the_demo_cannot_use(tmp_path: Path) -> None:
     ("blocked", "command", "extra"),
     [
         ("torch", ["train", "x"], "train"),
+        ("lightning_fabric", ["train", "x"], "train"),
+        ("tensorboard", ["train", "x"], "train"),
+        ("safetensors", ["evaluate", "x"], "train"),
+        ("onnxscript", ["export", "x", "y"], "train"),
+        ("torch", ["data", "check", "x", "--kind", "folder"], "train"),
         ("trimesh", ["simulate", "drive", "x"], "sim"),
+        ("embreex", ["simulate", "drive", "x"], "sim"),
+        ("embreex", ["simulate", "dataset", "x"], "sim"),
         ("rclpy", ["run"], "ros"),
         ("rosbags", ["replay", "x"], "replay"),
         ("jinja2", ["replay", "x"], "replay"),
-        ("matplotlib", ["demo", "--student", "nowhere"], "replay"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_part_that_is_not_installed_is_named_with_its_extra(blocked: str, command: list[str], extra: str) -> None:
     done = run_without(blocked, MAIN, *command)
     assert done.returncode == 2, done.stderr
-    assert f"pip install anyseg_ros[{extra}]" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines() == [f"error: {missing_part(blocked)}"]
+    assert f' install -e ".[{extra}]"' in done.stderr
 
 
 @simulator

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo, Labels
+from anyseg_core.runtime.extras import pip_command
 
 
 class OpenvinoEngine:
@@ -57,7 +58,7 @@ def _compile(network: Path, threads: int) -> tuple[Any, str]:
         import openvino
     except ImportError as error:
         raise EngineError(
-            f"openvino was asked for and is not installed ({error}): pip install anyseg_ros[openvino], or set "
+            f"openvino was asked for and cannot be loaded ({error}): {pip_command('openvino')}, or set "
             "model.backend to auto or onnxruntime"
         ) from error
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}

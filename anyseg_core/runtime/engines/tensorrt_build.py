@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildProgress, EngineError, OnProgress
+from anyseg_core.runtime.extras import pip_command
 
 LIBRARIES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 """Python modules that offer this interface, in the order of preference."""
@@ -54,7 +55,7 @@ def load_library() -> TensorrtLibrary:
             reasons.append(f"TensorRT {version} is older than {OLDEST[0]}.{OLDEST[1]}")
             continue
         return TensorrtLibrary(module, f"{title} {version}")
-    raise EngineError("; ".join(reasons) or "TensorRT is not installed (pip install anyseg_ros[gpu])")
+    raise EngineError("; ".join(reasons) or f"TensorRT is not installed ({pip_command('gpu')})")
 
 
 def _major_minor(version: str) -> tuple[int, ...]:

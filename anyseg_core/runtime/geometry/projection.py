@@ -142,18 +142,28 @@ def _moved(points: NDArray, seconds: NDArray, linear: NDArray, angular: NDArray)
     return (turned + directions @ np.stack([t, versine / rate, t - sine / rate])).T
 
 
-def project_points(
+@dataclass(frozen=True, eq=False)
+class PointsInView:
+    """The points that fall into an image."""
+
+    row: NDArray[np.float32]
+    """[K], in pixels from the image's upper edge: its integer part is the pixel's row, ..."""
+    col: NDArray[np.float32]
+    """[K], ... and from the left edge."""
+    index: NDArray[np.int64]
+    """[K], into the cloud."""
+    xyz: NDArray[np.float32]
+    """[3, K], in metres in the camera's optical frame."""
+
+
+def points_in_view(
     points: NDArray[np.float32], rig: Rig, height: int, width: int, min_depth: float = 0.1
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Project points into an image of `height` x `width` that shows the rig camera's field of view.
+) -> PointsInView:
+    """The points that fall into an image of `height` x `width` that shows the rig camera's field of view.
 
     Args:
         points: [N, >=3], x, y, z in metres in the LiDAR frame; NaN points are dropped.
         min_depth: metres; nearer points and points behind the camera are dropped.
-
-    Returns:
-        `rows` [K], `cols` [K], `index` [K] into `points`, and `camera_xyz` [K, 3] in metres, ordered far
-        to near, so that writing them in order leaves the nearest point in each pixel (z-buffer).
     """
     camera = rig.camera.resized(height, width)
     rotation = rig.camera_from_lidar[:3, :3].astype(np.float32)
@@ -165,5 +175,18 @@ def project_points(
         row = y * camera.fy / z + (camera.cy + 0.5)
     # NaN compares false everywhere, so NaN points are dropped here.
     index = np.flatnonzero((z > min_depth) & (col >= 0) & (col < width) & (row >= 0) & (row < height))  # [K]
-    index = index[np.argsort(-z[index])]
-    return row[index].astype(np.int64), col[index].astype(np.int64), index, xyz.take(index, axis=1).T
+    return PointsInView(row.take(index), col.take(index), index, xyz.take(index, axis=1))
+
+
+def project_points(
+    points: NDArray[np.float32], rig: Rig, height: int, width: int, min_depth: float = 0.1
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """`points_in_view`, ordered far to near, so that writing them in order leaves the nearest in each pixel (z-buffer).
+
+    Returns:
+        `rows` [K], `cols` [K], `index` [K] into `points`, and `camera_xyz` [K, 3] in metres.
+    """
+    view = points_in_view(points, rig, height, width, min_depth)
+    order = np.argsort(-view.xyz[2])
+    rows, cols = view.row[order].astype(np.int64), view.col[order].astype(np.int64)
+    return rows, cols, view.index[order], view.xyz.take(order, axis=1).T

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.health.history import History
 from anyseg_core.runtime.health.statistics import CameraStatistics, DepthStatistics, EventStatistics, LidarStatistics
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import EVENT, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 
 FLAT_LEVELS = 3.0
@@ -35,28 +35,28 @@ LEAST_SIDE = 32
 """Pixels of an image's side, below which noise and texture cannot be told apart."""
 
 
-def frozen(frame: ModalityFrame, history: History, _threshold: float) -> str | None:
+def frozen(frame: SensorFrame, history: History, _threshold: float) -> str | None:
     """Bit for bit the frame before it. No events twice are no fault: nothing moves."""
     if history.previous is None or not _identical(frame.data, history.previous.data):
         return None
-    if frame.modality is Modality.EVENT and not frame.data.any():
+    if frame.kind.family is EVENT and not frame.data.any():
         return None
     return "content is identical to the previous message"
 
 
-def dark(_frame: ModalityFrame, history: History, level: float) -> str | None:
+def dark(_frame: SensorFrame, history: History, level: float) -> str | None:
     """Nothing in the picture is as bright as `level`: at night lamps are, under a lens cap nothing is."""
     brightest = cast("CameraStatistics", history.statistics).highlight
     return f"brightest pixels reach level {brightest:.0f} of 255" if brightest < level else None
 
 
-def saturated(_frame: ModalityFrame, history: History, limit: float) -> str | None:
+def saturated(_frame: SensorFrame, history: History, limit: float) -> str | None:
     """More than the share `limit` of the picture is white."""
     share = cast("CameraStatistics", history.statistics).saturated
     return f"{share:.0%} of the image is saturated" if share > limit else None
 
 
-def blank(frame: ModalityFrame, history: History, limit: float) -> str | None:
+def blank(frame: SensorFrame, history: History, limit: float) -> str | None:
     """More than the share `limit` of the picture shows nothing any more, or all of it shows nothing."""
     statistics = cast("CameraStatistics", history.statistics)
     if min(frame.data.shape[:2]) < LEAST_SIDE:
@@ -79,7 +79,7 @@ def lost_texture(statistics: CameraStatistics, usual: NDArray[np.float32] | None
     return float(((statistics.profile < FLAT_LEVELS) & ~statistics.white)[textured].mean())
 
 
-def noisy(frame: ModalityFrame, history: History, limit: float) -> str | None:
+def noisy(frame: SensorFrame, history: History, limit: float) -> str | None:
     """Noise of more than `limit` times full scale: of 255 levels, or of the distance; or torn points or event rows."""
     statistics = history.statistics
     if isinstance(statistics, EventStatistics):  # where every row is full it is a flood
@@ -95,7 +95,7 @@ def noisy(frame: ModalityFrame, history: History, limit: float) -> str | None:
     return f"noise of {sigma:.0%} of {scale}" if sigma > limit else None
 
 
-def invalid_depth(_frame: ModalityFrame, history: History, limit: float) -> str | None:
+def invalid_depth(_frame: SensorFrame, history: History, limit: float) -> str | None:
     """No depth in more than the share `limit` of the picture, or in much that usually has it; or impossible depth."""
     statistics = cast("DepthStatistics", history.statistics)
     if statistics.invalid > limit:
@@ -116,7 +116,7 @@ def lost_depth(profile: NDArray[np.float32], usual: NDArray[np.float32] | None) 
     return float((profile[measured] < RARELY_MEASURED).mean()) if measured.any() else 0.0
 
 
-def few_points(_frame: ModalityFrame, history: History, fraction: float) -> str | None:
+def few_points(_frame: SensorFrame, history: History, fraction: float) -> str | None:
     """Fewer points than `fraction` of the usual number, or than anything can be seen with."""
     count = cast("LidarStatistics", history.statistics).count
     usual = 0.0 if history.usual is None else float(history.usual.sum())
@@ -125,7 +125,7 @@ def few_points(_frame: ModalityFrame, history: History, fraction: float) -> str 
     return f"{count:.0f} points" + (f", usually {usual:.0f}" if usual else "")
 
 
-def lidar_sector_lost(_frame: ModalityFrame, history: History, fraction: float) -> str | None:
+def lidar_sector_lost(_frame: SensorFrame, history: History, fraction: float) -> str | None:
     """A sector of azimuth gives less than `fraction` of its usual points."""
     if history.usual is None:
         return None
@@ -138,7 +138,7 @@ def lidar_sector_lost(_frame: ModalityFrame, history: History, fraction: float) 
     return f"no points in {len(lost)} of {len(profile)} sectors: {sectors} degrees" + (" ..." if len(lost) > 3 else "")
 
 
-def event_flood(frame: ModalityFrame, history: History, limit: float) -> str | None:
+def event_flood(frame: SensorFrame, history: History, limit: float) -> str | None:
     """More events per pixel and second than `limit`."""
     since = frame.stamp_ns - history.previous.stamp_ns if history.previous else history.period_ns
     seconds = max(since, history.period_ns // 2) / NS_PER_S

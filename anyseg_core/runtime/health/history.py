@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.health.statistics import Statistics
-from anyseg_core.runtime.modality import ModalityFrame
+from anyseg_core.runtime.sensors import SensorFrame
 
 
 class UsualProfile:
@@ -79,7 +79,7 @@ class History(NamedTuple):
 
     statistics: Statistics
     """Of the frame."""
-    previous: ModalityFrame | None
+    previous: SensorFrame | None
     """The frame before this one."""
     now_ns: int
     """When the frame was received."""

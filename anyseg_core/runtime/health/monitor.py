@@ -20,7 +20,7 @@ from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_o
 from anyseg_core.runtime.health.state import ALLOWED_TRANSITIONS, HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.health.statistics import EventStatistics, statistics_of
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 __all__ = [
@@ -70,7 +70,7 @@ class _PresentFault:
 class HealthMonitor:
     """Watches one modality. Not thread-safe: the caller serialises the calls."""
 
-    def __init__(self, modality: Modality, config: HealthConfig, now_ns: int) -> None:
+    def __init__(self, modality: Sensor, config: HealthConfig, now_ns: int) -> None:
         self.modality = modality
         self._config = config
         self._received = 0
@@ -80,7 +80,7 @@ class HealthMonitor:
         self._latched = False
         self._forget(now_ns)
 
-    def on_frame(self, frame: ModalityFrame, now_ns: int) -> None:
+    def on_frame(self, frame: SensorFrame, now_ns: int) -> None:
         """A well-formed frame was received at `now_ns`. Keeps a reference to it until the next one."""
         now_ns = self._advance(now_ns)
         self._received += 1
@@ -248,7 +248,7 @@ class HealthMonitor:
     def _forget(self, now_ns: int) -> None:
         """Start a new history at `now_ns`."""
         self._now_ns = self._since_ns = now_ns
-        self._newest: ModalityFrame | None = None
+        self._newest: SensorFrame | None = None
         self._newest_received_ns = now_ns
         self._newest_good = False
         self._rejected_last = False  # the newest message was no frame
@@ -275,7 +275,7 @@ class HealthMonitor:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
-    def _examine(self, frame: ModalityFrame, now_ns: int) -> tuple[Failure | None, Failure | None]:
+    def _examine(self, frame: SensorFrame, now_ns: int) -> tuple[Failure | None, Failure | None]:
         """As `failed_checks`; what a frame to be trusted is like becomes a bit more usual."""
         if frame.data.size == 0:
             return _nothing_in(frame), None
@@ -463,8 +463,8 @@ class HealthMonitor:
         return (len(recent) - 1) * NS_PER_S / max(1, (now_ns if overdue else recent[-1]) - recent[0])
 
 
-def _nothing_in(frame: ModalityFrame) -> Failure:
-    if frame.modality is Modality.LIDAR:
+def _nothing_in(frame: SensorFrame) -> Failure:
+    if frame.kind.is_points:
         return Failure(Fault.FEW_POINTS, "0 points")
     return Failure(Fault.WRONG_SIZE, f"there is nothing in it: shape {frame.data.shape}")
 

@@ -7,8 +7,9 @@ as the fog lets it. What to do about it is the pipeline's decision (`min_quality
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,24 +42,18 @@ class Quality(NamedTuple):
         return f"{self.value:.2f} ({self.cause})"
 
 
-def quality_of(statistics: Statistics, usual: NDArray[np.float32] | None) -> Quality:
+Usual: TypeAlias = "NDArray[np.float32] | None"
+"""A sensor's usual profile, None until it is known."""
+
+
+def quality_of(statistics: Statistics, usual: Usual) -> Quality:
     """The quality of a frame by its statistics and its sensor's usual profile (None where that is not known yet)."""
-    headrooms = _headrooms(statistics, usual)
+    headrooms = _HEADROOMS[type(statistics)](statistics, usual)
     cause = min(headrooms, key=lambda name: headrooms[name])
     return Quality(float(np.clip(headrooms[cause], 0, 1)), cause)
 
 
-def _headrooms(statistics: Statistics, usual: NDArray[np.float32] | None) -> Mapping[str, float]:
-    if isinstance(statistics, CameraStatistics):
-        return _camera(statistics)
-    if isinstance(statistics, DepthStatistics):
-        return {"share of pixels with depth": 1 - statistics.invalid, "noise": _below(Fault.NOISY, statistics.noise)}
-    if isinstance(statistics, EventStatistics):
-        return {"share of pixels with events": statistics.active / LIVELY_SHARE}
-    return _lidar(statistics, usual)
-
-
-def _camera(statistics: CameraStatistics) -> Mapping[str, float]:
+def _camera(statistics: CameraStatistics, _usual: Usual) -> Mapping[str, float]:
     darkest = DEFAULT_CHECKS[Fault.DARK].threshold
     return {
         "noise": _below(Fault.NOISY, statistics.noise / 255),
@@ -68,9 +63,22 @@ def _camera(statistics: CameraStatistics) -> Mapping[str, float]:
     }
 
 
-def _lidar(statistics: LidarStatistics, usual: NDArray[np.float32] | None) -> Mapping[str, float]:
+def _depth(statistics: DepthStatistics, _usual: Usual) -> Mapping[str, float]:
+    return {"share of pixels with depth": 1 - statistics.invalid, "noise": _below(Fault.NOISY, statistics.noise)}
+
+
+def _event(statistics: EventStatistics, _usual: Usual) -> Mapping[str, float]:
+    return {"share of pixels with events": statistics.active / LIVELY_SHARE}
+
+
+def _lidar(statistics: LidarStatistics, usual: Usual) -> Mapping[str, float]:
     points = 1.0 if usual is None else statistics.count / max(float(usual.sum()), 1.0)
     return {"share of the usual points": points, "noise": _below(Fault.NOISY, statistics.noise)}
+
+
+_HEADROOMS: Mapping[type, Callable[[Any, Usual], Mapping[str, float]]] = MappingProxyType(
+    {CameraStatistics: _camera, DepthStatistics: _depth, EventStatistics: _event, LidarStatistics: _lidar}
+)
 
 
 def _below(fault: Fault, value: float) -> float:

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from anyseg_core.runtime.health.quality import Quality
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault, check_threshold
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.named import Named
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 SILENCE_FLOOR_MS = 100.0
@@ -101,7 +101,7 @@ class HealthConfig:
 class ModalityStatus:
     """The health of one modality at one moment."""
 
-    modality: Modality
+    modality: Sensor
     state: State
     fault: Fault | None
     """The present fault; None while there is none."""

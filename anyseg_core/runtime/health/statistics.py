@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame, SensorKind
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -70,7 +70,7 @@ _STRETCH = 96
 class CameraStatistics:
     """Of an RGB image uint8 [H, W, 3]; levels are 0-255."""
 
-    def __init__(self, frame: ModalityFrame, sampling: Sampling) -> None:
+    def __init__(self, frame: SensorFrame, sampling: Sampling) -> None:
         self._image = cast("Image", frame.data)
         self._rows = sampling.rows
         self._sample = np.ascontiguousarray(_strided(self._image, sampling))  # [h, w, 3]
@@ -137,7 +137,7 @@ class CameraStatistics:
 class DepthStatistics:
     """Of a depth image float32 [H, W] in metres; 0, NaN and infinity are no measurement."""
 
-    def __init__(self, frame: ModalityFrame, sampling: Sampling) -> None:
+    def __init__(self, frame: SensorFrame, sampling: Sampling) -> None:
         self._depth = cast("Floats", frame.data)
         self._rows = sampling.rows
         self._stride = sampling.stride(self._depth.shape[1])
@@ -189,7 +189,7 @@ class DepthStatistics:
 class EventStatistics:
     """Of event counts uint8 [H, W, 2]."""
 
-    def __init__(self, frame: ModalityFrame, sampling: Sampling) -> None:
+    def __init__(self, frame: SensorFrame, sampling: Sampling) -> None:
         self._sample = _strided(frame.data, sampling)  # [h, w, 2]
 
     @cached_property
@@ -211,7 +211,7 @@ class EventStatistics:
 class LidarStatistics:
     """Of points float32 [N, 4]."""
 
-    def __init__(self, frame: ModalityFrame, sampling: Sampling) -> None:
+    def __init__(self, frame: SensorFrame, sampling: Sampling) -> None:
         self._points = cast("Floats", frame.data)
         self._stretches = sampling.stretches
         self._step = max(1, len(self._points) // sampling.points) | 1  # odd: no beat with the columns of a scan
@@ -268,19 +268,19 @@ class LidarStatistics:
 
 Statistics: TypeAlias = "CameraStatistics | DepthStatistics | EventStatistics | LidarStatistics"
 
-_KINDS: Mapping[Modality, Callable[[ModalityFrame, Sampling], Statistics]] = MappingProxyType(
+STATISTICS: Mapping[SensorKind, Callable[[SensorFrame, Sampling], Statistics]] = MappingProxyType(
     {
-        Modality.CAMERA: CameraStatistics,
-        Modality.DEPTH: DepthStatistics,
-        Modality.EVENT: EventStatistics,
-        Modality.LIDAR: LidarStatistics,
+        CAMERA: CameraStatistics,
+        DEPTH: DepthStatistics,
+        EVENT: EventStatistics,
+        LIDAR: LidarStatistics,
     }
 )
 
 
-def statistics_of(frame: ModalityFrame, sampling: Sampling = Sampling()) -> Statistics:
-    """The statistics of a frame's modality; the frame must not be empty."""
-    return _KINDS[frame.modality](frame, sampling)
+def statistics_of(frame: SensorFrame, sampling: Sampling = Sampling()) -> Statistics:
+    """The statistics of a frame by its kind; the frame must not be empty."""
+    return STATISTICS[frame.kind.family](frame, sampling)
 
 
 def _strided(data: NDArray, sampling: Sampling) -> NDArray:

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from anyseg_core.runtime.health.history import History
-from anyseg_core.runtime.modality import ModalityFrame
+from anyseg_core.runtime.sensors import SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 
-def low_rate(_frame: ModalityFrame, history: History, fraction: float) -> str | None:
+def low_rate(_frame: SensorFrame, history: History, fraction: float) -> str | None:
     """Frames come at less than `fraction` of the expected rate, and not because of one outage."""
     if history.gap_ns is None or (history.gap_ns - history.lag_ns) * fraction <= history.period_ns:
         return None
     return f"{NS_PER_S / history.gap_ns:.1f} Hz instead of {NS_PER_S / history.period_ns:.3g} Hz"
 
 
-def stale_stamp(frame: ModalityFrame, history: History, limit_ms: float) -> str | None:
+def stale_stamp(frame: SensorFrame, history: History, limit_ms: float) -> str | None:
     """Older at reception than `limit_ms`."""
     late_ms = (history.now_ns - frame.stamp_ns) / NS_PER_MS
     is_late = late_ms - history.lag_ns / NS_PER_MS > limit_ms
     return f"stamped {late_ms:.0f} ms before it was received" if is_late else None
 
 
-def future_stamp(frame: ModalityFrame, history: History, limit_ms: float) -> str | None:
+def future_stamp(frame: SensorFrame, history: History, limit_ms: float) -> str | None:
     """Acquired later than it was received, by more than `limit_ms`."""
     ahead_ms = (frame.stamp_ns - history.now_ns) / NS_PER_MS
     return f"stamped {ahead_ms:.0f} ms in the future" if ahead_ms > limit_ms else None
 
 
-def stamp_regression(frame: ModalityFrame, history: History, _threshold: float) -> str | None:
+def stamp_regression(frame: SensorFrame, history: History, _threshold: float) -> str | None:
     """Acquired before the frame before it."""
     if history.previous is None or frame.stamp_ns >= history.previous.stamp_ns:
         return None
@@ -35,14 +35,14 @@ def stamp_regression(frame: ModalityFrame, history: History, _threshold: float) 
     return f"stamp is {back_ms:.1f} ms before the previous one"
 
 
-def duplicate_stamp(frame: ModalityFrame, history: History, _threshold: float) -> str | None:
+def duplicate_stamp(frame: SensorFrame, history: History, _threshold: float) -> str | None:
     """Acquired at the very time of the frame before it."""
     if history.previous is None or frame.stamp_ns != history.previous.stamp_ns:
         return None
     return "same stamp as the previous message"
 
 
-def sequence_gap(frame: ModalityFrame, history: History, tolerated: float) -> str | None:
+def sequence_gap(frame: SensorFrame, history: History, tolerated: float) -> str | None:
     """More than `tolerated` messages are missing by their sequence numbers; a sender that starts anew lost none."""
     if frame.sequence is None or history.previous is None or history.previous.sequence is None:
         return None

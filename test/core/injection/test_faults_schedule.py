@@ -50,7 +50,7 @@ def test_a_schedule_is_read_from_yaml(tmp_path: Path) -> None:
         ("faults: [{modality: camera, kind: drop, start_s: 1, duration_s: 0}]", "fault 1, duration_s"),
         ("faults: [{modality: camera, kind: drop}]", "fault 1, start_s: Field required"),
         ("faults: [{modality: camera, kind: drop, start_s: 1, until: 3}]", "fault 1, until: is not known.*duration_s"),
-        ("speed: 3", "speed: is not known here; known: description, seed, faults"),
+        ("speed: 3", "speed: is not known here; known: description, seed, sensors, faults"),
         ("faults: [{modality: camera, kind: blurr, start_s: 1}]", "did you mean blur"),
         ("faults: [{modality: camera, kind: blur, start_s: 1, parameters: {sigma_px: 0}}]", "outside 0.1 to 100"),
         ("faults: [{modality: camera, kind: drop, start_s: 1, probability: 2}]", "fault 1, probability"),

@@ -56,8 +56,9 @@ def test_the_camera_is_lost_and_found_again(options: DemoOptions) -> None:
 
     html = (options.out / "report.html").read_text()
     for phase in outcome.phases:
-        assert f"<td>{phase.start_s:.0f}-{phase.end_s:.0f}</td><td>{phase.name}</td>" in html
-    assert html.count('src="data:image/') == 6  # bars, timeline, before, during, after, and the sensors
+        assert f'<td>{phase.start_s:.0f}-{phase.end_s:.0f}</td><td class="left">{phase.name}</td>' in html
+    assert html.count('src="data:image/') == 4  # before, during, after, and the sensors
+    assert html.count("<svg") == 1  # the states of the sensors
     assert {path.name for path in (options.out / "log").iterdir()} == {
         "segmentation_node.log",
         "simulated_vehicle_node.log",

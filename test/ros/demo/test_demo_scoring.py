@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from anyseg_core.injection import ScheduledInjection
+from anyseg_core.injection.phases import Phase, phases_of
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
-from anyseg_ros.live_run.recording import Phase, ReceivedMask, Recording, StatusSample, phases_of
+from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 
 PERIOD_NS = 100_000_000
 ENGINE_MS = 40.0

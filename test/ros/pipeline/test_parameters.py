@@ -108,7 +108,7 @@ MISTAKES = [
         "unknown parameter modalities.camra.topic: did you mean modalities.camera.topic?",
     ),
     ({"zzz": 1}, "config/vehicle.yaml lists all of them"),
-    ({"sync.anchor_order": ["camera", "radar"]}, "known modalities: camera, depth, event, lidar"),
+    ({"sync.anchor_order": ["camera", "radar"]}, "known sensors: camera, depth, event, lidar"),
     ({"sync.anchor_order": ["camera", "camera"]}, "none twice"),
     ({"sync.anchor_order": "camera"}, "must be a list"),
     ({"sync.deadline_ms": 0.0}, "deadline_ms must be in [0.001, "),
@@ -143,6 +143,7 @@ MISTAKES = [
     ({"rig.intrinsics": [640.0, 480.0, 0.0, 0.0, 320.0, 240.0]}, "focal lengths positive"),
     ({"rig.camera_from_lidar_rotation_xyzw": [0.0, 0.0, 0.0, 2.0]}, "unit quaternion"),
     ({"rig.camera_from_lidar_translation_m": [0.0]}, "must be 3 finite numbers"),
+    ({"output.min_confidence": -0.1}, "min_confidence must be in"),
     ({"output.overlay_opacity": 2.0}, "overlay_opacity must be in"),
     ({"autostart": "yes"}, "autostart: must be true or false"),
 ]

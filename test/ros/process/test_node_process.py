@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,14 +73,67 @@ def test_the_node_ends_in_order_on_a_signal(tmp_path: Path, signals: list[signal
 
 
 @pytest.mark.ros
-def test_a_node_that_cannot_configure_lives_and_says_why() -> None:
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        (["autostart:=true", "model.student:=/nowhere"], "no student '/nowhere'"),
+        (["autostart:=true", "model.threads:=many"], "model.threads: must be an integer"),
+        (["autostart:=true", "modle.threads:=1"], "did you mean model.threads?"),
+        (["autostart:=true", "model.backend:=tensorflow"], "backend must be one of"),
+        (["autostart:=maybe"], "autostart: must be true or false"),
+    ],
+)
+def test_a_node_that_starts_itself_and_cannot_be_configured_ends_with_1_and_says_why(
+    parameters: list[str], says: str
+) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
-    process = start("node.segmentation_node", "autostart:=true", "model.student:=/nowhere")
-    output = output_until(process, "cannot configure")
-    assert "no student '/nowhere'" in output
-    assert process.poll() is None
-    code, rest = end(process, [signal.SIGTERM])
-    assert (code, "Traceback" in rest) == (0, False), rest
+    process = start("node.segmentation_node", *parameters)
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1, output
+    assert "cannot configure" in output
+    assert says in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("arguments", "domain", "says"),
+    [
+        (["--studnt", "x"], "7", "no such option: --studnt"),
+        (["-p", "model.student"], "7", "write name:=value"),
+        (["-p"], "7", "-p needs a value"),
+        (["--params-file", "{tmp_path}/none.yaml"], "7", "ROS 2 does not start"),
+        (["--log-level", "loud"], "7", "ROS 2 does not start"),
+        ([], "abc", "ROS_DOMAIN_ID=abc is no domain"),
+        ([], "233", "whole number from 0 to 232"),
+        ([], "-1", "ROS_DOMAIN_ID=-1"),
+    ],
+)
+def test_what_ros_does_not_take_is_one_line_and_code_2(
+    tmp_path: Path, arguments: list[str], domain: str, says: str
+) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    words = [word.format(tmp_path=tmp_path) for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "anyseg_ros.node.segmentation_node", "--ros-args", *words],
+        cwd=REPOSITORY, env={**os.environ, "ROS_DOMAIN_ID": domain}, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "[rcl]" not in line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert says in lines[0]
+
+
+@pytest.mark.ros
+def test_a_second_node_of_the_same_name_is_warned_of(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    student = write_toy_student(tmp_path / "toy")
+    nodes = [start("node.segmentation_node", f"model.student:={student}") for _ in range(2)]
+    for node in nodes:
+        assert "another node named /segmentation_node is on this domain" in output_until(node, "another node named")
+    for node in nodes:
+        assert end(node, [signal.SIGINT])[0] == 0
 
 
 @pytest.mark.ros

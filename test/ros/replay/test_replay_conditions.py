@@ -116,7 +116,6 @@ def test_groups() -> None:
     [
         ({"metric": "miou"}, "at_least or at_most is missing"),
         ({"metric": "mAP", "at_least": 1}, "unknown metric 'mAP'"),
-        ({"metric": "used.radar", "at_least": 1}, "unknown metric"),
         ({**GOOD, "type": "some_of"}, "type"),
         ({**GOOD, "type": "duration_less_than"}, "needs duration_s"),
         ({**GOOD, "type": "percentage_less_than", "percentage": 90}, "percentage"),
@@ -137,7 +136,11 @@ def test_mistakes_are_named_with_their_place(entry: Any, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "says"),
-    [({**GOOD, "scenario": "lidar*"}, "scenarios: all, camera"), ({"metric": "iou.Tree", "at_least": 1}, "Road, Sky")],
+    [
+        ({**GOOD, "scenario": "lidar*"}, "scenarios: all, camera"),
+        ({"metric": "iou.Tree", "at_least": 1}, "Road, Sky"),
+        ({"metric": "used.sonar", "at_least": 1}, "unknown sensor 'sonar'"),
+    ],
 )
 def test_what_only_the_replay_can_tell(entry: dict[str, Any], says: str) -> None:
     with pytest.raises(ConditionError, match=says):

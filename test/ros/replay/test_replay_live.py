@@ -17,6 +17,7 @@ from toy_student import write_toy_student
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import in_order
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
 from anyseg_ros.pipeline.pipeline import Result
@@ -99,7 +100,7 @@ def test_live_masks_are_scored_as_offline_ones(bag: Path, student: Path, tmp_pat
         def on_mask(self, scenario: Scenario, result: Result) -> None:  # noqa: ARG002
             stamp = result.job.anchor_frame.stamp_ns
             everything.masks.append(heard(stamp, result.segmentation.resized_labels(*result.mask_size)))
-            everything.used[stamp] = tuple(m for m in Modality if m in result.job.frames)
+            everything.used[stamp] = in_order(result.job.frames)
 
     everything = Heard()
     result = replay(bag, tmp_path / "offline", ReplayOptions(student=student), sink=Sink())

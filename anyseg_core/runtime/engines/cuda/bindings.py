@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.engines.cuda.device import DeviceError, DeviceInfo, Event, Stream
+from anyseg_core.runtime.extras import pip_command
 
 NAME_BYTES = 256
 
@@ -20,10 +21,6 @@ class BindingsDevice:
 
     def __init__(self) -> None:
         self._driver = driver = _load_driver()
-        try:
-            _checked(driver.cuInit(0))
-        except RuntimeError as error:  # cuda.bindings finds no libcuda
-            raise DeviceError(f"cuda.bindings finds no NVIDIA driver: {error}") from error
         self._device = _checked(driver.cuDeviceGet(0))
         name = _checked(driver.cuDeviceGetName(NAME_BYTES, self._device))
         capability = driver.CUdevice_attribute
@@ -167,10 +164,21 @@ class _Stream:
 
 
 def _load_driver() -> Any:
+    """CUDA's driver interface, initialised; DeviceError where cuda.bindings or an NVIDIA driver is missing.
+
+    torch's CUDA build brings cuda.bindings along, so it is often there without a driver: every call then raises a
+    RuntimeError, of whatever class the version of cuda.bindings has for it.
+    """
     try:
         from cuda.bindings import driver
-    except ImportError as error:
-        raise DeviceError(f"cuda.bindings is not installed (pip install anyseg_ros[gpu]): {error}") from error
+    except ModuleNotFoundError as error:
+        raise DeviceError(f"cuda.bindings is not installed ({pip_command('gpu')})") from error
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(f"cuda.bindings cannot be loaded: {error}") from error
+    try:
+        _checked(driver.cuInit(0))
+    except RuntimeError as error:
+        raise DeviceError(f"cuda.bindings finds no NVIDIA driver: {error}") from error
     return driver
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.engines.cuda.device import DeviceError, DeviceInfo, Event, Stream
+from anyseg_core.runtime.extras import pip_command
 
 _Answer = TypeVar("_Answer")
 
@@ -23,7 +24,7 @@ class PycudaDevice:
             import pycuda
             import pycuda.driver as cuda
         except ModuleNotFoundError as error:
-            raise DeviceError(f"{error.name} is not installed (pip install anyseg_ros[gpu])") from error
+            raise DeviceError(f"{error.name} is not installed ({pip_command('gpu')})") from error
         except ImportError as error:
             raise DeviceError(f"pycuda cannot be loaded, most likely for want of an NVIDIA driver: {error}") from error
         self._cuda = cuda

@@ -1,14 +1,14 @@
-"""The report's figures as SVG: the states of each sensor over time with the faults and the mIoU, and bars."""
+"""The states of each sensor over time, with the injections and the mIoU, as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
+from anyseg_core.injection.phases import Phase
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.modality import Modality
 from anyseg_ros.drawing.pictures import STATE_COLORS
-from anyseg_ros.live_run.recording import Phase
 
 WIDTH, LEFT, RIGHT = 1060.0, 70.0, 20.0
 ROW, BAR, CURVE = 26.0, 15.0, 90.0

@@ -1,0 +1,49 @@
+"""Which classes a student loses without a sensor, by what was measured when it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from anyseg_core.runtime.modality import Modality, subset_name
+from anyseg_core.runtime.model_card import ModelCard
+
+CLASS_IOU = "iou_by_subset"
+"""In a card's metrics: subset of the sensors -> class -> IoU in percent."""
+WORTH_SAYING = 5.0
+"""Points of IoU: less is lost from one data set to the next."""
+
+
+class ClassLoss(NamedTuple):
+    """A class that is seen worse."""
+
+    name: str
+    before: float
+    """IoU in percent with all sensors."""
+    after: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.before:.0f} -> {self.after:.0f}"
+
+
+def class_losses(card: ModelCard, live: Collection[Modality]) -> list[ClassLoss] | None:
+    """The classes that lose most with only these sensors, the greatest loss first; None where it was not measured."""
+    table: Mapping[str, Mapping[str, float]] = card.training.metrics.get(CLASS_IOU, {})
+    before = table.get(subset_name(card.modalities))
+    after = table.get(subset_name([modality for modality in card.modalities if modality in live]))
+    if before is None or after is None:
+        return None
+    losses = [ClassLoss(name, iou, after[name]) for name, iou in before.items() if name in after]
+    losses = [loss for loss in losses if loss.before - loss.after >= WORTH_SAYING]
+    return sorted(losses, key=lambda loss: loss.after - loss.before)
+
+
+def losses_in_words(card: ModelCard, live: Collection[Modality], most: int = 5) -> str:
+    """`without camera: TrafficLight 27 -> 3, Pole 30 -> 12`; empty with all sensors, or with none."""
+    lost = ", ".join(modality.value for modality in card.modalities if modality not in live)
+    if not lost or not live:
+        return ""
+    losses = class_losses(card, live)
+    if losses is None:
+        return f"without {lost}: not measured, the card has no IoU per class for these sensors"
+    return f"without {lost}: {', '.join(map(str, losses[:most])) or 'no class loses much'}"

@@ -1,0 +1,50 @@
+"""The arguments and the environment that rclpy reads, checked first: its own answers are tracebacks and C++ errors."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+
+MAX_DOMAIN = 232
+"""Ports of DDS are numbered from the domain; those of higher ones do not exist."""
+WITH_VALUE = ("-p", "--param", "-r", "--remap", "--params-file", "--log-level", "--log-config-file", "-e", "--enclave")
+SWITCHES = tuple(
+    f"--{switch}-{what}-logs" for switch in ("enable", "disable") for what in ("rosout", "stdout", "external-lib")
+)
+"""ROS 2's own options, after `--ros-args`."""
+
+
+class RosArgumentError(ValueError):
+    """An argument or an environment variable that ROS 2 would not take; the message names it and the remedy."""
+
+
+def ros_domain() -> int:
+    """The domain that ROS_DOMAIN_ID sets, 0 without it. Raises RosArgumentError where that is no domain."""
+    text = os.environ.get("ROS_DOMAIN_ID", "").strip() or "0"
+    if not text.isdecimal() or int(text) > MAX_DOMAIN:
+        raise RosArgumentError(
+            f"ROS_DOMAIN_ID={text} is no domain: set it to a whole number from 0 to {MAX_DOMAIN}, or unset it"
+        )
+    return int(text)
+
+
+def check_ros_arguments(arguments: Sequence[str], own_options: Iterable[str] = ()) -> None:
+    """Raises RosArgumentError for the first argument that ROS 2 does not know; `own_options` may be what was meant.
+
+    What a command passes on to its node are options such as `-p name:=value` and `-r from:=to`.
+    """
+    waiting = iter(arguments)
+    for word in waiting:
+        if word in ("--ros-args", "--", *SWITCHES):
+            continue
+        if word not in WITH_VALUE:
+            known = [*own_options, *WITH_VALUE, *SWITCHES]
+            near = difflib.get_close_matches(word.partition("=")[0], known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else "ROS 2's own are -p name:=value and -r from:=to"
+            raise RosArgumentError(f"no such option: {word}; {remedy}")
+        value = next(waiting, None)
+        if value is None:
+            raise RosArgumentError(f"{word} needs a value")
+        if word in WITH_VALUE[:4] and ":=" not in value:
+            raise RosArgumentError(f"{word} {value}: write name:=value")
