@@ -35,7 +35,7 @@ from pydantic import (
 )
 
 from anyseg_core.runtime.label_sets import UNLABELLED, Surface
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
 
 CARD_NAME = "model.json"
 STUDENTS = Path(__file__).resolve().parent.parent / "students"
@@ -258,6 +258,7 @@ class ModelCard(_Strict):
         modalities = self.modalities
         if len(set(modalities)) != len(modalities):
             raise ValueError("a modality is listed twice in `inputs`")
+        point_sensor(modalities)
         for network in self.networks:
             unknown = set(network.modalities) - set(modalities)
             if unknown:

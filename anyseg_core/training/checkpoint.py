@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from anyseg_core.methods import NetworkKind, TaughtConfig
+from anyseg_core.methods import CrodinoConfig, NetworkKind, TaughtConfig
 from anyseg_core.models.acnet import AcNet
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel
@@ -66,7 +66,6 @@ class TrainingState(BaseModel):
 _RESNET_NETWORKS: dict[NetworkKind, Callable[..., SegmentationModel]] = {
     "unimodal": UnimodalNetworks,
     "regenerating": RegeneratingNetworks,
-    "disentangled": DisentangledNetworks,
     "acnet": AcNet,
 }
 
@@ -84,6 +83,8 @@ def build_model(state: TrainingState) -> SegmentationModel:
     spec = DeepLabSpec(
         model.backbone, len(state.classes), model.head_width, model.width, model.aspp_rates, model.dropout
     )
+    if isinstance(method, CrodinoConfig):
+        return DisentangledNetworks(mean, std, spec, projections=method.projects(model.backbone))
     return _RESNET_NETWORKS[method.network](mean, std, spec)
 
 
