@@ -336,8 +336,10 @@ def compare_methods(
     from anyseg_core.training.process import wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.benchmarks.ablation import TABLE_NAME, AblationError, load_plan, markdown, plan_runs, run_plan
+    from anyseg_core.benchmarks.ablation import AblationError, run_plan
     from anyseg_core.benchmarks.claims import judge
+    from anyseg_core.benchmarks.method_table import TABLE_NAME, differences, markdown, table
+    from anyseg_core.benchmarks.plan import load_plan
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError
@@ -345,39 +347,51 @@ def compare_methods(
 
     with errors_told(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
         plan = load_plan(plan_file, overrides)
-        runs = plan_runs(plan, list(range(1, seeds + 1)), out, only)
-        rows = run_plan(plan, runs, jobs, console.print, limit)
+        chosen = list(range(1, seeds + 1))
+        plan, runs, notes = run_plan(plan, chosen, out, only, jobs=jobs, report=console.print, limit=limit)
+        rows = table(runs, costs=plan.costs)
     judged = [judge(claim, rows) for claim in plan.claims]
-    content = {"command": command_line(), "rows": rows, "claims": [entry._asdict() for entry in judged]}
+    compared = differences(rows, plan.reference) if plan.reference else {}
+    content = {
+        "command": command_line(),
+        "rows": rows,
+        "differences": {variant: {k: str(v) for k, v in row.items()} for variant, row in compared.items()},
+        "claims": [entry._asdict() for entry in judged],
+        "notes": [*notes, *plan.notes],
+    }
     (out / TABLE_NAME).write_text(json.dumps(content, indent=2) + "\n")
-    text = markdown(rows, f"mIoU in percent on split {plan.split}, `{command_line()}`", judged)
+    title = f"mIoU in percent on split {plan.split}, `{command_line()}`"
+    text = markdown(rows, title, reference=plan.reference, verdicts=judged, notes=content["notes"])
     (out / "table.md").write_text(text)
     if plan.costs:
         print_costs(rows)
     else:
         print_methods(rows)
-    for entry in judged:
-        console.print(str(entry), highlight=False)
+    for line in [*map(str, judged), *content["notes"]]:
+        console.print(line, highlight=False, markup=False)
     console.print(f"every subset: {out / 'table.md'}")
 
 
 def print_costs(rows: dict) -> None:
-    """Every figure of every variant."""
+    """Every figure of every variant, with its interval."""
+    from anyseg_core.benchmarks.method_table import cell
+
     names = [name for name in next(iter(rows.values())) if name not in ("seeds", "mean", "EMM")]
     table = Table("method", "seeds", *names)
     for variant, row in rows.items():
-        cells = [f"{row[name]['mean']:.1f} ± {row[name]['std']:.1f}" for name in names]
-        table.add_row(variant, str(len(row["seeds"])), *cells)
+        table.add_row(variant, str(len(row["seeds"])), *(cell(row[name]) for name in names))
     console.print(table)
 
 
 def print_methods(rows: dict) -> None:
-    """The mean over the subsets, and the most telling of them."""
+    """The mean over the subsets, and the most telling of them, with intervals."""
+    from anyseg_core.benchmarks.method_table import cell
+
     table = Table("method", "seeds", "mean over subsets", "all sensors", "worst single sensor", "EMM")
     for variant, row in rows.items():
         subsets = [name for name in row if name not in ("seeds", "mean", "EMM")]
         worst = min((name for name in subsets if "+" not in name), key=lambda name: row[name]["mean"])
-        cells = [f"{row[name]['mean']:.2f} ± {row[name]['std']:.2f}" for name in ("mean", subsets[-1], worst, "EMM")]
+        cells = [cell(row[name]) for name in ("mean", subsets[-1], worst, "EMM")]
         table.add_row(variant, str(len(row["seeds"])), *cells)
     console.print(table)
 

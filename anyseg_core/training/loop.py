@@ -47,7 +47,7 @@ from anyseg_core.training.evaluation import score_mixture, score_subsets, summar
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
-METRICS_NAME = "metrics.json"
+METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
 
 
 class TrainingError(Exception):
@@ -109,7 +109,7 @@ class _Trainer:
         self.waited_s = 0.0  # for batches, in this process
         self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
         if fabric.is_global_zero:
-            (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            (run / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def _make_method(self) -> Method:
         settings = self.config.method

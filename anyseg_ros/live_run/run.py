@@ -47,7 +47,7 @@ class LiveRun:
     drive: Path
     """A recorded drive."""
     student: str
-    faults: Path | None = None
+    injections: Path | None = None
     loop_s: float | None = None
     """Drive in circles for so many seconds instead of once to the end."""
     node_parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def rig_parameters(rig: Rig) -> dict[str, list[float]]:
 def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
     heard = ",".join(load_card(find_student(run.student), verify=False).modalities)
     arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": heard}
-    return {**arguments, **({"faults": run.faults} if run.faults else {}), **run.vehicle_parameters}
+    return {**arguments, **({"injections": run.injections} if run.injections else {}), **run.vehicle_parameters}
 
 
 def _process(
