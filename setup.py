@@ -49,7 +49,7 @@ setup(
         (f"share/{PACKAGE}/config/train/ablation", files_of("config/train/ablation/*.yaml")),
         (f"share/{PACKAGE}/config/systemd", files_of("config/systemd/*.service")),
         (f"share/{PACKAGE}/config/replay", files_of("config/replay/*.yaml")),
-        (f"share/{PACKAGE}/config/faults", files_of("config/faults/*.yaml")),
+        (f"share/{PACKAGE}/config/injections", files_of("config/injections/*.yaml")),
     ],
     python_requires=">=3.10",
     install_requires=[  # what a robot needs to drive, under 300 MB: `make robot-size`
@@ -88,7 +88,7 @@ setup(
             "anyseg = anyseg_ros.cli:main",
             "segmentation_node = anyseg_ros.entry_points:segmentation_node",
             "simulated_vehicle = anyseg_ros.entry_points:simulated_vehicle",
-            "fault_injector_node = anyseg_ros.entry_points:fault_injector_node",
+            "injector_node = anyseg_ros.entry_points:injector_node",
         ]
     },
 )
