@@ -245,8 +245,10 @@ class _Replay:
                     f"{self.duration_s:.1f} s long: set start_s, or leave the file out"
                 )
             if late:
-                text = f"scenario {scenario.name}: {len(late)} of its {len(injections)} injections begin after the bag's end"
-                self.setup_problems.append(Problem(f"{text}, at {self.duration_s:.1f} s"))
+                text = (
+                    f"scenario {scenario.name}: {len(late)} of its {len(injections)} injections begin after the bag's"
+                )
+                self.setup_problems.append(Problem(f"{text} end, at {self.duration_s:.1f} s"))
 
     def _open_scorer(self, clues: Clues) -> MaskScorer:
         """A label image belongs to the mask whose anchor is nearest, within half the period of that sensor."""
