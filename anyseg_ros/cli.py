@@ -52,9 +52,15 @@ def demo(
     weather: core.WeatherName = "cloud",
     duration_s: core.DurationS = 40.0,
     workers: core.Workers = 0,
+    bag: Annotated[
+        Path | None, typer.Option(help="A recorded drive instead: its camera dies, and masks go on; film and picture.")
+    ] = None,
 ) -> None:
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
+    if bag is not None:
+        _demo_on_bag(bag, out, student, injections)
+        return
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
@@ -66,6 +72,14 @@ def demo(
     with core.errors_told(EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         outcome = run_demo(options, core.console)
     raise core.verdict(not outcome.broken)
+
+
+def _demo_on_bag(bag: Path, out: Path, student: str, injections: Path | None) -> None:
+    from anyseg_ros.demo.on_bag import BagDemo, run_bag_demo
+    from anyseg_ros.replay.run import REPLAY_ERRORS
+
+    with core.errors_told(*REPLAY_ERRORS):
+        run_bag_demo(BagDemo(bag, out, student, injections), core.console)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -158,7 +172,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
-        what = ReplayOptions(student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume)
+        what = ReplayOptions(student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume=resume)
         if cluster or len(bags) > 1:
             if conditions or write_bag or video or point_labels:
                 alone = "--conditions, --write-bag, --video and --point-labels"

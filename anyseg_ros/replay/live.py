@@ -33,7 +33,7 @@ from anyseg_ros.live_run.run import rig_parameters
 from anyseg_ros.messages.conversions import image_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import MASK, PREFIX
+from anyseg_ros.node.status_messages import MASK, status_key
 from anyseg_ros.pipeline.parameters import to_values
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
@@ -234,7 +234,7 @@ class _Listener(Node):
 
     def _on_status(self, message: DiagnosticArray) -> None:
         self.node_is_up = True
-        values = {s.name.removeprefix(PREFIX): {pair.key: pair.value for pair in s.values} for s in message.status}
+        values = {status_key(s.name): {pair.key: pair.value for pair in s.values} for s in message.status}
         if MASK in values:
             used = {Sensor(name.removesuffix(" status")) for name, of in values.items() if of.get("used") == "true"}
             self.heard.used[stamp_ns(message.header)] = in_order(used)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich import box
@@ -26,7 +26,7 @@ from anyseg_ros.replay.mask_records import read_records
 from anyseg_ros.replay.mask_sinks import EverySink, MaskSink, TopViews
 from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, ReplayResult, replay
 from anyseg_ros.replay.point_scoring import PointScorer, open_truth, point_table
-from anyseg_ros.replay.report import condition_rows, scenario_row, verdict_in_words, write_report
+from anyseg_ros.replay.report import condition_rows, scenario_row, score_name, verdict_in_words, write_report
 from anyseg_ros.replay.results import write_junit, write_results
 from anyseg_ros.replay.summary import Summary, summarise
 from anyseg_ros.replay.video import MaskVideo
@@ -63,16 +63,18 @@ def labels_from(labels: str | None, mapping: Mapping[str, str]) -> tuple[Path | 
     return None, {**mapping, "labels": labels}
 
 
-def run_replay(options: RunOptions, console: Console) -> list[Verdict]:
-    """Replay a bag and write everything into the folder `out`; returns the verdicts.
+def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = None) -> list[Verdict]:
+    """Replay a bag and write everything into the folder `out`; returns the verdicts. `sink` gets every mask, too.
 
     Raises what `replay` raises, and ConditionError.
     """
     conditions = Conditions.load(options.conditions) if options.conditions else None
-    sinks = Sinks(options)
-    result = _replay(options, sinks)
+    sinks = Sinks(options, sink)
+    result = _replay(replace(options, replay=replace(options.replay, conditions=conditions)), sinks)
     summary = summarise(result, options.out)
-    verdicts = _verdicts(conditions, result, options.out) if conditions else []
+    failed = [problem.text for problem in result.problems if problem.fails]
+    verdicts = [Verdict("the replay did what was asked for", "the bag", False, text) for text in failed]
+    verdicts += _verdicts(conditions, result, options.out) if conditions else []
     write_results(options.out / RESULTS, result, summary, verdicts)
     write_junit(options.out / JUNIT, result, verdicts)
     write_report(options.out / REPORT, result, summary, verdicts, sinks.views, sinks.points)
@@ -90,8 +92,8 @@ def _replay(options: RunOptions, sinks: Sinks) -> ReplayResult:
 class Sinks:
     """Everything that a replay makes of its masks besides their scores. Use it as a context manager, once."""
 
-    def __init__(self, options: RunOptions) -> None:
-        """Raises what is wrong with the options before anything is replayed."""
+    def __init__(self, options: RunOptions, other: MaskSink | None = None) -> None:
+        """`other` gets the masks, too. Raises what is wrong with the options before anything is replayed."""
         model, parameters = options.replay.model, options.replay.parameters or Parameters()
         card = load_card(find_student(model.student))
         classes = output_classes(card, parameters)
@@ -111,13 +113,14 @@ class Sinks:
             if options.write_bag.exists():
                 raise ReplayError(f"{options.write_bag} exists already: a bag is written to a new folder")
             self.bag = MaskBag(options.write_bag, classes, parameters)
+        self._other = other
         self._open = ExitStack()
 
     def __enter__(self) -> MaskSink | None:
         for opened in (self.bag, self.video):
             if opened is not None:
                 self._open.enter_context(opened)
-        sinks = [sink for sink in (self.bag, self.video, self.points, self.views) if sink is not None]
+        sinks = [sink for sink in (self.bag, self.video, self.points, self.views, self._other) if sink is not None]
         return EverySink(sinks) if sinks else None
 
     def __exit__(self, *_: object) -> None:
@@ -146,12 +149,16 @@ def _verdicts(conditions: Conditions, result: ReplayResult, out: Path) -> list[V
 
 def _print(console: Console, result: ReplayResult, summary: Summary, verdicts: list[Verdict]) -> None:
     for problem in result.problems:
-        console.print(f"[{'red' if problem.lost else 'yellow'}]bag:[/] {escape(problem.text)}", soft_wrap=True)
+        color = "red" if problem.lost or problem.fails else "yellow"
+        console.print(f"[{color}]bag:[/] {escape(problem.text)}", soft_wrap=True)
     for note in result.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+    if summary.labels.origin:
+        console.print(f"[dim]{escape(str(summary.labels))}[/]", soft_wrap=True)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("scenario", "from", "masks", "cover %", "mIoU %", "agree %", "flicker %", "engine ms p50/p95"):
-        table.add_column(column, justify="left" if column in ("scenario", "from") else "right")
+    score = f"{score_name(summary)} %"
+    for column in ("scenario", "made from", "masks", "cover %", score, "agree %", "flicker %", "engine ms p50/p95"):
+        table.add_column(column, justify="left" if column in ("scenario", "made from") else "right")
     for scenario in summary.scenarios.values():
         row = scenario_row(scenario, summary)
         names = ("name", "sensors", "masks", "coverage", "miou", "agreement", "flicker", "engine")
