@@ -172,7 +172,9 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
-        what = ReplayOptions(student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume=resume)
+        what = ReplayOptions(
+            student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume=resume
+        )
         if cluster or len(bags) > 1:
             if conditions or write_bag or video or point_labels:
                 alone = "--conditions, --write-bag, --video and --point-labels"
