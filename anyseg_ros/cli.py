@@ -216,6 +216,22 @@ def replay_live(
     raise core.verdict(same)
 
 
+@app.command()
+def layout(
+    out: Annotated[Path, typer.Argument(help="The layout to open in Foxglove.")],
+    namespace: Annotated[str, typer.Option(help="Of the vehicle: /car, say.")] = "",
+    source: Annotated[Path, typer.Option(help="The layout without a namespace.")] = Path("config/foxglove.json"),
+) -> None:
+    """Write the Foxglove layout with the topics of a vehicle's namespace. RViz needs none: its topics are relative."""
+    import json
+
+    from anyseg_ros.drawing.foxglove_layout import in_namespace
+
+    with core.errors_told(OSError, ValueError):
+        out.write_text(json.dumps(in_namespace(json.loads(source.read_text()), namespace), indent=2) + "\n")
+    core.console.print(f"{out}: in Foxglove, Layouts, Import from file")
+
+
 @core.simulate.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulate_live(
     context: typer.Context,
