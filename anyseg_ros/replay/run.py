@@ -14,9 +14,9 @@ from rich.table import Table
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.model_card import StudentError
 from anyseg_core.terminal import progress_bar
+from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.bags.reader import BagError
 from anyseg_ros.replay.conditions import Conditions, Verdict, judge
-from anyseg_ros.replay.ground_truth import GroundTruthError
 from anyseg_ros.replay.mask_bag import MaskBag
 from anyseg_ros.replay.mask_records import read_records
 from anyseg_ros.replay.offline import MASKS, MaskSink, ReplayError, ReplayOptions, ReplayResult, replay
