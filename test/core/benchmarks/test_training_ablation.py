@@ -18,6 +18,7 @@ from anyseg_core.benchmarks import ablation
 from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, run_plan
 from anyseg_core.benchmarks.method_table import differences, markdown, table
 from anyseg_core.benchmarks.plan import Plan, Run, load_plan, plan_runs
+from anyseg_core.methods import AnySegConfig
 from anyseg_core.runtime.model_card import ClassSpec
 from anyseg_core.training.batches import describe_data
 from anyseg_core.training.checkpoint import TrainingState, build_model
@@ -217,6 +218,7 @@ def test_the_gate_trains_the_teacher_on_until_it_is_better_and_then_it_teaches(
     longer, pupil = (next(run for run in done.runs if run.variant == name) for name in ("full_longer2", "mad"))
     assert longer.config.model.init_from == tmp_path / "full_longer1_seed1"
     assert longer.config.model.init_head
+    assert isinstance(pupil.config.method, AnySegConfig)
     assert pupil.config.method.teacher == tmp_path / "full_longer2_seed1"
     assert "full_longer2" in done.notes[0]
     assert "+2.00" in done.notes[0]
@@ -268,7 +270,7 @@ def test_folds_are_the_units_and_their_value_is_the_mean_over_seeds(
     plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
 ) -> None:
     order, scores = trained
-    scores["of"] = lambda run: {"camera": 10.0 * run.config.data.limit + run.seed, "camera+depth": 50.0}
+    scores["of"] = lambda run: {"camera": 10.0 * (run.config.data.limit or 0) + run.seed, "camera+depth": 50.0}
     folds = {"first": {"data": {"limit": 1}}, "second": {"data": {"limit": 2}}}
     done = run_plan(made_up_plan(plan_file, folds=folds), [1, 3], tmp_path, report=lambda _: None)
     assert order[:4] == ["dropout_first_seed1", "full_first_seed1", "mad_first_seed1", "dropout_second_seed1"]
