@@ -140,12 +140,16 @@ class _Trainer:
                 self.fabric.strategy.precision.load_state_dict(stored.loss_scaler)
             load_weights(checkpoint, self.network)
             load_optimizer(checkpoint, self.network, self.optimizer)
-        elif (source := self.config.model.init_from) is not None:
-            if self.config.model.init_head:
-                load_weights(find_checkpoint(source), self.network)
-            else:
-                for encoder in self.network.encoders:
-                    init_encoder(encoder, source)
+        elif (source := self.config.model.first_weights) is not None:
+            print(f"starting from: {self._take_first_weights(source)}", file=sys.stderr)
+
+    def _take_first_weights(self, source: Path) -> str:
+        """Returns what was taken, in words."""
+        if self.config.model.init_head:
+            load_weights(find_checkpoint(source), self.network)
+            return f"the whole network of {source}"
+        taken = [init_encoder(encoder, source, self.config.model.backbone) for encoder in self.network.encoders]
+        return taken[0]
 
     @property
     def done(self) -> float:

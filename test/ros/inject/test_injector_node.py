@@ -1,4 +1,4 @@
-"""fault_injector over real DDS: bytes in, the same bytes out, and faults when the scenario says so."""
+"""injector over real DDS: bytes in, the same bytes out, and faults when the scenario says so."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from anyseg_core.runtime.modality import Modality  # noqa: E402
-from anyseg_ros.inject.fault_injector_node import FaultInjectorNode  # noqa: E402
+from anyseg_ros.inject.injector_node import InjectorNode  # noqa: E402
 from anyseg_ros.messages.headers import STATE_QOS  # noqa: E402
 from anyseg_ros.process.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle.publisher import camera_message, lidar_message  # noqa: E402
@@ -38,9 +38,9 @@ class Rig(SpunNodes):
     """The injector with a driver before it and a listener behind it."""
 
     def __init__(self, scenario: Path | None, **parameters: Any) -> None:
-        values: dict[str, Any] = {"scenario": str(scenario or ""), **parameters}
+        values: dict[str, Any] = {"injections": str(scenario or ""), **parameters}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        self.node = FaultInjectorNode(namespace=NS, parameter_overrides=overrides)
+        self.node = InjectorNode(namespace=NS, parameter_overrides=overrides)
         self.driver = rclpy.create_node("driver", namespace=NS)
         self.camera = self.driver.create_publisher(Image, "in/camera/image_raw", 10)
         self.lidar = self.driver.create_publisher(PointCloud2, "in/lidar/points", 10)
@@ -49,7 +49,7 @@ class Rig(SpunNodes):
         listen = self.driver.create_subscription
         listen(Image, "camera/image_raw", self.heard["camera"].append, 10, raw=True)
         listen(PointCloud2, "lidar/points", self.heard["lidar"].append, 10, raw=True)
-        listen(DiagnosticArray, "fault_injector/active_faults", self.truth.append, STATE_QOS)
+        listen(DiagnosticArray, "injector/active_faults", self.truth.append, STATE_QOS)
         super().__init__(self.node, self.driver)
         self.spin_until(self._is_connected, "the injector between driver and listener")
 
@@ -91,7 +91,7 @@ def rig(scenario: Path | None = None, **parameters: Any) -> Iterator[Rig]:
 
 def scenario_file(folder: Path, *entries: dict[str, Any]) -> Path:
     path = folder / f"scenario_{len(list(folder.iterdir()))}.yaml"
-    path.write_text(yaml.safe_dump({"faults": list(entries)}))
+    path.write_text(yaml.safe_dump({"injections": list(entries)}))
     return path
 
 
@@ -131,7 +131,7 @@ def test_start_and_stop(tmp_path: Path) -> None:
         assert any(one.relayed(0).data)
         assert (one.trigger("stop").success, one.trigger("start").message) == (False, "started")
         assert not any(one.relayed(1).data)
-        one.spin_until(lambda: one.active() == ["fault_injector: camera black"], "the ground truth")
+        one.spin_until(lambda: one.active() == ["injector: camera black"], "the ground truth")
         assert one.trigger("start").message == "started anew"
         assert one.trigger("stop").success
         assert any(one.relayed(2).data)
@@ -158,16 +158,16 @@ def test_stopping_delivers_what_was_delayed(tmp_path: Path) -> None:
 def test_another_scenario_may_be_set_while_it_runs(tmp_path: Path) -> None:
     with rig(scenario_file(tmp_path, ALWAYS_BLACK)) as one:
         assert not any(one.relayed(0).data)
-        bad = one.node.set_parameters([Parameter("scenario", value=str(tmp_path / "none.yaml"))])[0]
+        bad = one.node.set_parameters([Parameter("injections", value=str(tmp_path / "none.yaml"))])[0]
         assert (bad.successful, "none.yaml cannot be read" in bad.reason) == (False, True)
         assert not any(one.relayed(1).data)
         other = scenario_file(tmp_path, {"modality": "camera", "kind": "wrong_encoding", "start_s": 0})
-        assert one.node.set_parameters([Parameter("scenario", value=str(other))])[0].successful
+        assert one.node.set_parameters([Parameter("injections", value=str(other))])[0].successful
         assert one.relayed(2).encoding == "yuv422_yuy2"
 
 
 def test_a_compressed_image_is_relayed_as_one(tmp_path: Path) -> None:
-    node = FaultInjectorNode(
+    node = InjectorNode(
         namespace="compressed",
         parameter_overrides=[
             Parameter("topics.camera.input", value="in/camera/image_raw/compressed"),
@@ -200,7 +200,7 @@ def test_a_crash_that_kills_ends_the_process_for_real(tmp_path: Path) -> None:
     driver.create_subscription(Image, "out", lambda _: None, 10)
     of_others = shared_memory()
     topics = ("topics.camera.input:=/killed/in", "topics.camera.output:=/killed/out")
-    process = start("inject.fault_injector_node", f"scenario:={scenario}", *topics)
+    process = start("inject.injector_node", f"injections:={scenario}", *topics)
     output_until(process, "camera: /killed/in -> /killed/out")
     own = shared_memory_of(process) - of_others
     end = time.monotonic() + TIMEOUT_S
@@ -217,9 +217,9 @@ def test_a_crash_that_kills_ends_the_process_for_real(tmp_path: Path) -> None:
 def test_wrong_parameters_are_named(tmp_path: Path) -> None:
     def create(**parameters: Any) -> None:
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-        FaultInjectorNode(namespace="wrong", parameter_overrides=overrides)
+        InjectorNode(namespace="wrong", parameter_overrides=overrides)
 
     with pytest.raises(ValueError, match=r"none\.yaml cannot be read"):
-        create(scenario=str(tmp_path / "none.yaml"))
+        create(injections=str(tmp_path / "none.yaml"))
     with pytest.raises(ValueError, match=r"topics\.camera: input and output are both"):
         create(**{"topics.camera.input": "camera/image_raw"})

@@ -70,7 +70,7 @@ def play(schedule: InjectionSchedule, sent: list[ModalityFrame]) -> list[tuple[f
 def test_any_scenario_plays_on_any_frames_the_same_way_twice(
     faults: list[dict[str, Any]], sent: list[ModalityFrame], seed: int
 ) -> None:
-    schedule = InjectionSchedule.parse({"seed": seed, "faults": faults})
+    schedule = InjectionSchedule.parse({"seed": seed, "injections": faults})
     before = [frame.data.tobytes() for frame in sent]
     first, second = play(schedule, sent), play(schedule, sent)
     assert [frame.data.tobytes() for frame in sent] == before
@@ -83,11 +83,11 @@ def test_any_scenario_plays_on_any_frames_the_same_way_twice(
 @given(st.lists(entries(), min_size=1, max_size=3), frames())
 @settings(max_examples=100, deadline=None)
 def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent: ModalityFrame) -> None:
-    schedule = InjectionSchedule.parse({"faults": faults})
+    schedule = InjectionSchedule.parse({"injections": faults})
     for _, frame in play(schedule, [sent] * 5):
         assert (frame.modality, frame.frame_id, frame.data.dtype) == (sent.modality, "optical", sent.data.dtype)
         assert frame.data.shape[1:] == sent.data.shape[1:]
-        loses_points = any(fault.kind in LOSES_POINTS for fault in schedule.faults)
+        loses_points = any(fault.kind in LOSES_POINTS for fault in schedule.injections)
         if sent.modality is not Modality.LIDAR or not loses_points:
             assert frame.data.shape == sent.data.shape
 
@@ -95,7 +95,7 @@ def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent:
 @given(st.lists(entries(), max_size=4), st.lists(frames(), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any]], sent: list[ModalityFrame]) -> None:
-    schedule = InjectionSchedule.parse({"faults": faults})
+    schedule = InjectionSchedule.parse({"injections": faults})
     arrived = [frame for _, frame in play(schedule, sent)]
     for frame in sent:
         if frame.modality not in schedule.modalities:
@@ -106,7 +106,7 @@ def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any
 @settings(max_examples=60, deadline=None)
 def test_frames_of_a_sensor_keep_their_order_in_time(faults: list[dict[str, Any]], sent: list[ModalityFrame]) -> None:
     schedule = InjectionSchedule.parse(
-        {"faults": [f for f in faults if INJECTION_KINDS[f["kind"]].stage >= Stage.LOSS]}
+        {"injections": [f for f in faults if INJECTION_KINDS[f["kind"]].stage >= Stage.LOSS]}
     )
     for modality in MODALITIES:
         order = [id(frame) for frame in sent if frame.modality is modality]
@@ -135,8 +135,8 @@ def complaint_about(content: Any) -> str:
 @settings(max_examples=200, deadline=None)
 def test_a_wrong_entry_is_refused_by_its_number(entry: dict[str, Any], changes: dict[str, Any]) -> None:
     good = {"modality": "camera", "kind": "drop", "start_s": 1}
-    complaint = complaint_about({"faults": [good, {**entry, **changes}]})
-    assert not complaint or ("fault 2" in complaint and "fault 1" not in complaint)
+    complaint = complaint_about({"injections": [good, {**entry, **changes}]})
+    assert not complaint or ("injection 2" in complaint and "injection 1" not in complaint)
 
 
 @given(JSON)

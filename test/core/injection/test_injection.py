@@ -147,7 +147,7 @@ def test_some_light_left_dims_the_picture() -> None:
 @pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH, Modality.EVENT])
 def test_dead_rows_are_always_the_same_and_more_at_full_strength(modality: Modality) -> None:
     schedule = InjectionSchedule.parse(
-        {"faults": [{"modality": modality, "kind": "dead_rows", "start_s": 0, "ramp_s": 2}]}
+        {"injections": [{"modality": modality, "kind": "dead_rows", "start_s": 0, "ramp_s": 2}]}
     )
     injector = Injector(schedule)
     dead = []
@@ -181,7 +181,9 @@ def test_an_event_gap_takes_its_share_of_the_events() -> None:
 
 
 def test_counted_packets_of_events_are_lost_whole() -> None:
-    injector = Injector(InjectionSchedule.parse({"faults": [{"modality": "event", "kind": "event_gap", "start_s": 0}]}))
+    injector = Injector(
+        InjectionSchedule.parse({"injections": [{"modality": "event", "kind": "event_gap", "start_s": 0}]})
+    )
     frames = [replace(make_frame(Modality.EVENT), sequence=i) for i in range(100)]
     arrived = [one for i, frame in enumerate(frames) for one in injector.apply(frame, i / 10)]
     assert 30 < len(arrived) < 70
@@ -198,7 +200,7 @@ def test_a_stamp_offset_moves_the_stamp_only() -> None:
 @pytest.mark.parametrize(
     ("kind", "parameters", "named"),
     [
-        ("melt", {}, "unknown fault kind 'melt'; known kinds: drop"),
+        ("melt", {}, "unknown kind of injection 'melt'; known kinds: drop"),
         ("sparse", {}, "sparse does not apply to camera, only to lidar"),
         ("blur", {"radius": 3}, "blur has no parameter 'radius'; its parameters: sigma_px"),
         ("blur", {"sigma_px": -3}, "sigma_px is -3, outside 0.1 to 100"),
@@ -219,7 +221,7 @@ def play(
     entries: list[dict], seconds: float = 3.0, modality: Modality = Modality.CAMERA, seed: int = 0
 ) -> list[tuple[float, ModalityFrame]]:
     """(arrival in seconds, frame) of a 10 Hz sensor under a schedule; stamps are 5 s + departure."""
-    injector = Injector(InjectionSchedule.parse({"seed": seed, "faults": entries}))
+    injector = Injector(InjectionSchedule.parse({"seed": seed, "injections": entries}))
     arrivals = []
     for index in range(round(seconds * 10)):
         frame = make_frame(modality, seed=index, stamp_ns=5 * S + index * S // 10)
@@ -235,7 +237,7 @@ def entry(kind: str, modality: str = "camera", **parameters: float) -> dict:
     ("kind", "modality"), [(k, m) for k, fault in INJECTION_KINDS.items() for m in fault.modalities]
 )
 def test_outside_its_interval_and_modality_nothing_is_touched(kind: str, modality: Modality) -> None:
-    schedule = InjectionSchedule.parse({"faults": [entry(kind, modality.value)]})
+    schedule = InjectionSchedule.parse({"injections": [entry(kind, modality.value)]})
     for other in MODALITIES:
         injector = Injector(schedule)
         times = (0.0, 0.999, 2.0, 9.0) if other is modality else (0.0, 1.0, 1.5, 9.0)
@@ -276,7 +278,7 @@ def test_delayed_frames_arrive_late_with_their_old_stamps_and_none_is_lost() -> 
 
 
 def test_a_live_player_polls_for_delayed_frames() -> None:
-    injector = Injector(InjectionSchedule.parse({"faults": [entry("delay", delay_s=0.5)]}))
+    injector = Injector(InjectionSchedule.parse({"injections": [entry("delay", delay_s=0.5)]}))
     frame = make_frame(Modality.CAMERA)
     assert injector.apply(frame, 1.0) == []
     assert injector.due(1.49) == []
@@ -345,14 +347,14 @@ def test_a_crashed_process_does_not_deliver_what_it_still_had() -> None:
 def test_only_a_crash_that_kills_ends_a_live_player() -> None:
     for kill, expected in ((0.0, False), (1.0, True)):
         fault = {"kind": "crash", "start_s": 1, "duration_s": 1, "parameters": {"kill": kill}}
-        injector = Injector(InjectionSchedule.parse({"faults": [fault]}))
+        injector = Injector(InjectionSchedule.parse({"injections": [fault]}))
         assert [injector.must_die(t) for t in (0.9, 1.0, 2.0)] == [False, expected, False]
 
 
 @pytest.mark.parametrize("kind", ["truncate", "wrong_encoding"])
 def test_faults_of_messages_leave_no_readable_frame_and_are_reported(kind: str) -> None:
     unreadable: list[tuple[ModalityFrame, str]] = []
-    schedule = InjectionSchedule.parse({"faults": [entry(kind, "depth")]})
+    schedule = InjectionSchedule.parse({"injections": [entry(kind, "depth")]})
     injector = Injector(schedule, lambda frame, name: unreadable.append((frame, name)))
     frame = make_frame(Modality.DEPTH)
     assert injector.apply(frame, 1.5) == []
@@ -375,7 +377,9 @@ def test_an_entry_with_a_seed_of_its_own_is_the_same_in_every_schedule() -> None
 
 
 def test_the_player_says_what_is_on_and_what_it_has_hit() -> None:
-    injector = Injector(InjectionSchedule.parse({"faults": [entry("black") | {"ramp_s": 1}, entry("drop", "depth")]}))
+    injector = Injector(
+        InjectionSchedule.parse({"injections": [entry("black") | {"ramp_s": 1}, entry("drop", "depth")]})
+    )
     assert injector.active(0.9) == []
     injector.apply(make_frame(Modality.CAMERA), 1.5)
     assert [(f.entry.kind, f.strength, f.hits) for f in injector.active(1.5)] == [("black", 0.5, 1), ("drop", 1.0, 0)]
@@ -383,7 +387,7 @@ def test_the_player_says_what_is_on_and_what_it_has_hit() -> None:
 
 
 def test_arrivals_tell_their_time_in_order_over_all_sensors() -> None:
-    injector = Injector(InjectionSchedule.parse({"faults": [entry("delay", delay_s=0.5), entry("drop", "event")]}))
+    injector = Injector(InjectionSchedule.parse({"injections": [entry("delay", delay_s=0.5), entry("drop", "event")]}))
     for modality in MODALITIES:
         injector.send(make_frame(modality), 1.0)
     assert injector.next_arrival_s() == 1.0
@@ -395,10 +399,12 @@ def test_arrivals_tell_their_time_in_order_over_all_sensors() -> None:
 
 
 def test_a_player_of_some_stages_leaves_the_rest_to_another() -> None:
-    schedule = InjectionSchedule.parse({"faults": [entry("noise"), entry("drop")]})
+    schedule = InjectionSchedule.parse({"injections": [entry("noise"), entry("drop")]})
     content = Injector(schedule, stages=(Stage.CONTENT,))
     (frame,) = content.apply(make_frame(Modality.CAMERA), 1.5)
-    (whole,) = Injector(InjectionSchedule.parse({"faults": [entry("noise")]})).apply(make_frame(Modality.CAMERA), 1.5)
+    (whole,) = Injector(InjectionSchedule.parse({"injections": [entry("noise")]})).apply(
+        make_frame(Modality.CAMERA), 1.5
+    )
     np.testing.assert_array_equal(frame.data, whole.data)
 
 
@@ -409,7 +415,7 @@ def test_entries_of_one_sensor_add_up_in_order() -> None:
 
 
 def test_a_reset_plays_the_same_drive_again() -> None:
-    injector = Injector(InjectionSchedule.parse({"faults": [entry("noise"), entry("drop") | {"probability": 0.5}]}))
+    injector = Injector(InjectionSchedule.parse({"injections": [entry("noise"), entry("drop") | {"probability": 0.5}]}))
     runs = []
     for _ in range(2):
         injector.reset()
@@ -428,7 +434,7 @@ def test_another_seed_gives_another_drive() -> None:
 def test_interleaving_with_other_sensors_changes_nothing(seed: int) -> None:
     entries = [entry("drop") | {"probability": 0.5}, entry("drop", "depth") | {"probability": 0.5}]
     alone = [t for t, _ in play(entries, seed=seed)]
-    both = Injector(InjectionSchedule.parse({"seed": seed, "faults": entries}))
+    both = Injector(InjectionSchedule.parse({"seed": seed, "injections": entries}))
     among_others = []
     for index in range(30):
         both.apply(make_frame(Modality.DEPTH), index / 10)
@@ -461,7 +467,7 @@ def scene(seed: int, stamp_ns: int) -> ModalityFrame:
 )
 def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dict[str, float], fault: Fault) -> None:
     """The two halves of the project meet: what is injected is what is reported."""
-    injector = Injector(InjectionSchedule.parse({"faults": [entry(kind, "camera", **parameters)]}))
+    injector = Injector(InjectionSchedule.parse({"injections": [entry(kind, "camera", **parameters)]}))
     monitor = HealthMonitor(Modality.CAMERA, HealthConfig(), 5 * S)
     reported = []
     status = monitor.status(5 * S)

@@ -12,7 +12,7 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_ros.messages.conversions import ConversionError, camera_frame
-from anyseg_ros.vehicle.faults import VehicleFaults
+from anyseg_ros.vehicle.injections import VehicleInjections
 from anyseg_ros.vehicle.publisher import VehiclePublisher, camera_message
 
 pytestmark = pytest.mark.ros
@@ -34,7 +34,7 @@ class Listener:
 
 
 def heard(*entries: dict[str, Any], elapsed_s: float = 1.5) -> list[ModalityFrame | bytes]:
-    faults = VehicleFaults(InjectionSchedule.parse({"faults": list(entries)}))
+    faults = VehicleInjections(InjectionSchedule.parse({"injections": list(entries)}))
     listener = Listener()
     faults.publish(cast("VehiclePublisher", listener), live_frame(Modality.CAMERA, 10**18), elapsed_s)
     return listener.heard

@@ -1,4 +1,4 @@
-"""fault_injector: sits between the drivers and segmentation_node and breaks sensors as a scenario says.
+"""injector_node: sits between the drivers and segmentation_node and breaks sensors as a schedule of injections says.
 
 Messages travel through it serialized: what no fault touches leaves as the very bytes that came. A sensor is subscribed
 to when somebody listens to its output. The scenario's time begins with the first message, or with the service
@@ -27,13 +27,13 @@ from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSch
 from anyseg_core.runtime.health.monitor import clock_was_set
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
+from anyseg_ros.inject.messages import MessageInjector, SensorMessage
 from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES, default_topic
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.process.node_process import run
 
-NAME = "fault_injector"
+NAME = "injector"
 INPUT_PREFIX = "in/"
 QUEUE_DEPTH = 5
 CONNECT_PERIOD_S = 0.2
@@ -45,8 +45,8 @@ RELEASE_PERIOD_S = 0.005
 """Between looks at delayed messages, while there are any."""
 
 
-class FaultInjectorNode(Node):
-    """Relays the sensors' topics, broken as the parameter `scenario` says.
+class InjectorNode(Node):
+    """Relays the sensors' topics, broken as the parameter `injections` says.
 
     Raises InjectionScheduleError for a scenario that cannot be played, and ValueError for topics that cannot be used.
     """
@@ -60,7 +60,7 @@ class FaultInjectorNode(Node):
         self._unreadable_told = 0
         self._autostart = self.declare_parameter("autostart", True).value
         self._others = sensors_of(self.declare_parameter("sensors", "").value)
-        self._injector = _injector_of(self.declare_parameter("scenario", "").value, self._others)
+        self._injector = _injector_of(self.declare_parameter("injections", "").value, self._others)
         sensors = in_order({*DEFAULT_SENSORS, *self._others, *self._injector.schedule.declared})
         self._relays = [relay for sensor in sensors if (relay := self._relay(sensor)) is not None]
         self._faults_publisher = self.create_publisher(DiagnosticArray, "~/active_faults", STATE_QOS)
@@ -131,7 +131,7 @@ class FaultInjectorNode(Node):
         self._autostart = True
         self._start_ns = self._last_ns = now_ns
         self._injector.reset()
-        self.get_logger().info(f"the scenario starts: {len(self._injector.schedule.faults)} faults")
+        self.get_logger().info(f"the scenario starts: {len(self._injector.schedule.injections)} faults")
 
     def _elapsed_s(self, now_ns: int) -> float:
         """Seconds since the start; a clock that was set, by a bag that plays in a loop, begins the scenario anew."""
@@ -167,7 +167,7 @@ class FaultInjectorNode(Node):
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         """Another scenario starts at once, if one was running; other parameters are read at the start only."""
         for parameter in parameters:
-            if parameter.name != "scenario":
+            if parameter.name != "injections":
                 continue
             try:
                 injector = _injector_of(parameter.value, self._others)
@@ -210,7 +210,7 @@ class _Relay:
     """One sensor's way through the node. Its type is the driver's; it listens when it is listened to, so that the first
     message that it takes is heard."""
 
-    def __init__(self, node: FaultInjectorNode, modality: Sensor, source: str, target: str) -> None:
+    def __init__(self, node: InjectorNode, modality: Sensor, source: str, target: str) -> None:
         self.modality = modality
         self.msgtype = ""
         """Empty until the driver is there."""
@@ -280,9 +280,9 @@ def _fault_status(fault: ActiveInjection, start_ns: int) -> DiagnosticStatus:
     }
     return DiagnosticStatus(
         level=DiagnosticStatus.WARN,
-        name=f"fault_injector: {entry.modality} {entry.kind}",
+        name=f"injector: {entry.modality} {entry.kind}",
         message=INJECTION_KINDS[entry.kind].imitates,
-        hardware_id="fault_injector",
+        hardware_id="injector",
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
     )
 
@@ -292,14 +292,14 @@ def sensors_of(listed: str) -> list[Sensor]:
     return [Sensor(name, kind or None) for name, _, kind in (each.partition(":") for each in listed.split(",") if each)]
 
 
-def _injector_of(scenario: str, others: Collection[Sensor]) -> MessageFaultInjector:
+def _injector_of(schedule: str, others: Collection[Sensor]) -> MessageInjector:
     sensors = {*DEFAULT_SENSORS, *others}
-    return MessageFaultInjector(InjectionSchedule.load(scenario, sensors) if scenario else InjectionSchedule())
+    return MessageInjector(InjectionSchedule.load(schedule, sensors) if schedule else InjectionSchedule())
 
 
 def main() -> None:
-    """Entry point `fault_injector_node`."""
-    sys.exit(run(FaultInjectorNode, bad_input=(ValueError, InvalidParameterTypeException)))
+    """Entry point `injector_node`."""
+    sys.exit(run(InjectorNode, bad_input=(ValueError, InvalidParameterTypeException)))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,20 @@ import signal
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector, Stage
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
-from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
+from anyseg_ros.inject.messages import MessageInjector, SensorMessage
 from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 _OF_FRAMES = tuple(stage for stage in Stage if stage is not Stage.MESSAGE)
 
 
-class VehicleFaults:
+class VehicleInjections:
     """Plays a schedule on what the vehicle publishes."""
 
     def __init__(self, schedule: InjectionSchedule) -> None:
         self._frames = Injector(schedule, stages=_OF_FRAMES)
-        of_messages = any(INJECTION_KINDS[entry.kind].stage is Stage.MESSAGE for entry in schedule.faults)
-        self._messages = MessageFaultInjector(schedule, stages=(Stage.MESSAGE,)) if of_messages else None
+        of_messages = any(INJECTION_KINDS[entry.kind].stage is Stage.MESSAGE for entry in schedule.injections)
+        self._messages = MessageInjector(schedule, stages=(Stage.MESSAGE,)) if of_messages else None
 
     def publish(self, vehicle: VehiclePublisher, frame: SensorFrame, elapsed_s: float) -> None:
         """What a driver with these faults sends of a frame, `elapsed_s` seconds after the start."""
