@@ -37,8 +37,8 @@ class CrodinoConfig(LabelLossConfig):
     name: Literal["crodino_kd"] = "crodino_kd"
     parts: Literal["by_backbone", "halves", "projections"] = "by_backbone"
     """What Z_inv and Z_spe are: the halves of the encoder's channels, or a projection each (1x1 convolution), which has
-    both signs. Halves come after a ReLU: without signs they are orthogonal only where no channel of both is active.
-    `by_backbone`: projections for resnet50, halves for resnet18."""
+    both signs. A ResNet's halves come after a ReLU: without signs they are orthogonal only where no channel of both is
+    active. `by_backbone`: projections for resnet50, halves for others (EfficientNet-Lite's have both signs)."""
     mixup: Literal["positions", "classes"] = "positions"
     """What is mixed with a position's features: the other modality's at that place, through the maps between the views;
     or its mean over the same class."""

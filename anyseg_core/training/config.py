@@ -15,8 +15,10 @@ from anyseg_core.data.degradation import DegradeConfig
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout, find_layout
 from anyseg_core.methods import MethodConfig, SupervisedConfig
 from anyseg_core.models.anymodal import Fusion, MissingPolicy
+from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
 from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
+from anyseg_core.models.staged_encoders import STAGED_ENCODERS
 from anyseg_core.runtime.modality import MODALITIES, Modality
 
 
@@ -41,6 +43,7 @@ _SETTINGS_OF_KINDS = {
     "views": ("scans",),
     "label_radius": ("scans",),
     "parts": ("mixture",),
+    "held_out": ("pothole",),
     "label_set": ("mixture",),
     "labels": ("folder",),
 }
@@ -98,6 +101,8 @@ class DataConfig(_Strict):
     """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
     labels: Path | None = None
     """Of a `folder`: where its label pictures are, if not beside the frames."""
+    held_out: str = "dataset1"
+    """Of `pothole`: the drive that val and test are; all other drives are for training."""
     parts: tuple[PartConfig, ...] = ()
     """The data sets of a mixture."""
     label_set: Literal["cityscapes", "first_part"] = "cityscapes"
@@ -175,7 +180,7 @@ class ModelConfig(_Strict):
 
     backbone: str = "mit_b0"
     """An encoder of `models/encoders.py`: `mit_b0` to `mit_b5` (`b0` for short), `efficientnet_lite0` to `2`;
-    `resnet18` or `resnet50` for the methods with a network per modality and their teacher."""
+    for the methods with a network per modality and their teacher `resnet18`, `resnet50` or an `efficientnet_lite`."""
     head_width: int = Field(default=768, gt=0)
     """Width of the SegFormer head: 768 as published, 128 for a fast student; of DeepLabV3+'s decoder: 256, 64."""
     width: float = Field(default=1.0, gt=0, le=1)
@@ -207,6 +212,8 @@ class ModelConfig(_Strict):
             raise ValueError("pretrained and init_from both say where the encoder begins: keep one of them")
         if self.fusion == "gated" and self.missing == "zero":
             raise ValueError("fusion gated weighs the modalities that are there: it cannot be had with missing zero")
+        if self.backbone in EFFICIENTNET_LITES and self.width != 1:
+            raise ValueError("width is a setting of ResNets: EfficientNet-Lite is taken as published")
         if self.backbone not in RESNETS:
             encoder_name(self.backbone)
         return self
@@ -326,8 +333,8 @@ class TrainConfig(_Strict):
     def _network_fits_the_method(self) -> TrainConfig:
         name, backbone = self.method.name, self.model.backbone
         anymodal = self.method.network == "anymodal"
-        if anymodal == (backbone in RESNETS):
-            wanted = ", ".join(ENCODERS if anymodal else RESNETS)
+        if backbone in RESNETS if anymodal else backbone not in STAGED_ENCODERS:
+            wanted = ", ".join(ENCODERS if anymodal else STAGED_ENCODERS)
             raise ValueError(f"method {name} trains networks of {wanted}; model.backbone is {backbone}")
         if self.data.kind == "mixture" and not self.method.takes_mixtures:
             raise ValueError(f"method {name} needs samples that have every sensor: a mixture's have not")
