@@ -49,11 +49,15 @@ class CrodinoConfig(LabelLossConfig):
     same_class: SameClass = "masked"
     """What the same class in other images is to a contrast of classes: left out, a match, or a mismatch."""
     temperature: float = Field(default=0.07, gt=0)
+    """Of the InfoNCE term."""
     mixed: float = Field(default=1.0, ge=0)
     """Weight of the supervision of the mixed features."""
     orthogonality: float = Field(default=0.1, ge=0)
+    """Weight of the term that keeps the two halves of an embedding orthogonal."""
     contrastive: float = Field(default=0.5, ge=0)
+    """Weight of the InfoNCE term."""
     auxiliary: float = Field(default=0.2, ge=0)
+    """Weight of the supervision of each half alone."""
 
     def projects(self, backbone: str) -> bool:
         """Whether a network of this backbone has projections."""
