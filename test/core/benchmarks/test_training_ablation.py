@@ -115,7 +115,7 @@ def test_every_variant_of_the_claims_takes_a_step(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, modalities, 64, 64, 3), dtype=torch.uint8, generator=generator)
     labels = torch.arange(4).reshape(1, 2, 2).repeat(2, 1, 1).repeat_interleave(16, 1).repeat_interleave(16, 2)
-    networks = {name: new_network(runs[name]) for name in {plan.teacher_of(variant) for variant in runs} - {None}}
+    networks = {of: new_network(runs[of]) for variant in runs if (of := plan.teacher_of(variant))}
     for variant, run in runs.items():
         teacher = plan.teacher_of(variant)
         taught = {} if teacher is None else {"teacher": networks[teacher]}
