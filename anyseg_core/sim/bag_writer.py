@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
 
 TOPICS: dict[str, str] = {
@@ -67,18 +67,30 @@ class BagWriter:
             self._empty = False
         stamp, data = frame.stamp_ns, {modality: sensor.data for modality, sensor in frame.frames.items()}
         info = self._camera_info(stamp)
-        counts = data[Modality.EVENT]
+        counts = data[Sensor.EVENT]
         event_image = np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)  # red positive, green negative
-        self._put("/camera/image_raw", self._image(data[Modality.CAMERA], "rgb8", stamp), stamp)
+        self._put("/camera/image_raw", self._image(data[Sensor.CAMERA], "rgb8", stamp), stamp)
         self._put("/camera/camera_info", info, stamp)
-        self._put("/depth/image_rect", self._image(data[Modality.DEPTH], "32FC1", stamp), stamp)
+        self._put("/depth/image_rect", self._image(data[Sensor.DEPTH], "32FC1", stamp), stamp)
         self._put("/depth/camera_info", info, stamp)
         self._put("/events", self._image(event_image, "rgb8", stamp), stamp)
-        self._put("/lidar/points", self._points(data[Modality.LIDAR], stamp), stamp)
+        self._put("/lidar/points", self._points(data[Sensor.LIDAR], stamp), stamp)
+        for sensor in frame.frames.keys() - set(DEFAULT_SENSORS):
+            grey = data[sensor][..., 0] * np.uint16(257)  # as thermal cameras send it
+            self._put(self._topic_of(sensor), self._image(grey, "mono16", stamp), stamp)
         self._put("/ground_truth/labels", self._image(frame.labels, "mono8", stamp), stamp)
 
+    def _topic_of(self, sensor: Sensor) -> str:
+        """Of a grey camera beside the usual sensors, made with its first frame."""
+        topic = f"/{sensor}/image_raw"
+        if topic not in self._connections:
+            image = TOPICS["/camera/image_raw"]
+            self._connections[topic] = self._writer.add_connection(topic, image, typestore=self._store)
+        return topic
+
     def _put(self, topic: str, message: Any, stamp_ns: int) -> None:
-        self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, TOPICS[topic]))
+        connection = self._connections[topic]
+        self._writer.write(connection, stamp_ns, self._store.serialize_cdr(message, connection.msgtype))
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
         time = self._types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
