@@ -165,7 +165,7 @@ class Drive:
                 view.hits.distance.reshape(labels.shape),
                 np.random.default_rng([self.config.seed, 6, index]),
             )
-            data[THERMAL] = thermal(labels, distance, self._air.haze_per_m, self.config.weather, own)
+            data[THERMAL] = thermal(labels, distance, log_light, self._air.haze_per_m, self.config.weather, own)
         return DriveFrame(stamp_ns, frames_of(data, stamp_ns), labels)
 
     def _log_light_before(self, index: int) -> Floats:

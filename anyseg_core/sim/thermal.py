@@ -24,9 +24,15 @@ Image = NDArray[np.uint8]
 
 THERMAL = Sensor("thermal", CAMERA)
 
-RANGE_C = (-30.0, 60.0)
-"""Temperatures that are black and white."""
-_NOISE_C = 0.4
+LEAST_SPAN_C = 12.0
+"""Between black and white, at least: the camera's gain follows the picture, as that of thermal cameras does."""
+_DARKEST, _BRIGHTEST = 2.0, 98.0
+"""Percentiles of the picture that are nearly black and nearly white."""
+_NOISE_C = 0.1
+_DETAIL_PX = 6.0
+_MOST_DETAIL = 1.5
+_DETAIL_C = 4.0
+"""Of a surface e times as dark as what is around it: it takes up more of the sun's warmth, and radiates better."""
 _ABSORPTION_PER_HAZE = 0.3
 """Of the air's extinction of visible light: fog and rain dim heat less."""
 
@@ -91,19 +97,29 @@ def temperatures_c(weather: Weather) -> Floats:
     return table
 
 
-def thermal(labels: Image, distance: Floats, haze_per_m: float, weather: Weather, rng: Generator) -> Image:
+def thermal(
+    labels: Image, distance: Floats, light: Floats, haze_per_m: float, weather: Weather, rng: Generator
+) -> Image:
     """What the thermal camera sees: through hazy air far things have the temperature of the air.
 
     Args:
         labels: uint8 [H, W], DELIVER's classes; distance: float32 [H, W], metres.
+        light: float32 [H, W], log of the luminance: what is darker than its surroundings is warmer than they are.
         haze_per_m: the air's extinction of visible light.
-    Returns: uint8 [H, W, 3] of three equal channels, `RANGE_C` from black to white.
+    Returns: uint8 [H, W, 3] of three equal channels.
     """
     through = np.exp(np.float32(-_ABSORPTION_PER_HAZE * haze_per_m) * distance)
     through[labels == LABEL["Sky"]] = 1.0
     air_c = np.float32(_AIRS[weather].air_c)
-    celsius = air_c + (temperatures_c(weather)[labels] - air_c) * through
+    detail = np.clip(light - cv2.GaussianBlur(light, (0, 0), _DETAIL_PX), -_MOST_DETAIL, _MOST_DETAIL)
+    own_c = temperatures_c(weather)[labels] - _DETAIL_C * detail
+    celsius = air_c + (own_c - air_c) * through
     celsius = cv2.GaussianBlur(celsius, (3, 3), 0.7) + rng.normal(0, _NOISE_C, labels.shape).astype(np.float32)
-    low, high = RANGE_C
-    grey = np.clip((celsius - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(_grey(celsius)[..., None], 3, axis=2)
+
+
+def _grey(celsius: Floats) -> Image:
+    """With automatic gain: the middle of the picture's temperatures is grey."""
+    low, high = np.percentile(celsius[::4, ::4], [_DARKEST, _BRIGHTEST])
+    span = 1.2 * max(high - low, LEAST_SPAN_C)
+    return np.clip(((celsius - (low + high) / 2) / span + 0.5) * 255, 0, 255).astype(np.uint8)
