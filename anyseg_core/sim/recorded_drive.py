@@ -20,11 +20,11 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, DEPTH, EVENT, LIDAR, Sensor, SensorKind
 from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame, frames_of
 
-_FORMAT = 2
+_FORMAT = 3
 _DEPTH_UNIT_M = 0.001
 _POINT_UNIT: NDArray[np.float32] = np.array([0.005, 0.005, 0.005, 0.01], np.float32)
 """Metres of x, y, z and steps of intensity per count; int16 then reaches 160 m."""
-_LABELS = "labels"
+_LABELS, _POINT_LABELS = "labels", "point_labels"
 
 
 class RecordingError(Exception):
@@ -72,9 +72,12 @@ class RecordedDrive:
         """The frame at that index; raises IndexError outside the recording."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} is outside the recording of {len(self)} frames")
+        stamp_ns = self._stamps_ns[index]
         data = {sensor: _PACKING[sensor.kind].unpack(self._arrays[f"{index}/{sensor}"]) for sensor in self.sensors}
-        labels = _image(self._arrays[f"{index}/{_LABELS}"])
-        return DriveFrame(self._stamps_ns[index], frames_of(data, self._stamps_ns[index]), labels)
+        labels, point_labels = (self._arrays[f"{index}/{name}"] for name in (_LABELS, _POINT_LABELS))
+        return DriveFrame(
+            stamp_ns, frames_of(data, stamp_ns), _image(labels), point_labels if len(point_labels) else None
+        )
 
     def save(self, path: Path) -> None:
         """Write the recording to one .npz file; it is there whole or not at all."""
@@ -161,7 +164,8 @@ def _drive_of(config: DriveConfig) -> Drive:
 def _packed(frame: DriveFrame) -> dict[str, NDArray]:
     """Compressed images, and points as integers."""
     arrays = {str(sensor): _PACKING[sensor.kind].pack(each.data) for sensor, each in frame.frames.items()}
-    return {**arrays, _LABELS: _compressed(frame.labels)}
+    point_labels = np.zeros(0, np.uint8) if frame.point_labels is None else frame.point_labels
+    return {**arrays, _LABELS: _compressed(frame.labels), _POINT_LABELS: point_labels}
 
 
 class _Packing(NamedTuple):

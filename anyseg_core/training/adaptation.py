@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from anyseg_core.data.files import resize_nearest
 from anyseg_core.data.folder import Folder
 from anyseg_core.data.sample import DataError
 from anyseg_core.models.anymodal import select_present
@@ -48,9 +49,10 @@ class AdaptOptions:
     min_confidence: float = 0.8
     """Below, a pixel of an unlabelled frame is not learned from."""
     minutes: float = 10.0
-    lr: float = 2e-4
     rehearse: float = 1.0
     """How often samples of the student's own data are drawn, relative to the new ones; 0 where it is not at hand."""
+    lr: float = 2e-4
+    """Learning rate, which falls to zero."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def label_frames(
             shares.append(float((label != UNLABELLED).mean()))
             file = frames.label_file(index)
             file.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(file), label)
+            cv2.imwrite(str(file), resize_nearest(label, frames.picture_size(index)))
     return float(np.mean(shares))
 
 

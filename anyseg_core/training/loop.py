@@ -47,7 +47,7 @@ from anyseg_core.training.evaluation import score_mixture, score_subsets, summar
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
-METRICS_NAME = "metrics.json"
+METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
 
 
 class TrainingError(Exception):
@@ -109,7 +109,7 @@ class _Trainer:
         self.waited_s = 0.0  # for batches, in this process
         self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
         if fabric.is_global_zero:
-            (run / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+            (run / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
     def _make_method(self) -> Method:
         settings = self.config.method
@@ -140,12 +140,16 @@ class _Trainer:
                 self.fabric.strategy.precision.load_state_dict(stored.loss_scaler)
             load_weights(checkpoint, self.network)
             load_optimizer(checkpoint, self.network, self.optimizer)
-        elif (source := self.config.model.init_from) is not None:
-            if self.config.model.init_head:
-                load_weights(find_checkpoint(source), self.network)
-            else:
-                for encoder in self.network.encoders:
-                    init_encoder(encoder, source)
+        elif (source := self.config.model.first_weights) is not None:
+            print(f"starting from: {self._take_first_weights(source)}", file=sys.stderr)
+
+    def _take_first_weights(self, source: Path) -> str:
+        """Returns what was taken, in words."""
+        if self.config.model.init_head:
+            load_weights(find_checkpoint(source), self.network)
+            return f"the whole network of {source}"
+        taken = [init_encoder(encoder, source, self.config.model.backbone) for encoder in self.network.encoders]
+        return taken[0]
 
     @property
     def done(self) -> float:
