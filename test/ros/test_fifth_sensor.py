@@ -28,7 +28,7 @@ FIVE = (*DEFAULT_SENSORS, THERMAL)
 FRAMES = 14
 DARK = {
     "sensors": {"thermal": "camera"},
-    "faults": [{"modality": "thermal", "kind": "black", "start_s": 0.25}],
+    "injections": [{"modality": "thermal", "kind": "black", "start_s": 0.25}],
 }
 
 PARAMETERS = from_values({"modalities.thermal.kind": "camera", "modalities.thermal.faults.blank.threshold": 0.7})
@@ -80,7 +80,7 @@ def test_replay_plays_all_31_subsets(bag: Path, segmenter: Segmenter, tmp_path: 
 def test_a_fault_of_it_is_played_found_and_survived(
     bag: Path, segmenter: Segmenter, faults: Path, tmp_path: Path
 ) -> None:
-    replay(bag, tmp_path, ReplayOptions(faults=(faults,), parameters=PARAMETERS), segmenter=segmenter)
+    replay(bag, tmp_path, ReplayOptions(injections=(faults,), parameters=PARAMETERS), segmenter=segmenter)
     masks = [record for record in read_records(tmp_path / MASKS) if record.scenario == "dark_thermal"]
     assert masks[0].used == FIVE
     assert masks[-1].used == DEFAULT_SENSORS
@@ -107,7 +107,7 @@ def test_the_fault_can_be_written_into_the_bag(bag: Path, tmp_path: Path) -> Non
 
 
 def test_all_means_it_too_where_it_is_known() -> None:
-    everything = {"faults": [{"modality": "all", "kind": "drop", "start_s": 1}]}
+    everything = {"injections": [{"modality": "all", "kind": "drop", "start_s": 1}]}
     assert InjectionSchedule.parse(everything).modalities == DEFAULT_SENSORS
     assert InjectionSchedule.parse({**everything, "sensors": {"thermal": "camera"}}).modalities == FIVE
     assert InjectionSchedule.parse(everything, sensors=FIVE).modalities == FIVE
