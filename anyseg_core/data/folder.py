@@ -22,7 +22,6 @@ from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
@@ -33,6 +32,7 @@ from anyseg_core.runtime.sample_folder import (
     endings,
     frame_from_stored,
 )
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 
 def read_description(root: Path) -> FolderDescription:
@@ -59,8 +59,15 @@ def read_rig(drive: Path) -> RigSpec | None:
         raise DataError(f"{path} is not valid: {faults}") from None
 
 
-def folder_inputs(description: FolderDescription, modalities: Sequence[Modality]) -> tuple[InputSpec, ...]:
-    """The inputs of these modalities; raises DataError where none remains."""
+def folder_inputs(description: FolderDescription, modalities: Sequence[Sensor]) -> tuple[InputSpec, ...]:
+    """The inputs of these modalities; raises DataError where none remains, or nobody chose and some are left out."""
+    others = [spec.modality for spec in description.inputs if spec.modality not in DEFAULT_SENSORS]
+    if others and tuple(modalities) == DEFAULT_SENSORS:
+        listed = ", ".join(f"{sensor}: {sensor.kind}" for sensor in others)
+        raise DataError(
+            f"{DESCRIPTION_NAME} has sensors beside the usual ones: declare them in data.sensors ({{{listed}}}), and "
+            "list in data.modalities those to use"
+        )
     inputs = tuple(spec for spec in description.inputs if spec.modality in modalities)
     if not inputs:
         known_words("data.modalities", modalities, [spec.modality for spec in description.inputs])
@@ -83,7 +90,7 @@ class Folder:
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = DEFAULT_SENSORS,
         limit: int | None = None,
         *,
         labels: Path | None = None,
@@ -166,7 +173,7 @@ class Folder:
         spec = self._drive_rigs[str(Path(self._stems[index]).parent)] or self._rig
         return spec.rig() if spec else None
 
-    def _frame(self, modality: Modality, path: Path) -> ModalityFrame:
+    def _frame(self, modality: Sensor, path: Path) -> SensorFrame:
         if not modality.kind.is_points:
             return frame_from_stored(modality, read_image(path))
         try:
@@ -175,6 +182,6 @@ class Folder:
             fault = "is damaged: a NumPy array was expected" if path.is_file() else "is missing"
             raise DataError(f"{path} {fault}") from None
 
-    def _file(self, index: int, modality: Modality) -> Path:
+    def _file(self, index: int, modality: Sensor) -> Path:
         candidates = [self.root / f"{self._stems[index]}{ending}" for ending in endings(modality)]
         return next((path for path in candidates if path.is_file()), candidates[0])
