@@ -148,7 +148,9 @@ def evaluate(
     robustness: Annotated[
         bool, typer.Option(help="Randomly missing and noisy modalities, too: several times the work.")
     ] = False,
-    released_protocol: Annotated[bool, typer.Option(help="As AnySeg's release scores, faults included.")] = False,
+    released_protocol: Annotated[
+        bool, typer.Option(help="As the releases score, faults included: AnySeg's, and with --robustness UMMSS's.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many samples, evenly spread.")] = None,
 ) -> None:
     """Score a checkpoint on every subset of its modalities, per class, weather and failure case."""

@@ -275,13 +275,14 @@ def inject_live(
     names without in/.
     """
     from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
+    from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
     from anyseg_ros.bags.topics import TopicError, parse_mapping
     from anyseg_ros.inject.live_topics import topic_arguments
 
     _check_ros_arguments(context)
     with core.errors_told(InjectionScheduleError, TopicError):
-        InjectionSchedule.load(scenario)
-        arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to)]
+        sensors = in_order({*DEFAULT_SENSORS, *InjectionSchedule.load(scenario).declared})
+        arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to, sensors)]
     from anyseg_ros.inject.fault_injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])

@@ -20,7 +20,7 @@ from anyseg_core.data.files import (
 )
 from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.input_images import InputError, encode_frame
-from anyseg_core.runtime.label_sets import LabelClass
+from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.sample_folder import (
@@ -55,20 +55,46 @@ def folder_inputs(description: FolderDescription, modalities: Sequence[Modality]
 class Folder:
     """A split of one's own data, encoded as the robot encodes it, at `size` (height, width).
 
-    `modalities` are those to use of the ones that dataset.json lists. Raises DataError.
+    Args:
+        modalities: those to use of the ones that dataset.json lists.
+        labels: folder of the label pictures, in the same layout, where they are not beside the frames.
+        labelled: false takes every moment, whether it has a label picture or not, and gives no labels.
+
+    Raises DataError.
     """
 
     def __init__(
-        self, root: Path, split: str, size: Size, modalities: Sequence[Modality] = MODALITIES, limit: int | None = None
+        self,
+        root: Path,
+        split: str,
+        size: Size,
+        modalities: Sequence[Modality] = MODALITIES,
+        limit: int | None = None,
+        *,
+        labels: Path | None = None,
+        labelled: bool = True,
     ) -> None:
         self.root, self.split, self.size = root, split, size
+        self.labels, self.labelled = labels or root, labelled
         description = read_description(root)
         self.inputs = folder_inputs(description, modalities)
         self.classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
         self._rig = description.rig.rig() if description.rig else None
-        self._labels = sorted((root / split).glob(f"*/*{LABEL_ENDING}"))[:limit]
-        if not self._labels:
-            raise DataError(f"no labels *{LABEL_ENDING} in {root}/{split}/*; the layout is in docs/training.md")
+        self._stems = self._find_stems()[:limit]
+
+    def _find_stems(self) -> list[str]:
+        """`<split>/<drive>/<name>` of each moment, sorted."""
+        wanted = (LABEL_ENDING,) if self.labelled else endings(self.inputs[0].modality)
+        place = self.labels if self.labelled else self.root
+        found = {
+            str(path.relative_to(place)).removesuffix(ending)
+            for ending in wanted
+            for path in (place / self.split).glob(f"*/*{ending}")
+        }
+        if not found:
+            what = "labels" if self.labelled else f"{self.inputs[0].modality} frames"
+            raise DataError(f"no {what} *{wanted[0]} in {place}/{self.split}/*; the layout is in docs/training.md")
+        return sorted(found)
 
     @property
     def description(self) -> str:
@@ -80,25 +106,32 @@ class Folder:
         return fingerprint_of(files, self.size, self.inputs, self._rig and self._rig.camera_from_lidar.tobytes())
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._stems)
 
     def name(self, index: int) -> str:
-        return str(self._labels[index].relative_to(self.root)).removesuffix(LABEL_ENDING)
+        return self._stems[index]
+
+    def label_file(self, index: int) -> Path:
+        """Where the labels of a sample are, or belong."""
+        return self.labels / f"{self._stems[index]}{LABEL_ENDING}"
 
     def files(self, index: int) -> tuple[Path, ...]:
-        return (self._labels[index], *(self._file(index, spec.modality) for spec in self.inputs))
+        frames = tuple(self._file(index, spec.modality) for spec in self.inputs)
+        return (self.label_file(index), *frames) if self.labelled else frames
 
     def __getitem__(self, index: int) -> Sample:
-        labels = read_label_image(self._labels[index], len(self.classes))
-        images = [self._image(index, spec, labels) for spec in self.inputs]
-        return Sample(np.stack(images), resize_nearest(labels, self.size), self.name(index))
+        labels = read_label_image(self.label_file(index), len(self.classes)) if self.labelled else None
+        images = np.stack([self._image(index, spec, labels) for spec in self.inputs])
+        if labels is None:
+            return Sample(images, np.full(self.size, UNLABELLED, np.uint8), self.name(index))
+        return Sample(images, resize_nearest(labels, self.size), self.name(index))
 
-    def _image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         path = self._file(index, spec.modality)
         try:
             frame = self._frame(spec.modality, path)
-            if not spec.modality.kind.is_points:
-                require_same_view(path, frame.data, self._labels[index], labels)
+            if not spec.modality.kind.is_points and labels is not None:
+                require_same_view(path, frame.data, self.label_file(index), labels)
             return encode_frame(frame, spec, self.size, self._rig)
         except InputError as error:
             raise DataError(f"{path}: {error} (`rig` in {DESCRIPTION_NAME})") from None
@@ -115,6 +148,5 @@ class Folder:
             raise DataError(f"{path} {fault}") from None
 
     def _file(self, index: int, modality: Modality) -> Path:
-        stem = str(self._labels[index]).removesuffix(LABEL_ENDING)
-        candidates = [Path(stem + ending) for ending in endings(modality)]
+        candidates = [self.root / f"{self._stems[index]}{ending}" for ending in endings(modality)]
         return next((path for path in candidates if path.is_file()), candidates[0])

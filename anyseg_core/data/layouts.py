@@ -23,6 +23,10 @@ class _Layout(BaseModel):
     """The class of label 0, 1, 2 …; "" for a label that is not to be learned."""
     meaning: Meaning = {}
     """What a class is in Cityscapes' terms, where its own name is not one of them."""
+    licence: str = ""
+    """Of the data, as it goes into a student's card."""
+    non_commercial: bool = False
+    """Whether the licence allows research and non-commercial use only."""
     splits: dict[str, tuple[int, int | None]] = {}
     """Of a split that has no folder of its own: the first and the end of its files, sorted by name."""
 
@@ -73,6 +77,8 @@ PICTURE_LAYOUTS: dict[str, PictureLayout] = {
         labels="label/{stem}.png",
         classes=tuple(entry.name for entry in CITYSCAPES),
         splits={"train": (0, 155), "val": (155, None), "test": (155, None)},
+        licence="KITTI, CC BY-NC-SA 3.0",
+        non_commercial=True,
     ),
     "camvid": PictureLayout(
         images="image/*.jpg",
@@ -91,6 +97,8 @@ PICTURE_LAYOUTS: dict[str, PictureLayout] = {
             "bicyclist": ("rider", "bicycle", "motorcycle"),
         },
         splits={"train": (0, None)},
+        licence="CamVid, research",
+        non_commercial=True,
     ),
     "idd_lite": PictureLayout(
         images="image/{split}/*.jpg",
@@ -104,6 +112,8 @@ PICTURE_LAYOUTS: dict[str, PictureLayout] = {
             "roadside object": ("wall", "fence", "pole", "traffic light", "traffic sign"),
             "far object": ("building", "vegetation"),
         },
+        licence="IDD-Lite, research, non-commercial",
+        non_commercial=True,
     ),
 }
 """By name: KITTI's semantic benchmark (one recording day to train on, the others held out), CamVid with SegNet's 11
@@ -127,6 +137,8 @@ SCAN_LAYOUTS: dict[str, ScanLayout] = {
             "trunk": ("vegetation",),
             "sign": ("traffic sign", "traffic light"),
         },
+        licence="SemanticKITTI, CC BY-NC-SA 4.0",
+        non_commercial=True,
     ),
     "nuscenes": ScanLayout(
         scans="{split}/*.npz",
@@ -138,6 +150,8 @@ SCAN_LAYOUTS: dict[str, ScanLayout] = {
         },
         full_intensity=96.0,
         forward_deg=90.0,
+        licence="nuScenes, CC BY-NC-SA 4.0",
+        non_commercial=True,
     ),
 }
 """By name: SemanticKITTI (HDL-64) and nuScenes (32 lines) as range images. KITTI's brightest points are at 255; of

@@ -51,6 +51,8 @@ def import_student(folder: Path, out: Path, config: TrainConfig) -> Path:
         data=card.training.data,
         git_revision=card.training.git_revision,
         command=f"anyseg import-weights {folder.name}",
+        licence=card.training.licence,
+        non_commercial=card.training.non_commercial,
     )
     if dataset.inputs != card.inputs:
         raise CheckpointError(f"{folder} takes other inputs than the data of its config: {card.modalities}")

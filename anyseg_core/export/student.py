@@ -432,6 +432,8 @@ def make_card(
             git_revision=state.git_revision,
             command=state.command,
             metrics={**state.metrics, **metrics},
+            licence=state.licence,
+            non_commercial=state.non_commercial,
         ),
     )
 

@@ -106,6 +106,11 @@ class InjectionSchedule(BaseModel):
         return cls.parse(content, str(path), sensors)
 
     @property
+    def declared(self) -> tuple[Sensor, ...]:
+        """Those of `sensors`."""
+        return tuple(Sensor(name, kind) for name, kind in self.sensors.items())
+
+    @property
     def modalities(self) -> tuple[Sensor, ...]:
         """The sensors that break."""
         return in_order({entry.modality for entry in self.faults})

@@ -23,7 +23,7 @@ class DistillationConfig(SupervisionConfig, TaughtConfig):
     """What every method of the anymodal network with a teacher has."""
 
     variant: Variant = "released"
-    """The equations as in the paper, or what the authors' code computes: see `losses.py`."""
+    """The equations as in the paper, what the authors' code computes, or that without its defects: `losses.py`."""
     mad: float = Field(default=50.0, ge=0)
     """Weight of the modality-agnostic distillation of predictions; 0 leaves a term out and saves its cost."""
 

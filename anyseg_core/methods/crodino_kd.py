@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch, NetworkKind
 from anyseg_core.methods.rgbd_losses import (
+    SameClass,
     image_pairs,
     info_nce,
     mix_classes,
@@ -34,6 +35,10 @@ class CrodinoConfig(LabelLossConfig):
     views_apart: ClassVar[bool] = True
 
     name: Literal["crodino_kd"] = "crodino_kd"
+    parts: Literal["by_backbone", "halves", "projections"] = "by_backbone"
+    """What Z_inv and Z_spe are: the halves of the encoder's channels, or a projection each (1x1 convolution), which has
+    both signs. Halves come after a ReLU: without signs they are orthogonal only where no channel of both is active.
+    `by_backbone`: projections for resnet50, halves for resnet18."""
     mixup: Literal["positions", "classes"] = "positions"
     """What is mixed with a position's features: the other modality's at that place, through the maps between the views;
     or its mean over the same class."""
@@ -41,12 +46,18 @@ class CrodinoConfig(LabelLossConfig):
     """lambda of Eq 3: the other modality's share."""
     contrast: Literal["classes", "images"] = "classes"
     """What is contrasted: the mean of each class in each image, or of each image, as the blog's sample has it."""
+    same_class: SameClass = "masked"
+    """What the same class in other images is to a contrast of classes: left out, a match, or a mismatch."""
     temperature: float = Field(default=0.07, gt=0)
     mixed: float = Field(default=1.0, ge=0)
     """Weight of the supervision of the mixed features."""
     orthogonality: float = Field(default=0.1, ge=0)
     contrastive: float = Field(default=0.5, ge=0)
     auxiliary: float = Field(default=0.2, ge=0)
+
+    def projects(self, backbone: str) -> bool:
+        """Whether a network of this backbone has projections."""
+        return backbone == "resnet50" if self.parts == "by_backbone" else self.parts == "projections"
 
 
 class CrodinoKd:
@@ -82,14 +93,15 @@ class CrodinoKd:
         invariant = list(out.invariant)
         by_class = self.config.contrast == "classes"
         pairs = pooled_pairs(invariant, labels, out.logits.shape[-1]) if by_class else image_pairs(invariant)
-        if len(pairs[0]) < 2:  # said aloud and left out: a loss of zero would look as if all were well
+        same_class = self.config.same_class
+        if not pairs.contrasts(same_class):  # said aloud and left out: a loss of zero would look as if all were well
             warnings.warn(
-                f"crodino_kd: {len(pairs[0])} pairs of embeddings in a batch, nothing to contrast; the term is left "
-                "out of this step. Raise optim.batch_size",
+                f"crodino_kd: {len(pairs.kind)} pairs of {len(pairs.kind.unique())} classes in a batch, nothing to "
+                "contrast; the term is left out of this step. Raise optim.batch_size",
                 stacklevel=2,
             )
             return {}
-        return {"contrast": self.config.contrastive * info_nce(*pairs, self.config.temperature)}
+        return {"contrast": self.config.contrastive * info_nce(pairs, self.config.temperature, same_class)}
 
 
 def view_labels(batch: Batch) -> list[Tensor]:

@@ -3,10 +3,19 @@
 Shapes: B samples, K classes, M modalities, P images (the present modalities of all samples, flat), C channels.
 Logits are [B, h, w, K] as the head gives them, or [B, K, H, W] once upsampled; features are [P, h, w, C].
 
-The terms of AnySeg (arXiv 2411.17141) come in two variants. `paper` is the equation as printed, made defined where it
-is not; `released` is what the authors' code computes (that of the follow-up by the same lead, RobustSeg/RobustSeg,
-whose training code contains AnySeg's terms). Both are means over elements, so that the published weights 50, 5 and 10
-mean the same in both. All are computed in float32 at least, whatever the precision of the network.
+The terms of AnySeg (arXiv 2411.17141) come in three variants. `paper` is the equation as printed, made defined where
+it is not. `released` is what the authors' code computes (that of the follow-ups by the same lead, RobustSeg/RobustSeg
+and RobustSeg/UMMSS, whose training code contains AnySeg's terms), defects included. `repaired` is the released code
+without its defects:
+
+- L_umd's softmax runs over the channels of a position; the release's runs over the rows of a column.
+- L_cmd compares cosines of the features themselves, of one sample's modalities. The release compares cosines of the
+  student's log-softmaxes with cosines of the teacher's softmaxes, which no student brings to zero, and most of its
+  pairs are images of different samples.
+
+All are means over elements and, in L_cmd, over pairs. The published weights 50, 5 and 10 belong to `released`: how
+large a term and its gradient are differs between the variants, and `anyseg bench train` prints it.
+All are computed in float32 at least, whatever the precision of the network.
 """
 
 from __future__ import annotations
@@ -22,8 +31,8 @@ from torch import Tensor
 from anyseg_core.models.anymodal import upsample_logits
 from anyseg_core.runtime.label_sets import UNLABELLED
 
-Variant = Literal["paper", "released"]
-"""The equations of a paper, or what its released code computes."""
+Variant = Literal["paper", "released", "repaired"]
+"""The equations of a paper, what its released code computes, or that without its defects."""
 
 
 # --- supervision ----------------------------------------------------------------------------------------------
@@ -43,7 +52,9 @@ def pixel_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | 
 
 def labelled_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """As `pixel_cross_entropy`, for logits [B, K, H, W] that have the labels' size already."""
-    flat = _widened(logits).permute(0, 2, 3, 1).reshape(-1, logits.shape[1])  # [B*H*W, K], no copy: channels innermost
+    flat = (
+        at_least_float32(logits).permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
+    )  # [B*H*W, K], no copy: channels innermost
     loss = F.cross_entropy(flat, labels.reshape(-1), class_weights, ignore_index=UNLABELLED, reduction="none")
     return loss[labels.reshape(-1) != UNLABELLED]
 
@@ -65,7 +76,7 @@ def marginal_cross_entropy(
         class_weights: w, [K + G], or None.
     """
     classes = logits.shape[1]
-    log_p = _widened(logits).permute(0, 2, 3, 1).reshape(-1, classes).log_softmax(dim=1)  # [N, K]
+    log_p = at_least_float32(logits).permute(0, 2, 3, 1).reshape(-1, classes).log_softmax(dim=1)  # [N, K]
     coarse = [log_p[:, row].logsumexp(dim=1, keepdim=True) for row in members[classes:]]  # [N, 1] each
     flat = labels.reshape(-1)
     extended = torch.cat([log_p, *coarse], dim=1)  # [N, K + G]
@@ -98,8 +109,8 @@ def plain_mean(pixel_losses: Tensor) -> Tensor:
 def prediction_distillation(student: Tensor, teacher: Tensor, variant: Variant) -> Tensor:
     """L_mad, modality-agnostic semantic distillation: the student's prediction follows the teacher's.
 
-    paper:     KL(P_am || P_mm), the divergence of the student P_am from the teacher P_mm,
-    released:  KL(P_mm || P_am), as torch's kl_div(log P_am, P_mm) computes it;
+    paper:               KL(P_am || P_mm), the divergence of the student P_am from the teacher P_mm,
+    released, repaired:  KL(P_mm || P_am), as torch's kl_div(log P_am, P_mm) computes it;
     both as the mean over B, K, H and W, so a weight of 50 is a weight of 50/K per pixel.
 
     Args:
@@ -116,14 +127,15 @@ def unimodal_distillation(
     The sum over stages and present modalities of a divergence, averaged over the samples:
     paper:     KL(g_i || f_i) of softmaxes over the channels of a position,
     released:  KL(f_i || g_i) of softmaxes over the rows of a column. The code says `softmax(dim=1)` of a [C, H, W]
-               tensor, which is H; C was surely meant.
+               tensor, which is H; C was surely meant. Of a map of one row it is always zero,
+    repaired:  KL(f_i || g_i) of softmaxes over the channels of a position.
     Of one image and stage the divergence is the mean over its C*h*w elements.
 
     Args:
         student, teacher: per stage features g, f [P, h, w, C] of the same P images.
         samples: B, that these images belong to.
     """
-    axis = -1 if variant == "paper" else 1  # of [P, h, w, C]: channels or rows
+    axis = 1 if variant == "released" else -1  # of [P, h, w, C]: rows or channels
     stages = [
         divergence(g, f, dim=axis, variant=variant).flatten(1).mean(dim=1).clamp_min(0).sum()  # [P] -> scalar
         for g, f in zip(student, teacher, strict=True)
@@ -134,45 +146,55 @@ def unimodal_distillation(
 def crossmodal_distillation(
     student: Sequence[Tensor], teacher: Sequence[Tensor], sample: Tensor, samples: int, variant: Variant
 ) -> Tensor:
-    """L_cmd: the similarities between modalities follow the teacher's, at every stage. Zero for a lone modality.
+    """L_cmd: the similarities between modalities follow the teacher's. The sum over stages; zero for lone modalities.
 
     S(a, b)_c is the cosine similarity of channel c of two feature maps, over their positions.
 
-    paper:     sum over pairs of modalities of one sample, mean over channels and samples, of
+    paper:     mean over the pairs of modalities of one sample, and over channels, of
                x log(x / y) - x + y  with x = (1 + S(g_a, g_b)) / 2 and y = (1 + S(f_a, f_b)) / 2.
                Printed is S_g log(S_g / S_f), which has no value for S <= 0, and its least value not at S_g = S_f. The
                shift to 0..1 gives it a value, `- x + y` its minimum of 0 at equality (the divergence of unnormalised
                distributions); the terms that were added vanish where x and y have equal sums.
     released:  mean square difference of the matrices of S, averaged over channels, of all P images of the batch, those
                of different samples too, divided by B; S of log-softmaxes for the student and of softmaxes for
-               the teacher, over rows.
+               the teacher, over rows. Not zero for a student that equals its teacher.
+    repaired:  mean over the pairs of modalities of one sample of the square difference of S, averaged over channels.
 
     Args:
         student, teacher: per stage features g, f [P, h, w, C] of the same P images.
         sample: int64 [P], the sample of each image.
         samples: B.
     """
-    stage = _crossmodal_paper if variant == "paper" else _crossmodal_released
-    terms = [stage(g, f, sample) for g, f in zip(student, teacher, strict=True)]
-    return torch.stack(terms).sum() / samples
-
-
-def _crossmodal_paper(student: Tensor, teacher: Tensor, sample: Tensor) -> Tensor:
+    pairs = zip(student, teacher, strict=True)
+    if variant == "released":
+        return torch.stack([_crossmodal_released(g, f) for g, f in pairs]).sum() / samples
+    stage = _crossmodal_paper if variant == "paper" else _crossmodal_repaired
     first, second = torch.triu(sample[:, None] == sample, diagonal=1).nonzero(as_tuple=True)  # [Q] pairs
+    return torch.stack([stage(g, f, first, second).sum() for g, f in pairs]).sum() / max(1, len(first))
+
+
+def _crossmodal_paper(student: Tensor, teacher: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """[P, h, w, C] twice and Q pairs of images -> [Q]."""
     x, y = (((1 + channel_similarity(f, first, second)) / 2).clamp(_EPS, 1) for f in (student, teacher))  # [Q, C]
-    return (x * (x / y).log() - x + y).mean(dim=1).sum()
+    return (x * (x / y).log() - x + y).mean(dim=1)
 
 
-def _crossmodal_released(student: Tensor, teacher: Tensor, _sample: Tensor) -> Tensor:
-    g = similarity_matrix(_widened(student).log_softmax(dim=1))
-    f = similarity_matrix(_widened(teacher).softmax(dim=1))
+def _crossmodal_repaired(student: Tensor, teacher: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """[P, h, w, C] twice and Q pairs of images -> [Q]."""
+    g, f = (channel_similarity(features, first, second).mean(dim=1) for features in (student, teacher))  # [Q]
+    return (g - f).square()
+
+
+def _crossmodal_released(student: Tensor, teacher: Tensor) -> Tensor:
+    g = similarity_matrix(at_least_float32(student).log_softmax(dim=1))
+    f = similarity_matrix(at_least_float32(teacher).softmax(dim=1))
     between = 1 - torch.eye(len(g), device=g.device)  # an image and itself are alike by definition
     return ((g - f) * between).square().mean()
 
 
 def divergence(student: Tensor, teacher: Tensor, dim: int, variant: Variant) -> Tensor:
-    """Elements of KL between the softmaxes over `dim`: of the student from the teacher (paper), or the reverse."""
-    log_s, log_t = (_widened(logits).log_softmax(dim=dim) for logits in (student, teacher))
+    """Elements of KL between the softmaxes over `dim`: of the student from the teacher (paper), else the reverse."""
+    log_s, log_t = (at_least_float32(logits).log_softmax(dim=dim) for logits in (student, teacher))
     return log_s.exp() * (log_s - log_t) if variant == "paper" else log_t.exp() * (log_t - log_s)
 
 
@@ -194,10 +216,10 @@ _EPS = 1e-6
 
 def _unit_channels(features: Tensor) -> Tensor:
     """[P, h, w, C] -> [P, h*w, C], each channel of each image of length one."""
-    return F.normalize(_widened(features).flatten(1, 2), dim=1, eps=1e-8)
+    return F.normalize(at_least_float32(features).flatten(1, 2), dim=1, eps=1e-8)
 
 
-def _widened(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """At least float32: sums over a million pixels mean nothing in bfloat16."""
     return x if x.dtype == torch.float64 else x.float()
 
@@ -238,7 +260,7 @@ def class_counts(labels: Tensor, size: Sequence[int], classes: int) -> Tensor:
 
 def prototypes(features: Tensor, counts: Tensor) -> Tensor:
     """Mean feature of each class: [P, h, w, C], [P, h*w, K] -> [P, K, C]; zero for a class that is absent."""
-    flat = _widened(features).flatten(1, 2)  # [P, h*w, C]
+    flat = at_least_float32(features).flatten(1, 2)  # [P, h*w, C]
     total = counts.to(flat.dtype).transpose(1, 2) @ flat  # [P, K, C]
     return total / counts.sum(dim=1).clamp_min(1)[..., None]
 

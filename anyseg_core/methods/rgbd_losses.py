@@ -8,11 +8,13 @@ Shapes: M = 2 modalities, B samples, K classes, C channels; embeddings [B, C, h,
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anyseg_core.methods.losses import class_counts, prototypes
+from anyseg_core.methods.losses import at_least_float32, class_counts, prototypes
 
 # --- feature mixup (Eq 3): Z~_inv = lambda * Z_inv(other) + (1 - lambda) * Z_inv(own) --------------------------
 
@@ -79,39 +81,73 @@ def mix_classes(invariant: list[Tensor], share: float, labels: list[Tensor], cla
 
 def orthogonality(invariant: Tensor, specific: Tensor) -> Tensor:
     """Eq 5: |cosine similarity| of Z_inv and Z_spe [B, C, h, w] at each position, averaged; 0 = orthogonal."""
-    return F.cosine_similarity(invariant.float(), specific.float(), dim=1).abs().mean()
+    halves = (at_least_float32(half) for half in (invariant, specific))
+    return F.cosine_similarity(*halves, dim=1).abs().mean()
 
 
-def pooled_pairs(invariant: list[Tensor], labels: list[Tensor], classes: int) -> tuple[Tensor, Tensor]:
-    """The embeddings that the contrast pairs, [N, C] of each modality: one per image and class that both views show.
+SameClass = Literal["masked", "positive", "negative"]
+"""What another image's embedding of the same class is to a contrast: left out of it, a match, too, or a mismatch."""
+
+
+class Pairs(NamedTuple):
+    """What a contrast pairs: row n of one modality belongs to row n of the other."""
+
+    first: Tensor
+    """[N, C]."""
+    second: Tensor
+    """[N, C]."""
+    kind: Tensor
+    """int64 [N]: rows of one kind show the same class; all differ where a row is an image."""
+
+    def contrasts(self, same_class: SameClass) -> bool:
+        """Whether a row has any mismatch; of an equal kind alone the loss says nothing about what is apart."""
+        return len(self.kind) >= 2 if same_class == "negative" else len(self.kind.unique()) >= 2
+
+
+def pooled_pairs(invariant: list[Tensor], labels: list[Tensor], classes: int) -> Pairs:
+    """One pair per image and class that both views show.
 
     An embedding is the mean of Z_inv over the class's pixels in the image; labels int64 [B, H, W] of each view.
     """
     counts = [class_counts(of_view, z.shape[2:], classes) for z, of_view in zip(invariant, labels, strict=True)]
     means = [prototypes(z.permute(0, 2, 3, 1), count) for z, count in zip(invariant, counts, strict=True)]  # [B, K, C]
     in_both = (counts[0].sum(dim=1) > 0) & (counts[1].sum(dim=1) > 0)  # [B, K]
-    return means[0][in_both], means[1][in_both]
+    return Pairs(means[0][in_both], means[1][in_both], in_both.nonzero()[:, 1])
 
 
-def image_pairs(invariant: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The same with one embedding per image, the mean over all of it: [B, C] of each modality."""
-    return invariant[0].float().mean(dim=(2, 3)), invariant[1].float().mean(dim=(2, 3))
+def image_pairs(invariant: list[Tensor]) -> Pairs:
+    """One pair per image, of the mean over all of it."""
+    first, second = (at_least_float32(z).mean(dim=(2, 3)) for z in invariant)
+    return Pairs(first, second, torch.arange(len(first), device=first.device))
 
 
-def info_nce(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor:
-    """Eq 7, symmetric: row n of one modality belongs to row n of the other; all other rows are negatives.
+def info_nce(pairs: Pairs, temperature: float = 0.07, same_class: SameClass = "masked") -> Tensor:
+    """Eq 7, symmetric: each row is told from the rows of other kinds.
 
-    Args:
-        first, second: [N, C].
+        loss = mean over n and both directions of  -mean over p in P(n) of  log( exp(s_np) / sum over m of exp(s_nm) )
+
+    with s the cosines over the temperature. P(n) is n itself, with `positive` all rows of its kind (the supervised
+    contrast of arXiv 2004.11362); m runs over all rows, with `masked` without the other rows of n's kind.
 
     Raises:
-        ValueError: N < 2. Of one pair alone the loss is 0 whatever it is, and would teach nothing silently.
+        ValueError: no row has a mismatch. The loss would be 0 whatever the embeddings are, and teach nothing silently.
     """
-    if len(first) < 2:
-        raise ValueError(f"InfoNCE contrasts at least two pairs, not {len(first)}: use larger batches or pool by class")
-    logits = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / temperature  # [N, N]
-    own = torch.arange(len(first), device=first.device)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    if not pairs.contrasts(same_class):
+        count, kinds = len(pairs.kind), len(pairs.kind.unique())
+        raise ValueError(f"InfoNCE needs two pairs to tell apart, not {count} of {kinds} classes: use larger batches")
+    cosines = F.normalize(pairs.first, dim=1) @ F.normalize(pairs.second, dim=1).T / temperature  # [N, N]
+    own = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
+    alike = pairs.kind[:, None] == pairs.kind  # [N, N]
+    if same_class == "masked":
+        cosines = cosines.masked_fill(alike & ~own, -torch.inf)
+    positive = alike if same_class == "positive" else own
+    return (_contrast(cosines, positive) + _contrast(cosines.T, positive)) / 2
+
+
+def _contrast(logits: Tensor, positive: Tensor) -> Tensor:
+    """Logits and bool [N, N] -> mean over rows of minus the mean log-probability of the row's positives."""
+    log_p = logits.log_softmax(dim=1).masked_fill(~positive, 0)
+    return -(log_p.sum(dim=1) / positive.sum(dim=1)).mean()
 
 
 # --- what a teacher teaches -----------------------------------------------------------------------------------
@@ -120,7 +156,7 @@ def info_nce(first: Tensor, second: Tensor, temperature: float = 0.07) -> Tensor
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
     """T^2 KL(teacher || student) of softmaxes at temperature T (arXiv 1503.02531), mean over positions; logits
     [..., K]."""
-    log_s, log_t = ((x.float() / temperature).log_softmax(dim=-1) for x in (student, teacher))
+    log_s, log_t = ((at_least_float32(x) / temperature).log_softmax(dim=-1) for x in (student, teacher))
     return temperature**2 * (log_t.exp() * (log_t - log_s)).sum(dim=-1).mean()
 
 
@@ -144,7 +180,8 @@ def prototype_similarity(student: Tensor, teacher: Tensor, labels: Tensor, class
 def _similarity(features: Tensor, counts: Tensor) -> Tensor:
     """Cosine of each position's feature [B, C, h, w] with each class's prototype: [B, h*w, K]."""
     last = features.permute(0, 2, 3, 1)
-    return F.normalize(last.float().flatten(1, 2), dim=-1) @ F.normalize(prototypes(last, counts), dim=-1).mT
+    flat = at_least_float32(last).flatten(1, 2)  # [B, h*w, C]
+    return F.normalize(flat, dim=-1) @ F.normalize(prototypes(last, counts), dim=-1).mT
 
 
 def masked_positions(embeddings: Tensor, share: float) -> Tensor:

@@ -68,17 +68,21 @@ class DeepLabDecoder(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """One modality's network: images float [B, 3, H, W] -> logits [B, H/4, W/4, K]."""
+    """One modality's network: images float [B, 3, H, W] -> logits [B, H/4, W/4, K].
+
+    `project` makes the embedding of the encoder's deepest map; as it is, unless a method replaces it.
+    """
 
     def __init__(self, spec: DeepLabSpec) -> None:
         super().__init__()
         self.encoder = ResNet(spec.backbone, spec.width)
         self.decoder = DeepLabDecoder(self.encoder.dims[-1], self.encoder.dims[1], spec)
+        self.project: nn.Module = nn.Identity()
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The embedding [B, C, H/16, W/16] and the low-level map [B, C_low, H/4, W/4]."""
         maps = self.encoder(images)
-        return maps[-1], maps[1]
+        return self.project(maps[-1]), maps[1]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(*self.encode(images))

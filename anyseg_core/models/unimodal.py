@@ -126,17 +126,31 @@ class DisentangledOutput(NamedTuple):
 class DisentangledNetworks(UnimodalNetworks):
     """CroDiNo-KD's networks (arXiv 2505.24361, as a blog describes them): each embedding is two halves.
 
-    The first half of the encoder's channels is Z_inv, what both modalities see, the second Z_spe, what one sees alone;
-    the decoder sees both. One auxiliary decoder for all halves is needed in training only.
+    The first half of the embedding's channels is Z_inv, what both modalities see, the second Z_spe, what one sees
+    alone; the decoder sees both. One auxiliary decoder for all halves is needed in training only.
+
+    Args:
+        projections: each half is a 1x1 convolution of the encoder's map, with both signs; else a half of the map.
     """
 
-    def __init__(self, mean: Sequence[Sequence[float]], std: Sequence[Sequence[float]], spec: DeepLabSpec) -> None:
+    def __init__(
+        self,
+        mean: Sequence[Sequence[float]],
+        std: Sequence[Sequence[float]],
+        spec: DeepLabSpec,
+        *,
+        projections: bool = False,
+    ) -> None:
         super().__init__(mean, std, spec)
         self.classes = spec.classes
-        dim = self.network(0).encoder.dims[-1] // 2
+        dim = self.network(0).encoder.dims[-1]
         self.auxiliary = nn.Sequential(
-            convolution(dim, spec.head_width, 3), nn.Conv2d(spec.head_width, spec.classes, 1)
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            convolution(dim // 2, spec.head_width, 3), nn.Conv2d(spec.head_width, spec.classes, 1)
+        )
+        # After all that other networks have, too, so that a seed gives these the same first weights.
+        for m in range(len(self.networks) if projections else 0):
+            self.network(m).project = nn.Conv2d(dim, dim, 1)  # both projections side by side
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor, mix: Mixer | None = None) -> DisentangledOutput:  # type: ignore[override]
         embeddings, lows = self.encode(images)

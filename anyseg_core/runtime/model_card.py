@@ -35,7 +35,7 @@ from pydantic import (
 )
 
 from anyseg_core.runtime.label_sets import UNLABELLED, Surface
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
 
 CARD_NAME = "model.json"
 STUDENTS = Path(__file__).resolve().parent.parent / "students"
@@ -232,6 +232,10 @@ class TrainingRecord(_Strict):
     git_revision: str
     command: str = ""
     metrics: dict[str, Any] = {}
+    licence: str = ""
+    """Of the training data, which limits what the student may be used for; "" where none is recorded."""
+    non_commercial: bool = False
+    """Whether that licence allows research and non-commercial use only."""
 
 
 class ModelCard(_Strict):
@@ -254,6 +258,7 @@ class ModelCard(_Strict):
         modalities = self.modalities
         if len(set(modalities)) != len(modalities):
             raise ValueError("a modality is listed twice in `inputs`")
+        point_sensor(modalities)
         for network in self.networks:
             unknown = set(network.modalities) - set(modalities)
             if unknown:
@@ -299,6 +304,21 @@ def find_student(student: str | Path) -> Path:
     raise StudentError(
         f"no student {str(student)!r}: neither a bundled student ({names}) nor a folder with a {CARD_NAME}. "
         "Set model.student to one of those names or to the folder that `anyseg export` wrote."
+    )
+
+
+def usage_notice(card: ModelCard) -> str | None:
+    """What a user must know before he uses a student: that its data forbids commercial use, and which bundled students
+    have no such limit. None where nothing limits it.
+    """
+    if not card.training.non_commercial:
+        return None
+    free = [
+        name for name in bundled_students() if not load_card(find_student(name), verify=False).training.non_commercial
+    ]
+    return (
+        f"student {card.name} is for research and non-commercial use only: {card.training.licence}. "
+        f"Without that limit: {', '.join(free) or 'none of the bundled students'}"
     )
 
 

@@ -19,11 +19,11 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame, SensorKind
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame, SensorKind, point_sensor
 
 DESCRIPTION_NAME = "dataset.json"
 LABEL_ENDING = "_label.png"
@@ -86,6 +86,11 @@ class FolderDescription(BaseModel):
     """How each modality reaches the network; goes into the student's card."""
     rig: RigSpec | None = None
     """Needed where there is LiDAR."""
+
+    @model_validator(mode="after")
+    def _one_sensor_of_points(self) -> FolderDescription:
+        point_sensor([spec.modality for spec in self.inputs])
+        return self
 
 
 def write_description(root: Path, description: FolderDescription) -> None:

@@ -28,6 +28,7 @@ from anyseg_core.runtime.engines.protocol import (
 )
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
+from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
 
@@ -47,6 +48,13 @@ class Segmentation:
     engine_s: float
     """Seconds in which the engine was busy with it, also ahead, while the frames' companions were on their way. A frame
     counts in the first mask that is made of it."""
+
+    def unknown_below(self, min_confidence: float) -> Segmentation:
+        """The same with no label (255) where the confidence is below `min_confidence`, 0..1: "I don't know"."""
+        if min_confidence <= 0:
+            return self
+        doubtful = self.confidence < 255 * min_confidence
+        return replace(self, labels=np.where(doubtful, np.uint8(UNLABELLED), self.labels))
 
     def resized(self, height: int, width: int) -> tuple[Labels, Labels]:
         """Labels and confidence at `height` x `width`; each pixel is that of the nearest network pixel."""

@@ -106,7 +106,10 @@ class Sensor(str):
         """The plain name."""
         return str(self)
 
-    parse = classmethod(lambda cls, name: cls(name))
+    @classmethod
+    def parse(cls, name: str) -> Sensor:
+        """The sensor of that name."""
+        return cls(name)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
@@ -154,6 +157,17 @@ def in_order(sensors: Collection[Sensor]) -> tuple[Sensor, ...]:
     """Each of them once: those of `DEFAULT_SENSORS` in its order, then the others by name."""
     others = sorted(set(sensors) - set(DEFAULT_SENSORS))
     return tuple(sensor for sensor in (*DEFAULT_SENSORS, *others) if sensor in sensors)
+
+
+def point_sensor(sensors: Collection[Sensor]) -> Sensor | None:
+    """The one among them that delivers points, to which calibration and odometry belong; None where there is none.
+
+    Raises ValueError for two: in this version extrinsics are known of one.
+    """
+    found = [sensor for sensor in sensors if sensor.kind.is_points]
+    if len(found) > 1:
+        raise ValueError(f"{', '.join(found)} deliver points, and the extrinsics of only one sensor can be told")
+    return found[0] if found else None
 
 
 def number_of(sensor: Sensor) -> int:

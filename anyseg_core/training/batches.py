@@ -119,7 +119,7 @@ def _open_pothole(config: DataConfig, split: str) -> FileDataset:
 
 
 def _open_folder(config: DataConfig, split: str) -> FileDataset:
-    return Folder(config.root, split, config.size, config.modalities, config.limit)
+    return Folder(config.root, split, config.size, config.modalities, config.limit, labels=config.labels)
 
 
 def _open_nyu_depth(config: DataConfig, split: str) -> FileDataset:
@@ -190,6 +190,11 @@ def _describe_muses(config: DataConfig) -> DataDescription:
     return muses_inputs(_without_depth(config), released_protocol=config.released_protocol), Muses.classes
 
 
+def _describe_mixture(config: DataConfig) -> DataDescription:
+    first = parts_of(config, config.train_split)[0]
+    return mixture_inputs(config), CITYSCAPES if config.label_set == "cityscapes" else describe_data(first)[1]
+
+
 _DESCRIPTIONS: dict[str, Callable[[DataConfig], DataDescription]] = {
     "deliver": lambda config: (deliver_inputs(config.root, config.modalities), Deliver.classes),
     "muses": _describe_muses,
@@ -200,7 +205,7 @@ _DESCRIPTIONS: dict[str, Callable[[DataConfig], DataDescription]] = {
     "mid_air": lambda config: (mid_air_inputs(config.modalities), MidAir.classes),
     "pictures": lambda config: ((CAMERA_INPUT,), config.picture_layout().label_classes()),
     "scans": lambda config: ((LIDAR_INPUT,), config.scan_layout().label_classes()),
-    "mixture": lambda config: (mixture_inputs(config), CITYSCAPES),
+    "mixture": _describe_mixture,
 }
 
 

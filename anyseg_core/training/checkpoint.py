@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from anyseg_core.methods import NetworkKind, TaughtConfig
+from anyseg_core.methods import CrodinoConfig, NetworkKind, TaughtConfig
 from anyseg_core.models.acnet import AcNet
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel
@@ -54,6 +54,10 @@ class TrainingState(BaseModel):
     """CPU seconds of the first process in the same time: unlike `elapsed_s` the same beside other programs."""
     teacher_sha256: str = ""
     """Of the teacher's weights, where the method has one: a resumed student must have the same teacher."""
+    licence: str = ""
+    """Of the training data, and of the data of the networks that it started from or was taught by."""
+    non_commercial: bool = False
+    """Whether one of these allows research and non-commercial use only."""
     loss_scaler: dict[str, Any] = {}
     """State of the precision's gradient scaler; empty but for 16-mixed."""
     metrics: dict[str, Any] = {}
@@ -62,7 +66,6 @@ class TrainingState(BaseModel):
 _RESNET_NETWORKS: dict[NetworkKind, Callable[..., SegmentationModel]] = {
     "unimodal": UnimodalNetworks,
     "regenerating": RegeneratingNetworks,
-    "disentangled": DisentangledNetworks,
     "acnet": AcNet,
 }
 
@@ -80,6 +83,8 @@ def build_model(state: TrainingState) -> SegmentationModel:
     spec = DeepLabSpec(
         model.backbone, len(state.classes), model.head_width, model.width, model.aspp_rates, model.dropout
     )
+    if isinstance(method, CrodinoConfig):
+        return DisentangledNetworks(mean, std, spec, projections=method.projects(model.backbone))
     return _RESNET_NETWORKS[method.network](mean, std, spec)
 
 

@@ -41,6 +41,8 @@ _SETTINGS_OF_KINDS = {
     "views": ("scans",),
     "label_radius": ("scans",),
     "parts": ("mixture",),
+    "label_set": ("mixture",),
+    "labels": ("folder",),
 }
 """Settings that only some kinds of data sets have."""
 
@@ -90,8 +92,16 @@ class DataConfig(_Strict):
     """Cameras that see each of the `scans`: the first is KITTI's, the others look anywhere."""
     label_radius: int = Field(default=0, ge=0)
     """Of `scans`: a point's label is a square of 2 * label_radius + 1 pixels."""
+    licence: str = ""
+    """Of the data, for the student's card; that of a known layout, and of a mixture's parts, is known."""
+    non_commercial: bool = False
+    """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
+    labels: Path | None = None
+    """Of a `folder`: where its label pictures are, if not beside the frames."""
     parts: tuple[PartConfig, ...] = ()
-    """The data sets of a mixture, which is labelled with Cityscapes' 19 classes."""
+    """The data sets of a mixture."""
+    label_set: Literal["cityscapes", "first_part"] = "cityscapes"
+    """The classes of a mixture: Cityscapes' 19, or those of its first part."""
 
     @model_validator(mode="after")
     def _layout_is_known(self) -> DataConfig:
@@ -102,6 +112,16 @@ class DataConfig(_Strict):
         if self.kind == "mixture" and not self.parts:
             raise ValueError("a mixture needs parts: a list of data sets")
         return self
+
+    def terms(self) -> tuple[str, bool]:
+        """The licence of the data, or of all parts of a mixture, and whether it is non-commercial."""
+        if self.kind == "mixture":
+            parts = [part.terms() for part in self.parts]
+            return "; ".join(dict.fromkeys(words for words, _ in parts if words)), any(bound for _, bound in parts)
+        known = self.picture_layout() if self.kind == "pictures" else None
+        known = self.scan_layout() if self.kind == "scans" else known
+        of_layout = (known.licence, known.non_commercial) if known else ("", False)
+        return self.licence or of_layout[0], self.non_commercial or of_layout[1]
 
     def picture_layout(self) -> PictureLayout:
         """Of kind `pictures`; raises ValueError where there is none of that name."""

@@ -26,6 +26,7 @@ from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
+from anyseg_core.training.config import DataConfig
 
 
 def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
@@ -216,9 +217,16 @@ def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None 
     model, state = load_model(find_checkpoint(checkpoint))
     model.to(best_device())
     data = state.config.data if data_root is None else state.config.data.model_copy(update={"root": data_root})
+    return evaluate_on(model, data, state.config.model.label_stride, split)
+
+
+def evaluate_on(
+    model: SegmentationModel, data: DataConfig, label_stride: int, split: str | None = None
+) -> dict[str, Any]:
+    """Score a network on a split of a data set, the validation split unless given; raises DataError."""
     dataset = open_dataset(data, split or data.val_split)
     if isinstance(dataset, Mixture):
-        scores = score_mixture(model, dataset, state.config.model.label_stride)
-        return {"data": dataset.description} | summarise_mixture(scores)
-    matrices = score_subsets(model, dataset, state.config.model.label_stride)
-    return {"data": dataset.description} | summarise(matrices, [spec.name for spec in state.classes])
+        metrics = summarise_mixture(score_mixture(model, dataset, label_stride))
+    else:
+        metrics = summarise(score_subsets(model, dataset, label_stride), [entry.name for entry in dataset.classes])
+    return {"data": dataset.description} | metrics

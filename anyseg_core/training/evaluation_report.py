@@ -29,7 +29,7 @@ from anyseg_core.training.evaluation import (
     subset_name,
     summarise,
 )
-from anyseg_core.training.robustness import missing_metrics, score_robustness
+from anyseg_core.training.robustness import UMMSS, missing_metrics, score_robustness, score_ummss
 
 Image = NDArray[np.uint8]
 LETTERS = {"camera": "C", "depth": "D", "event": "E", "lidar": "L"}
@@ -50,7 +50,8 @@ class EvaluationOptions:
     robustness: bool = False
     """RMM and NM besides: several times the work."""
     released_protocol: bool = False
-    """mIoU as the release computes it, and MUSES read as it reads it, to compare with its tables."""
+    """mIoU as the release computes it, MUSES read as it reads it, and robustness as UMMSS's code has it: to compare
+    with their tables."""
     pictures: int = 4
     """Samples shown in the report."""
 
@@ -84,16 +85,15 @@ def evaluate_fully(checkpoint: Path, options: EvaluationOptions, *, show_progres
         **summarise(groups[ALL], names, released_protocol=released),
     }
     metrics["iou_by_subset"] = {subset: class_iou(matrix, names) for subset, matrix in groups[ALL].items()}
-    metrics |= missing_metrics(metrics["miou"])
+    metrics |= {} if released else missing_metrics(metrics["miou"])
     metrics["groups"] = {
         group: {key: value for key, value in summarise(m, names, released_protocol=released).items() if key != "iou"}
         for group, m in sorted(groups.items())
         if group != ALL
     }
     if options.robustness:
-        metrics |= score_robustness(
-            model, dataset, stride, chosen, released_protocol=released, show_progress=show_progress
-        )
+        score = score_ummss if released else score_robustness
+        metrics |= score(model, dataset, stride, chosen, show_progress=show_progress)
     return Evaluation(metrics, model, state, dataset, min(options.pictures, len(dataset)))
 
 
@@ -156,11 +156,17 @@ def markdown(metrics: dict[str, Any], command: str) -> str:
 
 
 def robustness_rows(metrics: dict[str, Any]) -> list[tuple[str, float]]:
-    """What there is of EMM, its expectations, RMM and NM, in words."""
-    rows = [] if metrics["emm"] is None else [("EMM, at least one modality missing", metrics["emm"])]
-    rows += [(f"E[EMM], each missing with p = {p}", value) for p, value in metrics["expected_emm"].items()]
-    rows += [(f"RMM, elements zeroed: {share}", value) for share, value in metrics.get("rmm", {}).items()]
-    return rows + [(f"NM, noise: {level}", value) for level, value in metrics.get("nm", {}).items()]
+    """What there is of EMM, its expectations, RMM and NM, in words that name the protocol."""
+    protocol = metrics.get("robustness", "")
+    missing = "zeroed, all combinations" if protocol == UMMSS else "removed, at least one modality missing"
+    emm = metrics.get("emm")
+    rows = [] if emm is None else [(f"EMM ({protocol}): {missing}", emm)]
+    expected = metrics.get("expected_emm", {})
+    rows += [(f"E[EMM] ({protocol}), each missing with p = {p}", value) for p, value in expected.items()]
+    rows += [(f"RMM ({protocol}), elements zeroed: {share}", value) for share, value in metrics.get("rmm", {}).items()]
+    for share, values in metrics.get("expected_rmm", {}).items():
+        rows += [(f"E[RMM] ({protocol}), zeroed: {share}, p = {p}", value) for p, value in values.items()]
+    return rows + [(f"NM ({protocol}), noise: {level}", value) for level, value in metrics.get("nm", {}).items()]
 
 
 # --- plots and pictures ---------------------------------------------------------------------------------------

@@ -22,10 +22,11 @@ from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.reader import BagMessage, BagReader
 from anyseg_ros.bags.rig import BagRig
-from anyseg_ros.bags.topics import COMPRESSED_IMAGE, EVENT_STREAMS, CompanionTopics, TopicChoice
+from anyseg_ros.bags.topics import CompanionTopics, TopicChoice
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, SENSOR_MESSAGES
 from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
@@ -205,7 +206,7 @@ class BagSamples:
                 return
             for frame in frames:
                 self.received[modality] += 1
-                if modality is Modality.LIDAR and rig.lidar_frame != frame.frame_id:
+                if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
                     yield from self._news(rig, now_ns)
                 yield FrameSample(now_ns, frame)
@@ -215,10 +216,10 @@ class BagSamples:
     def _converter(self, modality: Modality, msgtype: str) -> Callable[[BagMessage], Iterable[ModalityFrame]]:
         if msgtype in EVENT_STREAMS:
             period_ns = self._parameters.health([modality])[modality].period_ns
-            stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns)
+            stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns, modality)
             return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
-        convert = (_COMPRESSED if msgtype == COMPRESSED_IMAGE else _RAW)[modality]
-        return lambda message: [convert(self._decoded(message))]
+        read = SENSOR_MESSAGES[modality.kind].readers[msgtype]
+        return lambda message: [read(self._decoded(message), modality)]
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.cdr, message.msgtype)
@@ -260,16 +261,6 @@ class BagSamples:
 
 
 _Handler = Callable[[BagMessage, int], "Iterator[Sample]"]
-_RAW: Mapping[Modality, Callable[[Any], ModalityFrame]] = {
-    Modality.CAMERA: conversions.camera_frame,
-    Modality.DEPTH: conversions.depth_frame,
-    Modality.EVENT: conversions.event_frame,
-    Modality.LIDAR: conversions.lidar_frame,
-}
-_COMPRESSED: Mapping[Modality, Callable[[Any], ModalityFrame]] = {
-    Modality.CAMERA: conversions.compressed_camera_frame,
-    Modality.DEPTH: conversions.compressed_depth_frame,
-}
 
 
 def label_image(message: Any, *, compressed: bool) -> NDArray[np.uint8]:

@@ -6,35 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorKind, in_order
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, SENSOR_MESSAGES, default_topic
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
-EVENT_STREAMS = (
-    "event_camera_msgs/msg/EventPacket",
-    "dvs_msgs/msg/EventArray",
-    "prophesee_event_msgs/msg/EventArray",
-)
-"""Types that carry single events. An event camera may also be an Image of counts, found by its name."""
-
 _IMAGES = (IMAGE, COMPRESSED_IMAGE)
-SENSOR_TYPES: Mapping[Modality, tuple[str, ...]] = MappingProxyType(
-    {
-        Modality.CAMERA: _IMAGES,
-        Modality.DEPTH: _IMAGES,
-        Modality.EVENT: (*EVENT_STREAMS, IMAGE),
-        Modality.LIDAR: (POINT_CLOUD,),
-    }
-)
-"""The message types that a sensor may have, the preferred one first."""
-
 _LABEL_WORDS = ("label", "ground_truth", "semantic", "segmentation", "mask")
-_DEPTH_WORDS = ("depth", "disparity")
-_EVENT_WORDS = ("event", "dvs")
 _TRANSPORTS = ("/compressed", "/compressedDepth")
 """Suffixes of image_transport: the same pictures as on the topic without it."""
 
@@ -77,25 +55,18 @@ _COMPANION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "odometry": (ODOMETRY,),
     }
 )
-_USUAL_NAMES: Mapping[str, str] = MappingProxyType(
-    {**{m.value: topic for m, topic in DEFAULT_TOPICS.items()}, "odometry": "odometry"}
-)
-ROLES: tuple[str, ...] = (*(m.value for m in MODALITIES), *_COMPANION_TYPES)
-"""What a topic can be named to be with `--map ROLE:=TOPIC`."""
 
 
 def parse_mapping(arguments: Iterable[str]) -> dict[str, str]:
-    """`["camera:=/front/image", "lidar:="]` -> role to topic; an empty topic leaves the role out.
+    """`["camera:=/front/image", "lidar:="]` -> role (a sensor, or a companion) to topic; an empty one leaves it out.
 
-    Raises TopicError for an argument of another form, an unknown role, or a role named twice.
+    Raises TopicError for an argument of another form, or a role named twice; `find_topics` for an unknown role.
     """
     mapping: dict[str, str] = {}
     for argument in arguments:
         role, separator, topic = argument.partition(":=")
         if not separator:
             raise TopicError(f"--map {argument!r} must be ROLE:=TOPIC, such as camera:=/front/image_raw")
-        if role not in ROLES:
-            raise TopicError(f"--map {argument!r}: unknown role {role!r}; known: {', '.join(ROLES)}")
         if role in mapping:
             raise TopicError(f"--map {role} is given twice: {mapping[role]} and {topic}")
         mapping[role] = topic
@@ -105,8 +76,8 @@ def parse_mapping(arguments: Iterable[str]) -> dict[str, str]:
 def find_topics(
     connections: Iterable[tuple[str, str]],
     mapping: Mapping[str, str] = MappingProxyType({}),
-    wanted: Collection[Modality] = MODALITIES,
-) -> dict[Modality, TopicChoice]:
+    wanted: Collection[Sensor] = DEFAULT_SENSORS,
+) -> dict[Sensor, TopicChoice]:
     """The topic of each wanted sensor that the bag has.
 
     Args:
@@ -115,34 +86,52 @@ def find_topics(
         wanted: the sensors to look for; the others may be as ambiguous as they like.
 
     A topic with the name that `segmentation_node` subscribes to, in any namespace, wins; so does a raw image over its
-    own compressed transport. Raises TopicError where several candidates remain, and for a named topic that is absent
-    or of a type that the sensor cannot have.
+    own compressed transport. Raises TopicError where several candidates remain, for a named topic that is absent or of
+    a type that the sensor cannot have, and for a name that is neither a sensor nor a companion.
     """
-    topics = _distinct(connections)
+    topics, sensors = _distinct(connections), in_order(wanted)
+    _check_roles(mapping, sensors)
     found = {
-        modality: _choose(modality.value, topics, mapping, SENSOR_TYPES[modality], _candidates(modality, topics))
-        for modality in MODALITIES
-        if modality in wanted
+        sensor: _choose(
+            sensor,
+            topics,
+            mapping,
+            SENSOR_MESSAGES[sensor.kind].types,
+            _candidates(sensor, topics, sensors),
+            default_topic(sensor),
+        )
+        for sensor in sensors
     }
-    return {modality: choice for modality, choice in found.items() if choice is not None}
+    return {sensor: choice for sensor, choice in found.items() if choice is not None}
+
+
+def _check_roles(mapping: Mapping[str, str], sensors: Collection[Sensor]) -> None:
+    """Raises TopicError for a role that nothing has."""
+    known = [*in_order({*DEFAULT_SENSORS, *sensors}), *_COMPANION_TYPES]
+    for role, topic in mapping.items():
+        if role not in known:
+            raise TopicError(f"--map {role}:={topic}: unknown role {role!r}; known: {', '.join(known)}")
 
 
 def find_companions(
     connections: Iterable[tuple[str, str]],
-    sensors: Mapping[Modality, TopicChoice],
+    sensors: Mapping[Sensor, TopicChoice],
     mapping: Mapping[str, str] = MappingProxyType({}),
 ) -> CompanionTopics:
     """Ground truth, calibration, clock and transforms beside those sensors. Raises TopicError as `find_topics` does."""
     topics = _distinct(connections)
     candidates = {
         "labels": [t for t in topics if t.msgtype in _IMAGES and _has_word(t.topic, _LABEL_WORDS)],
-        "camera_info": _info_beside(sensors.get(Modality.CAMERA), topics),
-        "depth_info": _info_beside(sensors.get(Modality.DEPTH), topics),
+        "camera_info": _info_beside(sensors.get(Sensor.CAMERA), topics),
+        "depth_info": _info_beside(sensors.get(Sensor.DEPTH), topics),
         **{role: [t for t in topics if t.topic.rpartition("/")[2] == role] for role in ("clock", "tf", "tf_static")},
-        "odometry": [t for t in topics if t.msgtype == ODOMETRY and Modality.LIDAR in sensors],
+        "odometry": [t for t in topics if t.msgtype == ODOMETRY and any(s.kind.is_points for s in sensors)],
     }
     return CompanionTopics(
-        **{role: _choose(role, topics, mapping, types, candidates[role]) for role, types in _COMPANION_TYPES.items()}
+        **{
+            role: _choose(role, topics, mapping, types, candidates[role], "odometry" if role == "odometry" else "")
+            for role, types in _COMPANION_TYPES.items()
+        }
     )
 
 
@@ -151,11 +140,11 @@ def _distinct(connections: Iterable[tuple[str, str]]) -> list[TopicChoice]:
     return sorted({TopicChoice(*connection) for connection in connections}, key=lambda t: (t.topic, t.msgtype))
 
 
-def _candidates(modality: Modality, topics: Iterable[TopicChoice]) -> list[TopicChoice]:
+def _candidates(sensor: Sensor, topics: Iterable[TopicChoice], wanted: Collection[Sensor]) -> list[TopicChoice]:
     """The topics that by type and name may be that sensor, of the most telling type only."""
-    fitting = [t for t in topics if t.msgtype in SENSOR_TYPES[modality] and _sensor_by_name(t) is modality]
-    if modality is Modality.EVENT:  # a stream of single events is surer than an image called "events"
-        fitting = [t for t in fitting if t.msgtype in EVENT_STREAMS] or fitting
+    types, streams = SENSOR_MESSAGES[sensor.kind].types, SENSOR_MESSAGES[sensor.kind].streams
+    fitting = [t for t in topics if t.msgtype in types and _sensor_by_name(t, wanted) == sensor]
+    fitting = [t for t in fitting if t.msgtype in streams] or fitting  # surer than an image called "events"
     names = {t.topic for t in fitting}
     return [t for t in fitting if _base(t.topic) == t.topic or _base(t.topic) not in names]
 
@@ -167,17 +156,23 @@ def _base(topic: str) -> str:
     return topic
 
 
-def _sensor_by_name(topic: TopicChoice) -> Modality | None:
-    """What a topic's type, or the words in the name of an image, say that it is; None for label images."""
-    if topic.msgtype == POINT_CLOUD:
-        return Modality.LIDAR
-    if topic.msgtype in EVENT_STREAMS:
-        return Modality.EVENT
-    if topic.msgtype not in _IMAGES or _has_word(topic.topic, _LABEL_WORDS):
+def _sensor_by_name(topic: TopicChoice, wanted: Collection[Sensor]) -> str | None:
+    """The sensor whose name is in the topic's; else the one that is named as the topic's kind, wanted or not."""
+    kind = _kind_by_name(topic)
+    if kind is None:
         return None
-    if _has_word(topic.topic, _EVENT_WORDS):
-        return Modality.EVENT
-    return Modality.DEPTH if _has_word(topic.topic, _DEPTH_WORDS) else Modality.CAMERA
+    named = [s for s in wanted if s.kind is kind and s != kind.name and s in topic.topic.lower()]
+    return max(named, key=len, default=kind.name)
+
+
+def _kind_by_name(topic: TopicChoice) -> SensorKind | None:
+    """What a topic's type, and the words in its name, say that it is; None for label images."""
+    types = _IMAGES if topic.msgtype in _IMAGES else (topic.msgtype,)
+    if types is _IMAGES and _has_word(topic.topic, _LABEL_WORDS):
+        return None
+    fitting = {kind: row.words for kind, row in SENSOR_MESSAGES.items() if not set(types).isdisjoint(row.types)}
+    named = [kind for kind, words in fitting.items() if _has_word(topic.topic, words)]
+    return (named or [kind for kind, words in fitting.items() if not words] or list(fitting) or [None])[-1]
 
 
 def _info_beside(sensor: TopicChoice | None, topics: Iterable[TopicChoice]) -> list[TopicChoice]:
@@ -194,13 +189,13 @@ def _choose(
     mapping: Mapping[str, str],
     types: tuple[str, ...],
     candidates: list[TopicChoice],
+    usual: str,
 ) -> TopicChoice | None:
-    """The named topic, or the only candidate."""
+    """The named topic, or the only candidate, or the one with the `usual` name."""
     if role in mapping:
         return _named(role, mapping[role], topics, types) if mapping[role] else None
     taken = set(mapping.values())
     left = [c for c in candidates if c.topic not in taken]
-    usual = _USUAL_NAMES.get(role)
     left = [c for c in left if usual and f"/{c.topic}".endswith(f"/{usual}")] or left
     if len(left) > 1:
         listed = ", ".join(f"{c.topic} ({c.msgtype})" for c in left)

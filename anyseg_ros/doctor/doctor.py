@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from anyseg_core.runtime.extras import pip_command
-from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card
+from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card, usage_notice
 from anyseg_ros.doctor.jetson import read_jetson
 from anyseg_ros.messages.types import install_command
 from anyseg_ros.process.setup import MALLOC_ENV, PROFILE_ENV, profile_path
@@ -249,7 +249,7 @@ def _students() -> Iterator[Finding]:
             continue
         height, width = card.input_size
         detail = f"{width}x{height}, {len(card.classes)} classes, {', '.join(m.value for m in card.modalities)}"
-        yield Finding(name, Level.OK, detail)
+        yield Finding(name, Level.OK, detail, usage_notice(card) or "")
 
 
 SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {

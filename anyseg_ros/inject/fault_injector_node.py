@@ -11,6 +11,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -24,12 +25,11 @@ from std_srvs.srv import Trigger
 
 from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSchedule, InjectionScheduleError
 from anyseg_core.runtime.health.monitor import clock_was_set
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.bags.topics import SENSOR_TYPES
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
-from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.messages.headers import STATE_QOS, time_message
+from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES, default_topic
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.process.node_process import run
 
@@ -59,8 +59,10 @@ class FaultInjectorNode(Node):
         self._periods = 0
         self._unreadable_told = 0
         self._autostart = self.declare_parameter("autostart", True).value
-        self._injector = _injector_of(self.declare_parameter("scenario", "").value)
-        self._relays = [relay for modality in MODALITIES if (relay := self._relay(modality)) is not None]
+        self._others = sensors_of(self.declare_parameter("sensors", "").value)
+        self._injector = _injector_of(self.declare_parameter("scenario", "").value, self._others)
+        sensors = in_order({*DEFAULT_SENSORS, *self._others, *self._injector.schedule.declared})
+        self._relays = [relay for sensor in sensors if (relay := self._relay(sensor)) is not None]
         self._faults_publisher = self.create_publisher(DiagnosticArray, "~/active_faults", STATE_QOS)
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
@@ -71,9 +73,9 @@ class FaultInjectorNode(Node):
         self._release_timer = self.create_timer(RELEASE_PERIOD_S, self._release, clock=steady)
         self._release_timer.cancel()
 
-    def _relay(self, modality: Modality) -> _Relay | None:
+    def _relay(self, modality: Sensor) -> _Relay | None:
         """The way of one sensor through this node; None where its topic is empty."""
-        usual = DEFAULT_TOPICS[modality]
+        usual = default_topic(modality)
         source = self.declare_parameter(f"topics.{modality}.input", INPUT_PREFIX + usual).value
         target = self.declare_parameter(f"topics.{modality}.output", usual).value
         if not source or not target:
@@ -168,7 +170,7 @@ class FaultInjectorNode(Node):
             if parameter.name != "scenario":
                 continue
             try:
-                injector = _injector_of(parameter.value)
+                injector = _injector_of(parameter.value, self._others)
             except InjectionScheduleError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             self._deliver(math.inf)
@@ -208,7 +210,7 @@ class _Relay:
     """One sensor's way through the node. Its type is the driver's; it listens when it is listened to, so that the first
     message that it takes is heard."""
 
-    def __init__(self, node: FaultInjectorNode, modality: Modality, source: str, target: str) -> None:
+    def __init__(self, node: FaultInjectorNode, modality: Sensor, source: str, target: str) -> None:
         self.modality = modality
         self.msgtype = ""
         """Empty until the driver is there."""
@@ -233,7 +235,7 @@ class _Relay:
             remedy = install_command(msgtype.split("/")[0])
             self._complain(f"{self._source} is {msgtype}, which is not installed: {remedy}")
             return False
-        if msgtype not in SENSOR_TYPES[self.modality]:
+        if msgtype not in SENSOR_MESSAGES[self.modality.kind].types:
             self._complain(f"{self._source} is {msgtype}, unusual for {self.modality}: only its timing can be broken")
         self._qos = QoSProfile(depth=QUEUE_DEPTH, reliability=publishers[0].qos_profile.reliability)
         self.msgtype = msgtype
@@ -285,8 +287,14 @@ def _fault_status(fault: ActiveInjection, start_ns: int) -> DiagnosticStatus:
     )
 
 
-def _injector_of(scenario: str) -> MessageFaultInjector:
-    return MessageFaultInjector(InjectionSchedule.load(scenario) if scenario else InjectionSchedule())
+def sensors_of(listed: str) -> list[Sensor]:
+    """`thermal:camera,lidar_rear:lidar`, names and kinds -> those sensors. Raises ValueError."""
+    return [Sensor(name, kind or None) for name, _, kind in (each.partition(":") for each in listed.split(",") if each)]
+
+
+def _injector_of(scenario: str, others: Collection[Sensor]) -> MessageFaultInjector:
+    sensors = {*DEFAULT_SENSORS, *others}
+    return MessageFaultInjector(InjectionSchedule.load(scenario, sensors) if scenario else InjectionSchedule())
 
 
 def main() -> None:

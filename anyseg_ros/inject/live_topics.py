@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+from anyseg_ros.messages.sensor_messages import default_topic
+from anyseg_ros.pipeline.parameters import defaults_for, flattened
 
 
-def topic_parameters(sources: Mapping[Modality, str], prefix: str) -> dict[str, str]:
+def topic_parameters(sources: Mapping[Sensor, str], prefix: str) -> dict[str, str]:
     """The node's parameters for inputs `sources` and outputs of the same names under `prefix`."""
-    parameters: dict[str, str] = {}
+    others = [sensor for sensor in sources if sensor not in DEFAULT_SENSORS]
+    parameters = {"sensors": ",".join(f"{sensor}:{sensor.kind}" for sensor in others)} if others else {}
     for modality, source in sources.items():
         parameters[f"topics.{modality}.input"] = source
         parameters[f"topics.{modality}.output"] = under(prefix, source) if source else ""
@@ -27,16 +29,18 @@ def under(prefix: str, topic: str) -> str:
     return f"{prefix.rstrip('/')}/{topic.lstrip('/')}"
 
 
-def topic_arguments(mapping: Mapping[str, str], prefix: str) -> list[str]:
+def topic_arguments(
+    mapping: Mapping[str, str], prefix: str, sensors: Collection[Sensor] = DEFAULT_SENSORS
+) -> list[str]:
     """The ROS arguments that make the node read `mapping` (role to topic); raises TopicError for other roles.
 
     With a `prefix`, sensors that are not mapped are read from their usual topics; without, only the inputs change.
     """
-    others = [role for role in mapping if role not in {m.value for m in MODALITIES}]
+    others = [role for role in mapping if role not in sensors]
     if others:
-        raise TopicError(f"--map {others[0]} is no sensor that can break; sensors: {', '.join(MODALITIES)}")
+        raise TopicError(f"--map {others[0]} is no sensor that can break; sensors: {', '.join(sensors)}")
     if prefix:
-        sources = {m: mapping.get(m.value, DEFAULT_TOPICS[m]) for m in MODALITIES}
+        sources = {sensor: mapping.get(sensor, default_topic(sensor)) for sensor in sensors}
         parameters = topic_parameters(sources, prefix)
     else:
         parameters = {f"topics.{role}.input": topic for role, topic in mapping.items()}
@@ -47,13 +51,13 @@ QUOTED_NOTHING = "''"
 """An empty string, as ROS arguments say it (they are YAML)."""
 
 
-def topics_in(params_file: Path) -> dict[Modality, str]:
+def topics_in(params_file: Path) -> dict[Sensor, str]:
     """The sensors' topics that `segmentation_node` subscribes to with that parameter file."""
     content = yaml.safe_load(params_file.read_text()) or {}
     topics = dict(DEFAULT_TOPICS)
     for node in content.values():
-        parameters: Any = (node or {}).get("ros__parameters", {})
-        for modality in MODALITIES:
-            nested = parameters.get("modalities", {}).get(modality.value, {}).get("topic")
-            topics[modality] = parameters.get(f"modalities.{modality}.topic", nested) or topics[modality]
+        values = flattened((node or {}).get("ros__parameters", {}))
+        for sensor in defaults_for(values).modalities:
+            usual = topics.get(sensor, default_topic(sensor))
+            topics[sensor] = values.get(f"modalities.{sensor}.topic") or usual
     return topics

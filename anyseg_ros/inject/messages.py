@@ -15,10 +15,10 @@ from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionS
 from anyseg_core.injection.degradations import Generator
 from anyseg_core.injection.kinds import spoil
 from anyseg_core.runtime.modality import Modality
-from anyseg_ros.bags.topics import EVENT_STREAMS
 from anyseg_ros.inject import rewriting
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns, with_header_stamp
+from anyseg_ros.messages.sensor_messages import EVENT_STREAMS
 
 if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore

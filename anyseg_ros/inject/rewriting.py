@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.injection.degradations import Generator
-from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_ros.bags.topics import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages import conversions
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
 
 Message = Any
-Spoil = Callable[[ModalityFrame], ModalityFrame]
+Spoil = Callable[[SensorFrame], SensorFrame]
 Bytes = NDArray[np.uint8]
 
 JPEG_QUALITY = 95
@@ -41,21 +41,22 @@ _FROM_RGB: Mapping[str, int | None] = MappingProxyType(
         "rgba8": cv2.COLOR_RGB2RGBA,
         "bgra8": cv2.COLOR_RGB2BGRA,
         "mono8": cv2.COLOR_RGB2GRAY,
+        "mono16": cv2.COLOR_RGB2GRAY,
     }
 )
 
 
-def rewritten(message: Message, modality: Modality, msgtype: str, spoil: Spoil) -> Message:
+def rewritten(message: Message, modality: Sensor, msgtype: str, spoil: Spoil) -> Message:
     """The message with its frame spoiled. Raises ConversionError where it cannot be read.
 
     JPEG stays JPEG, of quality 95. 16UC1 has no NaN: such a depth is 0 there. A cloud that lost points has one row.
     """
-    return _REWRITERS[modality, msgtype](message, spoil)
+    return _REWRITERS[modality.kind.family, msgtype](message, spoil)
 
 
-def is_rewritable(modality: Modality, msgtype: str) -> bool:
+def is_rewritable(modality: Sensor, msgtype: str) -> bool:
     """Whether `rewritten` knows such messages of that sensor."""
-    return (modality, msgtype) in _REWRITERS
+    return (modality.kind.family, msgtype) in _REWRITERS
 
 
 def corrupted(message: Message, rng: Generator, fraction: float) -> Message:
@@ -98,7 +99,8 @@ def payload_of(message: Message) -> tuple[str, Bytes]:
 def _camera_image(message: Message, spoil: Spoil) -> Message:
     rgb = spoil(conversions.camera_frame(message)).data
     conversion = _FROM_RGB[message.encoding]
-    return _with_pixels(message, rgb if conversion is None else cv2.cvtColor(rgb, conversion))
+    pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
+    return _with_pixels(message, pixels * np.uint16(257) if message.encoding == "mono16" else pixels)
 
 
 def _compressed_camera_image(message: Message, spoil: Spoil) -> Message:
@@ -194,13 +196,13 @@ def _with_records(message: Message, records: Bytes) -> Message:
     )
 
 
-_REWRITERS: Mapping[tuple[Modality, str], Callable[[Message, Spoil], Message]] = MappingProxyType(
+_REWRITERS: Mapping[tuple[SensorKind, str], Callable[[Message, Spoil], Message]] = MappingProxyType(
     {
-        (Modality.CAMERA, IMAGE): _camera_image,
-        (Modality.CAMERA, COMPRESSED_IMAGE): _compressed_camera_image,
-        (Modality.DEPTH, IMAGE): _depth_image,
-        (Modality.DEPTH, COMPRESSED_IMAGE): _compressed_depth_image,
-        (Modality.EVENT, IMAGE): _event_image,
-        (Modality.LIDAR, POINT_CLOUD): _cloud,
+        (CAMERA, IMAGE): _camera_image,
+        (CAMERA, COMPRESSED_IMAGE): _compressed_camera_image,
+        (DEPTH, IMAGE): _depth_image,
+        (DEPTH, COMPRESSED_IMAGE): _compressed_depth_image,
+        (EVENT, IMAGE): _event_image,
+        (LIDAR, POINT_CLOUD): _cloud,
     }
 )

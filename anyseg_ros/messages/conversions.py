@@ -5,7 +5,7 @@ of the message's bytes wherever the encoding allows it: never write to them.
 
 | modality | message | encodings |
 |---|---|---|
-| camera | Image | rgb8, bgr8, rgba8, bgra8, mono8 |
+| camera | Image | rgb8, bgr8, rgba8, bgra8, mono8, mono16 (the upper 8 bits) |
 | camera | CompressedImage | JPEG, PNG |
 | depth | Image | 16UC1 (mm), 32FC1 (m) |
 | depth | CompressedImage | 16-bit PNG (mm), with or without compressedDepth's header |
@@ -34,7 +34,7 @@ from anyseg_core.runtime.image_files import (
     check_picture_size,
     decode_picture,
 )
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 
 Message = Any
@@ -66,6 +66,7 @@ _PIXEL_FORMATS: Mapping[str, _PixelFormat] = MappingProxyType(
         "rgba8": _PixelFormat("u1", 4),
         "bgra8": _PixelFormat("u1", 4),
         "mono8": _PixelFormat("u1", 1),
+        "mono16": _PixelFormat("u2", 1),
         "8UC1": _PixelFormat("u1", 1),
         "8UC2": _PixelFormat("u1", 2),
         "16UC1": _PixelFormat("u2", 1),
@@ -79,6 +80,7 @@ _TO_RGB: Mapping[str, int | None] = MappingProxyType(
         "rgba8": cv2.COLOR_RGBA2RGB,
         "bgra8": cv2.COLOR_BGRA2RGB,
         "mono8": cv2.COLOR_GRAY2RGB,
+        "mono16": cv2.COLOR_GRAY2RGB,
     }
 )
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")
@@ -90,26 +92,28 @@ def stamp_ns(header: Message) -> int:
     return int(header.stamp.sec) * NS_PER_S + int(header.stamp.nanosec)
 
 
-def camera_frame(message: Message) -> ModalityFrame:
-    """sensor_msgs/Image -> RGB frame. Raises ConversionError."""
+def camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA) -> SensorFrame:
+    """sensor_msgs/Image -> RGB frame, of 16 bits the upper 8. Raises ConversionError."""
     pixels = image_view(message, tuple(_TO_RGB))
+    if pixels.dtype == np.uint16:
+        pixels = (pixels >> 8).astype(np.uint8)
     conversion = _TO_RGB[message.encoding]
     rgb = pixels if conversion is None else cv2.cvtColor(pixels, conversion)
-    return _frame(Modality.CAMERA, rgb, message)
+    return _frame(sensor, rgb, message)
 
 
-def compressed_camera_frame(message: Message) -> ModalityFrame:
+def compressed_camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA) -> SensorFrame:
     """sensor_msgs/CompressedImage (JPEG or PNG) -> RGB frame. Raises ConversionError."""
     bgr = _decode(_bytes_of(message), cv2.IMREAD_COLOR)
-    return _frame(Modality.CAMERA, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), message)
+    return _frame(sensor, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), message)
 
 
-def depth_frame(message: Message) -> ModalityFrame:
+def depth_frame(message: Message, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
     """sensor_msgs/Image (16UC1 in millimetres or 32FC1 in metres) -> depth frame. Raises ConversionError."""
-    return _frame(Modality.DEPTH, _metres(image_view(message, _DEPTH_ENCODINGS)), message)
+    return _frame(sensor, _metres(image_view(message, _DEPTH_ENCODINGS)), message)
 
 
-def compressed_depth_frame(message: Message) -> ModalityFrame:
+def compressed_depth_frame(message: Message, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
     """sensor_msgs/CompressedImage with a 16-bit PNG in millimetres -> depth frame. Raises ConversionError."""
     if "32FC1" in message.format:
         raise ConversionError(
@@ -124,24 +128,24 @@ def compressed_depth_frame(message: Message) -> ModalityFrame:
             Fault.DECODE_ERROR,
             f"compressed depth must be a 16-bit grey PNG, not {millimetres.dtype} of shape {millimetres.shape}",
         )
-    return _frame(Modality.DEPTH, _metres(millimetres), message)
+    return _frame(sensor, _metres(millimetres), message)
 
 
-def event_frame(message: Message) -> ModalityFrame:
+def event_frame(message: Message, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
     """sensor_msgs/Image of event counts -> event frame, positive and negative. Raises ConversionError."""
     pixels = image_view(message, _EVENT_ENCODINGS)
     if message.encoding == "8UC2":
-        return _frame(Modality.EVENT, pixels, message)
+        return _frame(sensor, pixels, message)
     counts = np.empty((*pixels.shape[:2], 2), np.uint8)  # adjacent: everything after this is twice as fast
     red = 2 if message.encoding == "bgr8" else 0
     cv2.mixChannels([pixels], [counts], [red, 0, 1, 1])
-    return _frame(Modality.EVENT, counts, message)
+    return _frame(sensor, counts, message)
 
 
-def lidar_frame(message: Message) -> ModalityFrame:
+def lidar_frame(message: Message, sensor: Sensor = Sensor.LIDAR) -> SensorFrame:
     """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError."""
     points, shape = points_view(message), (int(message.height), int(message.width))
-    return replace(_frame(Modality.LIDAR, points, message), point_times=_point_times(message), cloud_shape=shape)
+    return replace(_frame(sensor, points, message), point_times=_point_times(message), cloud_shape=shape)
 
 
 def pinhole_camera(message: Message) -> PinholeCamera:
@@ -230,8 +234,8 @@ def byte_array(values: NDArray[Any]) -> array.array[int]:
     return data
 
 
-def _frame(modality: Modality, data: NDArray[Any], message: Message) -> ModalityFrame:
-    return ModalityFrame(modality, data, stamp_ns(message.header), message.header.frame_id)
+def _frame(sensor: Sensor, data: NDArray[Any], message: Message) -> SensorFrame:
+    return SensorFrame(sensor, data, stamp_ns(message.header), message.header.frame_id)
 
 
 def _bytes_of(message: Message) -> NDArray[np.uint8]:

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_ros.messages.sensor_messages import default_topic
 
-DEFAULT_TOPICS: Mapping[Modality, str] = MappingProxyType(
-    {
-        Modality.CAMERA: "camera/image_raw",
-        Modality.DEPTH: "depth/image_rect",
-        Modality.EVENT: "events",
-        Modality.LIDAR: "lidar/points",
-    }
-)
+DEFAULT_TOPICS: Mapping[Sensor, str] = MappingProxyType({sensor: default_topic(sensor) for sensor in DEFAULT_SENSORS})
 
 
 CAMERA_INFO = "camera/camera_info"

@@ -29,6 +29,11 @@ class Odometer:
     def __init__(self) -> None:
         self._last: tuple[int, NDArray[np.float64]] | None = None
 
+    @property
+    def pose(self) -> NDArray[np.float64] | None:
+        """The last message's: 4x4, from the axes of `child_frame_id` to the header's frame; None where it has none."""
+        return None if self._last is None else self._last[1]
+
     def read(self, message: Any) -> tuple[int, Twist]:
         """The stamp in nanoseconds, and the twist in the axes of `child_frame_id`. Raises ConversionError."""
         told = message.twist.twist

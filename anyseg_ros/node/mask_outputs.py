@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
+from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.health.monitor import ModalityStatus
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
+from anyseg_core.runtime.sensors import CAMERA
+from anyseg_ros.drawing.label_images import color_image, overlay_image
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
 from anyseg_ros.messages.headers import STATE_QOS, header_of
 from anyseg_ros.node.status_messages import mask_array, status_array
 from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.planner_products import OutputClasses
 
 try:
     import vision_msgs.msg as vision_msgs
@@ -28,9 +32,10 @@ except ImportError:  # the wheels have none: the classes are in the student's mo
 class MaskOutputs:
     """Publishes masks and statuses. Destroy it before the node."""
 
-    def __init__(self, node: Node, card: ModelCard) -> None:
+    def __init__(self, node: Node, card: ModelCard, classes: OutputClasses) -> None:
         self._node = node
-        self._palette = palette(card)
+        self._card = card
+        self._classes = classes.published
         self._mask = node.create_publisher(Image, "~/segmentation/mask", 2)
         self._confidence = node.create_publisher(Image, "~/segmentation/confidence", 2)
         self._color_mask = node.create_publisher(Image, "~/segmentation/color_mask", 2)
@@ -38,33 +43,48 @@ class MaskOutputs:
         self._status = node.create_publisher(DiagnosticArray, "~/modality_status", STATE_QOS)
         self._publishers = [self._mask, self._confidence, self._color_mask, self._overlay, self._status]
         if vision_msgs is not None:
-            classes = [vision_msgs.VisionClass(class_id=i, class_name=c.name) for i, c in enumerate(card.classes)]
+            names = self._classes.names.items()
+            class_map = [vision_msgs.VisionClass(class_id=label, class_name=name) for label, name in names]
             info = node.create_publisher(vision_msgs.LabelInfo, "~/segmentation/label_info", STATE_QOS)
-            info.publish(vision_msgs.LabelInfo(class_map=classes))
+            info.publish(vision_msgs.LabelInfo(class_map=class_map))
             self._publishers.append(info)
+        self._class_masks = [
+            (node.create_publisher(Image, f"~/segmentation/class_masks/{name}", 2), shown)
+            for name, shown in classes.masks.items()
+        ]
+        self._publishers += [publisher for publisher, _ in self._class_masks]
 
     def destroy(self) -> None:
         """End the publishers."""
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
-    def publish_result(self, result: Result, overlay_opacity: float) -> None:
-        """The mask and its status; the other images only where somebody listens."""
+    def publish_result(
+        self, result: Result, overlay_opacity: float, also: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """The mask and its status with what else it says; the other images only where somebody listens."""
         anchor = result.job.anchor_frame
         header = header_of(anchor)
-        labels = result.segmentation.resized_labels(*result.mask_size)
+        own = result.segmentation.resized_labels(*result.mask_size)
+        labels = self._classes.of(own)
         self._mask.publish(image_message(labels, "mono8", header))
-        self._status.publish(mask_array(result))
+        self._status.publish(
+            mask_array(result, {**also, "lost_classes": losses_in_words(self._card, result.segmentation.modalities)})
+        )
         if self._confidence.get_subscription_count():
             _, confidence = result.segmentation.resized(*result.mask_size)
             self._confidence.publish(image_message(confidence, "mono8", header))
+        for publisher, shown in self._class_masks:
+            if publisher.get_subscription_count():
+                mask = shown.view(np.uint8).take(own) * np.uint8(255)
+                publisher.publish(image_message(mask, "mono8", header))
         if not (self._color_mask.get_subscription_count() or self._overlay.get_subscription_count()):
             return
-        colored = color_image(labels, self._palette)
+        colored = color_image(labels, self._classes.palette)
         if self._color_mask.get_subscription_count():
             self._color_mask.publish(image_message(colored, "rgb8", header))
         if self._overlay.get_subscription_count():
-            if anchor.modality is Modality.CAMERA:
+            if anchor.kind is CAMERA:
                 colored = overlay_image(anchor.data, colored, overlay_opacity)  # type: ignore[arg-type]
             draw_strip(colored, [sensor_cell(s, result.segmentation.modalities) for s in result.job.statuses])
             self._overlay.publish(image_message(colored, "rgb8", header))

@@ -10,6 +10,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
+from anyseg_core.runtime.geometry.poses import PoseHistory
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_ros.messages.conversions import ConversionError, pinhole_camera
@@ -38,7 +39,7 @@ class RigSource:
     def __init__(
         self, node: Node, parameters: RigParameters, worker: InferenceWorker, *, has_lidar: bool = True
     ) -> None:
-        """`has_lidar`: whether odometry is of use."""
+        """`has_lidar`: whether there are scans to compensate."""
         self._node = node
         self._parameters = parameters
         self._worker = worker
@@ -48,7 +49,13 @@ class RigSource:
         self._subscriptions = [self._subscribe(topic) for topic in (CAMERA_INFO, DEPTH_INFO)]
         self._tf = _TransformSource(node) if parameters.use_tf and tf2_ros is not None else None
         self._odometer = Odometer()
-        self.without_motion = self._subscribe_odometry() if has_lidar else ""
+        self._compensates = has_lidar and parameters.compensate_motion
+        self.poses = PoseHistory()
+        """Of the vehicle's base, in `odometry_frame`."""
+        self.odometry_frame = self.base_frame = ""
+        """As odometry names them; empty before it does."""
+        without = self._subscribe_odometry()
+        self.without_motion = without if self._compensates else "rig.compensate_motion is false"
         """Why LiDAR scans are not compensated, when they are not."""
 
     def destroy(self) -> None:
@@ -74,9 +81,20 @@ class RigSource:
         found = self._tf.lookup(self._optical_frame, lidar_frame) if self._tf is not None else None
         return self._parameters.camera_from_lidar() if found is None else found
 
+    def base_from(self, base_frame: str, frame_id: str, *, is_lidar: bool, rig: Rig) -> NDArray[np.float64] | None:
+        """4x4, from a sensor's axes to the vehicle's base: by TF, else by the parameters; None where nobody knows it.
+
+        A depth camera that TF does not know sits where the LiDAR's place and the rig's extrinsics put it.
+        """
+        if frame_id == base_frame:
+            return np.eye(4)
+        found = self._tf.lookup(base_frame, frame_id) if self._tf is not None else None
+        if found is not None or not self._parameters.knows_base:
+            return found
+        base_from_lidar = self._parameters.base_from_lidar()
+        return base_from_lidar if is_lidar else base_from_lidar @ np.linalg.inv(rig.camera_from_lidar)
+
     def _subscribe_odometry(self) -> str:
-        if not self._parameters.compensate_motion:
-            return "rig.compensate_motion is false"
         odometry = message_class("nav_msgs/msg/Odometry")
         if odometry is None:
             why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or pip install ros-nav-msgs)"
@@ -92,6 +110,11 @@ class RigSource:
             stamp_ns, twist = self._odometer.read(message)
         except ConversionError as error:
             self._node.get_logger().warning(f"ignored: {error}", throttle_duration_sec=WARN_PERIOD_S)
+            return
+        self.odometry_frame, self.base_frame = message.header.frame_id, message.child_frame_id
+        if self._odometer.pose is not None:
+            self.poses.add(stamp_ns, self._odometer.pose)
+        if not self._compensates:
             return
         found = self._tf.lookup(self._lidar_frame, message.child_frame_id) if self._tf is not None else None
         lidar_twist = twist.seen_from(self._parameters.lidar_from_base() if found is None else found)

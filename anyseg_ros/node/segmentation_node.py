@@ -18,16 +18,19 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import EVENT, point_sensor
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.mask_outputs import MaskOutputs
+from anyseg_ros.node.planner_outputs import PlannerOutputs
 from anyseg_ros.node.rig_source import RigSource
 from anyseg_ros.node.sensor_input import EventInput, SensorInput
 from anyseg_ros.node.status_log import StatusLog
@@ -42,6 +45,7 @@ from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 
@@ -71,6 +75,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._worker: InferenceWorker | None = None
         self._segmenter: Segmenter | None = None
         self._outputs: MaskOutputs | None = None
+        self._planners: PlannerOutputs | None = None
         self._inputs: list[SensorInput] = []
         self._rig: RigSource | None = None
         self._record = InferenceRecord()
@@ -93,7 +98,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             model = self._settings.model
             self._segmenter = worker.open(model.student, engine_settings(model))
             self._modalities()
-            if Modality.EVENT in self._segmenter.modalities:
+            output_classes(self._segmenter.card, self._settings)
+            if any(modality.kind is EVENT for modality in self._segmenter.modalities):
                 event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         except Exception as error:
             return self._not_configured(worker, error)
@@ -104,6 +110,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if self._building:
             self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
         self.get_logger().info(f"configured: {self._segmenter.card.name}")
+        if notice := usage_notice(self._segmenter.card):
+            self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
         return super().on_configure(state)
 
@@ -122,11 +130,12 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._segmenter is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns)
+        doubt = self._settings.output.min_confidence
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, self._segmenter, now_ns, doubt)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
-        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=Modality.LIDAR in modalities)
+        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=any(m.kind.is_points for m in modalities))
         self._rig.refresh("")
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
@@ -177,7 +186,9 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def on_result(self, result: Result) -> None:
         """Publish a mask and its status."""
         assert self._outputs is not None
-        self._outputs.publish_result(result, self._settings.output.overlay_opacity)
+        assert self._planners is not None
+        self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
+        self._planners.on_result(result, self._rig)
         self._status_log.tell(result.job.statuses)
         segmentation = result.segmentation
         self._record = replace(
@@ -189,10 +200,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             engine_ms=1e3 * segmentation.engine_s,
             latency_ms=(self._now_ns() - result.job.born_ns) / 1e6,
             lidar_motion=self._told_motion(result.job),
+            lost_classes=losses_in_words(self._segmenter.card, segmentation.modalities) if self._segmenter else "",
         )
 
     def _told_motion(self, job: Job) -> str:
-        if Modality.LIDAR not in job.frames:
+        if point_sensor(job.frames) is None:
             return ""
         rig = self._rig
         return str(job.motion or f"not compensated: {rig.without_motion if rig is not None else 'inactive'}")
@@ -229,7 +241,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def _declare_parameters(self) -> None:
         """Those that were not set at the start; unknown ones that were are reported at configure."""
         descriptor = ParameterDescriptor(dynamic_typing=True)  # 10 is a fine 10.0; `parameters` checks the types
-        for name, value in node_parameters.to_values().items():
+        defaults = node_parameters.defaults_for(self._parameter_values())
+        for name, value in node_parameters.to_values(defaults).items():
             if self.has_parameter(name):
                 self.set_descriptor(name, descriptor)
             else:
@@ -256,6 +269,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _reconfigure(self, new: Parameters) -> None:
+        if self._segmenter is not None and self._planners is not None:
+            self._planners.reconfigure(output_classes(self._segmenter.card, new), new)
         old, self._settings = self._settings, new
         if self._worker is None:
             return
@@ -270,8 +285,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
         settings = self._settings.modalities[modality]
-        if modality is Modality.EVENT:
-            return EventInput(self, settings, worker, self._settings.events)
+        if modality.kind is EVENT:
+            return EventInput(self, modality, settings, worker, self._settings.events)
         return SensorInput(self, modality, settings, worker)
 
     def _modalities(self) -> tuple[Modality, ...]:
@@ -290,14 +305,17 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _offer_outputs(self, segmenter: Segmenter) -> None:
         """Everything that a configured node has; `_configured` ends it."""
-        self._outputs = MaskOutputs(self, segmenter.card)
+        classes = output_classes(segmenter.card, self._settings)
+        self._outputs = MaskOutputs(self, segmenter.card, classes)
         self._configured.append(self._outputs.destroy)
+        self._planners = PlannerOutputs(self, classes, self._settings)
+        self._configured.append(self._planners.destroy)
 
     def _offer_services(self) -> None:
         """What answers in every state. Nothing of it is ever destroyed: a request may be on its way at any moment."""
         diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
-        for modality in MODALITIES:
+        for modality in node_parameters.defaults_for(self._parameter_values()).modalities:
             self._offer_switch(modality)
         self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
         self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
@@ -365,7 +383,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _refresh_rig(self, rig: RigSource) -> None:
         """TF may have learnt the extrinsics since the last look."""
-        rig.refresh(next((i.frame_id for i in self._inputs if i.modality is Modality.LIDAR), ""))
+        rig.refresh(next((i.frame_id for i in self._inputs if i.modality.kind.is_points), ""))
 
     def _check_connections(self) -> None:
         for sensor in self._inputs:
@@ -393,7 +411,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             self._worker.close()
         while self._configured:
             self._configured.pop()()
-        self._worker = self._segmenter = self._outputs = None
+        self._worker = self._segmenter = self._outputs = self._planners = None
 
 
 def start(node: SegmentationNode) -> int | None:

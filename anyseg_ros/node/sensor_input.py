@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import MESSAGE_READERS, EventStream
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import EVENT, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, SENSOR_MESSAGES
 from anyseg_ros.messages.types import install_command, message_class, message_name
 from anyseg_ros.node.decoding_thread import DecodingThread
 from anyseg_ros.node.inference_worker import InferenceWorker
@@ -36,21 +34,7 @@ EVENT_TYPE_PERIOD_S = 0.2
 EVENT_QUEUE_DEPTH = 100
 """Packets that may wait."""
 
-_Converter = Callable[[Any], "ModalityFrame | None"]
-_RAW: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
-    {
-        Modality.CAMERA: (Image, conversions.camera_frame),
-        Modality.DEPTH: (Image, conversions.depth_frame),
-        Modality.EVENT: (Image, conversions.event_frame),
-        Modality.LIDAR: (PointCloud2, conversions.lidar_frame),
-    }
-)
-_COMPRESSED: Mapping[Modality, tuple[type, _Converter]] = MappingProxyType(
-    {
-        Modality.CAMERA: (CompressedImage, conversions.compressed_camera_frame),
-        Modality.DEPTH: (CompressedImage, conversions.compressed_depth_frame),
-    }
-)
+_Converter = Callable[[Any], "SensorFrame | None"]
 
 
 def sensor_qos(reliability: str, depth: int = 1) -> QoSProfile:
@@ -65,7 +49,7 @@ class SensorInput:
     _depth = 1
     """Messages that may wait: of frames only the newest matters."""
 
-    def __init__(self, node: Node, modality: Modality, parameters: ModalityParameters, worker: InferenceWorker) -> None:
+    def __init__(self, node: Node, modality: Sensor, parameters: ModalityParameters, worker: InferenceWorker) -> None:
         self._node = node
         self.modality = modality
         self._parameters = parameters
@@ -73,10 +57,23 @@ class SensorInput:
         self._complaint = ""
         self.frame_id = ""
         self._topic = node.resolve_topic_name(parameters.topic)
-        compressed = self._topic.endswith(COMPRESSED_SUFFIXES) and modality in _COMPRESSED
-        self._type, self._convert = (_COMPRESSED if compressed else _RAW)[modality]
+        self._type, self._convert = self._type_and_converter()
         self._thread = DecodingThread(modality.value, self._decode, self._on_slow, self._depth)
         self._subscription = self._subscribe_first()
+
+    def _type_and_converter(self) -> tuple[type, _Converter]:
+        """The usual message of such sensors, or a compressed one where the topic's name says so."""
+        readers = SENSOR_MESSAGES[self.modality.kind].readers
+        compressed = self._topic.endswith(COMPRESSED_SUFFIXES) and COMPRESSED_IMAGE in readers
+        name = COMPRESSED_IMAGE if compressed else next(iter(readers))
+        found = message_class(name)
+        assert found is not None  # sensor_msgs, which this package depends on
+        return found, self._reader(name)
+
+    def _reader(self, name: str) -> _Converter:
+        """Of messages that are a frame each."""
+        read = SENSOR_MESSAGES[self.modality.kind].readers[name]
+        return lambda message: read(message, self.modality)
 
     @property
     def topic(self) -> str:
@@ -162,7 +159,7 @@ class SensorInput:
 
     def _type_complaint(self, found: set[str], wanted: str, remedy: str) -> str:
         missing = sorted(name.partition("/")[0] for name in found if name in MESSAGE_READERS)
-        if self.modality is Modality.EVENT and missing:
+        if self.modality.kind is EVENT and missing:
             remedy = f"its package is not installed: {install_command(missing[0])}"
         return f"{self._topic} ({self.modality}) is {', '.join(sorted(found))}, not {wanted}: {remedy}"
 
@@ -178,9 +175,14 @@ class EventInput(SensorInput):
     _depth = EVENT_QUEUE_DEPTH
 
     def __init__(
-        self, node: Node, parameters: ModalityParameters, worker: InferenceWorker, events: EventParameters
+        self,
+        node: Node,
+        modality: Sensor,
+        parameters: ModalityParameters,
+        worker: InferenceWorker,
+        events: EventParameters,
     ) -> None:
-        super().__init__(node, Modality.EVENT, parameters, worker)
+        super().__init__(node, modality, parameters, worker)
         self._events = events
         self._name = ""
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may not run yet
@@ -200,7 +202,7 @@ class EventInput(SensorInput):
         offered = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._topic)}
         name = offered.pop() if len(offered) == 1 else self._name
         found = message_class(name)
-        if name == self._name or found is None or (name not in MESSAGE_READERS and found is not Image):
+        if name == self._name or found is None or name not in {*MESSAGE_READERS, *SENSOR_MESSAGES[EVENT].readers}:
             return
         if self._subscription is not None:
             # DDS allows one type on a topic, and forgets the old one when the executor has let go of it: next time.
@@ -212,14 +214,14 @@ class EventInput(SensorInput):
             self._convert = self._frame_converter(name)
             self._subscription = self._subscribe(raw=True)
         else:
-            self._convert = conversions.event_frame
+            self._convert = self._reader(name)
             self._subscription = self._subscribe()
 
     def _frame_converter(self, name: str) -> _Converter:
         period_ns = int(NS_PER_S / self._parameters.expected_rate_hz)
-        stream = EventStream(name, period_ns, self._events.window_ns)
+        stream = EventStream(name, period_ns, self._events.window_ns, self.modality)
 
-        def convert(cdr: bytes) -> ModalityFrame | None:
+        def convert(cdr: bytes) -> SensorFrame | None:
             try:
                 return stream.add(cdr)
             except EventDecodeError as error:

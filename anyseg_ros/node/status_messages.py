@@ -48,6 +48,8 @@ class InferenceRecord:
     """From the stamp of the anchor frame to the end of inference."""
     lidar_motion: str = ""
     """What the scan in the last mask was compensated with, or why it was not."""
+    lost_classes: str = ""
+    """Which classes the last mask sees worse for the lack of sensors."""
     too_old: int = 0
     """Masks that were withheld for their age."""
 
@@ -65,8 +67,8 @@ def status_array(
     return array
 
 
-def mask_array(result: Result) -> DiagnosticArray:
-    """`~/modality_status` of a mask: its modalities, then how it was made."""
+def mask_array(result: Result, also: Mapping[str, str] = MappingProxyType({})) -> DiagnosticArray:
+    """`~/modality_status` of a mask: its modalities, then how it was made, and what else there is to say of it."""
     segmentation, job = result.segmentation, result.job
     array = status_array(time_message(job.anchor_frame.stamp_ns), job.statuses, used_ages_ms(result))
     values = {
@@ -75,6 +77,7 @@ def mask_array(result: Result) -> DiagnosticArray:
         "encode_ms": _number(1e3 * segmentation.encode_s),
         "engine_ms": _number(1e3 * segmentation.engine_s),
         "lidar_motion": job.motion or "",
+        **also,
     }
     made_from = f"made from {', '.join(map(str, segmentation.modalities))}"
     array.status = [*array.status, _status(MASK, DiagnosticStatus.OK, made_from, values)]
@@ -190,6 +193,7 @@ def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord
         "engine_ms": _number(record.engine_ms),
         "latency_ms": _number(record.latency_ms),
         "lidar_motion": record.lidar_motion,
+        "lost_classes": record.lost_classes,
     }
     return _status("inference", level, message, values)
 

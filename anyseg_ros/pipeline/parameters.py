@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -24,25 +25,45 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.checks import applies_to
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+from anyseg_ros.messages.sensor_messages import default_topic
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
+from anyseg_ros.pipeline.output_parameters import (
+    NAME_PREFIXES,
+    ClassNames,
+    GridParameters,
+    ObstacleParameters,
+    OutputParameters,
+    PointParameters,
+    class_names,
+)
 from anyseg_ros.pipeline.pipeline import SyncConfig
 
 RELIABILITIES = ("best_effort", "reliable")
 PRECISIONS = ("auto", "fp32")
 MAX_EVENT_WINDOW_MS = 10_000.0
 
-Overrides = Mapping[tuple[Modality, Fault], Mapping[str, Any]]
-"""What one modality's check has other than `faults.<check>`: field of `CheckConfig` -> value."""
-DEFAULT_OVERRIDES: Overrides = MappingProxyType(
+Overrides = Mapping[tuple[Sensor, Fault], Mapping[str, Any]]
+"""What one sensor's check has other than `faults.<check>`: field of `CheckConfig` -> value."""
+_OVERRIDES_OF_KINDS: Mapping[tuple[SensorKind, Fault], Mapping[str, Any]] = MappingProxyType(
     {
         # Ranging is more exact than a camera's grey levels at night: clean stereo 0.016, LiDAR 0.006.
-        (Modality.DEPTH, Fault.NOISY): {"threshold": 0.08},
-        (Modality.LIDAR, Fault.NOISY): {"threshold": 0.08},
+        (DEPTH, Fault.NOISY): {"threshold": 0.08},
+        (LIDAR, Fault.NOISY): {"threshold": 0.08},
     }
 )
+
+
+def default_overrides(sensors: Collection[Sensor] = DEFAULT_SENSORS) -> Overrides:
+    """What the checks of these sensors have other than `faults.<check>` unless something else is configured."""
+    return {
+        (sensor, fault): change
+        for (kind, fault), change in _OVERRIDES_OF_KINDS.items()
+        for sensor in sensors
+        if sensor.kind.family is kind
+    }
 
 
 class ParameterError(ValueError):
@@ -64,6 +85,8 @@ class ModalityParameters:
     (quality 0.14 to 0.25) and fog (0.44 to 0.58) does its masks more good than harm."""
     qos: str = "best_effort"
     """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
+    kind: str = ""
+    """Of the sensor, one of `SENSOR_KINDS`; may be left empty where the sensor is named as its kind."""
 
     def __post_init__(self) -> None:
         if not self.topic:
@@ -77,6 +100,13 @@ class ModalityParameters:
         return HealthConfig(
             self.expected_rate_hz, self.max_age_ms, self.startup_grace_s, checks, min_quality=self.min_quality
         )
+
+
+class _SensorParameters(dict[Sensor, ModalityParameters]):
+    """By sensor; one of a student's card of which nothing is configured has its defaults."""
+
+    def __missing__(self, sensor: Sensor) -> ModalityParameters:
+        return ModalityParameters(default_topic(sensor), kind=sensor.kind.name)
 
 
 @dataclass(frozen=True)
@@ -166,25 +196,19 @@ class RigParameters:
         """The extrinsics as a 4x4 transform."""
         return rigid_transform(self.camera_from_lidar_translation_m, self.camera_from_lidar_rotation_xyzw)
 
+    def base_from_lidar(self) -> NDArray[np.float64]:
+        """From the LiDAR's frame to that of odometry, as a 4x4 transform."""
+        return rigid_transform(self.base_from_lidar_translation_m, self.base_from_lidar_rotation_xyzw)
+
+    @property
+    def knows_base(self) -> bool:
+        """Whether somebody has said where the LiDAR sits on the vehicle: the defaults do not."""
+        names = ("base_from_lidar_translation_m", "base_from_lidar_rotation_xyzw")
+        return any(getattr(self, name) != getattr(RigParameters, name) for name in names)
+
     def lidar_from_base(self) -> NDArray[np.float64]:
         """From the frame of odometry to the LiDAR's, as a 4x4 transform."""
-        base_from_lidar = rigid_transform(self.base_from_lidar_translation_m, self.base_from_lidar_rotation_xyzw)
-        return np.asarray(np.linalg.inv(base_from_lidar), np.float64)
-
-
-@dataclass(frozen=True)
-class OutputParameters:
-    """How results are drawn. Raises ValueError that names the field."""
-
-    overlay_opacity: float = 0.5
-    """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
-    max_mask_age_ms: float = 500.0
-    """A mask whose anchor frame is older than this when it is ready is not published. Frames of up to `max_age_ms` are
-    used, and the engine takes its time: a slow computer needs more here, or a smaller student."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlay_opacity <= 1:
-            raise ValueError(f"overlay_opacity must be in [0, 1], not {self.overlay_opacity}")
+        return np.asarray(np.linalg.inv(self.base_from_lidar()), np.float64)
 
 
 @dataclass(frozen=True)
@@ -211,24 +235,33 @@ class EventParameters:
 class Parameters:
     """All parameters of segmentation_node."""
 
-    modalities: Mapping[Modality, ModalityParameters] = field(
-        default_factory=lambda: {m: ModalityParameters(topic) for m, topic in DEFAULT_TOPICS.items()}
+    modalities: Mapping[Sensor, ModalityParameters] = field(
+        default_factory=lambda: {
+            sensor: ModalityParameters(topic, kind=sensor.kind.name) for sensor, topic in DEFAULT_TOPICS.items()
+        }
     )
     faults: Mapping[Fault, CheckConfig] = field(default_factory=lambda: dict(DEFAULT_CHECKS))
-    overrides: Overrides = field(default_factory=lambda: dict(DEFAULT_OVERRIDES))
+    overrides: Overrides = field(default_factory=lambda: dict(default_overrides()))
     sync: SyncConfig = field(default_factory=SyncConfig)
     model: ModelParameters = field(default_factory=ModelParameters)
     rig: RigParameters = field(default_factory=RigParameters)
     events: EventParameters = field(default_factory=EventParameters)
     output: OutputParameters = field(default_factory=OutputParameters)
+    points: PointParameters = field(default_factory=PointParameters)
+    obstacles: ObstacleParameters = field(default_factory=ObstacleParameters)
+    grid: GridParameters = field(default_factory=GridParameters)
+    class_names: ClassNames = field(default_factory=ClassNames)
     autostart: bool = False
     """Configure and activate at the start; a failure leaves the node alive and unconfigured."""
 
-    def health(self, modalities: Sequence[Modality] = MODALITIES) -> dict[Modality, HealthConfig]:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "modalities", _SensorParameters(self.modalities))
+
+    def health(self, modalities: Sequence[Sensor] = DEFAULT_SENSORS) -> dict[Sensor, HealthConfig]:
         """What the pipeline expects of these modalities."""
         return {modality: self.modalities[modality].health(self.checks_of(modality)) for modality in modalities}
 
-    def checks_of(self, modality: Modality) -> dict[Fault, CheckConfig]:
+    def checks_of(self, modality: Sensor) -> dict[Fault, CheckConfig]:
         """The checks of one modality, its overrides applied."""
         return {
             fault: dataclasses.replace(check, **self.overrides.get((modality, fault), {}))
@@ -236,8 +269,13 @@ class Parameters:
         }
 
 
-_SECTIONS = ("sync", "model", "rig", "events", "output")
+_SECTIONS = {
+    **{name: name for name in ("sync", "model", "rig", "events", "output")},
+    **{name: f"output.{name}" for name in ("points", "obstacles", "grid")},
+}
+"""Field of Parameters -> the prefix of its parameters."""
 _DEFAULTS = Parameters()
+_FIXED_OUTPUTS = ("output.publish", "output.class_masks")
 _CHANGEABLE_FIELDS = ("enabled", "expected_rate_hz", "max_age_ms", "startup_grace_s", "min_quality")
 _FOREIGN = ("use_sim_time", "qos_overrides.", "start_type_description_service", "simulated_vehicle.")
 """Names that rclpy declares itself, on every node."""
@@ -247,7 +285,7 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
     """Flat name -> value, as ROS takes it."""
     sections: dict[str, Any] = {f"modalities.{m}": part for m, part in parameters.modalities.items()}
     sections |= {f"faults.{fault}": check for fault, check in parameters.faults.items()}
-    sections |= {name: getattr(parameters, name) for name in _SECTIONS}
+    sections |= {prefix: getattr(parameters, name) for name, prefix in _SECTIONS.items()}
     values = {
         f"{prefix}.{f.name}": _to_ros(getattr(part, f.name))
         for prefix, part in sections.items()
@@ -258,7 +296,7 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
         for (modality, fault), changes in parameters.overrides.items()
         for name, value in changes.items()
     }
-    return {**values, "autostart": parameters.autostart}
+    return {**values, **parameters.class_names.to_values(), "autostart": parameters.autostart}
 
 
 def from_values(values: Mapping[str, Any]) -> Parameters:
@@ -267,16 +305,47 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
     Raises ParameterError that lists every unknown name, wrong type and impossible value with its remedy.
     """
     mistakes = unknown_names(values)
-    modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in _DEFAULTS.modalities.items()}
+    defaults = defaults_for(values, mistakes)
+    modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in defaults.modalities.items()}
     faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
-    overrides = _overrides(faults, values, mistakes)
-    sections = {name: _section(name, getattr(_DEFAULTS, name), values, mistakes) for name in _SECTIONS}
+    overrides = _overrides(defaults, faults, values, mistakes)
+    sections = {
+        name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in _SECTIONS.items()
+    }
+    names = ClassNames()
+    try:
+        names = class_names(values)
+    except (TypeError, ValueError) as error:
+        mistakes.append(str(error))
     autostart = values.get("autostart", _DEFAULTS.autostart)
     if not isinstance(autostart, bool):
         mistakes.append(f"autostart: must be true or false, not {autostart!r}")
     if mistakes:
         raise ParameterError("\n".join(mistakes))
-    return Parameters(modalities, faults, overrides, **sections, autostart=autostart)
+    return Parameters(modalities, faults, overrides, **sections, class_names=names, autostart=autostart)
+
+
+def defaults_for(values: Mapping[str, Any], mistakes: list[str] | None = None) -> Parameters:
+    """The defaults, with a block for each sensor that `values` give a kind (`modalities.thermal.kind: camera`), or
+    that has one already.
+
+    A name and a kind that do not fit go to `mistakes`.
+    """
+    sensors = set(DEFAULT_SENSORS)
+    for name in dict.fromkeys(name.split(".")[1] for name in values if name.startswith("modalities.")):
+        kind = str(values.get(f"modalities.{name}.kind") or "")
+        try:
+            sensors.add(Sensor(name, kind or None))
+        except ValueError as error:
+            if kind and mistakes is not None:
+                mistakes.append(f"modalities.{name}.kind: {error}")
+    return _defaults_of(in_order(sensors))
+
+
+@cache
+def _defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
+    blocks = _SensorParameters()
+    return Parameters({sensor: blocks[sensor] for sensor in sensors}, overrides=default_overrides(sensors))
 
 
 def load_parameters(path: Path) -> Parameters:
@@ -292,7 +361,7 @@ def load_parameters(path: Path) -> Parameters:
         if bare := [name for name in ours if "ros__parameters" not in content[name]]:
             raise ValueError(f"{bare[0]} needs `ros__parameters:` below it, and the parameters below that")
         sections = [content[name]["ros__parameters"] for name in ours]
-        return from_values({name: value for section in sections for name, value in _flattened(section).items()})
+        return from_values({name: value for section in sections for name, value in flattened(section).items()})
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -303,23 +372,26 @@ def load_parameters(path: Path) -> Parameters:
 _NODE_NAMES = ("**", "segmentation_node")
 
 
-def _flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"sync": {"deadline_ms": 1}} -> {"sync.deadline_ms": 1}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= _flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
 
 
 def unknown_names(values: Mapping[str, Any]) -> list[str]:
     """A line for every name that is no parameter, with the nearest one that is."""
-    known = {*to_values(), *_OVERRIDE_NAMES}
+    defaults = defaults_for(values)
+    known = {*to_values(defaults), *_override_names(defaults.modalities)}
     lines = []
     for name in values:
-        if name in known or name.startswith(_FOREIGN):
+        if name in known or name.startswith((*_FOREIGN, *NAME_PREFIXES)):
             continue
         near = difflib.get_close_matches(name, known, n=1)
         remedy = f"did you mean {near[0]}?" if near else "config/vehicle.yaml lists all of them"
+        if name.startswith("modalities.") and name.split(".")[1] not in defaults.modalities:
+            remedy += f" Another sensor needs modalities.{name.split('.')[1]}.kind"
         lines.append(f"unknown parameter {name}: {remedy}")
     return lines
 
@@ -329,6 +401,8 @@ def changeable_at_run_time(name: str) -> bool:
     parts = name.split(".")
     if parts[0] == "modalities" and "faults" not in parts:
         return parts[-1] in _CHANGEABLE_FIELDS
+    if name.startswith(NAME_PREFIXES) or name in _FIXED_OUTPUTS:
+        return False
     return parts[0] in ("modalities", "faults", "sync", "output") or name.startswith(_FOREIGN)
 
 
@@ -343,26 +417,27 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     return [f"{name}: {before.get(name)} -> {after[name]}" for name in sorted(changed)]
 
 
-def _override_name(modality: Modality, fault: Fault, name: str) -> str:
+def _override_name(modality: Sensor, fault: Fault, name: str) -> str:
     return f"modalities.{modality}.faults.{fault}.{name}"
 
 
-_OVERRIDE_NAMES: Mapping[str, tuple[Modality, Fault, str]] = MappingProxyType(
-    {
-        _override_name(modality, fault, f.name): (modality, fault, f.name)
-        for modality in MODALITIES
+def _override_names(sensors: Collection[Sensor]) -> dict[str, tuple[Sensor, Fault, str]]:
+    """Every override that may be set; declared are only those that are."""
+    return {
+        _override_name(sensor, fault, f.name): (sensor, fault, f.name)
+        for sensor in sensors
         for fault in DEFAULT_CHECKS
-        if applies_to(fault, modality.kind)
+        if applies_to(fault, sensor.kind)
         for f in dataclasses.fields(CheckConfig)
     }
-)
-"""Every override that may be set; declared are only those that are."""
 
 
-def _overrides(faults: Mapping[Fault, CheckConfig], values: Mapping[str, Any], mistakes: list[str]) -> Overrides:
+def _overrides(
+    defaults: Parameters, faults: Mapping[Fault, CheckConfig], values: Mapping[str, Any], mistakes: list[str]
+) -> Overrides:
     """The default overrides and those in `values`; each must make a check together with `faults.<check>`."""
-    changes = {key: dict(change) for key, change in DEFAULT_OVERRIDES.items()}
-    for name, (modality, fault, field_name) in _OVERRIDE_NAMES.items():
+    changes = {key: dict(change) for key, change in defaults.overrides.items()}
+    for name, (modality, fault, field_name) in _override_names(defaults.modalities).items():
         if values.get(name) is None:
             continue
         try:
@@ -401,7 +476,7 @@ def _section(prefix: str, default: _Part, values: Mapping[str, Any], mistakes: l
 
 def _to_ros(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [str(item) if isinstance(item, Modality) else item for item in value]
+        return [str(item) if isinstance(item, Sensor) else item for item in value]
     return value
 
 
@@ -419,8 +494,10 @@ def _from_ros(value: Any, default: Any) -> Any:
 def _tuple_from_ros(value: Any, default: tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise ValueError(f"must be a list, not {value!r}")
-    if isinstance(default[0], Modality):
-        return tuple(Modality.parse(str(item)) for item in value)
+    if isinstance(default[0], Sensor):
+        return tuple(Sensor(str(item)) for item in value)
+    if isinstance(default[0], str):
+        return tuple(_from_ros(item, "") for item in value)
     return tuple(_from_ros(item, 0.0) for item in value)
 
 

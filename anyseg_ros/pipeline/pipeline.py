@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
@@ -28,6 +29,7 @@ from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonito
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.sensors import point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
 
@@ -92,6 +94,13 @@ class Job:
     def anchor_frame(self) -> ModalityFrame:
         return self.frames[self.anchor]
 
+    @cached_property
+    def scan(self) -> ModalityFrame | None:
+        """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
+        points = point_sensor(self.frames)
+        scan = self.frames[points] if points is not None else None
+        return scan if scan is None or self.motion is None else self.motion.compensate(scan)
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
@@ -113,9 +122,18 @@ class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
 
     def __init__(
-        self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, segmenter: Segmenter, now_ns: int
+        self,
+        health: Mapping[Modality, HealthConfig],
+        sync: SyncConfig,
+        segmenter: Segmenter,
+        now_ns: int,
+        min_confidence: float = 0.0,
     ) -> None:
-        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take.
+
+        Pixels whose confidence is below `min_confidence` (0..1) get no label.
+        """
+        self._min_confidence = min_confidence
         self._health = dict(health)
         self._sync = sync
         self._segmenter = segmenter
@@ -161,8 +179,8 @@ class Pipeline:
         self._last_stamp_ns = frame.stamp_ns
         self._anchored[frame.modality] = frame
         frames = self._frames_with(frame, now_ns)
-        scan = frames.get(Modality.LIDAR)
-        motion = self._motion.between(scan.stamp_ns, frame.stamp_ns) if scan else None
+        points = point_sensor(frames)
+        motion = self._motion.between(frames[points].stamp_ns, frame.stamp_ns) if points else None
         return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), self._born_ns(anchor), motion)
 
     def next_wakeup_ns(self, now_ns: int) -> int | None:
@@ -193,23 +211,22 @@ class Pipeline:
                 continue
             self._named[modality] = entry.frame
             # A scan that is to be compensated waits for the stamp of its anchor.
-            if self._has_rig_for(modality) and not (modality is Modality.LIDAR and self._motion):
+            if self._has_rig_for(modality) and not (modality.kind.is_points and self._motion):
                 return entry.frame, self._rig
         return None
 
     def encode_ahead(self, job: Job) -> None:
         """Make the network images that `run` will need, on any thread. What cannot be encoded is for `run` to say."""
         for modality, frame in job.frames.items():
-            if modality is not Modality.LIDAR or job.motion is None:  # which makes another scan of it
+            if not modality.kind.is_points or job.motion is None:  # which makes another scan of it
                 with suppress(InputError):
                     self._segmenter.network_image(frame, job.rig)
 
     def run(self, job: Job) -> Result:
         """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        frames = dict(job.frames)
-        if job.motion is not None:
-            frames[Modality.LIDAR] = job.motion.compensate(frames[Modality.LIDAR])
-        return Result(job, self._segmenter.segment(frames, job.rig))
+        scan = job.scan
+        frames = {**job.frames} if scan is None else {**job.frames, scan.modality: scan}
+        return Result(job, self._segmenter.segment(frames, job.rig).unknown_below(self._min_confidence))
 
     # --- state and settings --------------------------------------------------------------------------------------
 
@@ -397,7 +414,7 @@ class Pipeline:
         return quality.value - self._health[modality].min_quality if quality else 0.0
 
     def _has_rig_for(self, modality: Modality) -> bool:
-        return modality is not Modality.LIDAR or self._rig is not None
+        return not modality.kind.is_points or self._rig is not None
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

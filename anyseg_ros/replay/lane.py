@@ -38,7 +38,9 @@ class Lane:
     ) -> None:
         """`engine_ms`: how long the network is taken to run; while it does, no other set is begun."""
         self.scenario = scenario
-        self.pipeline = Pipeline(parameters.health(scenario.modalities), parameters.sync, segmenter, start_ns)
+        doubt = parameters.output.min_confidence
+        health = parameters.health(scenario.modalities)
+        self.pipeline = Pipeline(health, parameters.sync, segmenter, start_ns, doubt)
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns

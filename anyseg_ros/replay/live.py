@@ -26,7 +26,7 @@ from rich.console import Console
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments
 from anyseg_ros.live_run.run import rig_parameters
@@ -85,10 +85,12 @@ def plan_of(options: LiveOptions, result: ReplayResult) -> LivePlan:
     sensors = {m: choice.topic for m, choice in result.topics.sensors.items()}
     defaults = to_values()
     node: dict[str, Any] = {
-        name: value for name, value in to_values(result.parameters).items() if value != defaults[name]
+        name: value for name, value in to_values(result.parameters).items() if value != defaults.get(name)
     }
+    others = [m for m in sensors if m not in DEFAULT_SENSORS]
+    node |= {f"modalities.{m}.kind": m.kind.name for m in others}
     node |= {f"modalities.{m}.topic": topic for m, topic in sensors.items()}
-    node |= {f"modalities.{m}.enabled": False for m in MODALITIES if m not in sensors}
+    node |= {f"modalities.{m}.enabled": False for m in result.parameters.modalities if m not in sensors}
     node |= {"use_sim_time": True, "autostart": True, "model.student": str(options.student)}
     if result.rig is not None:
         camera = result.rig.camera
@@ -98,7 +100,8 @@ def plan_of(options: LiveOptions, result: ReplayResult) -> LivePlan:
         return LivePlan(node, {}, {}, tuple(sensors.values()))
     inputs = {topic: INJECTED + topic for topic in sensors.values()}
     injector: dict[str, Any] = {"use_sim_time": True, "scenario": str(options.faults.resolve())}
-    for modality in MODALITIES:
+    injector |= {"sensors": ",".join(f"{m}:{m.kind}" for m in others)} if others else {}
+    for modality in (*DEFAULT_SENSORS, *others):
         topic = sensors.get(modality, "")
         injector[f"topics.{modality}.output"] = topic
         injector[f"topics.{modality}.input"] = inputs.get(topic, "")
@@ -233,8 +236,8 @@ class _Listener(Node):
         self.node_is_up = True
         values = {s.name.removeprefix(PREFIX): {pair.key: pair.value for pair in s.values} for s in message.status}
         if MASK in values:
-            used = [m for m in MODALITIES if values.get(f"{m} status", {}).get("used") == "true"]
-            self.heard.used[stamp_ns(message.header)] = tuple(used)
+            used = {Sensor(name.removesuffix(" status")) for name, of in values.items() if of.get("used") == "true"}
+            self.heard.used[stamp_ns(message.header)] = in_order(used)
 
     def _on_clock(self, message: Clock) -> None:
         now = message.clock.sec, message.clock.nanosec

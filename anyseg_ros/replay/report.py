@@ -16,6 +16,7 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensors import CAMERA
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri
 from anyseg_ros.drawing.timeline import timeline
@@ -249,7 +250,7 @@ def _truth_title(mask: ScoredMask) -> str:
 
 def _scene(frame: ModalityFrame | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """What the camera saw, RGB; grey where the bag has none."""
-    if frame is None or frame.modality is not Modality.CAMERA:
+    if frame is None or frame.kind is not CAMERA:
         return np.full((*shape, 3), 96, np.uint8)
     return np.asarray(cv2.resize(frame.data, shape[1::-1], interpolation=cv2.INTER_AREA), np.uint8)
 

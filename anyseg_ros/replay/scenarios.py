@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anyseg_core.injection import InjectionSchedule
-from anyseg_core.runtime.modality import Modality, all_subsets, subset_name
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, all_subsets, subset_name
 
 ALL_SENSORS = "all"
 """Name of the scenario with every sensor and no fault: the others are compared with it."""
@@ -22,7 +22,7 @@ class Scenario:
     """The sensors that the vehicle has, and what is done to them."""
 
     name: str
-    modalities: tuple[Modality, ...]
+    modalities: tuple[Sensor, ...]
     schedule: InjectionSchedule | None = None
 
     @property
@@ -31,7 +31,7 @@ class Scenario:
         return self.schedule is None and self.name != ALL_SENSORS
 
 
-def scenarios_for(modalities: Sequence[Modality], subsets: bool, fault_files: Sequence[Path]) -> list[Scenario]:
+def scenarios_for(modalities: Sequence[Sensor], subsets: bool, fault_files: Sequence[Path]) -> list[Scenario]:
     """All sensors first, then every proper subset if asked for, then one scenario per fault file or folder of them.
 
     Raises ScenarioError, and InjectionScheduleError of a file.
@@ -40,7 +40,8 @@ def scenarios_for(modalities: Sequence[Modality], subsets: bool, fault_files: Se
     if subsets:
         scenarios += [Scenario(subset_name(s), s) for s in all_subsets(modalities) if len(s) < len(modalities)]
     scenarios += [
-        Scenario(path.stem, tuple(modalities), InjectionSchedule.load(path)) for path in _expanded(fault_files)
+        Scenario(path.stem, tuple(modalities), InjectionSchedule.load(path, {*DEFAULT_SENSORS, *modalities}))
+        for path in _expanded(fault_files)
     ]
     names = [scenario.name for scenario in scenarios]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -6,9 +6,9 @@ import os
 import signal
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector, Stage
-from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_ros.bags.topics import IMAGE, POINT_CLOUD
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage
+from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 _OF_FRAMES = tuple(stage for stage in Stage if stage is not Stage.MESSAGE)
@@ -22,7 +22,7 @@ class VehicleFaults:
         of_messages = any(INJECTION_KINDS[entry.kind].stage is Stage.MESSAGE for entry in schedule.faults)
         self._messages = MessageFaultInjector(schedule, stages=(Stage.MESSAGE,)) if of_messages else None
 
-    def publish(self, vehicle: VehiclePublisher, frame: ModalityFrame, elapsed_s: float) -> None:
+    def publish(self, vehicle: VehiclePublisher, frame: SensorFrame, elapsed_s: float) -> None:
         """What a driver with these faults sends of a frame, `elapsed_s` seconds after the start."""
         if self._frames.must_die(elapsed_s):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -32,8 +32,8 @@ class VehicleFaults:
             else:
                 vehicle.publish(delivered, lambda modality, cdr: self._rewritten(modality, cdr, elapsed_s))
 
-    def _rewritten(self, modality: Modality, cdr: bytes, elapsed_s: float) -> bytes:
+    def _rewritten(self, modality: Sensor, cdr: bytes, elapsed_s: float) -> bytes:
         assert self._messages is not None
-        msgtype = POINT_CLOUD if modality is Modality.LIDAR else IMAGE
+        msgtype = next(iter(SENSOR_MESSAGES[modality.kind].readers))
         (message,) = self._messages.apply(SensorMessage(modality, msgtype, cdr), elapsed_s)
         return bytes(message.cdr)

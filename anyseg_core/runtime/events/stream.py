@@ -19,7 +19,7 @@ from anyseg_core.runtime.events.decoder import (
     EventPacket,
     Events,
 )
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 MESSAGE_READERS: Mapping[str, type[EventPacket] | type[EventArray]] = MappingProxyType(
     {
@@ -38,7 +38,9 @@ _MAX_WAITING = 10_000
 class EventStream:
     """One event camera. Where its size or encoding changes, or its stamps run backwards, it begins anew."""
 
-    def __init__(self, msgtype: str, period_ns: int, window_ns: int | None = None) -> None:
+    def __init__(
+        self, msgtype: str, period_ns: int, window_ns: int | None = None, sensor: Sensor = Sensor.EVENT
+    ) -> None:
         """A frame every `period_ns`, of the events of the last `window_ns` (one period unless given).
 
         Raises EventDecodeError for a message type that carries no events, ValueError for times that are not > 0.
@@ -47,6 +49,7 @@ class EventStream:
             raise EventDecodeError(f"{msgtype} carries no events; {', '.join(MESSAGE_READERS)} do")
         if period_ns <= 0 or (window_ns is not None and window_ns <= 0):
             raise ValueError(f"event frames every {period_ns} ns of {window_ns} ns: both must be > 0")
+        self._sensor = sensor
         self._read = MESSAGE_READERS[msgtype].from_cdr
         self._period_ns, self._window_ns = period_ns, window_ns or period_ns
         self._waiting: list[EventPacket | EventArray] = []
@@ -63,7 +66,7 @@ class EventStream:
         """What was met and left out so far, of the messages that have been decoded; dvs_msgs have nothing to count."""
         return self._decoder.counts if self._decoder is not None else DecodeCounts()
 
-    def add(self, cdr: Buffer) -> ModalityFrame | None:
+    def add(self, cdr: Buffer) -> SensorFrame | None:
         """Take the next message; returns the frame that is due with it, stamped and named as it is.
 
         Its `sequence` goes up by one, and by the packets that were lost since the frame before. Raises EventDecodeError
@@ -88,7 +91,7 @@ class EventStream:
         self._window = None
         self._base_ns = self._events_ns = message.stamp_ns
 
-    def _frame(self, last: EventPacket | EventArray) -> ModalityFrame:
+    def _frame(self, last: EventPacket | EventArray) -> SensorFrame:
         lost_before = self.counts.lost_packets
         waiting, self._waiting = self._waiting, []
         events = self._decoded(waiting)
@@ -99,7 +102,7 @@ class EventStream:
         self._sequence += 1 + max(self.counts.lost_packets - lost_before, 0)
         # Without events the window moves on with the stamps: the sensor's own clock is told by its events only.
         counts = window.image(window.latest_ns + last.stamp_ns - self._events_ns)
-        return ModalityFrame(Modality.EVENT, counts, last.stamp_ns, last.frame_id, self._sequence)
+        return SensorFrame(self._sensor, counts, last.stamp_ns, last.frame_id, self._sequence)
 
     def _decoded(self, messages: list[EventPacket | EventArray]) -> Events:
         """The events of the messages, from where the sensor has had its present size and encoding."""

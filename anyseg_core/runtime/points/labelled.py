@@ -59,7 +59,7 @@ def label_scan(
     certain[found == UNLABELLED] = 0
     shape = scan.cloud_shape if np.prod(scan.cloud_shape) == len(points) else (1, len(points))
     return LabelledPoints(
-        Modality.LIDAR,
+        scan.modality,
         points,
         _spread(found, view.index, len(points), UNLABELLED),
         _spread(certain, view.index, len(points), 0),
@@ -90,7 +90,7 @@ def label_depth(depth: ModalityFrame, labels: Labels, confidence: Labels, rig: R
     certain = np.where(found == UNLABELLED, np.uint8(0), confidence[at])
     points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
     shape = len(rows), len(cols)
-    return LabelledPoints(Modality.DEPTH, points, found.ravel(), certain.ravel(), shape, depth.stamp_ns, depth.frame_id)
+    return LabelledPoints(depth.modality, points, found.ravel(), certain.ravel(), shape, depth.stamp_ns, depth.frame_id)
 
 
 def _spread(values: Labels, index: NDArray[np.int64], count: int, fill: int) -> Labels:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_mixture import COARSE, TOY_SCANS, write_mixture, write_pictures, write_scan
 
 from anyseg_core.data.augmentation import AugmentConfig, Window, augment, largest_inside, moved_onto
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout
@@ -26,54 +27,11 @@ from anyseg_core.training.batches import Batches, open_dataset, part_meaning
 from anyseg_core.training.config import ConfigError, parse_config, parse_data
 from anyseg_core.training.evaluation import score_mixture, summarise_mixture
 
-COARSE = PictureLayout(
-    images="{split}/*.png",
-    labels="labels/{split}/{stem}.png",
-    classes=("drivable", "far", "sky"),
-    meaning={"drivable": ("road", "sidewalk"), "far": ("building", "vegetation")},
-)
-TOY_SCANS = ScanLayout(scans="{split}/*.npz", classes=("", "road", "car"))
-
-
-def write_pictures(root: Path, split: str, count: int = 2) -> None:
-    """Pictures whose upper half is far and lower half drivable."""
-    for folder in (root / split, root / "labels" / split):
-        folder.mkdir(parents=True)
-    labels = np.zeros((48, 64), np.uint8)
-    labels[:24] = 1
-    for number in range(count):
-        cv2.imwrite(str(root / split / f"{number}.png"), np.full((48, 64, 3), 40 * number, np.uint8))
-        cv2.imwrite(str(root / "labels" / split / f"{number}.png"), labels)
-
-
-def write_scan(root: Path, split: str) -> None:
-    """A road 1.7 m below the sensor all around, and a car 10 m ahead."""
-    (root / split).mkdir(parents=True)
-    angles, distances = np.meshgrid(np.linspace(-np.pi, np.pi, 256, endpoint=False), np.geomspace(4, 40, 40))
-    xyz = np.stack([distances * np.cos(angles), distances * np.sin(angles), np.full(angles.shape, -1.7)], axis=-1)
-    labels = np.ones(angles.shape, np.uint8)
-    ahead = (np.abs(angles) < 0.2) & (distances > 9) & (distances < 12)
-    xyz[ahead, 2], labels[ahead] = -0.8, 2
-    intensity = np.full(angles.shape, 51, np.uint8)
-    np.savez(root / split / "0.npz", xyz_cm=(100 * xyz).astype(np.int16), intensity=intensity, label=labels)
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> dict:
     """Settings of a mixture of pictures and scans."""
-    for split in ("train", "val"):
-        write_pictures(tmp_path / "pictures", split)
-        write_scan(tmp_path / "scans", split)
-    return {
-        "kind": "mixture",
-        "root": str(tmp_path),
-        "cache": str(tmp_path / "cache"),
-        "size": [32, 64],
-        "parts": [
-            {"kind": "pictures", "root": "pictures", "layout": COARSE.model_dump(), "size": [64, 96], "weight": 3},
-            {"kind": "scans", "root": "scans", "layout": TOY_SCANS.model_dump(), "size": [32, 64], "views": 3},
-        ],
-    }
+    return write_mixture(tmp_path)
 
 
 # --- layouts --------------------------------------------------------------------------------------------------

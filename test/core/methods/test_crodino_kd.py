@@ -16,6 +16,8 @@ from torch import Tensor
 from anyseg_core.data.decoupled import DecoupledConfig, SensorPipeline, augment_apart
 from anyseg_core.methods import Batch, CrodinoConfig, CrodinoKd
 from anyseg_core.methods.rgbd_losses import (
+    Pairs,
+    SameClass,
     image_pairs,
     info_nce,
     mix_classes,
@@ -99,30 +101,80 @@ def test_info_nce_by_hand() -> None:
     rows = [-math.log(math.exp(similarity[i, i]) / np.exp(similarity[i]).sum()) for i in range(2)]
     columns = [-math.log(math.exp(similarity[i, i]) / np.exp(similarity[:, i]).sum()) for i in range(2)]
     expected = (np.mean(rows) + np.mean(columns)) / 2
-    assert info_nce(first, second, 0.5).item() == pytest.approx(expected, rel=1e-5)
-    assert info_nce(first, second).item() == info_nce(second, first).item()
-    assert info_nce(first, first).item() < 1e-5 < info_nce(first, second.flip(0)).item()
+    kind = torch.arange(2)
+    assert info_nce(Pairs(first, second, kind), 0.5).item() == pytest.approx(expected, rel=1e-5)
+    assert info_nce(Pairs(first, second, kind)).item() == info_nce(Pairs(second, first, kind)).item()
+    assert info_nce(Pairs(first, first, kind)).item() < 1e-5 < info_nce(Pairs(first, second.flip(0), kind)).item()
 
 
-@pytest.mark.parametrize("pairs", [0, 1])
-def test_info_nce_of_a_single_pair_is_refused_not_zero(pairs: int) -> None:
-    with pytest.raises(ValueError, match=f"at least two pairs, not {pairs}"):
-        info_nce(torch.ones(pairs, 3), torch.ones(pairs, 3))
+SAME_CLASS: tuple[SameClass, ...] = ("masked", "positive", "negative")
+
+
+def loop_info_nce(pairs: Pairs, temperature: float, same_class: SameClass) -> float:
+    """Row by row, in both directions."""
+    total, kinds = 0.0, pairs.kind.tolist()
+    for rows, columns in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
+        for n, row in enumerate(rows):
+            scores = [float(F.cosine_similarity(row, column, dim=0)) / temperature for column in columns]
+            alike = [m for m in range(len(kinds)) if kinds[m] == kinds[n]]
+            seen = [m for m in range(len(kinds)) if same_class != "masked" or m == n or m not in alike]
+            normaliser = math.log(sum(math.exp(scores[m]) for m in seen))
+            matches = alike if same_class == "positive" else [n]
+            total -= sum(scores[m] - normaliser for m in matches) / len(matches)
+    return total / (2 * len(kinds))
+
+
+@pytest.mark.parametrize("same_class", SAME_CLASS)
+@pytest.mark.parametrize("kinds", [[0, 1], [0, 1, 0, 2, 1, 0], [3, 3, 5]], ids=str)
+def test_info_nce_is_the_loops(kinds: list[int], same_class: SameClass) -> None:
+    generator = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(len(kinds), 7, generator=generator, dtype=torch.double) for _ in range(2))
+    pairs = Pairs(first.requires_grad_(), second, torch.tensor(kinds))
+    loss = info_nce(pairs, 0.5, same_class)
+    assert loss.item() == pytest.approx(
+        loop_info_nce(Pairs(*(part.detach() for part in pairs)), 0.5, same_class), abs=1e-6
+    )
+    loss.backward()
+    assert first.grad is not None
+    assert first.grad.isfinite().all()
+
+
+def test_the_same_class_in_another_image_repels_only_where_it_is_a_mismatch() -> None:
+    """Two roads that look alike, and a car: only as a mismatch does the other road raise the loss."""
+    first = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    pairs = Pairs(first, first, torch.tensor([0, 0, 1]))
+    masked, positive, negative = (info_nce(pairs, 0.07, same_class).item() for same_class in SAME_CLASS)
+    assert masked < 1e-4
+    assert negative > 2 / 3 * math.log(2) - 1e-4
+    assert positive == pytest.approx(2 / 3 * math.log(2), abs=1e-4)  # its least value: two matches share the weight
+
+
+@pytest.mark.parametrize("same_class", SAME_CLASS)
+@pytest.mark.parametrize("kinds", [[], [4], [4, 4]], ids=str)
+def test_info_nce_with_nothing_to_tell_apart_is_refused_not_zero(kinds: list[int], same_class: SameClass) -> None:
+    pairs = Pairs(torch.ones(len(kinds), 3), torch.ones(len(kinds), 3), torch.tensor(kinds))
+    if same_class == "negative" and len(kinds) == 2:
+        assert info_nce(pairs, same_class=same_class).item() == pytest.approx(math.log(2))
+        return
+    with pytest.raises(ValueError, match=f"two pairs to tell apart, not {len(kinds)} of {len(set(kinds))} classes"):
+        info_nce(pairs, same_class=same_class)
 
 
 def test_pairs_are_classes_that_both_views_of_an_image_show() -> None:
     labels = [torch.tensor([[[0, 1]], [[2, 255]]]), torch.tensor([[[1, 1]], [[2, 0]]])]
     camera = torch.tensor([[[[1.0, 2.0]]], [[[3.0, 4.0]]]])  # [B=2, C=1, 1, 2]
     depth = torch.tensor([[[[5.0, 7.0]]], [[[8.0, 9.0]]]])
-    first, second = pooled_pairs([camera, depth], labels, 3)
+    first, second, kind = pooled_pairs([camera, depth], labels, 3)
     assert first.tolist() == [[2.0], [3.0]]  # class 1 of image 0, class 2 of image 1
     assert second.tolist() == [[6.0], [8.0]]
+    assert kind.tolist() == [1, 2]
 
 
 def test_image_pairs_are_means() -> None:
-    first, second = image_pairs([torch.ones(2, 3, 4, 4), torch.arange(8.0).reshape(2, 1, 2, 2)])
+    first, second, kind = image_pairs([torch.ones(2, 3, 4, 4), torch.arange(8.0).reshape(2, 1, 2, 2)])
     assert first.tolist() == [[1.0] * 3] * 2
     assert second.tolist() == [[1.5], [5.5]]
+    assert kind.tolist() == [0, 1]
 
 
 # --- the method ------------------------------------------------------------------------------------------------
@@ -164,13 +216,14 @@ def test_the_total_is_the_blogs_weighted_sum() -> None:
     four = sum(cross_entropy(out.auxiliary[half, m]) for half in range(2) for m in range(2))
     assert torch.allclose(found["aux"], 0.2 * torch.as_tensor(four), rtol=1e-4)
     pairs = pooled_pairs(list(out.invariant), [given.labels] * 2, 4)
-    assert torch.allclose(found["contrast"], 0.5 * info_nce(*pairs), rtol=1e-4)
+    assert torch.allclose(found["contrast"], 0.5 * info_nce(pairs), rtol=1e-4)
 
 
 @torch.no_grad()
 def test_switches_change_their_term_and_no_other() -> None:
     default = losses()
-    for switch, term in (({"mixup": "classes"}, "mixed"), ({"contrast": "images"}, "contrast")):
+    switches = ({"mixup": "classes"}, {"contrast": "images"}, {"same_class": "positive"}, {"same_class": "negative"})
+    for switch, term in zip(switches, ("mixed", "contrast", "contrast", "contrast"), strict=True):
         other = losses(**switch)
         assert {name for name in default if not torch.allclose(default[name], other[name])} == {term}
     assert set(losses(mixed=0, contrastive=0, orthogonality=0, auxiliary=0)) == {"sup"}
@@ -187,11 +240,60 @@ def test_mixed_features_are_supervised_and_teach_the_other_network() -> None:
         assert bool((grad != 0).any())
 
 
-def test_one_pair_is_reported_and_left_out() -> None:
-    single = Batch(batch(1).images, torch.zeros(1, 32, 32, dtype=torch.long))
-    with pytest.warns(UserWarning, match="1 pairs of embeddings in a batch, nothing to contrast"):
+@pytest.mark.parametrize("samples", [1, 2])
+def test_one_class_alone_is_reported_and_left_out(samples: int) -> None:
+    single = Batch(batch(samples).images, torch.zeros(samples, 32, 32, dtype=torch.long))
+    with pytest.warns(UserWarning, match=f"{samples} pairs of 1 classes in a batch, nothing to contrast"):
         found = CrodinoKd(CrodinoConfig()).losses(network().eval(), single)
     assert "contrast" not in found
+
+
+def test_orthogonality_is_the_loops() -> None:
+    generator = torch.Generator().manual_seed(2)
+    invariant, specific = (torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.double) for _ in range(2))
+    positions = [(b, y, x) for b in range(2) for y in range(3) for x in range(4)]
+    cosines = [abs(F.cosine_similarity(invariant[b, :, y, x], specific[b, :, y, x], dim=0)) for b, y, x in positions]
+    assert orthogonality(invariant, specific).item() == pytest.approx(sum(map(float, cosines)) / 24, abs=1e-6)
+
+
+@torch.no_grad()
+def test_projections_have_both_signs_and_begin_nearly_orthogonal_as_halves_after_a_relu_cannot() -> None:
+    cosines = {}
+    for projections in (False, True):
+        torch.manual_seed(0)
+        spec = DeepLabSpec("resnet18", 4, 16, 1.0, (1, 1, 1), 0.0)
+        model = DisentangledNetworks([[0.5] * 3] * 2, [[0.25] * 3] * 2, spec, projections=projections)
+        out = model.eval()(batch(2, 64).images)
+        cosines[projections] = orthogonality(out.invariant[0], out.specific[0]).item()
+        assert bool((out.invariant < 0).any()) == projections
+    assert cosines[True] < 0.15
+    assert cosines[False] > 0.3
+
+
+def test_projections_go_to_the_robot_and_the_first_weights_of_the_rest_stay_those_of_halves() -> None:
+    spec, normalisation = DeepLabSpec("resnet18", 4, 16, 0.125, (1, 1, 1), 0.0), ([[0.5] * 3] * 2, [[0.25] * 3] * 2)
+    states, deployed = [], []
+    for projections in (False, True):
+        torch.manual_seed(0)
+        model = DisentangledNetworks(*normalisation, spec, projections=projections)
+        states.append(model.state_dict())
+        deployed.append(model.deployed_parameters())
+    assert all(torch.equal(states[1][name], value) for name, value in states[0].items())
+    dim = model.network(0).encoder.dims[-1]
+    assert deployed[1] - deployed[0] == 2 * (dim * dim + dim)
+
+
+@pytest.mark.parametrize(
+    ("parts", "backbone", "projects"),
+    [("by_backbone", "resnet50", True), ("by_backbone", "resnet18", False)]
+    + [
+        (parts, backbone, parts == "projections")
+        for parts in ("halves", "projections")
+        for backbone in ("resnet18", "resnet50")
+    ],
+)
+def test_a_resnet50_has_projections_unless_told_otherwise(parts: str, backbone: str, projects: bool) -> None:
+    assert CrodinoConfig.model_validate({"parts": parts}).projects(backbone) == projects
 
 
 # --- the loop --------------------------------------------------------------------------------------------------
@@ -220,7 +322,8 @@ def test_batches_of_views_apart_carry_labels_and_the_way(root: Path) -> None:
 
 
 def test_a_run_with_views_apart_learns_and_scores_every_subset(root: Path, tmp_path: Path) -> None:
-    apart = settings(root, method={"name": "crodino_kd"}, augment_apart={"depth": {"rotation_deg": [-5, 5]}})
+    method = {"name": "crodino_kd", "parts": "projections", "same_class": "positive"}
+    apart = settings(root, method=method, augment_apart={"depth": {"rotation_deg": [-5, 5]}})
     train(shapes_config(root, **apart), tmp_path / "run", show_progress=False)
     metrics = json.loads((tmp_path / "run" / METRICS_NAME).read_text())
     assert set(metrics["miou"]) == {"camera", "depth", "camera+depth"}

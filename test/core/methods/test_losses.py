@@ -30,8 +30,8 @@ from anyseg_core.models.anymodal import upsample_logits
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
-VARIANTS: tuple[Variant, ...] = ("paper", "released")
-both_variants = pytest.mark.parametrize("variant", VARIANTS)
+VARIANTS: tuple[Variant, ...] = ("paper", "released", "repaired")
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
 LOG3, LN2 = math.log(3), math.log(2)
 
 
@@ -65,7 +65,7 @@ def test_ohem_keeps_a_sixteenth_of_the_labelled_pixels() -> None:
 @given(st.integers(0, 1000), st.floats(0.3, 0.95))
 def test_ohem_is_what_a_loop_over_pixels_finds(seed: int, threshold: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(2, 3, 3, 4, generator=generator)  # [B, h, w, K]
+    logits = 2 * torch.randn(2, 3, 3, 4, generator=generator, dtype=torch.double)  # [B, h, w, K]
     labels = torch.randint(0, 5, (2, 6, 6), generator=generator)
     labels[labels == 4] = 255
     full = upsample_logits(logits, (6, 6)).softmax(dim=1)
@@ -80,7 +80,7 @@ def test_ohem_is_what_a_loop_over_pixels_finds(seed: int, threshold: float) -> N
     least = max(1, len(pixels) // 16)
     expected = hard if len(hard) >= least else sorted(pixels)[-least:]
     found = hard_example_mean(pixel_cross_entropy(logits, labels), threshold)
-    torch.testing.assert_close(found, torch.tensor(sum(expected) / len(expected)), atol=1e-4, rtol=1e-4)
+    assert found.item() == pytest.approx(sum(expected) / len(expected), abs=1e-6)
 
 
 def test_nothing_labelled_gives_zero_and_a_gradient() -> None:
@@ -109,10 +109,20 @@ def test_prediction_distillation_by_hand(variant: Variant, expected: float) -> N
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+@every_variant
+def test_prediction_distillation_is_the_loop_s(variant: Variant) -> None:
+    student, teacher = (2 * torch.randn(2, 5, 4, 3, dtype=torch.double) for _ in range(2))
+    pixels = [(b, y, x) for b in range(2) for y in range(4) for x in range(3)]
+    pairs = [(student[b, :, y, x], teacher[b, :, y, x]) for b, y, x in pixels]
+    total = sum(_kl(s, t) if variant == "paper" else _kl(t, s) for s, t in pairs)
+    expected = total / student.numel()
+    assert prediction_distillation(student, teacher, variant).item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_released_prediction_distillation_is_torch_s_mean() -> None:
     student, teacher = torch.randn(2, 5, 4, 4), torch.randn(2, 5, 4, 4)
     expected = F.kl_div(student.log_softmax(dim=1), teacher.softmax(dim=1), reduction="none").mean()
-    torch.testing.assert_close(prediction_distillation(student, teacher, "released"), expected)
+    torch.testing.assert_close(prediction_distillation(student, teacher, "released"), expected, atol=1e-6, rtol=0)
 
 
 # --- L_umd
@@ -132,7 +142,7 @@ def loop_unimodal(student: list[Tensor], teacher: list[Tensor], samples: int, va
 def _lines(feature: Tensor, variant: Variant) -> list[Tensor]:
     """The distributions of one image: over channels at each position, or over rows of each column and channel."""
     channels_first = feature.permute(2, 0, 1)  # [C, H, W], as in the release
-    moved = channels_first.movedim(0, -1) if variant == "paper" else channels_first.movedim(1, -1)
+    moved = channels_first.movedim(1 if variant == "released" else 0, -1)
     return list(moved.flatten(0, 1))
 
 
@@ -141,12 +151,12 @@ def _kl(first: Tensor, second: Tensor) -> float:
     return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
 
 
-@both_variants
+@every_variant
 @pytest.mark.parametrize(("images", "samples"), [(1, 1), (5, 2)])
 def test_unimodal_distillation_is_the_loop_s(variant: Variant, images: int, samples: int) -> None:
-    student, teacher = features(images, 0), features(images, 1)
+    student, teacher = features(images, 0, dtype=torch.double), features(images, 1, dtype=torch.double)
     loss = unimodal_distillation(student, teacher, samples, variant)
-    assert loss.item() == pytest.approx(loop_unimodal(student, teacher, samples, variant), rel=1e-4)
+    assert loss.item() == pytest.approx(loop_unimodal(student, teacher, samples, variant), abs=1e-6)
 
 
 def test_unimodal_distillation_by_hand() -> None:
@@ -162,19 +172,24 @@ def test_unimodal_distillation_by_hand() -> None:
 
 def loop_crossmodal(student: list[Tensor], teacher: list[Tensor], sample: list[int], variant: Variant) -> float:
     """Pair by pair, channel by channel."""
-    images, total = len(sample), 0.0
-    for g_stage, f_stage in zip(student, teacher, strict=True):
-        squares = 0.0
-        for p in range(images):
-            for q in range(images):
-                if variant == "released" and p != q:
-                    g = g_stage.log_softmax(dim=1)
-                    f = f_stage.softmax(dim=1)
-                    squares += (_mean_cosine(g[p], g[q]) - _mean_cosine(f[p], f[q])) ** 2
-                elif variant == "paper" and p < q and sample[p] == sample[q]:
-                    total += _pair_divergence(g_stage, f_stage, p, q)
-        total += squares / images**2
-    return total / (max(sample) + 1)
+    images = range(len(sample))
+    if variant == "released":
+        stages = [_released_squares(g, f) for g, f in zip(student, teacher, strict=True)]
+        return sum(stages) / len(sample) ** 2 / (max(sample) + 1)
+    pairs = [(p, q) for p in images for q in images if p < q and sample[p] == sample[q]]
+    of_pair = _pair_divergence if variant == "paper" else _pair_square
+    total = sum(of_pair(g, f, p, q) for g, f in zip(student, teacher, strict=True) for p, q in pairs)
+    return total / max(1, len(pairs))
+
+
+def _released_squares(g: Tensor, f: Tensor) -> float:
+    images, logs, shares = range(len(g)), g.log_softmax(dim=1), f.softmax(dim=1)
+    pairs = [(p, q) for p in images for q in images if p != q]
+    return sum((_mean_cosine(logs[p], logs[q]) - _mean_cosine(shares[p], shares[q])) ** 2 for p, q in pairs)
+
+
+def _pair_square(student: Tensor, teacher: Tensor, p: int, q: int) -> float:
+    return (_mean_cosine(student[p], student[q]) - _mean_cosine(teacher[p], teacher[q])) ** 2
 
 
 def _cosines(first: Tensor, second: Tensor) -> list[float]:
@@ -195,12 +210,38 @@ def _pair_divergence(student: Tensor, teacher: Tensor, p: int, q: int) -> float:
     return sum(terms) / len(terms)
 
 
-@both_variants
+@every_variant
 @pytest.mark.parametrize("sample", [[0], [0, 0], [0, 0, 0, 1, 2, 2]], ids=["lone", "pair", "uneven"])
 def test_crossmodal_distillation_is_the_loop_s(variant: Variant, sample: list[int]) -> None:
-    student, teacher = features(len(sample), 2), features(len(sample), 3)
+    student, teacher = (features(len(sample), seed, dtype=torch.double) for seed in (2, 3))
     loss = crossmodal_distillation(student, teacher, torch.tensor(sample), max(sample) + 1, variant)
-    assert loss.item() == pytest.approx(loop_crossmodal(student, teacher, sample, variant), rel=1e-3, abs=1e-6)
+    assert loss.item() == pytest.approx(loop_crossmodal(student, teacher, sample, variant), abs=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["paper", "repaired"])
+def test_crossmodal_distillation_does_not_grow_with_the_number_of_pairs(variant: Variant) -> None:
+    """A batch of twice the same sample has the loss of the sample."""
+    student, teacher = features(2, 2, dtype=torch.double), features(2, 3, dtype=torch.double)
+    one = crossmodal_distillation(student, teacher, torch.tensor([0, 0]), 1, variant)
+    twice = [[torch.cat([stage, stage]) for stage in given] for given in (student, teacher)]
+    two = crossmodal_distillation(twice[0], twice[1], torch.tensor([0, 0, 1, 1]), 2, variant)
+    assert two.item() == pytest.approx(one.item(), rel=1e-9)
+
+
+def test_the_repaired_cmd_sees_only_pairs_of_one_sample() -> None:
+    student, teacher = features(3, 2), features(3, 3)
+    sample = torch.tensor([0, 0, 1])
+    moved = [torch.cat([stage[:2], 5 * torch.randn_like(stage[2:])]) for stage in student]
+    before, after = (crossmodal_distillation(given, teacher, sample, 2, "repaired") for given in (student, moved))
+    assert before.item() == after.item() > 0
+
+
+def test_the_repaired_cmd_by_hand() -> None:
+    """Right angles for the student (S = 0), equal modalities for the teacher (S = 1), in one of two channels."""
+    student = [torch.tensor([[[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]]]).reshape(2, 1, 2, 2)]
+    teacher = [torch.ones(2, 1, 2, 2)]
+    loss = crossmodal_distillation(student, teacher, torch.zeros(2, dtype=torch.long), 1, "repaired")
+    assert loss.item() == pytest.approx((0.5 - 1) ** 2, abs=1e-6)
 
 
 def test_crossmodal_distillation_by_hand() -> None:
@@ -258,7 +299,7 @@ every_loss = pytest.mark.parametrize("loss", [_mad, _umd, _cmd, _proto], ids=["m
 
 
 @every_loss
-@both_variants
+@every_variant
 def test_gradients(loss: Loss, variant: Variant) -> None:
     student = [stage.requires_grad_() for stage in features(3, 4, dtype=torch.double)]
     teacher = features(3, 5, dtype=torch.double)
@@ -274,7 +315,8 @@ def test_the_released_cmd_is_not_zero_even_for_an_equal_student() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "variant"),
-    [(_mad, "paper"), (_mad, "released"), (_umd, "paper"), (_umd, "released"), (_cmd, "paper"), (_proto, "paper")],
+    [(loss, variant) for loss in (_mad, _umd) for variant in VARIANTS]
+    + [(_cmd, "paper"), (_cmd, "repaired"), (_proto, "paper")],
 )
 def test_a_student_that_equals_its_teacher_loses_nothing(loss: Loss, variant: Variant) -> None:
     same = [stage.requires_grad_() for stage in features(3, 6)]
@@ -286,7 +328,7 @@ def test_a_student_that_equals_its_teacher_loses_nothing(loss: Loss, variant: Va
 
 
 @every_loss
-@both_variants
+@every_variant
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 @pytest.mark.parametrize("images", [1, 3])
 def test_finite_in_bfloat16_for_one_image_too(loss: Loss, variant: Variant, scale: float, images: int) -> None:
@@ -299,7 +341,7 @@ def test_finite_in_bfloat16_for_one_image_too(loss: Loss, variant: Variant, scal
 
 
 @every_loss
-@both_variants
+@every_variant
 def test_half_precision_is_close(loss: Loss, variant: Variant) -> None:
     exact = loss(features(3, 9), features(3, 10), variant)
     coarse = loss(features(3, 9, dtype=torch.bfloat16), features(3, 10, dtype=torch.bfloat16), variant)
@@ -315,6 +357,21 @@ def test_prototypes_are_class_means() -> None:
     counts = class_counts(labels, (2, 2), 3)
     assert counts.sum(dim=1).tolist() == [[2, 0, 1]]
     assert prototypes(feature, counts).flatten().tolist() == [2.0, 0.0, 5.0]
+
+
+def test_prototype_distillation_is_the_loop_s() -> None:
+    student, teacher = (features(3, seed, dtype=torch.double)[:2] for seed in (2, 3))  # stages of 4x4 and 4x2
+    labels = torch.randint(0, 4, (3, 4, 4), generator=torch.Generator().manual_seed(4))
+    labels[labels == 3] = 255
+    total = 0.0
+    for g, f in zip(student, teacher, strict=True):
+        small = labels[:, :: 4 // g.shape[1], :: 4 // g.shape[2]]
+        for image in range(3):
+            shown = [k for k in range(3) if (small[image] == k).any()]
+            means = [torch.stack([x[image][small[image] == k].mean(dim=0) for k in shown]) for x in (g, f)]  # [k, C]
+            channels = zip(means[0].T, means[1].T, strict=True)
+            total += sum(_kl(of_teacher, of_student) for of_student, of_teacher in channels) / (3 * g.shape[-1])
+    assert prototype_distillation(student, teacher, labels, 3, 2).item() == pytest.approx(total / 2, abs=1e-6)
 
 
 def test_prototype_distillation_by_hand() -> None:

@@ -163,7 +163,9 @@ def test_at_the_published_size_crodino_trains_a_quarter_of_masked_distillations_
     with torch.device("meta"):
         kinds = (DisentangledNetworks, RegeneratingNetworks, AcNet)
         crodino, masked, teacher = (sum(p.numel() for p in kind(*CHANNELS, spec).parameters()) for kind in kinds)
+        projected = DisentangledNetworks(*CHANNELS, spec, projections=True)
     assert round(crodino / 1e6, 1) == 83.1
+    assert round(sum(p.numel() for p in projected.parameters()) / 1e6, 1) == 91.5
     assert round((masked + teacher) / 1e6, 1) == 330.2
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain, combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_student import write_toy_student
 
 from anyseg_core.runtime.engines.open_engine import open_engine
 from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.model_card import ModelCard, bundled_students, find_student, load_card
+from anyseg_core.runtime.model_card import ModelCard, bundled_students, find_student, load_card, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
 
 MAX_BYTES = 20 * 2**20
@@ -71,3 +73,14 @@ def test_it_opens_by_its_name(name: str) -> None:
     segmenter = Segmenter.open(name, threads=1)
     assert segmenter.card == load_card(find_student(name))
     segmenter.close()
+
+
+def test_a_student_of_non_commercial_data_says_so_and_names_those_without_that_limit(tmp_path: Path) -> None:
+    card = load_card(write_toy_student(tmp_path / "toy"))
+    assert usage_notice(card) is None
+    bound = card.training.model_copy(update={"licence": "CC BY-NC-SA 3.0", "non_commercial": True})
+    notice = usage_notice(card.model_copy(update={"training": bound}))
+    assert notice is not None
+    assert "research and non-commercial use only: CC BY-NC-SA 3.0" in notice
+    assert "vehicle_sim" in notice
+    assert "street" not in notice.partition("Without that limit")[2]

@@ -20,7 +20,7 @@ from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.checkpoint import load_model
+from anyseg_core.training.checkpoint import load_anymodal, load_model
 from anyseg_core.training.evaluation import (
     ALL,
     class_iou,
@@ -38,11 +38,24 @@ from anyseg_core.training.evaluation_report import (
     letters,
     plot_bars,
     plot_heat_map,
+    robustness_rows,
     tile,
     write_report,
 )
 from anyseg_core.training.loop import train
-from anyseg_core.training.robustness import ZEROED_SHARES, add_noise, missing_metrics, score_robustness, zero_elements
+from anyseg_core.training.robustness import (
+    ZEROED_SHARES,
+    add_noise,
+    add_normalised_noise,
+    expectations,
+    missing_metrics,
+    normalised,
+    normalised_contributions,
+    score_robustness,
+    score_ummss,
+    zero_elements,
+    zero_normalised,
+)
 from anyseg_ros.cli import app
 
 SIDE = 32
@@ -93,6 +106,7 @@ def test_one_modality_has_nothing_to_miss() -> None:
     assert missing_metrics({"camera": 50.0}) == {
         "emm": None,
         "expected_emm": dict.fromkeys(("0.2", "0.1", "0.05"), 50.0),
+        "robustness": "ours",
     }
 
 
@@ -175,6 +189,59 @@ def test_robustness_of_undamaged_images_is_that_of_all_modalities(
     assert scores["nm"] == dict.fromkeys(("low", "medium", "high", "mean"), full)
 
 
+def test_elements_are_zeroed_and_salted_as_the_benchmarks_code_does() -> None:
+    random = np.random.default_rng(0)
+    tensors = random.uniform(1, 2, (4, 60, 50, 3)).astype(np.float32)
+    assert (zero_normalised(tensors, 0.25, random) == 0).mean() == pytest.approx(0.25, abs=0.01)
+    assert not zero_normalised(tensors, 1.0, random).any()
+    salted = add_normalised_noise(tensors, MODALITIES, 0.2, 0.0, random)
+    for image, before in zip(salted, tensors, strict=True):
+        changed = image != before
+        assert set(np.unique(image[changed])) <= {before.max(), before.min()}
+        assert changed.mean() == pytest.approx(1 - np.exp(-0.2), abs=0.01)  # drawn with replacement
+        assert not changed.all(axis=2)[changed.any(axis=2)].all()  # elements, not pixels
+    noisy = add_normalised_noise(tensors, MODALITIES, 0.0, 0.5, random) - tensors
+    assert [image.std() for image in noisy] == pytest.approx([0.5, 0.5, 0.0, 0.5], abs=0.01)
+
+
+def test_expectations_over_the_damaged_by_hand() -> None:
+    """Two modalities: none damaged 60, the one 40, the other 20; p = 0.2."""
+    found = expectations([0, 1, 1], [60, 40, 20], 2)["0.2"]
+    assert found == pytest.approx((0.64 * 60 + 0.16 * 40 + 0.16 * 20) / 0.96, abs=0.005)
+
+
+@torch.inference_mode()
+def test_ummss_scores_what_a_loop_over_zeroed_tensors_finds(checkpoint: Path) -> None:
+    """All four images always go through the network; a missing one is all zero after normalisation."""
+    model, state = load_anymodal(checkpoint)
+    dataset = open_dataset(state.config.data, "val")
+    scores = score_ummss(model, dataset, 2, show_progress=False)
+    combinations = [(), *all_subsets(4)[:-1]]
+    assert len(combinations) == 15
+    matrices = {missing: ConfusionMatrix(len(dataset.classes)) for missing in combinations}
+    for index in range(len(dataset)):
+        tensors = torch.from_numpy(normalised(model, dataset[index].images))
+        for missing in combinations:
+            zeroed = tensors.clone()
+            zeroed[list(missing)] = 0
+            maps = [stage.mean(dim=0, keepdim=True) for stage in model.encoder(zeroed)]
+            matrices[missing].add(dataset[index].labels, decide_labels(model.head(maps), dataset.size, 2))
+    miou = [subset_miou(matrix, released_protocol=True) for matrix in matrices.values()]
+    assert scores["emm"] == pytest.approx(float(np.mean(miou)), abs=0.05)  # labels that are equal to the last bit
+    assert scores["robustness"] == "UMMSS"
+    assert set(scores["rmm"]) == {*map(str, ZEROED_SHARES), "mean"}
+    assert set(scores["expected_rmm"]["0.25"]) == {"0.2", "0.1", "0.05"}
+    assert set(scores["nm"]) == {"low", "medium", "high", "mean"}
+
+
+@torch.inference_mode()
+def test_normalised_tensors_reach_the_network_as_they_are(checkpoint: Path) -> None:
+    model, state = load_model(checkpoint)
+    images = np.array(open_dataset(state.config.data, "val")[0].images)
+    whole = model.contributions(torch.from_numpy(images))
+    torch.testing.assert_close(normalised_contributions(model, normalised(model, images)), whole, atol=1e-4, rtol=1e-4)
+
+
 def test_the_report_has_all_its_files_and_figures(checkpoint: Path, tmp_path: Path) -> None:
     evaluation = evaluate_fully(checkpoint, EvaluationOptions(robustness=True, pictures=2), show_progress=False)
     metrics = evaluation.metrics
@@ -192,14 +259,23 @@ def test_the_report_has_all_its_files_and_figures(checkpoint: Path, tmp_path: Pa
     assert "| sun |" in text
 
 
-def test_the_released_protocol_is_said_so(checkpoint: Path) -> None:
-    released = evaluate_fully(
-        checkpoint, EvaluationOptions(released_protocol=True, limit=1), show_progress=False
-    ).metrics
+def test_the_released_protocol_is_said_so(checkpoint: Path, tmp_path: Path) -> None:
+    evaluation = evaluate_fully(checkpoint, EvaluationOptions(released_protocol=True, limit=1), show_progress=False)
+    assert "Robustness" not in write_report(evaluation, tmp_path / "plain", "anyseg evaluate").read_text()
+    released = evaluation.metrics
     ours = evaluate_fully(checkpoint, EvaluationOptions(limit=1), show_progress=False).metrics
     assert released["protocol"] == "released"
+    assert "emm" not in released  # that of the release takes passes of its own: --robustness
+    assert ours["robustness"] == "ours"
     assert 0 < released["mean"] < ours["mean"]  # 25 classes, of which 4 occur
     assert "1 of them scored" in ours["data"]
+    options = EvaluationOptions(released_protocol=True, robustness=True, limit=1)
+    with_robustness = evaluate_fully(checkpoint, options, show_progress=False)
+    assert "Robustness, UMMSS" in write_report(with_robustness, tmp_path / "report", "anyseg evaluate").read_text()
+    rows = dict(robustness_rows(with_robustness.metrics))
+    assert "EMM (UMMSS): zeroed, all combinations" in rows
+    assert all("(UMMSS)" in name for name in rows)
+    assert all("(ours)" in name for name, _ in robustness_rows(ours))
 
 
 def test_the_command_prints_percent_and_writes(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.sim.bag_writer import TOPICS
 from anyseg_ros.bags.topics import (
     CAMERA_INFO,
-    COMPRESSED_IMAGE,
-    EVENT_STREAMS,
-    IMAGE,
-    POINT_CLOUD,
     TopicChoice,
     TopicError,
     find_companions,
     find_topics,
     parse_mapping,
 )
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
 
 REAL_RIG = [
     ("/front/color/image_raw", IMAGE),
@@ -111,13 +111,48 @@ def test_companions_can_be_named_too() -> None:
     ("arguments", "named"),
     [
         (["camera=/a"], "must be ROLE:=TOPIC"),
-        (["radar:=/a"], "unknown role 'radar'; known: camera, depth"),
         (["camera:=/a", "camera:=/b"], "given twice: /a and /b"),
     ],
 )
 def test_a_wrong_mapping_is_named(arguments: list[str], named: str) -> None:
     with pytest.raises(TopicError, match=named):
         parse_mapping(arguments)
+
+
+def test_a_role_that_nothing_has_is_named() -> None:
+    with pytest.raises(TopicError, match="unknown role 'sonar'; known: camera, depth, event, lidar, labels"):
+        find_topics([], parse_mapping(["sonar:=/a"]))
+
+
+THERMAL, REAR = Sensor("thermal", "camera"), Sensor("lidar_rear", "lidar")
+FIVE = (*MODALITIES, THERMAL)
+
+
+@pytest.mark.parametrize(
+    ("connections", "wanted", "found"),
+    [
+        (
+            {"/thermal/image_raw": IMAGE, "/front/image": IMAGE},
+            FIVE,
+            {"camera": "/front/image", "thermal": "/thermal/image_raw"},
+        ),
+        ({"/thermal/image_raw": IMAGE, "/front/image": IMAGE}, [THERMAL], {"thermal": "/thermal/image_raw"}),
+        ({"/thermal/image_raw": IMAGE}, MODALITIES, {"camera": "/thermal/image_raw"}),
+        ({"/front/image": IMAGE}, [THERMAL], {}),
+        ({"/a/thermal/image_raw": IMAGE, "/b/thermal": IMAGE}, [THERMAL], {"thermal": "/a/thermal/image_raw"}),
+        ({"/thermal/depth": IMAGE}, FIVE, {"depth": "/thermal/depth"}),
+        (
+            {"/points": POINT_CLOUD, "/lidar_rear/points": POINT_CLOUD},
+            (*MODALITIES, REAR),
+            {"lidar": "/points", "lidar_rear": "/lidar_rear/points"},
+        ),
+    ],
+)
+def test_other_sensors_are_found_by_their_names(
+    connections: dict[str, str], wanted: Sequence[Sensor], found: dict[str, str]
+) -> None:
+    choices = find_topics(connections.items(), wanted=wanted)
+    assert {sensor: choice.topic for sensor, choice in choices.items()} == found
 
 
 def test_every_role_can_be_mapped() -> None:

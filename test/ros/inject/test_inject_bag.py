@@ -19,11 +19,12 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.sim.bag_writer import TOPICS, write_bag
 from anyseg_core.sim.drive import DriveFrame
-from anyseg_ros.bags.topics import EVENT_STREAMS, IMAGE, TopicError
+from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.cli import app
 from anyseg_ros.inject.bag import BagError, inject_bag
 from anyseg_ros.inject.messages import sensor_types
 from anyseg_ros.messages.conversions import camera_frame
+from anyseg_ros.messages.sensor_messages import EVENT_STREAMS, IMAGE
 
 HEIGHT, WIDTH = 12, 16
 START_NS = 1_700_000_000_000_000_001
@@ -232,6 +233,7 @@ def test_the_command_names_wrong_input(bag: Path, tmp_path: Path) -> None:
     assert (code, "fault 1: unknown fault kind 'melt'" in output) == (2, True)
     code, output = invoke("inject", "check", scenario)
     assert (code, "known kinds: drop" in output) == (2, True)
+    scenario.write_text("faults: [{modality: camera, kind: drop, start_s: 1}]")
     code, output = invoke("inject", "bag", bag, tmp_path / "out", "--faults", scenario, "--map", "sonar:=/ping")
     assert (code, "unknown role 'sonar'" in output) == (2, True)
 

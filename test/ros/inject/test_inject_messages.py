@@ -16,10 +16,10 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, Stage, degrade
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_ros.bags.topics import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
 from anyseg_ros.inject import MessageFaultInjector, SensorMessage
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 TYPES: Any = STORE.types

@@ -261,7 +261,7 @@ def test_thresholds_change_at_run_time_and_bad_ones_are_refused(vehicle: Vehicle
     refused = {
         "faults.silent.fail_count": (0, "fail_count must be at least 1"),
         "modalities.camera.max_age_ms": (1.0, "max_age_ms 1 is less than the period"),
-        "sync.anchor_order": (["radar"], "unknown modality 'radar'"),
+        "sync.anchor_order": (["radar"], "unknown sensor 'radar'"),
         "model.student": ("other", "only before configure"),
         "modalities.camera.faults.dark.threshold": ("low", "must be a number"),
         "modalities.camera.faults.darkk.threshold": (1.0, "did you mean modalities.camera.faults.dark.threshold?"),
@@ -311,7 +311,7 @@ def test_diagnostics_tell_each_sensor_by_its_topic_too(vehicle: Vehicle) -> None
     [
         ({"model.student": "/nowhere"}, "no student '/nowhere'"),
         ({"modalities.camra.topic": "x"}, "did you mean modalities.camera.topic?"),
-        ({"sync.anchor_order": ["sonar"]}, "unknown modality 'sonar'"),
+        ({"sync.anchor_order": ["sonar"]}, "unknown sensor 'sonar'"),
         ({"model.backend": "tflite"}, "backend must be one of"),
     ],
 )

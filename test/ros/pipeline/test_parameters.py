@@ -125,6 +125,7 @@ MISTAKES = [
     ({"rig.intrinsics": [640.0, 480.0, 0.0, 0.0, 320.0, 240.0]}, "focal lengths positive"),
     ({"rig.camera_from_lidar_rotation_xyzw": [0.0, 0.0, 0.0, 2.0]}, "unit quaternion"),
     ({"rig.camera_from_lidar_translation_m": [0.0]}, "must be 3 finite numbers"),
+    ({"output.min_confidence": -0.1}, "min_confidence must be in"),
     ({"output.overlay_opacity": 2.0}, "overlay_opacity must be in"),
     ({"autostart": "yes"}, "autostart: must be true or false"),
 ]

@@ -418,3 +418,23 @@ def test_a_sensor_faster_than_the_anchor_is_not_encoded_for_nothing() -> None:
     world.run_until(300)
     world.pipeline.on_frame(camera, world.now_ns)
     assert world.pipeline.next_to_encode() == (camera, RIG)
+
+
+class DoubtfulSegmenter(EchoSegmenter):
+    """Sure of the left half of its picture only."""
+
+    def segment(self, frames: Mapping[Modality, ModalityFrame], _rig: Rig | None = None) -> Segmentation:
+        confidence = np.repeat(np.array([[250, 102]], np.uint8), 4, axis=0)
+        return Segmentation(np.full((4, 2), 7, np.uint8), confidence, tuple(frames), 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("min_confidence", "right"), [(0.0, 7), (0.4, 7), (0.41, 255)])
+def test_a_pixel_below_the_least_confidence_has_no_label(min_confidence: float, right: int) -> None:
+    segmenter = cast(Segmenter, DoubtfulSegmenter())
+    pipeline = Pipeline({CAMERA: HealthConfig()}, SyncConfig(join_wait_ms=0.0), segmenter, T0, min_confidence)
+    pipeline.on_frame(live_frame(CAMERA, T0), T0)
+    job = pipeline.poll(T0)
+    assert job is not None
+    result = pipeline.run(job).segmentation
+    assert result.labels.tolist() == [[7, right]] * 4
+    assert result.confidence[0].tolist() == [250, 102]  # which stays as it was

@@ -1,0 +1,59 @@
+"""How each kind of sensor speaks ROS: the message types it may have, what reads them, and its usual topic. No ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from anyseg_core.runtime.events.stream import MESSAGE_READERS
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
+from anyseg_ros.messages import conversions
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
+EVENT_STREAMS = tuple(MESSAGE_READERS)
+"""Types that carry single events. An event camera may also be an Image of counts, found by its name."""
+
+Reader = Callable[[Any, Sensor], SensorFrame]
+"""Of a message and the sensor that sent it. Raises ConversionError."""
+
+
+class SensorMessages(NamedTuple):
+    """The messages of one kind of sensor."""
+
+    topic: str
+    """Of the sensor that is named as its kind, relative to the node's namespace."""
+    readers: Mapping[str, Reader]
+    """By message type, the usual one first: each message is a frame."""
+    streams: tuple[str, ...] = ()
+    """Message types of which many make a frame; preferred to the others."""
+    words: tuple[str, ...] = ()
+    """In the name of a topic, they tell this kind from others with the same message types."""
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Every message type that it may have, the preferred one first."""
+        return (*self.streams, *self.readers)
+
+
+SENSOR_MESSAGES: dict[SensorKind, SensorMessages] = {
+    CAMERA: SensorMessages(
+        "camera/image_raw",
+        {IMAGE: conversions.camera_frame, COMPRESSED_IMAGE: conversions.compressed_camera_frame},
+    ),
+    DEPTH: SensorMessages(
+        "depth/image_rect",
+        {IMAGE: conversions.depth_frame, COMPRESSED_IMAGE: conversions.compressed_depth_frame},
+        words=("depth", "disparity"),
+    ),
+    EVENT: SensorMessages("events", {IMAGE: conversions.event_frame}, EVENT_STREAMS, words=("event", "dvs")),
+    LIDAR: SensorMessages("lidar/points", {POINT_CLOUD: conversions.lidar_frame}),
+}
+"""A row for every kind of `SENSOR_KINDS`."""
+
+
+def default_topic(sensor: Sensor) -> str:
+    """Where a sensor is looked for unless something else is configured: `camera/image_raw`, `thermal/image_raw`."""
+    usual = SENSOR_MESSAGES[sensor.kind].topic
+    return usual if sensor == sensor.kind.name else f"{sensor}/{usual.rpartition('/')[2]}"
