@@ -5,9 +5,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PACKAGE = "anyseg_ros"
-# Both ends of every range are tested: `make test-oldest`, `make test-newest`. What Ubuntu 22.04 has serves on its Python.
-OLD_PYTHON = [f'{name}; python_version < "3.11"' for name in ("numpy>=1.21.5,<3", "PyYAML>=5.4.1,<7", "psutil>=5.9.0,<8")]
-NEW_PYTHON = [f'{name}; python_version >= "3.11"' for name in ("numpy>=1.23.5,<3", "PyYAML>=6.0.1,<7", "psutil>=5.9.4,<8")]
+# Both ends of every range are tested: `make test-oldest`, `make test-newest`.
+UBUNTU_22 = ["numpy>=1.21.5,<3", "PyYAML>=5.4.1,<7", "psutil>=5.9.0,<8"]  # what its apt has, on its Python
+LATER = ["numpy>=1.23.5,<3", "PyYAML>=6.0.1,<7", "psutil>=5.9.4,<8"]  # the oldest with wheels
+BY_PYTHON = [f'{line}; python_version < "3.11"' for line in UBUNTU_22]
+BY_PYTHON += [f'{line}; python_version >= "3.11"' for line in LATER]
 ROS = [
     "ros-rclpy[fastrtps]>=9.1,<10",
     "ros-sensor-msgs>=5.5,<6",
@@ -56,8 +58,7 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=[  # what a robot needs to drive, under 300 MB: `make robot-size`
-        *OLD_PYTHON,
-        *NEW_PYTHON,
+        *BY_PYTHON,
         "opencv-python-headless>=4.5.5.64,<6",
         "onnxruntime>=1.20,<2",
         "pydantic>=2.5,<3",

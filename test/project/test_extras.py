@@ -18,7 +18,13 @@ OF_A_DISTRIBUTION = {"tf2_ros", "vision_msgs", "ament_index_python", "launch", "
 """Modules that only a ROS 2 distribution has; without them a feature is left out, which doctor says."""
 OPTIONAL = {"backports", "compression"}
 """Tried one after the other, with a fallback."""
-DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "cuda": "cuda-bindings", "lz4": "rosbags"}
+DISTRIBUTION_OF = {
+    "cv2": "opencv-python-headless",
+    "yaml": "pyyaml",
+    "pydantic_core": "pydantic",
+    "cuda": "cuda-bindings",
+    "lz4": "rosbags",
+}
 DISTRIBUTION_OF |= {"lightning_fabric": "lightning-fabric", "PIL": "matplotlib"}
 DISTRIBUTION_OF |= dict.fromkeys(("builtin_interfaces", "rcl_interfaces", "rosgraph_msgs"), "ros-rclpy")
 """Where a module's name is not its distribution's, or it comes with another one."""
