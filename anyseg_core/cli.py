@@ -15,6 +15,7 @@ from anyseg_core.invocation import command_line
 from anyseg_core.terminal import console, errors_told, fail, progress_bar, verdict
 
 if TYPE_CHECKING:
+    from anyseg_core.benchmarks.street import StreetFigure
     from anyseg_core.benchmarks.training import Measurement
     from anyseg_core.data.check import SplitCheck
     from anyseg_core.sim.recorded_drive import RecordedDrive
@@ -162,7 +163,8 @@ def evaluate(
     with errors_told(DataError, CheckpointError):
         evaluation = evaluate_fully(checkpoint, options)
     print_metrics(evaluation.metrics)
-    print_robustness(evaluation.metrics)
+    if evaluation.metrics["expected_emm"]:  # not of a mixture, whose samples lack sensors anyway
+        print_robustness(evaluation.metrics)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
@@ -279,6 +281,75 @@ def print_check(found: SplitCheck) -> None:
         console.print(f"  [yellow]{name} shows nothing at all[/]")
 
 
+@data_commands.command("kitti-bag")
+def data_kitti_bag(
+    drive: Annotated[Path, typer.Argument(help="A KITTI drive: folders image*, velodyne* and a calib*.txt.")],
+    bag: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    part: Annotated[tuple[float, float], typer.Option(help="From where to where, 0 to 1.")] = (0.0, 1.0),
+    storage: BagStorage = BagStorage.MCAP,
+) -> None:
+    """Write a KITTI drive as a ROS 2 bag: camera, LiDAR and calibration; no ROS needed."""
+    from anyseg_core.data.kitti_drive import KittiDrive
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.sim.bag_writer import write_recording
+
+    with errors_told(DataError, OSError):
+        recorded = KittiDrive(drive, *part)
+        count = write_recording(bag, recorded.frames(), recorded.rig, storage=storage.value)
+    console.print(f"{count} frames in {bag}")
+
+
+def adapt(
+    run: Annotated[Path, typer.Argument(help="The run of the student's training, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the labels and the new run; must not exist.")],
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Your frames without labels: what `anyseg data from-bag` wrote, train and val.")
+    ] = None,
+    labelled: Annotated[Path | None, typer.Option(help="Your frames with labels, train and val.")] = None,
+    trusted: Annotated[
+        list[str] | None, typer.Option(help="The sensors whose labels the others learn; repeatable. Default: camera.")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Pixels with less of the trusted sensors' confidence are not learned.")
+    ] = 0.8,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Of training.")] = 10.0,
+    rehearse: Annotated[
+        float, typer.Option(min=0, help="How often the student's own data is drawn per new sample; 0 without it.")
+    ] = 1.0,
+) -> None:
+    """Fit a student to your vehicle, from frames without labels, with labels, or both; says before and after."""
+    from anyseg_core.training.process import wait_without_spinning
+
+    wait_without_spinning()
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.modality import Modality
+    from anyseg_core.training.adaptation import AdaptOptions
+    from anyseg_core.training.adaptation import adapt as run_adaptation
+    from anyseg_core.training.checkpoint import CheckpointError
+    from anyseg_core.training.config import ConfigError
+    from anyseg_core.training.loop import TrainingError
+
+    if out.exists():
+        raise fail(f"{out} exists already: choose another folder, or remove it")
+    with errors_told(CheckpointError, ConfigError, DataError, TrainingError, ValueError):
+        sensors = tuple(Modality.parse(name) for name in trusted or ["camera"])
+        options = AdaptOptions(unlabelled, labelled, sensors, min_confidence, minutes, rehearse)
+        adapted = run_adaptation(run, out, options)
+    if unlabelled:
+        console.print(f"{100 * adapted.labelled_share:.0f} % of the unlabelled pixels got a label")
+    print_before_and_after(adapted.before, adapted.after)
+    console.print(f"checkpoint: {adapted.checkpoint}; next: anyseg export {adapted.checkpoint} my_student")
+
+
+def print_before_and_after(before: dict, after: dict) -> None:
+    """mIoU per part and subset; of an unlabelled part it is the agreement with the trusted sensors."""
+    table = Table("data, sensors", "mIoU before, %", "after", "accuracy before, %", "after")
+    for name in before["miou"]:
+        scores = (metrics[figure][name] for figure in ("miou", "accuracy") for metrics in (before, after))
+        table.add_row(name, *(f"{score:.1f}" for score in scores))
+    console.print(table)
+
+
 def import_weights(
     file: Annotated[
         Path, typer.Argument(help="A released network, an ImageNet MiT encoder (.pth, .safetensors), or a student.")
@@ -329,6 +400,17 @@ def measure_evaluation(
         return run_measurement(checkpoint, samples, StepSize(side, head_width=head_width))
 
 
+def measure_street(student: str, root: Path, threads: int, limit: int | None) -> tuple[list[StreetFigure], list[str]]:
+    """What `anyseg bench street` prints."""
+    from anyseg_core.benchmarks.street import measure_street as run_measurement
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+
+    with errors_told(DataError, EngineError, StudentError):
+        return run_measurement(student, root, threads, limit)
+
+
 def compare_methods(
     plan_file: Path, out: Path, seeds: int, jobs: int, only: list[str], overrides: list[str], limit: int | None
 ) -> None:
@@ -336,8 +418,10 @@ def compare_methods(
     from anyseg_core.training.process import wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.benchmarks.ablation import TABLE_NAME, AblationError, load_plan, markdown, plan_runs, run_plan
+    from anyseg_core.benchmarks.ablation import AblationError, run_plan
     from anyseg_core.benchmarks.claims import judge
+    from anyseg_core.benchmarks.method_table import TABLE_NAME, differences, markdown, table
+    from anyseg_core.benchmarks.plan import load_plan
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError
@@ -345,48 +429,60 @@ def compare_methods(
 
     with errors_told(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
         plan = load_plan(plan_file, overrides)
-        runs = plan_runs(plan, list(range(1, seeds + 1)), out, only)
-        rows = run_plan(plan, runs, jobs, console.print, limit)
+        chosen = list(range(1, seeds + 1))
+        plan, runs, notes = run_plan(plan, chosen, out, only, jobs=jobs, report=console.print, limit=limit)
+        rows = table(runs, costs=plan.costs)
     judged = [judge(claim, rows) for claim in plan.claims]
-    content = {"command": command_line(), "rows": rows, "claims": [entry._asdict() for entry in judged]}
+    compared = differences(rows, plan.reference) if plan.reference else {}
+    content = {
+        "command": command_line(),
+        "rows": rows,
+        "differences": {variant: {k: str(v) for k, v in row.items()} for variant, row in compared.items()},
+        "claims": [entry._asdict() for entry in judged],
+        "notes": [*notes, *plan.notes],
+    }
     (out / TABLE_NAME).write_text(json.dumps(content, indent=2) + "\n")
-    text = markdown(rows, f"mIoU in percent on split {plan.split}, `{command_line()}`", judged)
+    title = f"mIoU in percent on split {plan.split}, `{command_line()}`"
+    text = markdown(rows, title, reference=plan.reference, verdicts=judged, notes=content["notes"])
     (out / "table.md").write_text(text)
     if plan.costs:
         print_costs(rows)
     else:
         print_methods(rows)
-    for entry in judged:
-        console.print(str(entry), highlight=False)
+    for line in [*map(str, judged), *content["notes"]]:
+        console.print(line, highlight=False, markup=False)
     console.print(f"every subset: {out / 'table.md'}")
 
 
 def print_costs(rows: dict) -> None:
-    """Every figure of every variant."""
+    """Every figure of every variant, with its interval."""
+    from anyseg_core.benchmarks.method_table import cell
+
     names = [name for name in next(iter(rows.values())) if name not in ("seeds", "mean", "EMM")]
     table = Table("method", "seeds", *names)
     for variant, row in rows.items():
-        cells = [f"{row[name]['mean']:.1f} ± {row[name]['std']:.1f}" for name in names]
-        table.add_row(variant, str(len(row["seeds"])), *cells)
+        table.add_row(variant, str(len(row["seeds"])), *(cell(row[name]) for name in names))
     console.print(table)
 
 
 def print_methods(rows: dict) -> None:
-    """The mean over the subsets, and the most telling of them."""
+    """The mean over the subsets, and the most telling of them, with intervals."""
+    from anyseg_core.benchmarks.method_table import cell
+
     table = Table("method", "seeds", "mean over subsets", "all sensors", "worst single sensor", "EMM")
     for variant, row in rows.items():
         subsets = [name for name in row if name not in ("seeds", "mean", "EMM")]
         worst = min((name for name in subsets if "+" not in name), key=lambda name: row[name]["mean"])
-        cells = [f"{row[name]['mean']:.2f} ± {row[name]['std']:.2f}" for name in ("mean", subsets[-1], worst, "EMM")]
+        cells = [cell(row[name]) for name in ("mean", subsets[-1], worst, "EMM")]
         table.add_row(variant, str(len(row["seeds"])), *cells)
     console.print(table)
 
 
 def print_metrics(metrics: dict) -> None:
-    """mIoU per subset as a table."""
-    table = Table("modalities", "mIoU, %")
+    """mIoU per subset as a table, and how far its confidence is off, where that was measured."""
+    table = Table("modalities", "mIoU, %", *(["ECE, %"] if "ece" in metrics else []))
     for subset, value in metrics["miou"].items():
-        table.add_row(subset, f"{value:.2f}")
+        table.add_row(subset, f"{value:.2f}", *([f"{metrics['ece'][subset]:.2f}"] if "ece" in metrics else []))
     table.add_section()
     table.add_row("mean", f"{metrics['mean']:.2f}")
     console.print(table)
@@ -409,5 +505,5 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands with the `anyseg` application."""
     app.add_typer(simulate, name="simulate")
     app.add_typer(data_commands, name="data")
-    for command in (train, evaluate, export, import_weights):
+    for command in (train, adapt, evaluate, export, import_weights):
         app.command()(command)

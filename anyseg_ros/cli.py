@@ -26,8 +26,10 @@ inject = typer.Typer(no_args_is_help=True, help="Break sensors on purpose: in a 
 app.add_typer(inject, name="inject")
 core.add_commands(app)
 
-Faults = Annotated[Path | None, typer.Option(help="Fault schedule, such as config/faults/all_but_depth_lost.yaml.")]
-Scenario = Annotated[Path, typer.Argument(help="Fault schedule, such as config/faults/camera_lost.yaml.")]
+Injections = Annotated[
+    Path | None, typer.Option(help="Schedule of injections, such as config/injections/all_but_depth_lost.yaml.")
+]
+Schedule = Annotated[Path, typer.Argument(help="Schedule of injections, such as config/injections/camera_lost.yaml.")]
 TopicMap = Annotated[
     list[str] | None, typer.Option("--map", metavar="SENSOR:=TOPIC", help="Which topic is a sensor's; repeatable.")
 ]
@@ -45,25 +47,39 @@ def doctor() -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report, the drive and the logs.")] = Path("out/demo"),
     student: core.Student = "vehicle_sim",
-    faults: Faults = None,
+    injections: Injections = None,
     seed: core.Seed = 4_000_000,
     weather: core.WeatherName = "cloud",
     duration_s: core.DurationS = 40.0,
     workers: core.Workers = 0,
+    bag: Annotated[
+        Path | None, typer.Option(help="A recorded drive instead: its camera dies, and masks go on; film and picture.")
+    ] = None,
 ) -> None:
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
+    if bag is not None:
+        _demo_on_bag(bag, out, student, injections)
+        return
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
-    from anyseg_ros.demo.run import DEMO_FAULTS, DemoOptions, run_demo
+    from anyseg_ros.demo.run import DEMO_INJECTIONS, DemoOptions, run_demo
     from anyseg_ros.live_run.run import LiveRunError
 
-    options = DemoOptions(out, faults or DEMO_FAULTS, student, seed, weather, duration_s, workers=workers)
+    options = DemoOptions(out, injections or DEMO_INJECTIONS, student, seed, weather, duration_s, workers=workers)
     with core.errors_told(EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         outcome = run_demo(options, core.console)
     raise core.verdict(not outcome.broken)
+
+
+def _demo_on_bag(bag: Path, out: Path, student: str, injections: Path | None) -> None:
+    from anyseg_ros.demo.on_bag import BagDemo, run_bag_demo
+    from anyseg_ros.replay.run import REPLAY_ERRORS
+
+    with core.errors_told(*REPLAY_ERRORS):
+        run_bag_demo(BagDemo(bag, out, student, injections), core.console)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -124,7 +140,9 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     params_file: Annotated[Path | None, typer.Option(help="Default: the node's own, at the bag's rates.")] = None,
     topics: TopicMap = None,
     subsets: Annotated[bool, typer.Option("--subsets", help="Also every subset of the sensors.")] = False,
-    faults: Annotated[list[Path] | None, typer.Option(help="Fault schedule or a folder of them; repeatable.")] = None,
+    injections: Annotated[
+        list[Path] | None, typer.Option(help="Schedule of injections or a folder of them; repeatable.")
+    ] = None,
     conditions: Annotated[Path | None, typer.Option(help="Such as config/replay/conditions.yaml.")] = None,
     labels: Annotated[str | None, typer.Option(help="Topic, or folder of PNGs named by stamp.")] = None,
     write_bag: Annotated[Path | None, typer.Option(help="Write masks and status to this new bag, too.")] = None,
@@ -147,7 +165,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
-        what = ReplayOptions(student, parameters, mapping, subsets, tuple(faults or ()), folder, engine_ms, resume)
+        what = ReplayOptions(student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume)
         if cluster or len(bags) > 1:
             if conditions or write_bag:
                 raise ValueError("--conditions and --write-bag are for one bag, without --cluster")
@@ -162,7 +180,7 @@ def replay_live(
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
     out: Annotated[Path, typer.Option(help="Folder of results and logs.")] = Path("out/replay_live"),
     student: core.Student = "vehicle_sim",
-    faults: Faults = None,
+    injections: Injections = None,
     topics: TopicMap = None,
     rate: Annotated[float, typer.Option(help="Seconds of the bag in a second.")] = 1.0,
     listen: Annotated[bool, typer.Option("--listen", help="A launch starts node and player.")] = False,
@@ -181,7 +199,7 @@ def replay_live(
     from anyseg_ros.replay.live_comparison import LiveOptions
 
     with core.errors_told(BagError, EngineError, LiveRunError, StudentError, ValueError, OSError):
-        options = LiveOptions(bag, out, student, faults, parse_mapping(topics or ()), rate)
+        options = LiveOptions(bag, out, student, injections, parse_mapping(topics or ()), rate)
         same = run_live(options, core.console, listen_only=listen)
     raise core.verdict(same)
 
@@ -192,7 +210,7 @@ def simulate_live(
     recording: Annotated[
         Path | None, typer.Option(help="Of `simulate drive`; without it, rendered as it goes.")
     ] = None,
-    faults: Faults = None,
+    injections: Injections = None,
     seed: core.Seed = 0,
     weather: core.WeatherName = "sun",
     duration_s: core.DurationS = 20.0,
@@ -207,13 +225,13 @@ def simulate_live(
     _check_ros_arguments(context)
     with core.errors_told(ValueError, RecordingError, OSError):
         DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
-        if faults:
-            InjectionSchedule.load(faults)
+        if injections:
+            InjectionSchedule.load(injections)
         if recording:
             RecordedDrive.load(recording)
     values = {"seed": seed, "weather": weather, "duration_s": duration_s, "rate_hz": rate_hz}
     values |= {"recording": recording} if recording else {}
-    values |= {"faults": faults} if faults else {}
+    values |= {"injections": injections} if injections else {}
     arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
     from anyseg_ros.vehicle.simulated_vehicle_node import main as node_main
 
@@ -229,20 +247,20 @@ def inject_kinds() -> None:
 
 
 @inject.command("check")
-def inject_check(scenario: Scenario) -> None:
+def inject_check(schedule: Schedule) -> None:
     """Say what a scenario does, or what is wrong with it."""
     from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
     from anyseg_ros.inject.tables import schedule_table
 
     with core.errors_told(InjectionScheduleError):
-        core.console.print(schedule_table(InjectionSchedule.load(scenario)))
+        core.console.print(schedule_table(InjectionSchedule.load(schedule)))
 
 
 @inject.command("bag")
 def inject_into_bag(
     source: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
     target: Annotated[Path, typer.Argument(help="The new bag's folder; must not exist.")],
-    faults: Annotated[Path, typer.Option(help="Fault schedule; its times count from the first message.")],
+    injections: Annotated[Path, typer.Option(help="Schedule of injections; its times count from the first message.")],
     topic_map: TopicMap = None,
     storage: core.BagStorage = core.BagStorage.MCAP,
 ) -> None:
@@ -253,7 +271,7 @@ def inject_into_bag(
     from anyseg_ros.inject.tables import bag_table
 
     with core.errors_told(BagError, InjectionScheduleError, TopicError, OSError):
-        mapping, schedule = parse_mapping(topic_map or []), InjectionSchedule.load(faults)
+        mapping, schedule = parse_mapping(topic_map or []), InjectionSchedule.load(injections)
         with core.progress_bar("messages") as progress:
             report = inject_bag(source, target, schedule, mapping, storage=storage.value, progress=progress)
     core.console.print(bag_table(report))
@@ -265,11 +283,11 @@ def inject_into_bag(
 @inject.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def inject_live(
     context: typer.Context,
-    scenario: Scenario,
+    schedule: Schedule,
     topic_map: TopicMap = None,
     to: Annotated[str, typer.Option(help="Prefix of the outputs. The inputs are then the sensors' own topics.")] = "",
 ) -> None:
-    """Run fault_injector_node between drivers and segmentation_node. More ROS arguments may follow, such as -p or -r.
+    """Run injector_node between drivers and segmentation_node. More ROS arguments may follow, such as -p or -r.
 
     Without --to it reads in/camera/image_raw, in/depth/image_rect, in/events and in/lidar/points and publishes the
     names without in/.
@@ -281,9 +299,9 @@ def inject_live(
 
     _check_ros_arguments(context)
     with core.errors_told(InjectionScheduleError, TopicError):
-        sensors = in_order({*DEFAULT_SENSORS, *InjectionSchedule.load(scenario).declared})
-        arguments = ["-p", f"scenario:={scenario}", *topic_arguments(parse_mapping(topic_map or []), to, sensors)]
-    from anyseg_ros.inject.fault_injector_node import main as node_main
+        sensors = in_order({*DEFAULT_SENSORS, *InjectionSchedule.load(schedule).declared})
+        arguments = ["-p", f"injections:={schedule}", *topic_arguments(parse_mapping(topic_map or []), to, sensors)]
+    from anyseg_ros.inject.injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
 

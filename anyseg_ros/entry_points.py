@@ -30,11 +30,11 @@ def simulated_vehicle() -> None:
         main()
 
 
-def fault_injector_node() -> None:
-    """Executable `fault_injector_node`."""
+def injector_node() -> None:
+    """Executable `injector_node`."""
     _end_at_once_on_signals()
     with missing_part_named():
-        from anyseg_ros.inject.fault_injector_node import main
+        from anyseg_ros.inject.injector_node import main
 
         main()
 

@@ -44,7 +44,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         "bag": (None, "a bag's folder, or a .mcap or .db3 file"),
         "out": ("out/replay_live", "folder of results and logs"),
         "student": ("vehicle_sim", "name of a bundled student, or a student's folder"),
-        "faults": ("", "a fault schedule (YAML), injected between player and node"),
+        "injections": ("", "a schedule of injections (YAML), injected between player and node"),
         "rate": ("1.0", "seconds of the bag in a second"),
         "log_level": ("info", "of the nodes: debug, info, warn, error"),
     }
@@ -56,10 +56,12 @@ def replayed(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     from anyseg_ros.replay.live import LISTENING, prepare
     from anyseg_ros.replay.live_comparison import LiveOptions
 
-    values = {name: LaunchConfiguration(name).perform(context) for name in ("bag", "out", "student", "faults", "rate")}
-    faults = Path(values["faults"]) if values["faults"] else None
+    values = {
+        name: LaunchConfiguration(name).perform(context) for name in ("bag", "out", "student", "injections", "rate")
+    }
+    injections = Path(values["injections"]) if values["injections"] else None
     bag, out, rate = Path(values["bag"]), Path(values["out"]), float(values["rate"])
-    options = LiveOptions(bag, out, values["student"], faults, rate=rate)
+    options = LiveOptions(bag, out, values["student"], injections, rate=rate)
     plan = prepare(options)
     node = LifecycleNode(
         package=PACKAGE,
@@ -70,7 +72,7 @@ def replayed(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
     )
-    injectors = [fault_injector(dict(plan.injector_parameters))] if plan.injector_parameters else []
+    injectors = [injector(dict(plan.injector_parameters))] if plan.injector_parameters else []
     comparison = ExecuteProcess(cmd=comparison_command(values), output="screen", name="replay_live")
     remaps = [f"{recorded}:={published}" for recorded, published in plan.remap.items()]
     player = ExecuteProcess(
@@ -97,12 +99,12 @@ def replayed(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return [begin, end, *injectors, node, comparison]
 
 
-def fault_injector(parameters: dict[str, object]) -> Node:
+def injector(parameters: dict[str, object]) -> Node:
     """Between player and node."""
     return Node(
         package=PACKAGE,
-        executable="fault_injector_node",
-        name="fault_injector",
+        executable="injector_node",
+        name="injector",
         parameters=[parameters],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
@@ -120,4 +122,4 @@ def comparison_command(values: dict[str, str]) -> list[str]:
     ]  # colcon puts no `anyseg` on the PATH
     command += ["--listen", "--out", values["out"]]
     command += ["--student", values["student"], "--rate", values["rate"]]
-    return [*command, *(["--faults", values["faults"]] if values["faults"] else [])]
+    return [*command, *(["--injections", values["injections"]] if values["injections"] else [])]

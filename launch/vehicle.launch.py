@@ -52,7 +52,10 @@ def arguments(config: Path) -> list[DeclareLaunchArgument]:
         "build_only": ("false", "open and warm up the networks, then end"),
         "simulate": ("false", "publish the simulated vehicle's sensors too"),
         "recording": ("", "a recorded drive for the simulated vehicle; without it the drive is rendered first"),
-        "faults": ("", "a fault schedule (YAML) for the simulated vehicle, or for an injector before the node"),
+        "injections": (
+            "",
+            "a schedule of injections (YAML) for the simulated vehicle, or for an injector before the node",
+        ),
         "diagnostics": ("false", "start diagnostic_aggregator, for rqt_robot_monitor"),
         "rviz": ("false", "show the masks in RViz"),
         "foxglove": ("false", "start the Foxglove bridge"),
@@ -80,7 +83,7 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
         "model.build_only": flag("build_only"),
     }
     topics = topics_in(Path(params_file))
-    injector = fault_injector(context, topics)
+    injector = _injector(context, topics)
     if injector:
         overrides |= {f"modalities.{m}.topic": under(FAULTY, topic) for m, topic in topics.items()}
     if LaunchConfiguration("student").perform(context):
@@ -99,18 +102,18 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
     return [RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only"))), *injector, node]
 
 
-def fault_injector(context: LaunchContext, topics: Mapping[Modality, str]) -> list[LaunchDescriptionEntity]:
+def _injector(context: LaunchContext, topics: Mapping[Modality, str]) -> list[LaunchDescriptionEntity]:
     """The injector between the drivers of those topics and the node; none where the simulated vehicle breaks itself."""
-    scenario = LaunchConfiguration("faults").perform(context)
-    if not scenario or IfCondition(LaunchConfiguration("simulate")).evaluate(context):
+    schedule = LaunchConfiguration("injections").perform(context)
+    if not schedule or IfCondition(LaunchConfiguration("simulate")).evaluate(context):
         return []
     node = Node(
         package=PACKAGE,
-        executable="fault_injector_node",
-        name="fault_injector",
+        executable="injector_node",
+        name="injector",
         namespace=LaunchConfiguration("namespace"),
         parameters=[
-            {"use_sim_time": flag("use_sim_time"), "scenario": scenario, **topic_parameters(topics, FAULTY)},
+            {"use_sim_time": flag("use_sim_time"), "injections": schedule, **topic_parameters(topics, FAULTY)},
         ],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
@@ -123,7 +126,7 @@ def simulated_vehicle() -> Node:
     overrides = {
         "use_sim_time": flag("use_sim_time"),
         "recording": ParameterValue(LaunchConfiguration("recording"), value_type=str),
-        "faults": ParameterValue(LaunchConfiguration("faults"), value_type=str),
+        "injections": ParameterValue(LaunchConfiguration("injections"), value_type=str),
     }
     return Node(
         package=PACKAGE,

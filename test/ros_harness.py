@@ -21,15 +21,18 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
-from anyseg_ros.messages.headers import STATE_QOS  # noqa: E402
 from anyseg_ros.node.segmentation_node import SegmentationNode  # noqa: E402
+from anyseg_ros.node.status_messages import status_key  # noqa: E402
 from anyseg_ros.process.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle.publisher import VehiclePublisher  # noqa: E402
 
 HEIGHT, WIDTH = 48, 80
 RIG = Rig(PinholeCamera(WIDTH, HEIGHT, 40.0, 40.0, 39.5, 23.5), RigParameters().camera_from_lidar())
+EVERY_STATUS = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Of a listener that may be busy when two statuses come."""
 TIMEOUT_S = 20.0
 """Generous: what is waited for takes a fraction of a second."""
 PERIOD_S = 0.05
@@ -86,7 +89,7 @@ class Vehicle(SpunNodes):
         self.diagnostics: list[DiagnosticArray] = []
         own = f"/{namespace}/segmentation_node"
         self.driver.create_subscription(Image, f"{own}/segmentation/mask", self.masks.append, 10)
-        self.driver.create_subscription(DiagnosticArray, f"{own}/modality_status", self.statuses.append, STATE_QOS)
+        self.driver.create_subscription(DiagnosticArray, f"{own}/modality_status", self.statuses.append, EVERY_STATUS)
         self.driver.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
         self.alive: set[Modality] = set(MODALITIES)
         self.sent: dict[int, set[Modality]] = {}
@@ -128,9 +131,9 @@ class Vehicle(SpunNodes):
 
 
 def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:
-    """`anyseg: camera status` ... -> {"camera": {"state": ..., "message": ...}}."""
+    """`anyseg /node: camera status` ... -> {"camera": {"state": ..., "message": ...}}."""
     return {
-        status.name.removeprefix("anyseg: ").removesuffix(" status"): {
+        status_key(status.name).removesuffix(" status"): {
             "message": status.message,
             **{pair.key: pair.value for pair in status.values},
         }
@@ -144,8 +147,10 @@ def toy_parameters(folder: Path) -> dict[str, Any]:
     for modality in MODALITIES:
         values[f"modalities.{modality}.startup_grace_s"] = 30.0
         values[f"modalities.{modality}.max_age_ms"] = 1000.0
+        values[f"modalities.{modality}.expected_rate_hz"] = 10.0
     values["faults.stale_stamp.threshold"] = 1000.0
     values["faults.silent.threshold"] = 4.0
+    values["output.max_mask_age_ms"] = 2000.0
     return values
 
 

@@ -111,6 +111,11 @@ class Folder:
     def name(self, index: int) -> str:
         return self._stems[index]
 
+    def picture_size(self, index: int) -> Size:
+        """(height, width) of the picture that a sample's labels belong to; the network's where it has none."""
+        pictures = [spec.modality for spec in self.inputs if not spec.modality.kind.is_points]
+        return read_image(self._file(index, pictures[0])).shape[:2] if pictures else self.size
+
     def label_file(self, index: int) -> Path:
         """Where the labels of a sample are, or belong."""
         return self.labels / f"{self._stems[index]}{LABEL_ENDING}"

@@ -24,6 +24,7 @@ from anyseg_core.data.sample import Sample
 from anyseg_core.methods import SupervisedConfig
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
+from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.student_network import (
     ExportedNetwork,
     StudentDecoder,
@@ -451,13 +452,13 @@ def _method_in_words(state: TrainingState) -> str:
         how = (
             f"{method.name} {'on all modalities' if everything else 'with anymodal dropout'}, "
             f"a missing modality is {'removed' if model.missing == 'remove' else 'zero-filled'}; "
-            f"MiT-{model.backbone.upper()}, head width {model.head_width}"
+            f"{ENCODERS[encoder_name(model.backbone)].words}, head width {model.head_width}, fusion {model.fusion}"
         )
     else:
         how = (
             f"{method.name}, a network per modality; {model.backbone} with {model.width:g} of its channels, "
             f"DeepLabV3+ decoder {model.head_width} wide"
         )
-    if model.init_from:
-        how += f", from {'the network' if model.init_head else 'the encoder'} of {model.init_from.name}"
+    if model.first_weights:
+        how += f", from {'the network' if model.init_head else 'the encoder'} of {model.first_weights.name}"
     return f"{how}, seed {config.seed}; {state.step} steps, {samples} samples, {state.elapsed_s / 60:.1f} min"

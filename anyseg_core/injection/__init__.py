@@ -1,11 +1,11 @@
 """Fault injection: what breaks in a sensor, done to its frames on purpose. Pure and seeded.
 
 Used by tests, demo, simulated vehicle, replay, training and, on serialized messages, by `anyseg inject`. `degrade`
-spoils one frame; a `Injector` plays a `InjectionSchedule` over time, including faults of timing. A schedule in YAML
+spoils one frame; an `Injector` plays an `InjectionSchedule` over time, including faults of timing. A schedule in YAML
 (times in seconds since the start of the drive):
 
     seed: 7
-    faults:
+    injections:
       - {modality: camera, kind: drop, start_s: 5, duration_s: 5}
       - {modality: [depth, lidar], kind: noise, start_s: 8, duration_s: 4, ramp_s: 2, parameters: {sigma: 0.3}}
       - {modality: camera, kind: freeze, start_s: 20, duration_s: 0.3, every_s: 0.6, times: 10}

@@ -235,7 +235,7 @@ def known_kind(kind: str, modality: Sensor) -> InjectionKind:
     """The kind of that name; raises InjectionScheduleError for an unknown one and for one the sensor cannot have."""
     if kind not in INJECTION_KINDS:
         raise InjectionScheduleError(
-            f"unknown fault kind {kind!r}{_nearest(kind)}; known kinds: {', '.join(INJECTION_KINDS)}"
+            f"unknown kind of injection {kind!r}{_nearest(kind)}; known kinds: {', '.join(INJECTION_KINDS)}"
         )
     fault = INJECTION_KINDS[kind]
     if not fault.applies_to(modality):

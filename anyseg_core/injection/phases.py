@@ -16,16 +16,16 @@ class Phase:
 
     start_s: float
     end_s: float
-    faults: tuple[ScheduledInjection, ...]
+    injections: tuple[ScheduledInjection, ...]
 
     @property
     def name(self) -> str:
         """`camera drop, event drop`, or `all alive`."""
-        return ", ".join(f"{entry.modality} {entry.kind}" for entry in self.faults) or "all alive"
+        return ", ".join(f"{entry.modality} {entry.kind}" for entry in self.injections) or "all alive"
 
     def healthy(self) -> tuple[Modality, ...]:
         """The modalities without a fault."""
-        faulty = {entry.modality for entry in self.faults}
+        faulty = {entry.modality for entry in self.injections}
         return tuple(m for m in MODALITIES if m not in faulty)
 
 

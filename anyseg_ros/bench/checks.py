@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from anyseg_core.runtime.health.checks import failed_check
+from anyseg_core.runtime.health.checks import failed_checks
 from anyseg_core.runtime.health.history import History, UsualProfile
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.health.quality import quality_of
@@ -90,7 +90,8 @@ def cost_ms(frames: list[ModalityFrame], sampling: Sampling, rounds: int) -> lis
         started = time.thread_time()
         statistics = statistics_of(frame, sampling)
         history = History(statistics, previous, frame.stamp_ns, float(PERIOD_NS), PERIOD_NS, usual.value)
-        failed = failed_check(frame, history, config.check)
+        distrust, untimely = failed_checks(frame, history, config.check)
+        failed = distrust or untimely
         quality_of(statistics, usual.value)
         if not isinstance(statistics, EventStatistics):
             usual.learn(statistics.profile)

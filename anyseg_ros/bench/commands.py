@@ -257,3 +257,21 @@ def _report(title: str, found: list[core.Measurement], notes: list[str], json_fi
     for entry in found:
         benchmark.add(entry.name, entry.unit, entry.samples, entry.bar, entry.met)
     raise core.verdict(benchmark.report(core.console, json_file))
+
+
+@bench.command("street")
+def bench_street(
+    root: Annotated[Path, typer.Argument(help="Folder of kitti_semantic, idd_lite, lidar_range and kitti_drive.")],
+    student: core.Student = "street",
+    json_file: JsonFile = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only so many frames of each data set.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = 2,
+) -> None:
+    """A street student on real frames it has not learned from; exits with 1 where a bar is missed."""
+    from anyseg_ros.bench.results import Benchmark
+
+    figures, notes = core.measure_street(student, root, threads, limit)
+    result = Benchmark(f"{student} on real frames that it has not learned from", notes=notes)
+    for figure in figures:
+        result.add(*figure)
+    raise core.verdict(result.report(core.console, json_file))

@@ -283,10 +283,10 @@ class Play:
         """What leaves the sensor, after its faults."""
         unreadable: list[_Sent] = []
         now_s = 0.0
-        own = tuple(fault for fault in self.schedule.faults if fault.modality is modality)
+        own = tuple(fault for fault in self.schedule.injections if fault.modality is modality)
         is_delayed = any(INJECTION_KINDS[fault.kind].stage is Stage.DELAY for fault in own)  # its stamps are true, then
         injector = Injector(
-            InjectionSchedule(seed=self.schedule.seed, faults=own),
+            InjectionSchedule(seed=self.schedule.seed, injections=own),
             lambda _frame, kind: unreadable.append(_Sent(now_s, now_s, None, MESSAGE_FAULTS[kind])),
         )
         for tick in range(self.ticks):

@@ -91,7 +91,7 @@ class _Instants:
 
 def _score(trial: Trial, drive: PlayableDrive, instants: _Instants) -> OnsetScore:
     play = trial.play(drive)
-    entry = play.schedule.faults[0]
+    entry = play.schedule.injections[0]
     seen = _Seen(trial.modality)
     node = SimulatedNode(play, seen.on_job, seen.on_delivery)
     outcome = judge(trial, entry, node.run())

@@ -142,7 +142,7 @@ class Trial:
         fault = ScheduledInjection(
             modality=self.modality, kind=self.kind, start_s=start_s, duration_s=FAULT_S + rng.uniform(0, 1 / RATE_HZ)
         )
-        return InjectionSchedule(seed=self.seed, faults=(fault,))
+        return InjectionSchedule(seed=self.seed, injections=(fault,))
 
     def play(self, drive: PlayableDrive) -> Play:
         return Play(drive, TRIAL_S, self.seed, self.schedule())
@@ -184,7 +184,7 @@ class Outcome:
 def run_trial(trial: Trial, drive: PlayableDrive) -> Outcome:
     """Run it with this sensor alone, as no monitor knows of the others, and look at what was found."""
     play = replace(trial.play(drive), modalities=(trial.modality,))
-    return judge(trial, play.schedule.faults[0], SimulatedNode(play).run())
+    return judge(trial, play.schedule.injections[0], SimulatedNode(play).run())
 
 
 def judge(trial: Trial, entry: ScheduledInjection, record: RunRecord) -> Outcome:
@@ -335,7 +335,7 @@ def flap_changes(trial: FlapTrial, drive: PlayableDrive) -> int:
         "modality": str(trial.modality), "kind": trial.kind, "start_s": start_s, "duration_s": FLAP_S,
         "every_s": 2 * FLAP_S, "times": FLAPS,
     }  # fmt: skip
-    schedule = InjectionSchedule.parse({"seed": trial.seed, "faults": [entry]})
+    schedule = InjectionSchedule.parse({"seed": trial.seed, "injections": [entry]})
     duration_s = start_s + 2 * FLAP_S * FLAPS + RECOVERY_S
     record = SimulatedNode(Play(drive, duration_s, trial.seed, schedule, STEADY)).run()
     begin_ns = START_NS + round((start_s - 1 / RATE_HZ) * NS_PER_S)

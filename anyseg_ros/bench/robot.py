@@ -313,7 +313,7 @@ def _drive_live(
     folder = bench.out / name.replace(", ", "_").replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
     schedule, log = folder / "faults.yaml", folder / "published.csv"
-    schedule.write_text(yaml.safe_dump({"faults": [dict(fault) for fault in faults]}))
+    schedule.write_text(yaml.safe_dump({"injections": [dict(fault) for fault in faults]}))
     path = bench.drive(rate_hz)
     live = LiveRun(
         path,

@@ -121,7 +121,7 @@ def run(console: Console, json_path: Path | None, *, out: Path, student: str, mi
     folder = out / "soak"
     folder.mkdir(parents=True, exist_ok=True)
     schedule = folder / "faults.yaml"
-    schedule.write_text(yaml.safe_dump({"seed": seed, "faults": [dict(fault) for fault in plan.faults]}))
+    schedule.write_text(yaml.safe_dump({"seed": seed, "injections": [dict(fault) for fault in plan.faults]}))
     drive = rendered_drive(DemoOptions(out, Path(), student, duration_s=DRIVE_S, rate_hz=RATE_HZ), console)
     live = LiveRun(
         drive,

@@ -118,7 +118,7 @@ def write_report(path: Path, record: DriveRecord) -> None:
         machine=machine(),
         timeline=timeline(state_spans(record.recording, duration_s), record.phases, (), (), duration_s),
         state_colors={state.value: color for state, color in STATE_COLORS.items()},
-        scenes=[_scene(record, index) for index, phase in enumerate(record.phases) if phase.faults],
+        scenes=[_scene(record, index) for index, phase in enumerate(record.phases) if phase.injections],
         classes=[c.model_dump() for c in record.card.classes],
         command=command_line(),
         card=record.card.model_dump(),

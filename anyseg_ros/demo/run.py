@@ -31,7 +31,7 @@ from anyseg_ros.live_run.recording import Recording
 from anyseg_ros.live_run.run import LiveRun, record, ros
 from anyseg_ros.pipeline.pipeline import SyncConfig
 
-DEMO_FAULTS = Path(__file__).parent / "faults.yaml"
+DEMO_INJECTIONS = Path(__file__).parent / "injections.yaml"
 """Package data, so that the demo runs from wherever it was installed."""
 
 
@@ -40,7 +40,7 @@ class DemoOptions:
     """What `anyseg demo` was asked for."""
 
     out: Path
-    faults: Path
+    injections: Path
     student: str = "vehicle_sim"
     seed: int = 4_000_000
     """Of a world that no student was trained in."""
@@ -59,10 +59,10 @@ def run_demo(options: DemoOptions, console: Console) -> DriveRecord:
     Raises LiveRunError, StudentError or InjectionScheduleError.
     """
     card = load_card(find_student(options.student))
-    schedule = InjectionSchedule.load(options.faults)
+    schedule = InjectionSchedule.load(options.injections)
     path = rendered_drive(options, console)
     drive = RecordedDrive.load(path)
-    run = LiveRun(path, options.student, options.faults, log_folder=options.out / "log")
+    run = LiveRun(path, options.student, options.injections, log_folder=options.out / "log")
     console.print("[bold]driving[/]: vehicle and node run as processes of their own and talk over DDS")
     with isolated_ros_domain(), ros():
         recording = record_with_display(run, options.duration_s, console)
@@ -120,7 +120,7 @@ def isolated_ros_domain() -> Iterator[None]:
 def _drive_record(
     options: DemoOptions, card: ModelCard, schedule: InjectionSchedule, drive: RecordedDrive, recording: Recording
 ) -> DriveRecord:
-    phases = phases_of(schedule.faults, options.duration_s)
+    phases = phases_of(schedule.injections, options.duration_s)
     promise = Promise(1000.0 / options.rate_hz, SyncConfig.deadline_ms, HealthConfig.max_age_ms)
     index_of = {stamp: index for index, stamp in enumerate(sorted(recording.truth))}
 
@@ -136,7 +136,7 @@ def _drive_record(
         rig=drive.rig(),
         frames_at=frames_at,
         engine=recording.engine,
-        schedule=str(options.faults),
+        schedule=str(options.injections),
         seed=options.seed,
         weather=options.weather,
     )

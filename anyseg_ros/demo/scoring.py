@@ -80,7 +80,7 @@ def score_phase(recording: Recording, phase: Phase, num_classes: int) -> PhaseSc
 
 
 def _reaction_ms(recording: Recording, phase: Phase, masks: list[ReceivedMask]) -> float | None:
-    faulty = {entry.modality for entry in phase.faults}
+    faulty = {entry.modality for entry in phase.injections}
     if not faulty:
         return None
     begin_ns = recording.start_ns + int(phase.start_s * 1e9)

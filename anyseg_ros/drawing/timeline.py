@@ -46,7 +46,7 @@ def timeline(
 
 
 def _faulty(phase: Phase, rows: Sequence[Modality]) -> list[Modality]:
-    broken = {entry.modality for entry in phase.faults}
+    broken = {entry.modality for entry in phase.injections}
     return [modality for modality in rows if modality in broken]
 
 
@@ -68,7 +68,7 @@ def _row(row: int, modality: Modality, spans: Spans, duration_s: float) -> list[
 
 def _fault_line(rows: Sequence[Modality], phase: Phase, modality: Modality, duration_s: float) -> str:
     y = ROW * rows.index(modality) + 5
-    kinds = ", ".join(entry.kind for entry in phase.faults if entry.modality is modality)
+    kinds = ", ".join(entry.kind for entry in phase.injections if entry.modality is modality)
     return (
         f'<line x1="{_x(phase.start_s, duration_s):.1f}" x2="{_x(phase.end_s, duration_s):.1f}" y1="{y}" y2="{y}" '
         f'class="fault"><title>{escape(kinds)}</title></line>'

@@ -24,7 +24,7 @@ from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.files import bag_files, unpacked
 from anyseg_ros.bags.reader import BagError, BagReader
 from anyseg_ros.bags.topics import TopicChoice, find_topics
-from anyseg_ros.inject.messages import MessageFaultInjector, SensorMessage, sensor_types
+from anyseg_ros.inject.messages import MessageInjector, SensorMessage, sensor_types
 
 STORAGES: Mapping[str, StoragePlugin] = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 _NO_HASH = "RIHS01_" + 64 * "0"
@@ -84,7 +84,7 @@ def inject_bag(
     definitions = _definitions(source)
     sensors = _sensors(source, reader, schedule, mapping or {})
     store = _typestore(definitions)
-    injector = MessageFaultInjector(schedule, {m: choice.msgtype for m, choice in sensors.items()}, store)
+    injector = MessageInjector(schedule, {m: choice.msgtype for m, choice in sensors.items()}, store)
     report = BagReport(sensors)
     try:
         with Writer(target, version=_BAG_VERSION, storage_plugin=STORAGES[storage]) as writer:
@@ -93,7 +93,7 @@ def inject_bag(
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    report.hits = [(e, n) for e, n in zip(schedule.faults, injector.hits(), strict=True) if e.modality in sensors]
+    report.hits = [(e, n) for e, n in zip(schedule.injections, injector.hits(), strict=True) if e.modality in sensors]
     report.unreadable = injector.unreadable
     report.problems = [problem.text for problem in reader.problems]
     return report
@@ -122,7 +122,7 @@ class _Copy:
         self,
         writer: Writer,
         reader: BagReader,
-        injector: MessageFaultInjector,
+        injector: MessageInjector,
         definitions: Mapping[TopicChoice, _Definition],
         store: Typestore,
         report: BagReport,

@@ -1,4 +1,4 @@
-"""Where `fault_injector_node` takes the sensors from, and where it puts them. No ROS."""
+"""Where `injector_node` takes the sensors from, and where it puts them. No ROS."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class SensorMessage:
     """Whatever the player wants back with it: a bag's connection, a publisher."""
 
 
-class MessageFaultInjector(SchedulePlayer[SensorMessage]):
+class MessageInjector(SchedulePlayer[SensorMessage]):
     """Plays a schedule on serialized messages, as `Injector` does on frames.
 
     Args:
@@ -80,7 +80,7 @@ class MessageFaultInjector(SchedulePlayer[SensorMessage]):
 
         Played all the same, it leaves the messages as they are.
         """
-        for kind in dict.fromkeys(entry.kind for entry in self.schedule.faults if entry.modality is modality):
+        for kind in dict.fromkeys(entry.kind for entry in self.schedule.injections if entry.modality is modality):
             self._refuse_unplayable(kind, modality, msgtype)
 
     def _refuse_unplayable(self, kind: str, modality: Modality, msgtype: str) -> None:

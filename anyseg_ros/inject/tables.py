@@ -31,7 +31,7 @@ def parameter_text(name: str, parameter: Parameter) -> str:
 def schedule_table(schedule: InjectionSchedule) -> Table:
     """Every fault of a scenario with its times."""
     table = Table("sensor", "fault", "from s", "to s", "how", title=schedule.description or None)
-    for entry in schedule.faults:
+    for entry in schedule.injections:
         table.add_row(entry.modality, entry.kind, f"{entry.start_s:g}", _time(entry.end_s), _how(entry))
     return table
 

@@ -28,7 +28,7 @@ from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_a
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import ENGINE, MASK, PREFIX
+from anyseg_ros.node.status_messages import ENGINE, MASK, status_key
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.vehicle.publisher import GROUND_TRUTH
@@ -47,7 +47,7 @@ class LiveRun:
     drive: Path
     """A recorded drive."""
     student: str
-    faults: Path | None = None
+    injections: Path | None = None
     loop_s: float | None = None
     """Drive in circles for so many seconds instead of once to the end."""
     node_parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -137,7 +137,7 @@ def rig_parameters(rig: Rig) -> dict[str, list[float]]:
 def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
     heard = ",".join(load_card(find_student(run.student), verify=False).modalities)
     arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": heard}
-    return {**arguments, **({"faults": run.faults} if run.faults else {}), **run.vehicle_parameters}
+    return {**arguments, **({"injections": run.injections} if run.injections else {}), **run.vehicle_parameters}
 
 
 def _process(
@@ -180,12 +180,12 @@ class _Listener(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         """The engine that really runs, in the node's own words."""
-        said = [status.message for status in message.status if status.name == PREFIX + ENGINE]
+        said = [status.message for status in message.status if status_key(status.name) == ENGINE]
         self._recording.engine = said[0] if said else self._recording.engine
 
     def _on_status(self, message: DiagnosticArray) -> None:
         received_ns, mask_ns = time.time_ns(), stamp_ns(message.header)
-        values = {status.name.removeprefix(PREFIX): _values(status) for status in message.status}
+        values = {status_key(status.name): _values(status) for status in message.status}
         engine_ms = _number(values.get(MASK, {}).get("engine_ms", ""))
         for name, entry in values.items():
             if name == MASK:

@@ -59,11 +59,14 @@ class InferenceWorker:
         listener: Listener,
         *,
         is_simulated: Callable[[], bool] = lambda: False,
+        lag_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`is_simulated`: whether `now_ns` tells a simulated time, which may run at any speed."""
+        """`is_simulated`: whether `now_ns` tells a simulated time, which may run at any speed; `lag_ns`: how late the
+        executor is that frames come from."""
         self._now_ns = now_ns
         self._listener = listener
         self._is_simulated = is_simulated
+        self._lag_ns = lag_ns
         self._clock_steps = ClockSteps()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._changed = threading.Condition()
@@ -169,6 +172,7 @@ class InferenceWorker:
     def _time(self, pipeline: Pipeline) -> int:
         """The node's time; where it was set forward, no sensor is to blame for the time that did not pass."""
         now_ns = self._now_ns()
+        pipeline.set_lag(self._lag_ns())
         forward_ns = self._clock_steps.forward_ns(now_ns)
         if forward_ns and not self._is_simulated():
             pipeline.restart(now_ns)

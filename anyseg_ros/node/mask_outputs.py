@@ -19,7 +19,7 @@ from anyseg_ros.drawing.label_images import color_image, overlay_image
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
 from anyseg_ros.messages.headers import STATE_QOS, header_of
-from anyseg_ros.node.status_messages import mask_array, status_array
+from anyseg_ros.node.status_messages import for_node, mask_array, status_array
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import OutputClasses
 
@@ -34,6 +34,7 @@ class MaskOutputs:
 
     def __init__(self, node: Node, card: ModelCard, classes: OutputClasses) -> None:
         self._node = node
+        self._name = node.get_fully_qualified_name()
         self._card = card
         self._classes = classes.published
         self._mask = node.create_publisher(Image, "~/segmentation/mask", 2)
@@ -68,9 +69,8 @@ class MaskOutputs:
         own = result.segmentation.resized_labels(*result.mask_size)
         labels = self._classes.of(own)
         self._mask.publish(image_message(labels, "mono8", header))
-        self._status.publish(
-            mask_array(result, {**also, "lost_classes": losses_in_words(self._card, result.segmentation.modalities)})
-        )
+        also = {**also, "lost_classes": losses_in_words(self._card, result.segmentation.modalities)}
+        self._status.publish(for_node(mask_array(result, also), self._name))
         if self._confidence.get_subscription_count():
             _, confidence = result.segmentation.resized(*result.mask_size)
             self._confidence.publish(image_message(confidence, "mono8", header))
@@ -91,4 +91,4 @@ class MaskOutputs:
 
     def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:
         """The health of every modality where there is no mask to tell it with."""
-        self._status.publish(status_array(stamp, statuses, {}))
+        self._status.publish(for_node(status_array(stamp, statuses, {}), self._name))

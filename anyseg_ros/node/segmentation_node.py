@@ -14,6 +14,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
@@ -27,6 +28,7 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import EVENT, point_sensor
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.mask_outputs import MaskOutputs
@@ -38,10 +40,12 @@ from anyseg_ros.node.status_messages import (
     InferenceRecord,
     diagnostics_array,
     engine_array,
+    for_node,
     unconfigured_array,
     used_ages_ms,
 )
 from anyseg_ros.pipeline import parameters as node_parameters
+from anyseg_ros.pipeline.computer_lag import BEAT_NS, ComputerLag
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
@@ -80,6 +84,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._rig: RigSource | None = None
         self._record = InferenceRecord()
         self._status_log = StatusLog(self.get_logger().warning, self.get_logger().info)
+        self._lag = ComputerLag()
         self._building = False
         self._logged: EngineInfo | None = None
         self.build_failed = False
@@ -92,7 +97,12 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters and open the student; one clear error and FAILURE where they cannot be used."""
-        worker = InferenceWorker(self._now_ns, self, is_simulated=lambda: self.get_clock().ros_time_is_active)
+        worker = InferenceWorker(
+            self._now_ns,
+            self,
+            is_simulated=lambda: self.get_clock().ros_time_is_active,
+            lag_ns=self._lag.lag_ns,
+        )
         try:
             self._settings = node_parameters.from_values(self._parameter_values())
             model = self._settings.model
@@ -190,7 +200,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
         self._planners.on_result(result, self._rig)
         self._status_log.tell(result.job.statuses)
-        segmentation = result.segmentation
+        segmentation, now_ns = result.segmentation, self._now_ns()
         self._record = replace(
             self._record,
             masks=self._record.masks + 1,
@@ -198,7 +208,10 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             used_ages_ms=used_ages_ms(result),
             encode_ms=1e3 * segmentation.encode_s,
             engine_ms=1e3 * segmentation.engine_s,
-            latency_ms=(self._now_ns() - result.job.born_ns) / 1e6,
+            latency_ms=(now_ns - result.job.born_ns) / 1e6,
+            last_mask_ns=now_ns,
+            in_mask_ns={**self._record.in_mask_ns, **dict.fromkeys(segmentation.modalities, now_ns)},
+            max_mask_age_ms=self._settings.output.max_mask_age_ms,
             lidar_motion=self._told_motion(result.job),
             lost_classes=losses_in_words(self._segmenter.card, segmentation.modalities) if self._segmenter else "",
         )
@@ -319,6 +332,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             self._offer_switch(modality)
         self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
         self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may run at any speed
+        self.create_timer(BEAT_NS / NS_PER_S, self._lag.beat, clock=steady)
 
     def _offer_switch(self, modality: Modality) -> None:
         def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -338,19 +353,23 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return response
 
     def _publish_diagnostics(self, publisher: Any) -> None:
+        stamp, name = time_message(self._now_ns()), self.get_fully_qualified_name()
         if self._worker is None or self._segmenter is None:
-            publisher.publish(unconfigured_array(time_message(self._now_ns())))
+            publisher.publish(for_node(unconfigured_array(stamp), name))
             return
         if self._rig is not None:
             self._refresh_rig(self._rig)
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
-        stamp, engine, student = time_message(self._now_ns()), self._worker.engine_state, self._segmenter.card.name
+        engine, student = self._worker.engine_state, self._segmenter.card.name
         self._log_engine(engine)
         if statuses is None:  # configured, not active
-            publisher.publish(engine_array(stamp, engine, student))
+            publisher.publish(for_node(engine_array(stamp, engine, student), name))
         else:
             topics = {sensor.modality: sensor.topic for sensor in self._inputs}
-            publisher.publish(diagnostics_array(stamp, statuses, self._record, engine, student, topics))
+            record = replace(self._record, callback_errors=self.callback_errors)
+            lag_ns = self._lag.lag_ns()
+            array = diagnostics_array(stamp, statuses, record, engine, student, topics, lag_ns)
+            publisher.publish(for_node(array, name))
         self._follow_build()
 
     def _follow_build(self) -> None:

@@ -13,7 +13,6 @@ from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import MESSAGE_READERS, EventStream
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.sensors import EVENT, Sensor, SensorFrame
-from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, SENSOR_MESSAGES
 from anyseg_ros.messages.types import install_command, message_class, message_name
@@ -218,7 +217,7 @@ class EventInput(SensorInput):
             self._subscription = self._subscribe()
 
     def _frame_converter(self, name: str) -> _Converter:
-        period_ns = int(NS_PER_S / self._parameters.expected_rate_hz)
+        period_ns = self._parameters.health({}).period_ns
         stream = EventStream(name, period_ns, self._events.window_ns, self.modality)
 
         def convert(cdr: bytes) -> SensorFrame | None:

@@ -1,4 +1,8 @@
-"""Health and engine -> diagnostic messages (REP-107 levels; STALE is left to the aggregator)."""
+"""Health and engine -> diagnostic messages (REP-107 levels; STALE is left to the aggregator).
+
+What is said of inference is computed from the masks that were published, not from what could be segmented: OK means
+that the masks of the last second or so had every sensor in them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, Fault, ModalityStatus, State
 from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.pipeline.engine_owner import EnginePhase, EngineState
 from anyseg_ros.pipeline.pipeline import Result
@@ -22,6 +26,11 @@ ENGINE = "engine"
 """Name of the status that says what runs the network."""
 MASK = "mask"
 """Name of the status that says how the mask was made."""
+MASK_PATIENCE_NS = NS_PER_S
+"""Without a mask for so long, and for `PATIENT_PERIODS` of every living sensor, there is none."""
+PATIENT_PERIODS = 3
+HIGH_LATENCY = 0.5
+"""Of `output.max_mask_age_ms`: masks that are older when they leave deserve a warning before they are withheld."""
 LEVELS: Mapping[State, bytes] = {
     State.ACTIVE: DiagnosticStatus.OK,
     State.DISABLED: DiagnosticStatus.OK,
@@ -42,6 +51,16 @@ class InferenceRecord:
     """Of the last attempt; empty when it succeeded."""
     used_ages_ms: Mapping[Modality, float] = field(default_factory=dict)
     """What the last mask was made from, with the age that each frame had then."""
+    blocked: str = ""
+    """Why no mask can be made now; empty while one can."""
+    last_mask_ns: int | None = None
+    """When the last mask was published; None before the first."""
+    in_mask_ns: Mapping[Modality, int] = field(default_factory=dict)
+    """When each modality was last in a mask that was published."""
+    max_mask_age_ms: float = float("inf")
+    """`output.max_mask_age_ms`"""
+    callback_errors: int = 0
+    """Exceptions that nobody foresaw."""
     encode_ms: float = 0.0
     engine_ms: float = 0.0
     latency_ms: float = 0.0
@@ -52,6 +71,17 @@ class InferenceRecord:
     """Which classes the last mask sees worse for the lack of sensors."""
     too_old: int = 0
     """Masks that were withheld for their age."""
+
+    def masks_come(self, statuses: Sequence[ModalityStatus], now_ns: int) -> bool:
+        """Whether the last mask is so recent that the next one may still be awaited."""
+        if self.blocked or self.last_mask_ns is None:
+            return False
+        return now_ns - self.last_mask_ns <= _patience_ns(statuses, self)
+
+    def in_masks(self, modality: Modality, now_ns: int, patience_ns: int) -> bool:
+        """Whether it was in a mask within that time."""
+        last_ns = self.in_mask_ns.get(modality)
+        return last_ns is not None and now_ns - last_ns <= patience_ns
 
     def with_too_old(self, reason: str, age_ms: float) -> InferenceRecord:
         """After a mask that was withheld for its age, in milliseconds."""
@@ -84,6 +114,23 @@ def mask_array(result: Result, also: Mapping[str, str] = MappingProxyType({})) -
     return array
 
 
+def for_node(array: DiagnosticArray, node: str) -> DiagnosticArray:
+    """The same array, in place, with the node's full name in every status: a vehicle may have several.
+
+    A status by topic already has the topic's full name, which tools take from the first slash on.
+    """
+    for status in array.status:
+        status.hardware_id = node
+        if "/" not in status.name:
+            status.name = f"{PREFIX.removesuffix(': ')} {node}: {status_key(status.name)}"
+    return array
+
+
+def status_key(name: str) -> str:
+    """`anyseg /vehicle/segmentation_node: camera status` -> `camera status`, with or without the node's name."""
+    return name.partition(": ")[2]
+
+
 def used_ages_ms(result: Result) -> dict[Modality, float]:
     """The modalities of a mask, and the age of each frame when the mask was begun."""
     job = result.job
@@ -106,6 +153,7 @@ def modality_status(status: ModalityStatus, used_age_ms: float | None) -> Diagno
         "quality": _number(status.quality.value if status.quality else None, digits=2),
         "quality_cause": status.quality.cause if status.quality else "",
         "left_out": status.left_out,
+        "remark": status.remark,
         "received": status.received,
         "rejected": status.rejected,
         "first_s": _seconds(status.first_ns),
@@ -115,12 +163,16 @@ def modality_status(status: ModalityStatus, used_age_ms: float | None) -> Diagno
         **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
     }
     message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
-    return _status(f"{status.modality} status", _level(status), message, values)
+    return _status(f"{status.modality} status", _level(status, is_used=used_age_ms is not None), message, values)
 
 
-def _level(status: ModalityStatus) -> bytes:
-    """That of the state; a sensor that is left out for its quality is not as it should be."""
-    return DiagnosticStatus.WARN if status.left_out else LEVELS[status.state]
+def _level(status: ModalityStatus, *, is_used: bool = False) -> bytes:
+    """That of the state; a sensor that is left out, or has something to mend, is not as it should be; one that has
+    failed by its timing and is used in need is not lost."""
+    level = LEVELS[status.state]
+    if is_used and level == DiagnosticStatus.ERROR:
+        return DiagnosticStatus.WARN
+    return max(level, DiagnosticStatus.WARN) if status.left_out or status.remark else level
 
 
 def topic_status(status: ModalityStatus, topic: str) -> DiagnosticStatus:
@@ -146,14 +198,16 @@ def diagnostics_array(
     engine: EngineState,
     student: str,
     topics: Mapping[Modality, str] = MappingProxyType({}),
+    lag_ns: int = 0,
 ) -> DiagnosticArray:
-    """`/diagnostics`: every modality, by its (resolved) topic too, inference, and engine."""
+    """`/diagnostics`: every modality, by its (resolved) topic too, inference, and engine; `lag_ns`: the computer's."""
     if engine.phase is not EnginePhase.READY:
-        record = replace(record, last_error=_not_ready(engine))
-    usable = [s.modality for s in statuses if s.state is State.ACTIVE]
-    array = status_array(stamp, statuses, record.used_ages_ms if usable else {})
+        record = replace(record, blocked=_not_ready(engine))
+    now_ns = stamp.sec * NS_PER_S + stamp.nanosec
+    array = status_array(stamp, statuses, record.used_ages_ms if record.masks_come(statuses, now_ns) else {})
     by_topic = [topic_status(s, topics[s.modality]) for s in statuses if s.modality in topics]
-    array.status = [*array.status, *by_topic, inference_status(statuses, record), engine_status(engine, student)]
+    inference = inference_status(statuses, record, now_ns, lag_ns)
+    array.status = [*array.status, *by_topic, inference, engine_status(engine, student)]
     return array
 
 
@@ -172,30 +226,76 @@ def unconfigured_array(stamp: Time) -> DiagnosticArray:
     return array
 
 
-def inference_status(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> DiagnosticStatus:
-    """OK with every enabled modality, WARN with some, ERROR with none."""
-    wanted = [s for s in statuses if s.state is not State.DISABLED]
-    lost = [str(s.modality) for s in wanted if s.state is not State.ACTIVE or s.left_out]
-    if len(lost) == len(wanted):
-        level, message = DiagnosticStatus.ERROR, "no label image: no modality is usable"
-    elif record.last_error:
-        level, message = DiagnosticStatus.ERROR, f"no label image: {record.last_error}"
-    elif lost:
-        level, message = DiagnosticStatus.WARN, f"segmenting without {', '.join(lost)}"
+def inference_status(
+    statuses: Sequence[ModalityStatus], record: InferenceRecord, now_ns: int, lag_ns: int = 0
+) -> DiagnosticStatus:
+    """ERROR without masks, WARN where they lack a sensor or are late, OK where every enabled sensor is in them."""
+    masks_come = record.masks_come(statuses, now_ns)
+    if not masks_come:
+        level, message = DiagnosticStatus.ERROR, f"no label image: {_why_none(statuses, record)}"
     else:
-        level, message = DiagnosticStatus.OK, "segmenting with every modality"
+        level, message = _how_masks_are(statuses, record, now_ns)
+    if lag_ns:
+        level = max(level, DiagnosticStatus.WARN)
+        message += f"; this computer is overloaded: the executor is {lag_ns / NS_PER_MS:.0f} ms late"
     values = {
         "masks": record.masks,
         "failures": record.failures,
         "too_old": record.too_old,
-        "used": ",".join(map(str, record.used_ages_ms)),
+        "used": ",".join(map(str, record.used_ages_ms)) if masks_come else "",
         "encode_ms": _number(record.encode_ms),
         "engine_ms": _number(record.engine_ms),
         "latency_ms": _number(record.latency_ms),
+        "lag_ms": _number(lag_ns / NS_PER_MS),
+        "callback_errors": record.callback_errors,
         "lidar_motion": record.lidar_motion,
         "lost_classes": record.lost_classes,
     }
     return _status("inference", level, message, values)
+
+
+def _patience_ns(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> int:
+    """How long a mask may be awaited: some periods of the fastest sensor of the last one that still lives."""
+    alive = [s for s in statuses if s.modality in record.used_ages_ms and s.state in (State.ACTIVE, State.SUSPECT)]
+    return min((_patience_with_ns(s) for s in alive), default=MASK_PATIENCE_NS)
+
+
+def _patience_with_ns(status: ModalityStatus) -> int:
+    """How long a sensor may be missing from the masks that are made."""
+    rate_hz = min((rate for rate in (status.rate_hz, status.expected_rate_hz) if rate), default=0.0)
+    return max(MASK_PATIENCE_NS, int(PATIENT_PERIODS * NS_PER_S / rate_hz) if rate_hz else 0)
+
+
+def _why_none(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> str:
+    """Why there is no mask: what inference failed for, else what is wrong with each sensor that lives."""
+    alive = [s for s in statuses if s.state in (State.ACTIVE, State.SUSPECT)]
+    if record.blocked:
+        return record.blocked
+    if not alive:
+        return "no modality is usable"
+    if record.last_error:
+        return record.last_error
+    reasons = [f"{s.modality}: {why}" for s in alive if (why := s.left_out or s.reason)]
+    return "; ".join(reasons) or "none was made of the sensors that live"
+
+
+def _how_masks_are(statuses: Sequence[ModalityStatus], record: InferenceRecord, now_ns: int) -> tuple[bytes, str]:
+    """Level and message where masks come."""
+    wanted = [s for s in statuses if s.state is not State.DISABLED]
+    without = [s for s in wanted if not record.in_masks(s.modality, now_ns, _patience_with_ns(s))]
+    without += [s for s in wanted if s.state is State.FAILED and s.modality not in record.used_ages_ms]
+    lacking = [str(s.modality) for s in wanted if s in without]
+    if lacking:
+        return DiagnosticStatus.WARN, f"segmenting without {', '.join(lacking)}"
+    poor = [f"{s.modality} ({s.fault or s.state})" for s in wanted if s.state is not State.ACTIVE]
+    if poor:
+        return DiagnosticStatus.WARN, f"segmenting with every modality, not all of them well: {', '.join(poor)}"
+    if record.last_error:
+        return DiagnosticStatus.WARN, f"segmenting with every modality, not every time: {record.last_error}"
+    if record.latency_ms > HIGH_LATENCY * record.max_mask_age_ms:
+        old = f"{record.latency_ms:.0f} ms old when they leave"
+        return DiagnosticStatus.WARN, f"segmenting with every modality; masks are {old}"
+    return DiagnosticStatus.OK, "segmenting with every modality"
 
 
 def engine_status(engine: EngineState, student: str) -> DiagnosticStatus:
@@ -226,7 +326,8 @@ def _not_ready(engine: EngineState) -> str:
 def _quiet_message(status: ModalityStatus) -> str:
     if status.left_out:
         return f"{status.state}, left out: {status.left_out}"
-    return f"{status.state}: {status.reason}" if status.reason else str(status.state)
+    quiet = f"{status.state}: {status.reason}" if status.reason else str(status.state)
+    return f"{quiet}; {status.remark}" if status.remark else quiet
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from anyseg_core.runtime.points.ground_grid import GridLimits
 from anyseg_core.runtime.points.obstacles import ObstacleLimits
 from anyseg_core.runtime.points.occlusion import Occlusion
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 
 CLASSES, GROUPS = "classes", "groups"
 NONE = ("",)
@@ -19,6 +20,11 @@ NONE = ("",)
 class OutputParameters:
     """How results are drawn, and when they are too old. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {
+        "overlay_opacity": Range(0.0, 1.0),
+        "max_mask_age_ms": Range(1.0, 60_000.0),
+        "min_confidence": Range(0.0, 1.0),
+    }
     overlay_opacity: float = 0.5
     """Of the colours over the camera image: 0 = invisible, 1 = opaque."""
     max_mask_age_ms: float = 500.0
@@ -35,9 +41,7 @@ class OutputParameters:
     """Classes and groups that have a mask of their own, on ~/segmentation/class_masks/NAME: 255 where it is, else 0."""
 
     def __post_init__(self) -> None:
-        for name in ("overlay_opacity", "min_confidence"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+        check_ranges(self, self.RANGES)
         if self.publish not in (CLASSES, GROUPS):
             raise ValueError(f"publish must be {CLASSES} or {GROUPS}, not {self.publish!r}")
 

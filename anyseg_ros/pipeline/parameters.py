@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import yaml
@@ -25,6 +25,8 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.checks import applies_to
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
+from anyseg_core.runtime.health.thresholds import check_threshold
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
@@ -43,7 +45,6 @@ from anyseg_ros.pipeline.pipeline import SyncConfig
 
 RELIABILITIES = ("best_effort", "reliable")
 PRECISIONS = ("auto", "fp32")
-MAX_EVENT_WINDOW_MS = 10_000.0
 
 Overrides = Mapping[tuple[Sensor, Fault], Mapping[str, Any]]
 """What one sensor's check has other than `faults.<check>`: field of `CheckConfig` -> value."""
@@ -74,6 +75,7 @@ class ParameterError(ValueError):
 class ModalityParameters:
     """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = HealthConfig.RANGES
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
@@ -113,6 +115,7 @@ class _SensorParameters(dict[Sensor, ModalityParameters]):
 class ModelParameters:
     """The student and how it runs. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {"threads": Range(0, 1024), "open_timeout_s": Range(0.1, 86_400.0)}
     student: str = "vehicle_sim"
     """Name of a bundled student, or a folder with a model.json."""
     backend: str = "auto"
@@ -140,8 +143,7 @@ class ModelParameters:
         if self.on_engine_failure not in ON_ENGINE_FAILURE:
             known = ", ".join(ON_ENGINE_FAILURE)
             raise ValueError(f"on_engine_failure must be one of {known}, not {self.on_engine_failure!r}")
-        if self.threads < 0:
-            raise ValueError(f"threads must be >= 0, not {self.threads}")
+        check_ranges(self, self.RANGES)
 
     def build_options(self) -> BuildOptions:
         """How an engine that has to be built is built."""
@@ -218,12 +220,12 @@ class EventParameters:
     Raises ValueError that names the field.
     """
 
+    RANGES: ClassVar[Ranges] = {"window_ms": Range(0.0, 10_000.0)}
     window_ms: float = 0.0
     """Events of so long a time are counted in a frame; 0 = since the last one."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.window_ms <= MAX_EVENT_WINDOW_MS:
-            raise ValueError(f"window_ms must be in [0, {MAX_EVENT_WINDOW_MS:g}], not {self.window_ms}")
+        check_ranges(self, self.RANGES)
 
     @property
     def window_ns(self) -> int | None:
@@ -308,6 +310,11 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
     defaults = defaults_for(values, mistakes)
     modalities = {m: _section(f"modalities.{m}", part, values, mistakes) for m, part in defaults.modalities.items()}
     faults = {fault: _section(f"faults.{fault}", check, values, mistakes) for fault, check in _DEFAULTS.faults.items()}
+    for fault, check in faults.items():
+        try:
+            check_threshold(fault, check)
+        except ValueError as error:
+            mistakes.append(f"faults.{fault}: {error}")
     overrides = _overrides(defaults, faults, values, mistakes)
     sections = {
         name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in _SECTIONS.items()
@@ -442,7 +449,7 @@ def _overrides(
             continue
         try:
             value = _from_ros(values[name], getattr(faults[fault], field_name))
-            dataclasses.replace(faults[fault], **{field_name: value})
+            check_threshold(fault, dataclasses.replace(faults[fault], **{field_name: value}))
         except ValueError as error:
             mistakes.append(f"{name}: {error}")
         else:

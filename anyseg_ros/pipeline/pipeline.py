@@ -12,8 +12,10 @@ Which frames make a mask:
 3. Where the anchor's next frame is late by `deadline_ms`, the next usable modality that has a new frame is promoted.
 4. Others join with the frame stamped nearest to the anchor's, within `max_time_diff_ms` and not older than their
    `max_age_ms`.
+   One that never does is named, with how far apart the stamps are.
 5. A usable modality whose quality is below its `min_quality` is left out while `keep_at_least` others are usable.
 6. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
+7. Where no sensor is usable, one is that only its timing has failed: better a mask now and then than none.
 """
 
 from __future__ import annotations
@@ -22,12 +24,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
@@ -39,10 +43,15 @@ HELD_UP_NS = 1 * NS_PER_MS
 """A caller that comes this much later than it was asked to was held up: by the scheduler, or by a message of 100 MB."""
 CATCH_UP_NS = 20 * NS_PER_MS
 """Time to read what has arrived meanwhile, before a sensor is called silent."""
+NEVER_NS = 2**62
+"""Longer than any two stamps are apart."""
 QUALITY_MARGIN = 0.05
 """How far above its limit the quality of a modality must rise before it is in the mask again."""
 FASTER = 0.75
 """A sensor whose period is a smaller part of the anchor's is the faster one; jitter alone is less."""
+JOIN_PATIENCE_NS = 2000 * NS_PER_MS
+"""A sensor that is alive and in no mask for this long, and for `JOIN_PERIODS` of its own, never joins."""
+JOIN_PERIODS = 3
 NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
@@ -50,6 +59,12 @@ NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set 
 class SyncConfig:
     """Which frames go together. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {
+        "max_time_diff_ms": Range(0.0, 10_000.0),
+        "deadline_ms": Range(0.001, 10_000.0),
+        "join_wait_ms": Range(0.0, 1000.0),
+        "keep_at_least": Range(1, 100),
+    }
     anchor_order: tuple[Modality, ...] = MODALITIES
     """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
     max_time_diff_ms: float = 50.0
@@ -66,13 +81,7 @@ class SyncConfig:
     def __post_init__(self) -> None:
         if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
             raise ValueError("anchor_order must name at least one modality, and none twice")
-        for name in ("max_time_diff_ms", "join_wait_ms"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, not {getattr(self, name)}")
-        if self.keep_at_least < 1:
-            raise ValueError(f"keep_at_least must be at least 1, not {self.keep_at_least}")
-        if not 0 < self.deadline_ms < float("inf"):
-            raise ValueError(f"deadline_ms must be a finite number > 0, not {self.deadline_ms}")
+        check_ranges(self, self.RANGES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +192,11 @@ class Pipeline:
         motion = self._motion.between(frames[points].stamp_ns, frame.stamp_ns) if points else None
         return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), self._born_ns(anchor), motion)
 
+    def set_lag(self, lag_ns: int) -> None:
+        """How late this computer itself is, 0 while it is not: no sensor is blamed for that."""
+        for monitor in self._monitors.values():
+            monitor.set_lag(lag_ns)
+
     def next_wakeup_ns(self, now_ns: int) -> int | None:
         """When `poll` must be called though no message arrives, None while nothing is awaited."""
         now_ns = self._advance(now_ns)
@@ -238,7 +252,8 @@ class Pipeline:
     def statuses(self, now_ns: int) -> tuple[ModalityStatus, ...]:
         """The health of every modality."""
         now_ns = self._advance(now_ns)
-        left_out = self._left_out(self._alive(now_ns))
+        alive = self._alive(now_ns)
+        left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
         statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
         statuses = (replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
         return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
@@ -292,6 +307,8 @@ class Pipeline:
         self._last_stamp_ns: int | None = None
         self._anchored: dict[Modality, ModalityFrame] = {}  # the last anchor of each modality
         self._named: dict[Modality, ModalityFrame] = {}  # by `next_to_encode`
+        self._in_mask_ns: dict[Modality, int] = {}  # when each was in a mask, or began to be usable beside one
+        self._apart: dict[Modality, str] = {}  # how far from the anchor those are that do not join
         self._buffer.clear()
 
     def _advance(self, now_ns: int) -> int:
@@ -306,7 +323,7 @@ class Pipeline:
         newest = self._buffer.newest(modality)
         if newest is None:
             return 0
-        return newest.received_ns + self._health[modality].period_ns + int(self._sync.deadline_ms * NS_PER_MS)
+        return newest.received_ns + self._monitors[modality].period_ns + int(self._sync.deadline_ms * NS_PER_MS)
 
     def _anchor(self, now_ns: int) -> BufferedFrame | None:
         """The new frame of the first usable modality; of a lower one where those before it are late."""
@@ -381,7 +398,31 @@ class Pipeline:
             entry = self._buffer.nearest(modality, anchor.stamp_ns, max_difference_ns)
             if modality is not anchor.modality and entry is not None and self._is_young(entry, now_ns):
                 frames[modality] = entry.frame
+            self._note(modality, anchor, joins=modality in frames)
         return frames
+
+    def _note(self, modality: Modality, anchor: ModalityFrame, *, joins: bool) -> None:
+        """Remember when a usable sensor was in a mask, and how far from the anchor it was where it is not."""
+        if joins or modality not in self._in_mask_ns:
+            self._in_mask_ns[modality] = self._now_ns
+        nearest = self._buffer.nearest(modality, anchor.stamp_ns, NEVER_NS)
+        if joins or nearest is None:
+            self._apart.pop(modality, None)
+            return
+        apart_ms = abs(nearest.frame.stamp_ns - anchor.stamp_ns) / NS_PER_MS
+        limit_ms = self._sync.max_time_diff_ms
+        self._apart[modality] = (
+            f"{apart_ms:.0f} ms from the anchor ({anchor.modality}), more than sync.max_time_diff_ms {limit_ms:g}"
+        )
+
+    def _never_joins(self, alive: Sequence[Modality], now_ns: int) -> dict[Modality, str]:
+        """Which of the living are in no mask, and how far from the anchor they are."""
+        return {
+            m: self._apart[m]
+            for m in alive
+            if m in self._apart
+            and now_ns - self._in_mask_ns[m] > max(JOIN_PATIENCE_NS, JOIN_PERIODS * self._monitors[m].period_ns)
+        }
 
     def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
         max_age_ms = self._health[entry.frame.modality].max_age_ms
@@ -392,8 +433,10 @@ class Pipeline:
         return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
 
     def _alive(self, now_ns: int) -> list[Modality]:
-        """Those that are usable, whatever their quality."""
-        return [m for m, monitor in self._monitors.items() if monitor.usable(now_ns) and self._has_rig_for(m)]
+        """Those that are usable, whatever their quality; where none is, those that only their timing has failed."""
+        with_rig = [(m, monitor) for m, monitor in self._monitors.items() if self._has_rig_for(m)]
+        alive = [m for m, monitor in with_rig if monitor.usable(now_ns)]
+        return alive or [m for m, monitor in with_rig if monitor.usable_in_need(now_ns)]
 
     def _judge(self, modality: Modality) -> None:
         """Note a quality that has crossed its limit; upwards by a margin, so that the masks do not flicker."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 import faulthandler
 import gc
 import signal
+import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -161,10 +163,18 @@ def new_executor() -> Executor:
 
 
 class _StopFlag:
-    """Set by SIGINT and SIGTERM, however often: a launch sends both, after the terminal has sent the first."""
+    """Set by SIGINT and SIGTERM, however often: a launch sends both, after the terminal has sent the first.
+
+    A thread of its own watches for them as well: the system may hand a signal to any thread, and a main thread that
+    waits for a lock does not wake up for it.
+    """
 
     def __init__(self) -> None:
         self.is_set = False
+        self._read, write = socket.socketpair()
+        write.setblocking(False)
+        signal.set_wakeup_fd(write.detach(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
@@ -179,7 +189,12 @@ class _StopFlag:
         """From now on the process has so long to end; then it is ended with code 1, whatever its threads do."""
         faulthandler.dump_traceback_later(seconds, exit=True)
 
+    def _watch(self) -> None:
+        while numbers := self._read.recv(64):
+            if {signal.SIGINT, signal.SIGTERM} & set(numbers):
+                self.end_within(END_S)
+                self.is_set = True
+                return
+
     def _on_signal(self, _number: int, _frame: Any) -> None:
-        if not self.is_set:
-            self.end_within(END_S)
         self.is_set = True

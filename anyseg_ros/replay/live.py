@@ -33,7 +33,7 @@ from anyseg_ros.live_run.run import rig_parameters
 from anyseg_ros.messages.conversions import image_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import MASK, PREFIX
+from anyseg_ros.node.status_messages import MASK, status_key
 from anyseg_ros.pipeline.parameters import to_values
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
@@ -75,8 +75,8 @@ class LivePlan:
 
 def prepare(options: LiveOptions) -> LivePlan:
     """Replay offline into `out`, and plan the live run. Raises what `replay` raises."""
-    faults = (options.faults,) if options.faults else ()
-    settings = ReplayOptions(student=options.student, topics=options.topics, faults=faults)
+    injections = (options.injections,) if options.injections else ()
+    settings = ReplayOptions(student=options.student, topics=options.topics, injections=injections)
     return plan_of(options, replay(options.bag, options.out / OFFLINE, settings))
 
 
@@ -96,10 +96,10 @@ def plan_of(options: LiveOptions, result: ReplayResult) -> LivePlan:
         camera = result.rig.camera
         intrinsics = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
         node |= {**rig_parameters(result.rig), "rig.intrinsics": [float(value) for value in intrinsics]}
-    if options.faults is None:
+    if options.injections is None:
         return LivePlan(node, {}, {}, tuple(sensors.values()))
     inputs = {topic: INJECTED + topic for topic in sensors.values()}
-    injector: dict[str, Any] = {"use_sim_time": True, "scenario": str(options.faults.resolve())}
+    injector: dict[str, Any] = {"use_sim_time": True, "injections": str(options.injections.resolve())}
     injector |= {"sensors": ",".join(f"{m}:{m.kind}" for m in others)} if others else {}
     for modality in (*DEFAULT_SENSORS, *others):
         topic = sensors.get(modality, "")
@@ -136,7 +136,7 @@ def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> He
         ]
         if plan.injector_parameters:
             arguments = ros_arguments(plan.injector_parameters)
-            running.append(processes.enter_context(child_process("inject.fault_injector_node", arguments, log)))
+            running.append(processes.enter_context(child_process("inject.injector_node", arguments, log)))
         _await_node(listener, running)
         console.print(f"playing {options.bag} at {options.rate:g} x")
         player = child_process("cli", play_arguments(options, plan), log, "play")
@@ -234,7 +234,7 @@ class _Listener(Node):
 
     def _on_status(self, message: DiagnosticArray) -> None:
         self.node_is_up = True
-        values = {s.name.removeprefix(PREFIX): {pair.key: pair.value for pair in s.values} for s in message.status}
+        values = {status_key(s.name): {pair.key: pair.value for pair in s.values} for s in message.status}
         if MASK in values:
             used = {Sensor(name.removesuffix(" status")) for name, of in values.items() if of.get("used") == "true"}
             self.heard.used[stamp_ns(message.header)] = in_order(used)

@@ -44,7 +44,7 @@ class LiveOptions:
     bag: Path
     out: Path
     student: str = "vehicle_sim"
-    faults: Path | None = None
+    injections: Path | None = None
     topics: Mapping[str, str] = field(default_factory=dict)
     """Role to topic, as in `ReplayOptions`."""
     rate: float = 1.0
@@ -55,7 +55,7 @@ class LiveOptions:
     @property
     def scenario(self) -> str:
         """Of the offline replay that is compared with."""
-        return self.faults.stem if self.faults else ALL_SENSORS
+        return self.injections.stem if self.injections else ALL_SENSORS
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Replay a bag through the node's own pipeline, in simulated time and as fast as the machine allows. No ROS.
 
-    result = replay(Path("bag"), Path("out"), ReplayOptions(subsets=True, faults=(Path("config/faults"),)))
+    result = replay(Path("bag"), Path("out"), ReplayOptions(subsets=True, injections=(Path("config/injections"),)))
     result.scores["all"].confusion  # ConfusionMatrix against the labels; merge it with those of other bags
 
     replay(bag: Path, out: Path | None, options: ReplayOptions = ReplayOptions(), *, segmenter: Segmenter | None = None,
@@ -77,7 +77,7 @@ class ReplayOptions:
     """Role to topic, as `bag_topics.parse_mapping` gives it; the others are found."""
     subsets: bool = False
     """Also every proper subset of the sensors."""
-    faults: tuple[Path, ...] = ()
+    injections: tuple[Path, ...] = ()
     """Fault files, or folders of them: a scenario each."""
     labels: Path | None = None
     """A folder of label images; None: the bag's label topic, if it has one."""
@@ -135,7 +135,7 @@ class _Replay:
         clues = look_ahead(reader, self.topics)
         self.parameters = self._adapted(clues)
         self.modalities = in_order(self.topics.sensors)
-        self.scenarios = scenarios_for(self.modalities, options.subsets, options.faults)
+        self.scenarios = scenarios_for(self.modalities, options.subsets, options.injections)
         self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
         self.truth = self._open_truth()
         card = segmenter.card

@@ -205,7 +205,7 @@ def _phase_row(phase: PhaseTally, summary: Summary) -> dict[str, str]:
         "baseline": _percent(baseline),
         "reaction": ABSENT if phase.reaction_s is None else f"{1000 * phase.reaction_s:.0f}",
         "used": used,
-        "lost": ", ".join(worst) if phase.phase.faults else "",
+        "lost": ", ".join(worst) if phase.phase.injections else "",
     }
 
 

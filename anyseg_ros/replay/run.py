@@ -19,7 +19,7 @@ from anyseg_ros.replay.conditions import Conditions, Verdict, judge
 from anyseg_ros.replay.ground_truth import GroundTruthError
 from anyseg_ros.replay.mask_bag import MaskBag
 from anyseg_ros.replay.mask_records import read_records
-from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, ReplayResult, replay
+from anyseg_ros.replay.offline import MASKS, MaskSink, ReplayError, ReplayOptions, ReplayResult, replay
 from anyseg_ros.replay.report import condition_rows, scenario_row, verdict_in_words, write_report
 from anyseg_ros.replay.results import write_junit, write_results
 from anyseg_ros.replay.summary import Summary, summarise
@@ -51,13 +51,14 @@ def labels_from(labels: str | None, mapping: Mapping[str, str]) -> tuple[Path | 
     return None, {**mapping, "labels": labels}
 
 
-def run_replay(options: RunOptions, console: Console) -> list[Verdict]:
-    """Replay a bag and write everything into the folder `out`; returns the verdicts.
+def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = None) -> list[Verdict]:
+    """Replay a bag and write everything into the folder `out`; returns the verdicts. `sink` gets every mask, where no
+    bag is to be written.
 
     Raises what `replay` raises, and ConditionError.
     """
     conditions = Conditions.load(options.conditions) if options.conditions else None
-    result = _replay(options)
+    result = _replay(options, sink)
     summary = summarise(result, options.out)
     verdicts = _verdicts(conditions, result, options.out) if conditions else []
     write_results(options.out / RESULTS, result, summary, verdicts)
@@ -68,14 +69,14 @@ def run_replay(options: RunOptions, console: Console) -> list[Verdict]:
     return verdicts
 
 
-def _replay(options: RunOptions) -> ReplayResult:
+def _replay(options: RunOptions, sink: MaskSink | None) -> ReplayResult:
     with progress_bar("messages") as progress:
         if options.write_bag is None:
-            return replay(options.bag, options.out, options.replay, progress=progress)
+            return replay(options.bag, options.out, options.replay, progress=progress, sink=sink)
         if options.write_bag.exists():
             raise ReplayError(f"{options.write_bag} exists already: a bag is written to a new folder")
-        with MaskBag(options.write_bag) as sink:
-            return replay(options.bag, options.out, options.replay, progress=progress, sink=sink)
+        with MaskBag(options.write_bag) as mask_bag:
+            return replay(options.bag, options.out, options.replay, progress=progress, sink=mask_bag)
 
 
 def _verdicts(conditions: Conditions, result: ReplayResult, out: Path) -> list[Verdict]:

@@ -56,6 +56,6 @@ def _expanded(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
         if not found:
-            raise ScenarioError(f"no fault file in {path}: give *.yaml files, such as those of config/faults")
+            raise ScenarioError(f"no fault file in {path}: give *.yaml files, such as those of config/injections")
         files += found
     return files

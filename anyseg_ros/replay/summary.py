@@ -115,7 +115,7 @@ class PhaseTally:
     def add(self, record: MaskRecord, matrix: ConfusionMatrix) -> None:
         """A mask of the scenario in this phase, and its confusion matrix."""
         self.tally.add(record, matrix)
-        faulty = {entry.modality for entry in self.phase.faults}
+        faulty = {entry.modality for entry in self.phase.injections}
         if faulty and self.reaction_s is None and not record.error and not faulty & set(record.used):
             self.reaction_s = record.t_s - self.phase.start_s
 
@@ -198,7 +198,7 @@ def summarise(result: ReplayResult, out: Path) -> Summary:
 
 
 def _empty(scenario: Scenario, num_classes: int, duration_s: float, hold_s: float) -> ScenarioSummary:
-    faults = scenario.schedule.faults if scenario.schedule else ()
+    faults = scenario.schedule.injections if scenario.schedule else ()
     end_s = duration_s + 1e-3  # the last mask is begun at the very end
 
     def tally(start: float, end: float) -> Tally:

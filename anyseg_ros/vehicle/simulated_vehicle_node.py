@@ -2,7 +2,7 @@
 
 Rendering is slower than real time on a small machine. So the drive is rendered first, once, and kept in the user's
 cache folder; with the parameter `render_first` false it is rendered as it goes, as fast as that may be. All frames of
-an instant carry one stamp, the clock's time when they are published. With the parameter `faults` a schedule breaks
+an instant carry one stamp, the clock's time when they are published. With the parameter `injections` a schedule breaks
 the sensors on the way out, as it would in the drivers.
 """
 
@@ -30,7 +30,7 @@ from anyseg_core.sim.render_process import RenderError, RenderProcess
 from anyseg_core.sim.weather import Weather
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.process.node_process import run
-from anyseg_ros.vehicle.faults import VehicleFaults
+from anyseg_ros.vehicle.injections import VehicleInjections
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 NAME = "simulated_vehicle"
@@ -61,8 +61,8 @@ class SimulatedVehicleNode(Node):
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
         self._declare_parameters()
-        faults = self.get_parameter("faults").value
-        self._faults = VehicleFaults(InjectionSchedule.load(faults) if faults else InjectionSchedule())
+        faults = self.get_parameter("injections").value
+        self._faults = VehicleInjections(InjectionSchedule.load(faults) if faults else InjectionSchedule())
         self._rendering: RenderProcess | None = None
         recording = self.get_parameter("recording").value
         if recording:
@@ -78,7 +78,7 @@ class SimulatedVehicleNode(Node):
         self.declare_parameter("recording", "")  # a recorded drive; without it the drive is rendered
         self.declare_parameter("render_first", True)  # false: render as it goes
         self.declare_parameter("unpack_first", False)  # 3.5 MB a frame, and no work between the frames: for benchmarks
-        self.declare_parameter("faults", "")  # a fault schedule (YAML)
+        self.declare_parameter("injections", "")  # a schedule of injections (YAML)
         self.declare_parameter("loop", True)  # from the end back to the start
         # Sensors, such as camera,depth: start when each of them has a subscriber, so that none misses a frame.
         self.declare_parameter("await_subscribers", "")
@@ -156,7 +156,7 @@ class _Driver:
         node: Node,
         vehicle: VehiclePublisher,
         source: FrameSource,
-        faults: VehicleFaults,
+        faults: VehicleInjections,
         loop: bool,
         awaited: Sequence[Modality],
     ) -> None:

@@ -22,6 +22,7 @@ from anyseg_core.runtime.health.monitor import (
     State,
     clock_was_set,
 )
+from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, THRESHOLD_RANGES
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.pipeline import pipeline as pipeline_module
@@ -144,32 +145,32 @@ class PipelineFuzz:
         if self._source.chance(2):
             return HealthConfig()
         choice = self._source.choice
+        faults = [choice(tuple(Fault)) for _ in range(self._source.integer(0, 3))]
         checks = {
-            choice(tuple(Fault)): CheckConfig(
+            fault: CheckConfig(
                 enabled=choice((True, True, False)),
-                threshold=choice((0.0, 0.5, 1.6, 100.0, 1e9)),
+                threshold=choice((*THRESHOLD_RANGES.get(fault, (0.0, 1e6)), DEFAULT_CHECKS[fault].threshold)),
                 fail_count=choice((1, 2, 3, 50)),
                 recover_count=choice((1, 3)),
                 recover_time_s=choice((0.0, 0.5, 30.0)),
                 latch=choice((False, False, True)),
             )
-            for _ in range(self._source.integer(0, 3))
+            for fault in faults
         }
-        return HealthConfig(choice((1.0, 10.0, 60.0)), choice((1000.0, 5000.0)), choice((0.1, 5.0)), checks=checks)
+        return HealthConfig(choice((0.0, 1.0, 10.0, 60.0)), choice((1000.0, 5000.0)), choice((0.1, 5.0)), checks=checks)
 
     def _sync(self) -> SyncConfig:
         choice = self._source.choice
         order = choice((MODALITIES, MODALITIES[::-1], (Modality.LIDAR,), (Modality.EVENT, Modality.CAMERA)))
-        return SyncConfig(order, choice((0.0, 50.0, 1e6)), choice((1e-3, 15.0, 500.0)), choice((0.0, 25.0, 400.0)))
+        return SyncConfig(order, choice((0.0, 50.0, 1e4)), choice((1e-3, 15.0, 500.0)), choice((0.0, 25.0, 400.0)))
 
     def _poll(self) -> None:
         self._latest_ns = max(self._latest_ns, self.now_ns)
         for _ in range(MAX_POLLS):
-            usable = self._pipeline.usable(self.now_ns)
             job = self._pipeline.poll(self.now_ns)
             if job is None:
                 break
-            self._check_job(job, usable)
+            self._check_job(job, self._pipeline.usable(self.now_ns))
         else:
             raise AssertionError(f"{MAX_POLLS} masks at one moment")
         while self._pipeline.next_to_encode() is not None:

@@ -150,7 +150,7 @@ def test_run_names_what_is_wrong_with_its_parameter_file(tmp_path: Path, name: s
         (["simulate", "live", "--weather", "snow"], "unknown weather 'snow'"),
         (["simulate", "live", "--duration-s", "0"], "must be positive"),
         (["simulate", "live", "--recording", "none.npz"], "no recording at"),
-        (["simulate", "live", "--faults", "none.yaml"], "none.yaml"),
+        (["simulate", "live", "--injections", "none.yaml"], "none.yaml"),
         (["inject", "live", "x.yaml", "--too", "y"], "did you mean --to?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -172,7 +172,7 @@ def test_what_the_demo_cannot_use(tmp_path: Path) -> None:
     toy = write_toy_student(tmp_path / "toy")
     out = tmp_path / "out"
     fails_with(invoke("demo", "--out", out, "--student", "nowhere"), "no student 'nowhere'")
-    fails_with(invoke("demo", "--out", out, "--student", toy, "--faults", tmp_path / "none.yaml"), "none.yaml")
+    fails_with(invoke("demo", "--out", out, "--student", toy, "--injections", tmp_path / "none.yaml"), "none.yaml")
     fails_with(invoke("demo", "--out", out, "--student", toy, "--weather", "hail"), "unknown weather 'hail'")
     assert not out.exists()
 

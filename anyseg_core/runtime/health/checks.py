@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from anyseg_core.runtime.health import content_checks as content
 from anyseg_core.runtime.health import timing_checks as timing
@@ -16,7 +17,29 @@ from anyseg_core.runtime.health.history import History
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame, SensorKind
 
-__all__ = ["DEFAULT_CHECKS", "FRAME_CHECKS", "Check", "CheckConfig", "Fault", "History", "applies_to", "failed_check"]
+__all__ = [
+    "DEFAULT_CHECKS",
+    "FRAME_CHECKS",
+    "TIMING_FAULTS",
+    "Check",
+    "CheckConfig",
+    "Failure",
+    "Fault",
+    "History",
+    "applies_to",
+    "failed_checks",
+]
+
+TIMING_FAULTS = frozenset(
+    {
+        Fault.NEVER_RECEIVED,
+        Fault.INCOMPATIBLE_QOS,
+        Fault.SILENT,
+        Fault.LOW_RATE,
+        Fault.STALE_STAMP,
+    }
+)
+"""What says when a sensor speaks, not what it says: a frame that did come, and is young enough, may be believed."""
 
 Check = Callable[[SensorFrame, History, float], "str | None"]
 
@@ -45,7 +68,8 @@ FRAME_CHECKS: Mapping[Fault, tuple[tuple[SensorKind, ...], Check]] = MappingProx
         Fault.LOW_RATE: (EVERY, timing.low_rate),
     }
 )
-"""Checks on a frame and the kinds of sensor they apply to; the first that fails names the fault."""
+"""Checks on a frame and the kinds of sensor they apply to; the first that fails names the fault, one of
+`TIMING_FAULTS` only where no other does."""
 
 
 def applies_to(fault: Fault, kind: SensorKind) -> bool:
@@ -54,15 +78,29 @@ def applies_to(fault: Fault, kind: SensorKind) -> bool:
     return kinds is EVERY or kind.family in kinds
 
 
-def failed_check(
+class Failure(NamedTuple):
+    """A check that a frame fails, and why."""
+
+    fault: Fault
+    reason: str
+
+
+def failed_checks(
     frame: SensorFrame, history: History, config_of: Callable[[Fault], CheckConfig]
-) -> tuple[Fault, str] | None:
-    """The first enabled check that the frame fails and why, or None for a good frame."""
+) -> tuple[Failure | None, Failure | None]:
+    """The first enabled check that says not to trust the frame, and the first that only says it is late or slow.
+
+    None for either that no check says.
+    """
+    untimely: Failure | None = None
     for fault, (_, check) in FRAME_CHECKS.items():
         config = config_of(fault)
         if not config.enabled or not applies_to(fault, frame.kind):
             continue
         reason = check(frame, history, config.threshold)
-        if reason is not None:
-            return fault, reason
-    return None
+        if reason is None:
+            continue
+        if fault not in TIMING_FAULTS:
+            return Failure(fault, reason), untimely
+        untimely = untimely or Failure(fault, reason)
+    return None, untimely

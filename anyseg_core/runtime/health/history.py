@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import mean, median
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +40,40 @@ class UsualProfile:
         self._mean = profile if self._mean is None else self._mean + weight * (profile - self._mean)
 
 
+class LearntPeriod:
+    """The time between a sensor's frames, learnt from them, so that nobody has to know its rate.
+
+    The mean of the first `GAPS` gaps, long outages left out. After that it only becomes shorter, when the sensor is set
+    to a higher rate: one that slows down later is slow, not usual.
+    """
+
+    FIRST_GAPS = 5
+    """Unknown before so many."""
+    GAPS = 20
+    """Arrivals may jitter by a third of a period: over so many gaps it is known to 2 %."""
+    OUTAGE = 2.0
+    """A gap of more than this many median gaps is an outage."""
+    FASTER = 0.7
+    """A period this much shorter is another rate, not jitter."""
+
+    def __init__(self) -> None:
+        self._gaps: deque[int] = deque(maxlen=self.GAPS)
+        self._count = 0
+        self.value_ns: int | None = None
+        """Nanoseconds; None before it is known."""
+
+    def learn(self, gap_ns: int) -> None:
+        """Take the time between two frames into account."""
+        self._gaps.append(gap_ns)
+        self._count += 1
+        if self._count < self.FIRST_GAPS:
+            return
+        longest_ns = self.OUTAGE * median(self._gaps)
+        period_ns = max(1, round(mean(gap for gap in self._gaps if gap <= longest_ns)))
+        if self.value_ns is None or self._count <= self.GAPS or period_ns < self.FASTER * self.value_ns:
+            self.value_ns = period_ns
+
+
 class History(NamedTuple):
     """What a check may know beside the frame."""
 
@@ -54,3 +90,5 @@ class History(NamedTuple):
     """The gap that is expected."""
     usual: NDArray[np.float32] | None
     """The sensor's usual profile, None until it is known."""
+    lag_ns: int = 0
+    """How late this computer itself is: nothing of it is the sensor's fault."""

@@ -1,8 +1,10 @@
 """The health of one sensor: its history -> state and fault. Pure and clock-free: every call is told the time.
 
 WAITING -> ACTIVE -> SUSPECT -> FAILED -> RECOVERING -> ACTIVE, and DISABLED. SUSPECT debounces the way into
-FAILED, RECOVERING the way out. `on_frame` and `on_rejected` are driven by messages, `on_time` by a timer, so
-that a sensor that dies without a word is found too. Times are nanoseconds of one clock, the node's.
+FAILED, RECOVERING the way out. What a sensor says and when it says it are two verdicts: a sensor that is slow or late
+is SUSPECT and used, one that was silent comes back by and by, or at once where it is needed (`usable_in_need`).
+`on_frame` and `on_rejected` are driven by messages, `on_time` by a timer, so that a sensor that dies without a word is
+found too. Times are nanoseconds of one clock, the node's.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from anyseg_core.runtime.health.checks import failed_check
-from anyseg_core.runtime.health.history import History, UsualProfile
+from anyseg_core.runtime.health.checks import TIMING_FAULTS, Failure, failed_checks
+from anyseg_core.runtime.health.history import History, LearntPeriod, UsualProfile
 from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_of
 from anyseg_core.runtime.health.state import ALLOWED_TRANSITIONS, HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.health.statistics import EventStatistics, statistics_of
@@ -33,6 +35,8 @@ __all__ = [
     "clock_was_set",
 ]
 
+UNKNOWN_SILENT_NS = NS_PER_S
+"""Before its rate is known a sensor is silent after this, or after a gap much longer than those it has had."""
 CLOCK_JUMP_NS = NS_PER_S // 2
 """A clock that steps by more than this has been set; less is callbacks overtaking each other."""
 RELAPSE_WINDOW = 3.0
@@ -43,6 +47,8 @@ TOLD_PERIODS = 5
 """A silence that was told for so many periods explains a gap in the sequence numbers after it."""
 MOST_PERIODS = 10
 """A slow sensor's gaps may be this long at most before they are silence."""
+SLOW = 1.3
+"""A sensor whose usual gap is longer than this many periods, by more than jitter, is not silent within such gaps."""
 GAPS = 5
 """Whose median is the rate that `low_rate` judges."""
 
@@ -82,13 +88,18 @@ class HealthMonitor:
             return
         self._arrived_ns, self._excused_until_ns = now_ns, None
         self._arrivals.append(now_ns)
-        failure = self._examine(frame, now_ns)
-        self._newest, self._newest_received_ns, self._newest_good = frame, now_ns, failure is None
+        if len(self._arrivals) > 1:
+            self._learnt.learn(self._arrivals[-1] - self._arrivals[-2])
+        distrust, untimely = self._examine(frame, now_ns)
+        self._newest, self._newest_received_ns, self._newest_good = frame, now_ns, distrust is None
         self._rejected_last = False
-        if failure is None:
-            self._on_good(now_ns)
+        self._is_slow = (self._gap_ns() or 0) > SLOW * self.period_ns
+        if distrust is not None:
+            self._on_bad(*distrust, now_ns)
+        elif untimely is not None and not self._is_young(now_ns):
+            self._on_bad(*untimely, now_ns)
         else:
-            self._on_bad(*failure, now_ns)
+            self._on_good(now_ns, untimely)
 
     def on_rejected(self, fault: Fault, reason: str, now_ns: int) -> None:
         """A malformed message or a transport fault."""
@@ -117,8 +128,8 @@ class HealthMonitor:
             self._degrade(True, now_ns)  # the grace has debounced it: there are no messages to count
             return
         silence_ns = now_ns - self._arrived_ns
-        missed = 1 + (silence_ns - self._silent_after_ns()) // self._config.period_ns
-        reason = f"no message for {silence_ns / NS_PER_MS:.0f} ms (expected {self._config.expected_rate_hz:g} Hz)"
+        missed = 1 + (silence_ns - self._silent_after_ns()) // self.period_ns
+        reason = f"no message for {silence_ns / NS_PER_MS:.0f} ms (expected {self._expected()})"
         self._on_missing(Fault.SILENT, reason, missed, now_ns)
 
     def next_deadline_ns(self) -> int | None:
@@ -135,7 +146,7 @@ class HealthMonitor:
             return self._since_ns + int(self._config.startup_grace_s * NS_PER_S)
         if not self._config.check(Fault.SILENT).enabled:
             return None
-        deadline_ns = self._arrived_ns + self._silent_after_ns() + self._missed * self._config.period_ns + 1
+        deadline_ns = self._arrived_ns + self._silent_after_ns() + self._missed * self.period_ns + 1
         return max(deadline_ns, self._excused_until_ns or 0)
 
     def excuse(self, until_ns: int) -> None:
@@ -153,10 +164,26 @@ class HealthMonitor:
         True when it passed its own checks, is not older than `max_age_ms`, and the sensor is ACTIVE, or
         SUSPECT for something that the frame itself is not to blame for.
         """
-        if self._state not in (State.ACTIVE, State.SUSPECT) or not self._newest_good:
-            return False
-        age_ms = self._age_ms(now_ns)
-        return age_ms is not None and age_ms <= self._config.max_age_ms
+        return self._state in (State.ACTIVE, State.SUSPECT) and self._newest_good and self._is_young(now_ns)
+
+    def usable_in_need(self, now_ns: int) -> bool:
+        """Whether the newest frame may be used where there is nothing better: only its timing has failed the sensor.
+
+        A loose contact is kept out of the masks while other sensors live, so that they do not flicker; alone it is
+        better than none.
+        """
+        is_out = self._state in (State.FAILED, State.RECOVERING)
+        return is_out and not (self._distrusted or self._latched) and self._newest_good and self._is_young(now_ns)
+
+    @property
+    def period_ns(self) -> int:
+        """Between two frames: as it is set, else as it was learnt, else as it is assumed."""
+        is_set = self._config.expected_rate_hz > 0
+        return self._config.period_ns if is_set else self._learnt.value_ns or self._config.period_ns
+
+    def set_lag(self, lag_ns: int) -> None:
+        """How late this computer itself is, 0 while it is not: so much later a sensor is silent or late."""
+        self._lag_ns = lag_ns
 
     @property
     def newest_is_good(self) -> bool:
@@ -185,7 +212,7 @@ class HealthMonitor:
             last_ns=present.last_ns if present else None,
             since_ns=self._since_ns,
             quality=self._quality.newest,
-            expected_rate_hz=self._config.expected_rate_hz,
+            expected_rate_hz=NS_PER_S / self.period_ns if self._rate_is_known else 0.0,
             recover_time_s=self._recover_time_s(self._config.check(present.fault)) if present and is_out else None,
         )
 
@@ -236,6 +263,10 @@ class HealthMonitor:
         self._missed = 0
         self._relapses = 0
         self._came_back_ns: int | None = None
+        self._learnt = LearntPeriod()
+        self._is_slow = False
+        self._distrusted = False  # what has failed it is not its timing alone
+        self._lag_ns = 0
 
     def _advance(self, now_ns: int) -> int:
         """The time that never runs backwards; resets where the clock was set."""
@@ -244,33 +275,39 @@ class HealthMonitor:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
-    def _examine(self, frame: SensorFrame, now_ns: int) -> tuple[Fault, str] | None:
-        """What is wrong with a frame; what a good one is like becomes a bit more usual."""
+    def _examine(self, frame: SensorFrame, now_ns: int) -> tuple[Failure | None, Failure | None]:
+        """As `failed_checks`; what a frame to be trusted is like becomes a bit more usual."""
         if frame.data.size == 0:
-            return Fault.WRONG_SIZE, f"there is nothing in it: shape {frame.data.shape}"
+            return _nothing_in(frame), None
         statistics = statistics_of(frame)
-        period_ns, usual = self._config.period_ns, self._usual.value
-        history = History(statistics, self._newest, now_ns, self._gap_ns(), period_ns, usual)
-        failure = failed_check(frame, history, self._config.check)
-        if failure is not None and self._is_told(failure[0], now_ns):
-            failure = None
-        if failure is None:
+        usual = self._usual.value
+        history = History(statistics, self._newest, now_ns, self._gap_ns(), self.period_ns, usual, self._lag_ns)
+        distrust, untimely = failed_checks(frame, history, self._config.check)
+        if distrust is not None and self._is_told(distrust.fault, now_ns):
+            distrust = None
+        if distrust is None:
             self._quality.learn(quality_of(statistics, usual))
             if not isinstance(statistics, EventStatistics):
                 self._usual.learn(statistics.profile)
-        return failure
+        return distrust, untimely
 
-    def _on_good(self, now_ns: int) -> None:
+    def _on_good(self, now_ns: int, untimely: Failure | None) -> None:
+        """A frame that may be used. One that is late or slow is said to be, and the sensor stays SUSPECT."""
         self._badness = max(0.0, self._badness - 0.5)
         self._missed = 0
         self._good_streak += 1
-        if self._state in (State.WAITING, State.SUSPECT):
-            self._activate(now_ns)
-        elif self._state is State.FAILED and not self._latched:
+        if self._state is State.FAILED and not self._latched:
             self._good_streak = 1
             self._enter(State.RECOVERING, now_ns)
-        if self._recovered(now_ns):
+        if self._recovered(now_ns) or (self._state in (State.WAITING, State.SUSPECT) and untimely is None):
             self._activate(now_ns)
+        if untimely is None:
+            return
+        if self._state in (State.FAILED, State.RECOVERING):
+            self._counts[untimely.fault] += 1
+        else:
+            self._see(*untimely, now_ns)
+            self._degrade(False, now_ns)
 
     def _recovered(self, now_ns: int) -> bool:
         deadline_ns = self._recovery_deadline_ns()
@@ -295,6 +332,7 @@ class HealthMonitor:
             self._came_back_ns = now_ns
             self._badness = 0.0
         self._present = None
+        self._distrusted = False
         self._enter(State.ACTIVE, now_ns)
 
     def _on_failed(self, fault: Fault, now_ns: int) -> None:
@@ -341,6 +379,7 @@ class HealthMonitor:
             self._enter(State.FAILED, now_ns)
         if self._state is State.FAILED and self._present:
             self._latched |= self._config.check(self._present.fault).latch
+            self._distrusted |= self._present.fault not in TIMING_FAULTS
 
     def _enter(self, state: State, now_ns: int) -> None:
         self._state = state
@@ -366,15 +405,29 @@ class HealthMonitor:
         if fault is not Fault.EVENT_SEQUENCE_GAP:
             return False
         silent_ns = now_ns - present.first_ns if present.fault is Fault.SILENT else 0
-        return self._rejected_last or silent_ns > TOLD_PERIODS * self._config.period_ns
+        return self._rejected_last or silent_ns > TOLD_PERIODS * self.period_ns
 
     def _silent_after_ns(self) -> int:
         """Of a sensor that is known to be slow or to lose messages, the gaps that it has had are no silence."""
-        expected_ns = self._config.silent_after_ns
-        if self._present is None or self._present.fault not in (Fault.LOW_RATE, Fault.EVENT_SEQUENCE_GAP):
-            return expected_ns
-        longest_ns = min(max(self._gaps_ns(), default=0), MOST_PERIODS * self._config.period_ns)
-        return max(expected_ns, int(self._config.check(Fault.SILENT).threshold * longest_ns))
+        longest_ns = max(self._gaps_ns(), default=0)
+        if not self._rate_is_known:
+            return max(UNKNOWN_SILENT_NS, self._config.silent_after_ns(longest_ns)) + self._lag_ns
+        expected_ns = self._config.silent_after_ns(self.period_ns)
+        loses_messages = self._present is not None and self._present.fault is Fault.EVENT_SEQUENCE_GAP
+        if self._is_slow or loses_messages:
+            longest_ns = min(longest_ns, MOST_PERIODS * self.period_ns)
+            expected_ns = max(expected_ns, self._config.silent_after_ns(longest_ns))
+        return expected_ns + self._lag_ns
+
+    @property
+    def _rate_is_known(self) -> bool:
+        return self._config.expected_rate_hz > 0 or self._learnt.value_ns is not None
+
+    def _expected(self) -> str:
+        """The expected rate, in words."""
+        if not self._rate_is_known:
+            return "some within a second"
+        return f"{NS_PER_S / self.period_ns:.3g} Hz" + ("" if self._config.expected_rate_hz else ", as before")
 
     def _gaps_ns(self) -> list[int]:
         """The last `GAPS` gaps between frames."""
@@ -384,6 +437,10 @@ class HealthMonitor:
         """As `History.gap_ns` says."""
         gaps = self._gaps_ns()
         return float(min(median(gaps), gaps[-1])) if len(gaps) == GAPS else None
+
+    def _is_young(self, now_ns: int) -> bool:
+        age_ms = self._age_ms(now_ns)
+        return age_ms is not None and age_ms <= self._config.max_age_ms
 
     def _age_ms(self, now_ns: int) -> float | None:
         """Since acquisition; since reception where the sensor's clock is not trusted or runs ahead."""
@@ -398,12 +455,18 @@ class HealthMonitor:
         """Frames per second over the last 2 s or 5 periods, whichever is longer."""
         if len(self._arrivals) < 2:
             return None
-        window_ns = max(2 * NS_PER_S, 5 * self._config.period_ns)
+        window_ns = max(2 * NS_PER_S, 5 * self.period_ns)
         recent = [t for t in self._arrivals if now_ns - t <= window_ns]
         if len(recent) < 2:
             return 0.0
-        overdue = now_ns - recent[-1] > 2 * self._config.period_ns
+        overdue = now_ns - recent[-1] > 2 * self.period_ns
         return (len(recent) - 1) * NS_PER_S / max(1, (now_ns if overdue else recent[-1]) - recent[0])
+
+
+def _nothing_in(frame: SensorFrame) -> Failure:
+    if frame.kind.is_points:
+        return Failure(Fault.FEW_POINTS, "0 points")
+    return Failure(Fault.WRONG_SIZE, f"there is nothing in it: shape {frame.data.shape}")
 
 
 _QUIET_REASON = {State.DISABLED: "disabled", State.WAITING: "waiting for the first message"}

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-
-import numpy as np
+from typing import ClassVar
 
 from anyseg_core.runtime.health.quality import Quality
-from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault
+from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault, check_threshold
 from anyseg_core.runtime.named import Named
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 SILENCE_FLOOR_MS = 100.0
 """A fast sensor is not silent before this: below, the scheduler's hiccups would count as faults."""
+
+
+ASSUMED_RATE_HZ = 10.0
+"""Of a sensor whose rate is neither set nor learnt yet; that of most LiDARs."""
 
 
 class State(Named):
@@ -49,7 +53,14 @@ class HealthConfig:
     `checks` overrides `DEFAULT_CHECKS`, fault by fault. Raises ValueError that names the field.
     """
 
-    expected_rate_hz: float = 10.0
+    RANGES: ClassVar[Ranges] = {
+        "expected_rate_hz": Range(0.0, 1000.0),
+        "max_age_ms": Range(1.0, 60_000.0),
+        "startup_grace_s": Range(0.1, 3600.0),
+        "min_quality": Range(0.0, 1.0),
+    }
+    expected_rate_hz: float = 0.0
+    """Frames a second; 0 = learnt from the first frames."""
     max_age_ms: float = 300.0
     """No older frame is used. A LiDAR that stamps the start of its sweep lives up to 290 ms at 10 Hz."""
     startup_grace_s: float = 5.0
@@ -59,13 +70,11 @@ class HealthConfig:
     """Quality in [0, 1] below which the sensor is left out of the mask while enough others are there; 0 = never."""
 
     def __post_init__(self) -> None:
-        for name in ("expected_rate_hz", "max_age_ms", "startup_grace_s"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a finite number > 0, not {value}")
-        if not 0 <= self.min_quality <= 1:
-            raise ValueError(f"min_quality must be in [0, 1], not {self.min_quality}")
-        period_ms = 1000.0 / self.expected_rate_hz
+        check_ranges(self, self.RANGES)
+        for fault, check in self.checks.items():
+            if check.enabled:
+                check_threshold(fault, check)
+        period_ms = 1000.0 / self.expected_rate_hz if self.expected_rate_hz else 0.0
         if self.max_age_ms < period_ms:
             raise ValueError(
                 f"max_age_ms {self.max_age_ms:g} is less than the period of expected_rate_hz "
@@ -79,13 +88,13 @@ class HealthConfig:
 
     @property
     def period_ns(self) -> int:
-        return int(NS_PER_S / self.expected_rate_hz)
+        """Between two frames; what is assumed until it is learnt, where no rate is set."""
+        return int(NS_PER_S / (self.expected_rate_hz or ASSUMED_RATE_HZ))
 
-    @property
-    def silent_after_ns(self) -> int:
-        """Time without a message after which the sensor counts as silent."""
+    def silent_after_ns(self, period_ns: int) -> int:
+        """Time without a message after which a sensor of that period counts as silent."""
         periods = self.check(Fault.SILENT).threshold
-        return max(int(periods * self.period_ns), int(SILENCE_FLOOR_MS * NS_PER_MS))
+        return max(int(periods * period_ns), int(SILENCE_FLOOR_MS * NS_PER_MS))
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,8 @@ class ModalityStatus:
     """Over about the last second of good frames, None before the first."""
     expected_rate_hz: float = 0.0
     left_out: str = ""
-    """Why a usable sensor is not in the mask; the pipeline knows."""
+    """Why a sensor that is alive is not in the mask; the pipeline knows."""
+    remark: str = ""
+    """What a person should mend though the sensor is used."""
     recover_time_s: float | None = None
     """How long a failed sensor has to be good before it is used, doubled by each relapse; None while it is well."""

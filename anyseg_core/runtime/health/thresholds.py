@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-
-import numpy as np
+from typing import ClassVar
 
 from anyseg_core.runtime.named import Named
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 
 
 class Fault(Named):
@@ -50,6 +50,12 @@ class CheckConfig:
     Raises ValueError that names the field.
     """
 
+    RANGES: ClassVar[Ranges] = {
+        "threshold": Range(0.0, 1e6),
+        "fail_count": Range(1, 1000),
+        "recover_count": Range(1, 1000),
+        "recover_time_s": Range(0.0, 3600.0),
+    }
     enabled: bool = True
     threshold: float = 0.0
     """In the check's own unit, see `DEFAULT_CHECKS`; 0 where the check has none."""
@@ -64,13 +70,7 @@ class CheckConfig:
     """Stay failed until a person clears the fault."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.threshold) and self.threshold >= 0):
-            raise ValueError(f"threshold must be a finite number >= 0, not {self.threshold}")
-        for name in ("fail_count", "recover_count"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not (np.isfinite(self.recover_time_s) and self.recover_time_s >= 0):
-            raise ValueError(f"recover_time_s must be a finite number >= 0, not {self.recover_time_s}")
+        check_ranges(self, self.RANGES)
 
 
 _AT_ONCE = {"fail_count": 1, "recover_count": 1, "recover_time_s": 0.0}
@@ -139,3 +139,26 @@ DEFAULT_CHECKS: Mapping[Fault, CheckConfig] = MappingProxyType(
         Fault.EVENT_SEQUENCE_GAP: CheckConfig(),
     }
 )
+
+_SHARE, _MILLISECONDS, _COUNT = Range(0.0, 1.0), Range(1.0, 60_000.0), Range(0.0, 1e6)
+THRESHOLD_RANGES: Mapping[Fault, Range] = {
+    Fault.SILENT: Range(1.0, 100.0),
+    Fault.LOW_RATE: _SHARE,
+    Fault.STALE_STAMP: _MILLISECONDS,
+    Fault.FUTURE_STAMP: _MILLISECONDS,
+    Fault.DARK: Range(0.0, 255.0),
+    Fault.SATURATED: _SHARE,
+    Fault.BLANK: _SHARE,
+    Fault.NOISY: _SHARE,
+    Fault.INVALID_DEPTH: _SHARE,
+    Fault.FEW_POINTS: _SHARE,
+    Fault.LIDAR_SECTOR_LOST: _SHARE,
+    Fault.EVENT_FLOOD: _COUNT,
+    Fault.EVENT_SEQUENCE_GAP: _COUNT,
+}
+"""What the threshold of each check may be that has one: more would be no guard, and belongs in `enabled`."""
+
+
+def check_threshold(fault: Fault, config: CheckConfig) -> None:
+    """Raises ValueError where the threshold is none for that check."""
+    THRESHOLD_RANGES.get(fault, _COUNT).check("threshold", config.threshold)

@@ -9,7 +9,7 @@ from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
 def low_rate(_frame: SensorFrame, history: History, fraction: float) -> str | None:
     """Frames come at less than `fraction` of the expected rate, and not because of one outage."""
-    if history.gap_ns is None or history.gap_ns * fraction <= history.period_ns:
+    if history.gap_ns is None or (history.gap_ns - history.lag_ns) * fraction <= history.period_ns:
         return None
     return f"{NS_PER_S / history.gap_ns:.1f} Hz instead of {NS_PER_S / history.period_ns:.3g} Hz"
 
@@ -17,7 +17,8 @@ def low_rate(_frame: SensorFrame, history: History, fraction: float) -> str | No
 def stale_stamp(frame: SensorFrame, history: History, limit_ms: float) -> str | None:
     """Older at reception than `limit_ms`."""
     late_ms = (history.now_ns - frame.stamp_ns) / NS_PER_MS
-    return f"stamped {late_ms:.0f} ms before it was received" if late_ms > limit_ms else None
+    is_late = late_ms - history.lag_ns / NS_PER_MS > limit_ms
+    return f"stamped {late_ms:.0f} ms before it was received" if is_late else None
 
 
 def future_stamp(frame: SensorFrame, history: History, limit_ms: float) -> str | None:

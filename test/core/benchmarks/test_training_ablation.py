@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 from repository import REPOSITORY
 from shapes_dataset import write_shapes
 from typer.testing import CliRunner
 
-from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, load_plan, markdown, plan_runs, run_plan, table
+from anyseg_core.benchmarks import ablation
+from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, run_plan
+from anyseg_core.benchmarks.method_table import differences, markdown, table
+from anyseg_core.benchmarks.plan import Plan, Run, load_plan, plan_runs
+from anyseg_core.runtime.model_card import ClassSpec
+from anyseg_core.training.batches import describe_data
+from anyseg_core.training.checkpoint import TrainingState, build_model
 from anyseg_core.training.config import ConfigError
+from anyseg_core.training.loop import CONFIG_NAME, METRICS_NAME
 from anyseg_ros.cli import app
 
 SHIPPED = sorted((REPOSITORY / "config" / "train" / "ablation").glob("*.yaml"))
@@ -48,12 +58,13 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shipped_plans_make_valid_runs_with_one_budget(path: Path) -> None:
     plan = load_plan(path, [])
     runs = plan_runs(plan, [1, 2, 3], Path("out"))
-    assert len(runs) == 3 * len(plan.variants)
+    assert len(runs) == 3 * len(plan.variants) * max(1, len(plan.folds))
     assert all(run.config.budget == runs[0].config.budget for run in runs)
-    assert all(run.config.data == runs[0].config.data for run in runs)
+    assert all(run.config.data == runs[0].config.data for run in runs if run.fold == runs[0].fold)
     for run in runs:
         teacher = plan.teacher_of(run.variant)
-        of_this_table = Path("out") / f"{teacher}_seed{run.seed}"
+        fold = f"_{run.fold}" if run.fold else ""
+        of_this_table = Path("out") / f"{teacher}{fold}_seed{run.seed}"
         wanted = None if teacher is None else of_this_table if teacher in plan.variants else Path(teacher)
         assert getattr(run.config.method, "teacher", None) == wanted
         assert run.config.seed == run.seed
@@ -64,10 +75,36 @@ def test_there_are_shipped_plans() -> None:
     assert {path.stem for path in SHIPPED} == names
 
 
+def first_weights(run: Run) -> dict[str, torch.Tensor]:
+    """The network of a run before its first step, as the loop makes it."""
+    inputs, classes = describe_data(run.config.data)
+    named = tuple(ClassSpec(name=entry.name, color=entry.color) for entry in classes)
+    state = TrainingState(config=run.config, inputs=inputs, classes=named, data="", git_revision="", command="")
+    torch.manual_seed(run.seed)
+    return build_model(state).state_dict()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_all_variants_of_a_seed_start_from_the_same_weights(path: Path) -> None:
+    """Of every part that networks of one kind share; what one has alone comes after that."""
+    plan = load_plan(path, [])
+    first: dict[tuple[str, ...], dict[str, torch.Tensor]] = {}
+    for run in plan_runs(plan, [1], Path("out")):
+        model, method = run.config.model, run.config.method
+        if run.config.model.init_head or run.fold not in (None, next(iter(plan.folds), None)):
+            continue
+        kind = "anymodal" if method.network == "anymodal" else "acnet" if method.network == "acnet" else "unimodal"
+        weights = first_weights(run)
+        same = first.setdefault((kind, model.backbone), weights)
+        shared = weights.keys() & same.keys()
+        assert len(shared) >= len(same) - 2
+        assert all(torch.equal(weights[name], same[name]) for name in shared), run.variant
+
+
 def test_teachers_come_first_and_along(plan_file: Path) -> None:
     plan = load_plan(plan_file, ["optim.lr=0.5"])
     runs = plan_runs(plan, [1, 2], Path("out"), ["anyseg"])
-    assert [(run.variant, run.seed) for run in runs] == [("full", 1), ("full", 2), ("anyseg", 1), ("anyseg", 2)]
+    assert [(run.variant, run.seed) for run in runs] == [("full", 1), ("anyseg", 1), ("full", 2), ("anyseg", 2)]
     assert {run.config.optim.lr for run in runs} == {0.5}
 
 
@@ -82,6 +119,15 @@ def test_mistakes_in_a_plan_are_named(plan_file: Path) -> None:
     bad.write_text(yaml.safe_dump(tree))
     with pytest.raises(ConfigError, match="teacher nobody is none of the variants"):
         load_plan(bad, [])
+    for key, value, words in (
+        ("reference", "nobody", "reference nobody is none of the variants"),
+        ("gate", {"teacher": "full", "student": "nobody"}, r"gate\.student nobody is none"),
+        ("variants", {"one": {"continues": "two"}, "two": {"continues": "one"}, "full": {}}, "in a circle"),
+        ("more", {"best": 0, "seeds": 1}, "no plan of an ablation"),
+    ):
+        bad.write_text(yaml.safe_dump(yaml.safe_load(plan_file.read_text()) | {key: value}))
+        with pytest.raises(ConfigError, match=words):
+            load_plan(bad, [])
 
 
 def test_the_command_trains_goes_on_and_prints_the_table(plan_file: Path, tmp_path: Path) -> None:
@@ -107,17 +153,146 @@ def test_a_failed_run_in_a_process_of_its_own_names_its_log(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     plan = load_plan(plan_file, ["data.root=nowhere"])
     with pytest.raises(AblationError, match=r"full, seed 1 failed .*log\.txt\): error: no data at nowhere"):
-        run_plan(plan, plan_runs(plan, [1], tmp_path), jobs=2)
+        run_plan(plan, [1], tmp_path, jobs=2)
 
 
-def test_the_table_has_mean_and_spread_over_seeds(plan_file: Path, tmp_path: Path) -> None:
+# --- what is decided on the way; training is replaced by made-up scores
+
+Scores = Callable[[Run], dict[str, float]]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, Scores]]:
+    """The runs in the order in which they are trained, and a place for the function that makes up their scores."""
+    order: list[str] = []
+    scores: dict[str, Scores] = {}
+
+    def train(run: Run) -> Run:
+        if not ablation._is_done(run):
+            order.append(run.folder.name)
+            run.folder.mkdir(parents=True)
+            (run.folder / CONFIG_NAME).write_text(yaml.safe_dump(run.config.model_dump(mode="json")))
+            miou = scores["of"](run)
+            (run.folder / METRICS_NAME).write_text(json.dumps({"mean": sum(miou.values()) / len(miou), "miou": miou}))
+        return run
+
+    monkeypatch.setattr(ablation, "_train_here", train)
+    return order, scores
+
+
+def made_up_plan(plan_file: Path, **settings: Any) -> Plan:
+    plan = load_plan(plan_file, [])
+    variants = {
+        "mad": {"method": {"name": "anyseg"}},
+        "dropout": {},
+        "full": {"method": {"anymodal_dropout": False}},
+    }
+    return Plan.model_validate(plan.model_dump() | {"variants": variants, "reference": "dropout"} | settings)
+
+
+def spread(run: Run, level: float, step: float = 1.0) -> dict[str, float]:
+    """Seeds differ by the same amount whatever the variant, so paired differences are sharp."""
+    return {"camera": level - 5 + 10 * run.seed, "camera+depth": level + step * run.seed + 10 * run.seed}
+
+
+def test_every_seed_is_finished_before_the_next_and_teachers_come_first(
+    plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
+) -> None:
+    order, scores = trained
+    scores["of"] = lambda run: spread(run, 40)
+    run_plan(made_up_plan(plan_file), [1, 2], tmp_path, report=lambda _: None)
+    assert order == [f"{name}_seed{seed}" for seed in (1, 2) for name in ("dropout", "full", "mad")]
+
+
+def test_the_gate_trains_the_teacher_on_until_it_is_better_and_then_it_teaches(
+    plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
+) -> None:
+    order, scores = trained
+    levels = {"full": 40.0, "full_longer1": 41.0, "full_longer2": 42.0, "dropout": 40.0, "mad": 41.0}
+    scores["of"] = lambda run: spread(run, levels[run.variant])
+    plan = made_up_plan(plan_file, gate={"teacher": "full", "student": "dropout", "points": 1.5})
+    done = run_plan(plan, [1, 2], tmp_path, report=lambda _: None)
+    assert order[:4] == ["dropout_seed1", "full_seed1", "dropout_seed2", "full_seed2"]
+    assert order[4:] == [*(f"full_longer{n}_seed{s}" for n in (1, 2) for s in (1, 2)), "mad_seed1", "mad_seed2"]
+    longer, pupil = (next(run for run in done.runs if run.variant == name) for name in ("full_longer2", "mad"))
+    assert longer.config.model.init_from == tmp_path / "full_longer1_seed1"
+    assert longer.config.model.init_head
+    assert pupil.config.method.teacher == tmp_path / "full_longer2_seed1"
+    assert "full_longer2" in done.notes[0]
+    assert "+2.00" in done.notes[0]
+    run_plan(plan, [1, 2], tmp_path, report=lambda _: None)
+    assert len(order) == 10  # nothing again
+
+
+def test_a_gate_that_stays_shut_ends_the_work_before_a_pupil_is_trained(
+    plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
+) -> None:
+    order, scores = trained
+    scores["of"] = lambda run: spread(run, 40)
+    plan = made_up_plan(plan_file, gate={"teacher": "full", "student": "dropout", "rounds": 1})
+    with pytest.raises(AblationError, match=r"stays shut after 1 more rounds .* \+0\.00, wanted \+2\.00\. Raise"):
+        run_plan(plan, [1], tmp_path, report=lambda _: None)
+    assert order == ["dropout_seed1", "full_seed1", "full_longer1_seed1"]
+    assert run_plan(plan, [1], tmp_path, ["dropout"], report=lambda _: None).notes == []  # which no teacher teaches
+
+
+def test_the_best_get_more_seeds_with_their_teachers_and_the_reference(
+    plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
+) -> None:
+    order, scores = trained
+    levels = {"full": 30.0, "dropout": 40.0, "mad": 41.0}
+    scores["of"] = lambda run: spread(run, levels[run.variant])
+    plan = made_up_plan(plan_file, more={"best": 1, "seeds": 2})
+    done = run_plan(plan, [1, 2, 3], tmp_path, report=lambda _: None)
+    assert order[9:] == [f"{name}_seed{seed}" for seed in (4, 5) for name in ("dropout", "full", "mad")]
+    assert done.notes == ["2 more seeds, by the mean on val: mad"]
+    rows = table(done.runs)
+    assert rows["mad"]["seeds"] == [1, 2, 3, 4, 5]
+    found = differences(rows, "dropout")["mad"]["mean"]
+    assert found.estimate.units == 5
+    assert found.estimate.mean == pytest.approx(1.0)
+
+
+def test_a_folder_with_a_run_of_other_settings_is_not_taken_for_the_plans(
+    plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
+) -> None:
+    _, scores = trained
+    scores["of"] = lambda run: spread(run, 40)
+    run_plan(made_up_plan(plan_file), [1], tmp_path, report=lambda _: None)
+    other = load_plan(plan_file, ["optim.lr=0.5"])
+    with pytest.raises(AblationError, match=r"full_seed1 holds a run with another optim than the plan says"):
+        run_plan(other, [1], tmp_path, report=lambda _: None)
+
+
+def test_folds_are_the_units_and_their_value_is_the_mean_over_seeds(
+    plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
+) -> None:
+    order, scores = trained
+    scores["of"] = lambda run: {"camera": 10.0 * run.config.data.limit + run.seed, "camera+depth": 50.0}
+    folds = {"first": {"data": {"limit": 1}}, "second": {"data": {"limit": 2}}}
+    done = run_plan(made_up_plan(plan_file, folds=folds), [1, 3], tmp_path, report=lambda _: None)
+    assert order[:4] == ["dropout_first_seed1", "full_first_seed1", "mad_first_seed1", "dropout_second_seed1"]
+    camera = table(done.runs)["dropout"]["camera"]
+    assert camera["values"] == {"first": 12.0, "second": 22.0}
+    assert camera["ci95"] == pytest.approx(12.706 * 50**0.5 / 2**0.5, abs=0.01)
+
+
+def test_the_table_has_mean_and_interval_over_seeds(plan_file: Path, tmp_path: Path) -> None:
     runs = plan_runs(load_plan(plan_file, []), [1, 2, 3], tmp_path, ["full"])
     for run, value in zip(runs, (10.0, 20.0, 30.0), strict=True):
         run.folder.mkdir()
         scores = {"mean": value, "emm": value - 1, "miou": {"camera": value, "camera+depth": 2 * value}}
         (run.folder / SCORES_NAME).write_text(json.dumps(scores))
     rows = table(runs)
-    assert rows["full"]["mean"] == {"mean": 20.0, "std": 10.0}
-    assert rows["full"]["camera+depth"] == {"mean": 40.0, "std": 20.0}
-    text = markdown(rows, "title")
-    assert "| full | 3 | 20.0 ± 10.0 | 19.0 ± 10.0 | 20.0 ± 10.0 | 40.0 ± 20.0 |" in text
+    half_width = 4.303 * 10 / 3**0.5  # t of 2 degrees of freedom
+    assert rows["full"]["mean"] == {
+        "mean": 20.0,
+        "std": 10.0,
+        "ci95": pytest.approx(half_width, abs=0.01),
+        "values": {"1": 10.0, "2": 20.0, "3": 30.0},
+    }
+    assert rows["full"]["camera+depth"]["mean"] == 40.0
+    text = markdown(rows, "title", notes=["a note"])
+    assert "| full | 3 | 20.0 ± 24.8 | 19.0 ± 24.8 | 20.0 ± 24.8 | 40.0 ± 49.7 |" in text
+    assert "- a note" in text
+    assert "| full | 1 | 10.0 | 9.0 | 10.0 | 20.0 |" in markdown(table(runs[:1]), "title")

@@ -35,6 +35,7 @@ LABEL_FILE = "semantic/sun/train/MAP_1_point0/000000_semantic_front.png"
 def test_only_the_first_channel_of_a_label_counts(root: Path) -> None:
     before = Deliver(root, "train", SIZE)[0].labels
     raw = cv2.imread(str(root / LABEL_FILE), cv2.IMREAD_UNCHANGED)
+    assert raw is not None
     red = raw if raw.ndim == 2 else raw[..., 2]
     write_png(root / LABEL_FILE, np.dstack([red, np.full(SIZE, 99), np.full(SIZE, 100)]).astype(np.uint8))
     np.testing.assert_array_equal(Deliver(root, "train", SIZE)[0].labels, before)

@@ -335,7 +335,7 @@ def test_settings_that_cannot_work_are_refused(root: Path, tmp_path: Path) -> No
     crodino = {"name": "crodino_kd"}
     with pytest.raises(ConfigError, match=r"trains networks of resnet18, resnet50; model\.backbone is b0"):
         shapes_config(root, **settings(root, method=crodino, model={"backbone": "b0"}))
-    with pytest.raises(ConfigError, match=r"trains networks of b0, .*; model\.backbone is resnet18"):
+    with pytest.raises(ConfigError, match=r"trains networks of mit_b0, .*; model\.backbone is resnet18"):
         shapes_config(root, **settings(root))
     with pytest.raises(ConfigError, match="needs all modalities to see the same part"):
         shapes_config(root, **settings(root, method={"name": "acnet"}, augment_apart={}))

@@ -7,7 +7,7 @@ import pytest
 
 from anyseg_core.runtime.class_groups import ClassNameError, class_table, published_classes
 from anyseg_core.runtime.class_losses import class_losses, losses_in_words
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import STUDENTS, ModelCard, load_card
 
 GROUPS = {"drivable": ["Road", "RoadLine"], "vehicle": ["Cars", "Truck", "Bus"]}
@@ -81,7 +81,7 @@ def test_what_is_lost_without_a_sensor(card: ModelCard) -> None:
     rest = [Modality.LIDAR, Modality.DEPTH, Modality.EVENT]  # in any order
     words = losses_in_words(with_table(card), rest)
     assert words == "without camera: TrafficLight 27 -> 3, Pole 30 -> 12"
-    assert losses_in_words(with_table(card), tuple(Modality)) == ""
+    assert losses_in_words(with_table(card), MODALITIES) == ""
     assert losses_in_words(with_table(card), []) == ""
 
 

@@ -287,7 +287,7 @@ def test_some_sensor_always_lives_but_in_the_stretches_that_say_so(seed: int, mi
     from anyseg_ros.bench.soak import ALL_LOST_S, random_plan
 
     plan = random_plan(60 * minutes, seed)
-    InjectionSchedule.parse({"faults": [dict(fault) for fault in plan.faults]})
+    InjectionSchedule.parse({"injections": [dict(fault) for fault in plan.faults]})
     spans = [(str(f["modality"]), float(str(f["start_s"])), float(str(f["duration_s"]))) for f in plan.faults]
     for _, start_s, _ in spans:
         broken = {m for m, begin_s, length_s in spans if begin_s <= start_s < begin_s + length_s}

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FAULTS = """
 seed: 1
-faults:
+injections:
   - {modality: camera, kind: drop, start_s: 2, duration_s: 2}
 """
 DURATION_S = 6.0

@@ -66,7 +66,7 @@ def stored(path: Path) -> list[Stored]:
 
 
 def schedule(*entries: dict[str, Any]) -> InjectionSchedule:
-    return InjectionSchedule.parse({"faults": list(entries)})
+    return InjectionSchedule.parse({"injections": list(entries)})
 
 
 def on_topic(messages: list[Stored], topic: str) -> list[Stored]:
@@ -216,30 +216,30 @@ def invoke(*arguments: object) -> tuple[int, str]:
 
 def test_the_command_writes_the_bag_and_prints_what_it_did(bag: Path, tmp_path: Path) -> None:
     scenario = tmp_path / "scenario.yaml"
-    scenario.write_text(yaml.safe_dump({"faults": [{"modality": "camera", "kind": "drop", "start_s": 2}]}))
-    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--faults", scenario)
+    scenario.write_text(yaml.safe_dump({"injections": [{"modality": "camera", "kind": "drop", "start_s": 2}]}))
+    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--injections", scenario)
     assert code == 0
     assert "drop" in output
     assert "201 of 211 messages" in output
-    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--faults", scenario)
+    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--injections", scenario)
     assert code == 2
     assert "exists already" in output
 
 
 def test_the_command_names_wrong_input(bag: Path, tmp_path: Path) -> None:
     scenario = tmp_path / "scenario.yaml"
-    scenario.write_text("faults: [{modality: camera, kind: melt, start_s: 1}]")
-    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--faults", scenario)
-    assert (code, "fault 1: unknown fault kind 'melt'" in output) == (2, True)
+    scenario.write_text("injections: [{modality: camera, kind: melt, start_s: 1}]")
+    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--injections", scenario)
+    assert (code, "injection 1: unknown kind of injection 'melt'" in output) == (2, True)
     code, output = invoke("inject", "check", scenario)
     assert (code, "known kinds: drop" in output) == (2, True)
-    scenario.write_text("faults: [{modality: camera, kind: drop, start_s: 1}]")
-    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--faults", scenario, "--map", "sonar:=/ping")
+    scenario.write_text("injections: [{modality: camera, kind: drop, start_s: 1}]")
+    code, output = invoke("inject", "bag", bag, tmp_path / "out", "--injections", scenario, "--map", "sonar:=/ping")
     assert (code, "unknown role 'sonar'" in output) == (2, True)
 
 
 def test_the_catalogue_and_a_scenario_are_printed() -> None:
     assert "stamp_regression" in invoke("inject", "kinds")[1]
-    code, output = invoke("inject", "check", REPOSITORY / "config/faults/busy_network.yaml")
+    code, output = invoke("inject", "check", REPOSITORY / "config/injections/busy_network.yaml")
     assert code == 0
     assert "rate_cut" in output

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, Stage, degrade
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_ros.inject import MessageFaultInjector, SensorMessage
+from anyseg_ros.inject import MessageInjector, SensorMessage
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
@@ -110,13 +110,13 @@ def serialized(modality: Modality, message: Any) -> SensorMessage:
 def schedule(modality: Modality, kind: str, **entry: Any) -> InjectionSchedule:
     parameters = {name: entry.pop(name) for name in list(entry) if name in INJECTION_KINDS[kind].parameters}
     fault = {"modality": modality, "kind": kind, "start_s": 1, "seed": 3, "parameters": parameters, **entry}
-    return InjectionSchedule.parse({"faults": [fault]})
+    return InjectionSchedule.parse({"injections": [fault]})
 
 
 def injected(modality: Modality, message: Any, kind: str, **entry: Any) -> Any:
     """The message, decoded, after the fault; None where nothing arrives."""
     sent = serialized(modality, message)
-    injector = MessageFaultInjector(schedule(modality, kind, **entry), {modality: sent.msgtype})
+    injector = MessageInjector(schedule(modality, kind, **entry), {modality: sent.msgtype})
     arrived = injector.apply(sent, 1.5)
     assert not injector.unreadable
     return STORE.deserialize_cdr(arrived[0].cdr, sent.msgtype) if arrived else None
@@ -128,7 +128,7 @@ def injected(modality: Modality, message: Any, kind: str, **entry: Any) -> Any:
 def test_outside_its_time_a_message_is_the_very_same(kind: str, modality: Modality) -> None:
     for other in MODALITIES:
         message = serialized(other, PLAIN[other])
-        injector = MessageFaultInjector(schedule(modality, kind, duration_s=1))
+        injector = MessageInjector(schedule(modality, kind, duration_s=1))
         for elapsed_s in (0.9, 2.0) if other is modality else (0.9, 1.5, 2.0):
             (arrived,) = injector.apply(message, elapsed_s)
             assert arrived is message
@@ -232,7 +232,7 @@ def test_moved_points_keep_their_order_and_other_fields() -> None:
 def test_a_stamp_is_patched_and_nothing_else(little_endian: bool, offset_s: float, seconds: int) -> None:
     message = PLAIN[Modality.CAMERA]
     cdr = bytes(STORE.serialize_cdr(message, IMAGE, little_endian=little_endian))
-    injector = MessageFaultInjector(schedule(Modality.CAMERA, "stamp_offset", offset_s=offset_s))
+    injector = MessageInjector(schedule(Modality.CAMERA, "stamp_offset", offset_s=offset_s))
     (arrived,) = injector.apply(SensorMessage(Modality.CAMERA, IMAGE, cdr), 1.5)
     assert cdr[:4] == arrived.cdr[:4]
     assert cdr[12:] == arrived.cdr[12:]
@@ -242,14 +242,14 @@ def test_a_stamp_is_patched_and_nothing_else(little_endian: bool, offset_s: floa
 
 @pytest.mark.parametrize("stamp_ns", [-(10**18), 2**62, -1, 0])
 def test_a_stamp_beyond_what_a_message_can_say_stops_at_the_limit(stamp_ns: int) -> None:
-    injector = MessageFaultInjector(InjectionSchedule())
+    injector = MessageInjector(InjectionSchedule())
     message = serialized(Modality.LIDAR, PLAIN[Modality.LIDAR])
     patched = injector.stamp_ns_of(injector.with_stamp(message, stamp_ns))
     assert abs(patched - min(max(stamp_ns, -(2**31) * 10**9), (2**31 - 1) * 10**9)) < 10**9
 
 
 def test_a_frozen_message_has_the_first_content_and_the_new_stamp() -> None:
-    injector = MessageFaultInjector(schedule(Modality.CAMERA, "freeze"))
+    injector = MessageInjector(schedule(Modality.CAMERA, "freeze"))
     first, second = CAMERAS["rgb8"], replace(CAMERAS["bgra8"], header=replace(header(), frame_id="optical"))
     later = replace(second.header, stamp=replace(second.header.stamp, nanosec=600_000_000))
     injector.apply(serialized(Modality.CAMERA, first), 1.1)
@@ -260,7 +260,7 @@ def test_a_frozen_message_has_the_first_content_and_the_new_stamp() -> None:
 
 
 def test_the_origin_comes_back_with_the_message() -> None:
-    injector = MessageFaultInjector(schedule(Modality.CAMERA, "delay", delay_s=0.2))
+    injector = MessageInjector(schedule(Modality.CAMERA, "delay", delay_s=0.2))
     messages = [replace(serialized(Modality.CAMERA, PLAIN[Modality.CAMERA]), origin=i) for i in range(3)]
     for i, message in enumerate(messages):
         injector.send(message, 1.0 + i / 10)
@@ -302,7 +302,7 @@ def test_corruption_hits_its_share_of_whole_rows_and_keeps_the_size() -> None:
 def test_a_message_that_cannot_be_read_goes_through_and_is_counted() -> None:
     foreign = serialized(Modality.CAMERA, image("bayer_rggb8", RGB[..., 0]))
     torn = SensorMessage(Modality.CAMERA, IMAGE, foreign.cdr[:30])
-    injector = MessageFaultInjector(schedule(Modality.CAMERA, "noise"), {Modality.CAMERA: IMAGE})
+    injector = MessageInjector(schedule(Modality.CAMERA, "noise"), {Modality.CAMERA: IMAGE})
     assert [injector.apply(message, 1.5) for message in (foreign, torn)] == [[foreign], [torn]]
     assert sum(injector.unreadable.values()) == 2
     assert any("bayer_rggb8" in reason for reason in injector.unreadable)
@@ -313,7 +313,7 @@ def test_a_message_that_cannot_be_read_goes_through_and_is_counted() -> None:
 def test_any_bytes_pass_every_fault(cdr: bytes, kind: str) -> None:
     for modality in INJECTION_KINDS[kind].modalities:
         msgtype = PLAIN[modality].__msgtype__
-        injector = MessageFaultInjector(schedule(modality, kind), {modality: msgtype})
+        injector = MessageInjector(schedule(modality, kind), {modality: msgtype})
         for elapsed_s in (1.0, 1.1):
             for arrived in injector.apply(SensorMessage(modality, msgtype, cdr), elapsed_s):
                 assert isinstance(arrived.cdr, bytes)
@@ -325,11 +325,11 @@ def test_any_bytes_pass_every_fault(cdr: bytes, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["drop", "delay", "jitter", "rate_cut", "freeze", "stamp_drift", "event_gap", "crash"])
 def test_event_packets_can_have_faults_of_time_and_loss(kind: str) -> None:
     for msgtype in EVENT_STREAMS:
-        MessageFaultInjector(schedule(Modality.EVENT, kind), {Modality.EVENT: msgtype})
+        MessageInjector(schedule(Modality.EVENT, kind), {Modality.EVENT: msgtype})
 
 
 def test_lost_packets_of_events_leave_the_others_as_they_were() -> None:
-    injector = MessageFaultInjector(schedule(Modality.EVENT, "event_gap"), {Modality.EVENT: EVENT_STREAMS[0]})
+    injector = MessageInjector(schedule(Modality.EVENT, "event_gap"), {Modality.EVENT: EVENT_STREAMS[0]})
     messages = [SensorMessage(Modality.EVENT, EVENT_STREAMS[0], bytes([0, 1, 0, 0, i])) for i in range(100)]
     arrived = [one for i, message in enumerate(messages) for one in injector.apply(message, 1 + i / 100)]
     assert 30 < len(arrived) < 70
@@ -348,4 +348,4 @@ def test_lost_packets_of_events_leave_the_others_as_they_were() -> None:
 )
 def test_what_a_type_cannot_have_is_refused(modality: Modality, kind: str, msgtype: str, named: str) -> None:
     with pytest.raises(InjectionScheduleError, match=named):
-        MessageFaultInjector(schedule(modality, kind), {modality: msgtype})
+        MessageInjector(schedule(modality, kind), {modality: msgtype})

@@ -31,7 +31,7 @@ from launch import LaunchDescription, LaunchService  # noqa: E402
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
 
 LAUNCH_FILE = REPOSITORY / "launch" / "replay.launch.py"
-ARGUMENTS = {"bag", "out", "student", "faults", "rate", "log_level"}
+ARGUMENTS = {"bag", "out", "student", "injections", "rate", "log_level"}
 STAND_IN = f"""#!{sys.executable}
 import os, sys
 assert sys.argv[1:3] == ["bag", "play"] and sys.argv[4:6] == ["--clock", "100"]
@@ -83,8 +83,8 @@ def test_a_bag_is_played_and_compared(bag: Path, tmp_path: Path, with_faults: bo
     arguments = {"bag": str(bag), "out": str(tmp_path / "out"), "student": str(student), "rate": "0.2"}
     if with_faults:
         schedule = tmp_path / "camera_dead.yaml"
-        schedule.write_text("faults:\n  - {modality: camera, kind: drop, start_s: 0.0, duration_s: 60.0}\n")
-        arguments["faults"] = str(schedule)
+        schedule.write_text("injections:\n  - {modality: camera, kind: drop, start_s: 0.0, duration_s: 60.0}\n")
+        arguments["injections"] = str(schedule)
     source = PythonLaunchDescriptionSource(str(LAUNCH_FILE))
     service = LaunchService()
     service.include_launch_description(

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.ros
 
 LAUNCH_FILE = REPOSITORY / "launch" / "vehicle.launch.py"
 ARGUMENTS = {
-    "params_file", "student", "namespace", "use_sim_time", "autostart", "build_only", "simulate", "recording", "faults",
+    "params_file", "student", "namespace", "use_sim_time", "autostart", "build_only", "simulate", "recording",
+    "injections",
     "diagnostics", "rviz", "foxglove", "log_level",
 }  # fmt: skip
 

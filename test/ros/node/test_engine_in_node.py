@@ -22,6 +22,7 @@ from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node import segmentation_node
 from anyseg_ros.node.segmentation_node import after_build
+from anyseg_ros.node.status_messages import status_key
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
@@ -220,8 +221,8 @@ def test_a_double_of_the_gpu_that_stays_away_makes_way_for_the_cpu(
         status = wait_for_engine(vehicle, state="ready", backend="onnxruntime")
         assert "the CPU took over" in status["message"]
         assert "fallback: tensorrt was asked for and cannot be used: no GPU" in status["reason"]
-        levels = {s.name: s.level for s in vehicle.diagnostics[-1].status}
-        assert levels["anyseg: engine"] == b"\x01"
+        levels = {status_key(s.name): s.level for s in vehicle.diagnostics[-1].status}
+        assert levels["engine"] == b"\x01"
         vehicle.spin_masks(3)
         assert_no_mask_is_old(vehicle)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import yaml
@@ -9,13 +11,20 @@ from repository import REPOSITORY
 
 pytest.importorskip("diagnostic_msgs", reason="messages come with ROS or pip install anyseg_ros[ros]")
 
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.health.quality import Quality
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.drawing.state_strip import AMBER, GREEN, RED, draw_strip, sensor_cell
-from anyseg_ros.node.status_messages import InferenceRecord, inference_status, modality_status, topic_status
+from anyseg_ros.node.status_messages import (
+    InferenceRecord,
+    for_node,
+    inference_status,
+    modality_status,
+    status_key,
+    topic_status,
+)
 
 CONFIG = REPOSITORY / "config"
 LEFT_OUT = "quality 0.19 (noise) < 0.30"
@@ -32,6 +41,11 @@ def status(
         modality, state, fault, "why" if fault else "", 12.34, 9.87, 50, 2, {Fault.DARK: 3}, first_ns, first_ns,
         4_000_000_000, Quality(0.19, "noise"), 10.0, left_out,
     )  # fmt: skip
+
+
+NOW_NS = 100 * 10**9
+ALL_ACTIVE = [status(m) for m in MODALITIES]
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 def values_of(message: DiagnosticStatus) -> dict[str, str]:
@@ -57,7 +71,7 @@ def test_a_sensor_that_is_left_out_is_a_warning_that_says_why() -> None:
 
 def test_inference_warns_of_what_it_does_without() -> None:
     statuses = [status(left_out=LEFT_OUT), status(Modality.DEPTH), status(Modality.LIDAR, State.FAILED, Fault.SILENT)]
-    message = inference_status(statuses, InferenceRecord(masks=1))
+    message = inference_status(statuses, made_of(Modality.DEPTH), NOW_NS)
     assert (message.level, message.message) == (DiagnosticStatus.WARN, "segmenting without camera, lidar")
 
 
@@ -76,10 +90,88 @@ def test_the_shipped_aggregator_sorts_every_status_into_one_group() -> None:
     assert {group["type"] for group in groups.values()} == {"diagnostic_aggregator/GenericAnalyzer"}
     names = [modality_status(status(m), None).name for m in MODALITIES]
     names += [topic_status(status(m), f"/ns/{m}/topic").name for m in MODALITIES]
-    names += [inference_status([status()], InferenceRecord()).name, "anyseg: engine"]
-    for name in names:
-        matching = [group for group in groups.values() if name.startswith(tuple(group["startswith"]))]
+    names += [inference_status([status()], InferenceRecord(), 0).name, "anyseg: engine"]
+    array = for_node(DiagnosticArray(status=[DiagnosticStatus(name=name) for name in names]), "/front/node")
+    for name in (status.name for status in array.status):
+        matching = [group for group in groups.values() if is_sorted_into(group, name)]
         assert len(matching) == 1, name
+
+
+def is_sorted_into(group: dict[str, list[str]], name: str) -> bool:
+    """As GenericAnalyzer does it."""
+    return name.startswith(tuple(group.get("startswith", ["?"]))) or any(p in name for p in group.get("contains", []))
+
+
+def test_two_nodes_of_a_vehicle_have_statuses_of_their_own() -> None:
+    def names(node: str) -> set[tuple[str, str]]:
+        array = DiagnosticArray(status=[modality_status(status(m), None) for m in MODALITIES])
+        array.status = [*array.status, *(topic_status(status(m), f"{node}/{m}/topic") for m in MODALITIES)]
+        return {(s.name, s.hardware_id) for s in for_node(array, node).status}
+
+    front, rear = names("/front/segmentation_node"), names("/rear/segmentation_node")
+    assert not {name for name, _ in front} & {name for name, _ in rear}
+    assert {hardware for _, hardware in front} == {"/front/segmentation_node"}
+    assert {status_key(name) for name, _ in front} >= {f"{m} status" for m in MODALITIES}
+
+
+def made_of(*modalities: Modality, camera_ns: int | None = None) -> InferenceRecord:
+    """After a mask of these just now; the camera was in one at `camera_ns`."""
+    in_mask_ns = dict.fromkeys(modalities, NOW_NS) | ({} if camera_ns is None else {Modality.CAMERA: camera_ns})
+    ages = dict.fromkeys(modalities, 20.0)
+    return InferenceRecord(
+        masks=9, used_ages_ms=ages, last_mask_ns=NOW_NS, in_mask_ns=in_mask_ns, max_mask_age_ms=500.0
+    )
+
+
+def test_ok_means_that_every_sensor_is_in_masks_that_come() -> None:
+    record = made_of(*MODALITIES)
+    for later_s, expected in ((0.0, OK), (0.9, OK), (1.1, ERROR), (60.0, ERROR)):
+        assert inference_status(ALL_ACTIVE, record, NOW_NS + int(later_s * 1e9)).level == expected
+    never = inference_status(ALL_ACTIVE, InferenceRecord(), NOW_NS)
+    assert (never.level, never.message) == (ERROR, "no label image: none was made of the sensors that live")
+
+
+def test_what_keeps_the_masks_from_coming_is_said() -> None:
+    lidar = replace(status(Modality.LIDAR), reason="not used: camera intrinsics are not known")
+    dead = [status(m, State.FAILED, Fault.SILENT) for m in MODALITIES[:3]]
+    message = inference_status([*dead, lidar], InferenceRecord(), NOW_NS)
+    told = "no label image: lidar: not used: camera intrinsics are not known"
+    assert (message.level, message.message) == (ERROR, told)
+    assert inference_status(dead, InferenceRecord(), NOW_NS).message == "no label image: no modality is usable"
+    withheld = InferenceRecord().with_too_old("the mask was 900 ms old", 900.0)
+    assert inference_status(ALL_ACTIVE, withheld, NOW_NS).message == "no label image: the mask was 900 ms old"
+
+
+def test_a_sensor_that_is_active_and_in_no_mask_is_missing() -> None:
+    message = inference_status(ALL_ACTIVE, made_of(*MODALITIES[1:]), NOW_NS)
+    assert (message.level, message.message) == (WARN, "segmenting without camera")
+    dead = [status(state=State.FAILED, fault=Fault.SILENT), *ALL_ACTIVE[1:]]
+    at_once = inference_status(dead, made_of(*MODALITIES[1:], camera_ns=NOW_NS - 1), NOW_NS)
+    assert (at_once.level, at_once.message) == (WARN, "segmenting without camera")
+
+
+def test_a_slow_sensor_s_masks_are_waited_for() -> None:
+    slow = replace(status(), rate_hz=0.5, expected_rate_hz=0.5)
+    record = made_of(Modality.CAMERA)
+    levels = [inference_status([slow], record, NOW_NS + int(s * 1e9)).level for s in (0, 2, 5, 7)]
+    assert levels == [OK, OK, OK, ERROR]
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "lag_ns", "told"),
+    [(260.0, 0, "masks are 260 ms old when they leave"), (50.0, 800_000_000, "the executor is 800 ms late")],
+)
+def test_high_latency_and_an_overloaded_computer_are_warnings(latency_ms: float, lag_ns: int, told: str) -> None:
+    message = inference_status(ALL_ACTIVE, replace(made_of(*MODALITIES), latency_ms=latency_ms), NOW_NS, lag_ns)
+    assert message.level == WARN
+    assert told in message.message
+
+
+def test_a_remark_on_a_sensor_that_is_used_is_a_warning() -> None:
+    message = modality_status(replace(status(), remark="two publishers"), 20.0)
+    assert (message.level, message.message) == (WARN, "active; two publishers")
+    used = modality_status(status(state=State.FAILED, fault=Fault.SILENT), 20.0)
+    assert used.level == WARN
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ CAMERA, DEPTH = MODALITIES[:2]
 
 def pipeline(**checks: CheckConfig) -> Pipeline:
     """Of camera and depth at 10 Hz."""
-    config = HealthConfig(checks={Fault(name): check for name, check in checks.items()})
+    config = HealthConfig(10.0, checks={Fault(name): check for name, check in checks.items()})
     return Pipeline({CAMERA: config, DEPTH: config}, SyncConfig(), cast("Segmenter", None), 0)
 
 

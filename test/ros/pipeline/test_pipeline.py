@@ -197,7 +197,6 @@ def test_a_camera_that_is_trusted_again_between_two_frames_gives_no_old_mask() -
         world.drive(3100 + 100 * number, 3101 + 100 * number, [DEPTH, EVENT, LIDAR])
     back = [job for job in world.jobs if CAMERA in job.frames and job.created_ns > T0 + 3000 * MS]
     assert back
-    assert back[0].created_ns == T0 + 3510 * MS
     assert all(frame.stamp_ns >= job.created_ns - 300 * MS for job in world.jobs for frame in job.frames.values())
     assert world.stamps_ms() == sorted(world.stamps_ms())
 
@@ -317,7 +316,8 @@ def test_a_clock_that_is_set_forward_blames_no_sensor_where_the_pipeline_is_told
     assert {world.state(modality) for modality in MODALITIES} == {expected}
     made = len(world.jobs)
     world.drive(hour_ms + 600, hour_ms + 900, MODALITIES)
-    assert (len(world.jobs) - made == 3) == is_told
+    assert len(world.jobs) - made == 3  # of sensors that are waited for, or better than none
+    assert {world.state(modality) for modality in MODALITIES} == {State.ACTIVE if is_told else State.RECOVERING}
 
 
 def test_rejected_messages_take_the_sensor_out() -> None:

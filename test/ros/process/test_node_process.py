@@ -217,7 +217,7 @@ def test_a_signal_ends_rendering_with_all_its_processes(
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("name", ["segmentation_node", "simulated_vehicle", "fault_injector_node"])
+@pytest.mark.parametrize("name", ["segmentation_node", "simulated_vehicle", "injector_node"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_imports_ends_with_code_0(name: str, number: signal.Signals) -> None:
     script = f"""

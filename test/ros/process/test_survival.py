@@ -334,13 +334,9 @@ def test_an_unforeseen_exception_ends_the_process_whatever_its_threads_do(what: 
     assert reason in output
 
 
-def test_a_callback_that_hangs_does_not_make_the_node_deaf_to_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_callback_that_hangs_does_not_make_the_node_deaf_to_sigterm() -> None:
     script = BROKEN.format(what="print('hangs', flush=True); threading.Event().wait()")
-    process = _start(
-        script=script.replace(
-            "import run", "import run, _StopFlag\nimport anyseg_ros.process.node_process as p; p.END_S = 1.0"
-        )
-    )
+    process = _start(script="from anyseg_ros.process import node_process\nnode_process.END_S = 1.0\n" + script)
     assert process.stdout is not None
     for line in process.stdout:
         if "hangs" in line:

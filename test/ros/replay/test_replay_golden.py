@@ -24,7 +24,7 @@ from anyseg_ros.replay.offline import MASKS, ReplayOptions, replay
 GOLDEN = Path(__file__).parent / "golden" / "replay.json"
 FAULTS = """
 seed: 3
-faults:
+injections:
   - {modality: camera, kind: drop, start_s: 0.45, duration_s: 0.6}
   - {modality: depth, kind: freeze, start_s: 1.0, duration_s: 0.8}
   - {modality: lidar, kind: delay, start_s: 1.2, duration_s: 0.5, parameters: {delay_s: 0.13}}
@@ -37,7 +37,7 @@ def golden_entries(folder: Path) -> list[Entry]:
     (folder / "faults.yaml").write_text(FAULTS)
     write_ros2(folder / "bag", drive(24))
     student = write_toy_student(folder / "toy")
-    options = ReplayOptions(student, from_values({"model.threads": 1}), faults=(folder / "faults.yaml",))
+    options = ReplayOptions(student, from_values({"model.threads": 1}), injections=(folder / "faults.yaml",))
     replay(folder / "bag", folder / "out", options)
     return [_entry(record) for record in read_records(folder / "out" / MASKS)]
 

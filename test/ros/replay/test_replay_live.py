@@ -79,7 +79,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_plan_gives_the_node_what_the_bag_tells(bag: Path, student: Path, tmp_path: Path) -> None:
     faults = tmp_path / "lost.yaml"
-    faults.write_text("faults: []\n")
+    faults.write_text("injections: []\n")
     result = replay(bag, None, ReplayOptions(student=student))
     plain = plan_of(LiveOptions(bag, tmp_path, str(student)), result)
     assert plain.node_parameters["modalities.lidar.topic"] == "/lidar/points"
@@ -121,8 +121,8 @@ def test_a_bag_through_node_and_player(bag: Path, student: Path, tmp_path: Path,
     command += ["--student", str(student), "--rate", "0.2"]
     if with_faults:
         schedule = tmp_path / "camera_dead.yaml"
-        schedule.write_text("faults:\n  - {modality: camera, kind: drop, start_s: 0.0, duration_s: 60.0}\n")
-        command += ["--faults", str(schedule)]
+        schedule.write_text("injections:\n  - {modality: camera, kind: drop, start_s: 0.0, duration_s: 60.0}\n")
+        command += ["--injections", str(schedule)]
     run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110, check=False)
     assert re.search(r"offline.*│ *\d+ │", run.stdout), run.stdout + run.stderr
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())

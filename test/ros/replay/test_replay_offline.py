@@ -61,7 +61,7 @@ ROOT = REPOSITORY
 ALL_TOPICS = (*SENSORS, INFO, LABELS, TF)
 CAMERA_DIES = """
 description: the camera dies for a second
-faults:
+injections:
   - {modality: camera, kind: drop, start_s: 0.95, duration_s: 1.0}
 """
 
@@ -125,7 +125,7 @@ def test_every_set_is_segmented_as_the_segmenter_alone_would(tmp_path: Path, bag
 def test_two_runs_give_identical_masks_and_states(
     tmp_path: Path, two_sensors: Path, segmenter: Segmenter, faults: Path
 ) -> None:
-    options = ReplayOptions(subsets=True, faults=(faults,))
+    options = ReplayOptions(subsets=True, injections=(faults,))
     for name in ("a", "b"):
         replay(two_sensors, tmp_path / name, options, segmenter=segmenter)
     assert comparable(tmp_path / "a") == comparable(tmp_path / "b")
@@ -206,7 +206,7 @@ def test_the_rates_of_the_bag_are_expected(tmp_path: Path, segmenter: Segmenter)
 
 def test_subsets_and_faults_share_what_they_can(tmp_path: Path, segmenter: Segmenter, faults: Path) -> None:
     bag = write_ros2(tmp_path / "bag", drive(15))
-    result = replay(bag, tmp_path, ReplayOptions(subsets=True, faults=(faults,)), segmenter=segmenter)
+    result = replay(bag, tmp_path, ReplayOptions(subsets=True, injections=(faults,)), segmenter=segmenter)
     assert len(result.scenarios) == 16
     assert result.scenarios[0].name == ALL_SENSORS
     for scenario in result.scenarios[:15]:
@@ -217,7 +217,7 @@ def test_subsets_and_faults_share_what_they_can(tmp_path: Path, segmenter: Segme
 
 
 def test_a_camera_that_dies(tmp_path: Path, bag: Path, segmenter: Segmenter, faults: Path) -> None:
-    replay(bag, tmp_path, ReplayOptions(faults=(faults,)), segmenter=segmenter)
+    replay(bag, tmp_path, ReplayOptions(injections=(faults,)), segmenter=segmenter)
     made = records(tmp_path, "camera_dies")
     without = [record for record in made if Modality.CAMERA not in record.used]
     assert without[0].t_s == pytest.approx(1.0, abs=0.05)  # the first frame that is lost is at 1.0 s
@@ -229,7 +229,7 @@ def test_a_camera_that_dies(tmp_path: Path, bag: Path, segmenter: Segmenter, fau
 
 
 def test_scenarios_that_cannot_be(tmp_path: Path, faults: Path) -> None:
-    (tmp_path / "all.yaml").write_text("faults: []")
+    (tmp_path / "all.yaml").write_text("injections: []")
     with pytest.raises(ScenarioError, match="two scenarios are named all"):
         scenarios_for(MODALITIES, True, [tmp_path / "all.yaml"])
     (tmp_path / "empty").mkdir()
@@ -238,7 +238,7 @@ def test_scenarios_that_cannot_be(tmp_path: Path, faults: Path) -> None:
 
 
 def test_the_shipped_fault_files_are_scenarios() -> None:
-    scenarios = scenarios_for(MODALITIES, False, [ROOT / "config" / "faults"])
+    scenarios = scenarios_for(MODALITIES, False, [ROOT / "config" / "injections"])
     assert len(scenarios) > 5
 
 
@@ -376,7 +376,7 @@ def test_a_sensor_s_topic_without_messages(tmp_path: Path, segmenter: Segmenter)
 
 def test_masks_and_status_in_a_new_bag(tmp_path: Path, bag: Path, segmenter: Segmenter, faults: Path) -> None:
     with MaskBag(tmp_path / "masks") as sink:
-        replay(bag, tmp_path / "out", ReplayOptions(faults=(faults,)), segmenter=segmenter, sink=sink)
+        replay(bag, tmp_path / "out", ReplayOptions(injections=(faults,)), segmenter=segmenter, sink=sink)
     with AnyReader([tmp_path / "masks"]) as reader:
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
         masks = [reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages() if c.topic.endswith("ion/mask")]
@@ -409,7 +409,7 @@ def counted(log, record):
         print("there", flush=True)
         sys.stdin.read()
 MaskLog.append = counted
-offline.replay(Path(bag), Path(out), offline.ReplayOptions(student, subsets=True, faults=(Path(faults),)))
+offline.replay(Path(bag), Path(out), offline.ReplayOptions(student, subsets=True, injections=(Path(faults),)))
 """
 """Replays until a mask, says so, and waits to be killed."""
 
@@ -418,7 +418,7 @@ offline.replay(Path(bag), Path(out), offline.ReplayOptions(student, subsets=True
 def test_a_killed_run_is_resumed_to_the_same_result(
     tmp_path: Path, two_sensors: Path, student: Path, segmenter: Segmenter, faults: Path, limit: int
 ) -> None:
-    options = ReplayOptions(subsets=True, faults=(faults,))
+    options = ReplayOptions(subsets=True, injections=(faults,))
     whole = replay(two_sensors, tmp_path / "whole", options, segmenter=segmenter)
     command = [sys.executable, "-c", RUN, *map(str, (two_sensors, tmp_path / "out", student, faults, limit))]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -19,7 +19,7 @@ from anyseg_ros.cli import app
 BROWSER_TIMEOUT_S = 60
 FAULTS = """
 description: the <camera> dies
-faults:
+injections:
   - {modality: camera, kind: drop, start_s: 0.5, duration_s: 0.5}
 """
 CONDITIONS = """
@@ -56,7 +56,7 @@ def replay(*words: object) -> Result:
 def replayed(tmp_path_factory: pytest.TempPathFactory, bag: Path, student: Path, files: Path) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("out")
     faults = files / "camera_dies.yaml"
-    options = ["--subsets", "--faults", faults, "--conditions", files / "conditions.yaml"]
+    options = ["--subsets", "--injections", faults, "--conditions", files / "conditions.yaml"]
     return out, replay(bag, "--out", out, "--student", student, *options)
 
 
@@ -87,7 +87,7 @@ def test_a_bag_that_was_not_read_completely_has_not_passed(tmp_path: Path, stude
     [
         (lambda f, _b: [f / "none"], "no bag at"),
         (lambda _f, b: [b, "--student", "nobody"], "no student 'nobody'"),
-        (lambda f, b: [b, "--faults", f / "none.yaml"], "none.yaml"),
+        (lambda f, b: [b, "--injections", f / "none.yaml"], "none.yaml"),
         (lambda f, b: [b, "--conditions", f / "none.yaml"], "none.yaml"),
         (lambda f, b: [b, "--conditions", f / "camera_dies.yaml"], "conditions"),
         (lambda _f, b: [b, "--labels", "nowhere"], "no folder at"),

@@ -22,6 +22,7 @@ from anyseg_core.runtime.health.monitor import (
     ModalityStatus,
     State,
 )
+from anyseg_core.runtime.health.state import SILENCE_FLOOR_MS
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 
 MS = 1_000_000
@@ -51,7 +52,7 @@ class Drive:
     def __init__(self, modality: Modality = Modality.CAMERA, config: HealthConfig | None = None) -> None:
         self.now = START
         self.modality = modality
-        self.monitor = RecordingMonitor(modality, config or HealthConfig(), START)
+        self.monitor = RecordingMonitor(modality, config or HealthConfig(10.0), START)
         self.rng = np.random.default_rng(0)
 
     @property
@@ -93,9 +94,7 @@ def active_drive(modality: Modality = Modality.CAMERA, config: HealthConfig | No
 
 
 def with_check(fault: Fault, **changes: float) -> HealthConfig:
-    if fault is Fault.STALE_STAMP:  # a limit within the period, so that a stale stamp need not regress as well
-        changes["threshold"] = 100.0
-    return HealthConfig(checks={fault: replace(DEFAULT_CHECKS[fault], enabled=True, **changes)})
+    return HealthConfig(10.0, checks={fault: replace(DEFAULT_CHECKS[fault], enabled=True, **changes)})
 
 
 # ---------------------------------------------------------------------------------------------- life and death
@@ -103,7 +102,7 @@ def with_check(fault: Fault, **changes: float) -> HealthConfig:
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_a_healthy_sensor_becomes_active_with_its_first_frame_and_stays(modality: Modality) -> None:
-    drive = Drive(modality, HealthConfig(checks={f: c for f, c in ALL_ON.items() if f is not Fault.DARK}))
+    drive = Drive(modality, HealthConfig(10.0, checks={f: c for f, c in ALL_ON.items() if f is not Fault.DARK}))
     assert (drive.status.state, drive.usable) == (State.WAITING, False)
     drive.frame()
     assert (drive.status.state, drive.usable) == (State.ACTIVE, True)
@@ -117,7 +116,7 @@ def test_a_healthy_sensor_becomes_active_with_its_first_frame_and_stays(modality
 
 
 def test_a_sensor_that_never_speaks_fails_after_its_grace() -> None:
-    drive = Drive(config=HealthConfig(startup_grace_s=3.0))
+    drive = Drive(config=HealthConfig(10.0, startup_grace_s=3.0))
     drive.wait(2999.9)
     assert drive.status.state is State.WAITING
     drive.wait(0.1)
@@ -212,7 +211,6 @@ def spoil(drive: Drive, fault: Fault) -> None:
 
 
 SPOILED = {
-    Fault.STALE_STAMP: Modality.LIDAR,
     Fault.FUTURE_STAMP: Modality.DEPTH,
     Fault.STAMP_REGRESSION: Modality.CAMERA,
     Fault.DUPLICATE_STAMP: Modality.CAMERA,
@@ -257,7 +255,7 @@ def test_fail_count_bad_frames_fail_the_sensor(fault: Fault) -> None:
 def test_a_disabled_check_never_fires(fault: Fault) -> None:
     drive = active_drive(SPOILED[fault], with_check(fault))
     off = {other: replace(check, enabled=False) for other, check in DEFAULT_CHECKS.items()}
-    drive.monitor.reconfigure(HealthConfig(checks=off), drive.now)
+    drive.monitor.reconfigure(HealthConfig(10.0, checks=off), drive.now)
     for _ in range(12):
         drive.wait(100)
         spoil(drive, fault)
@@ -307,7 +305,7 @@ def test_frozen_depth_with_missing_pixels_is_still_frozen() -> None:
 
 def test_a_night_drive_is_not_dark() -> None:
     """Almost all of the image is black; lamps and the lit road are one percent of it."""
-    drive = Drive(config=HealthConfig(checks=ALL_ON))
+    drive = Drive(config=HealthConfig(10.0, checks=ALL_ON))
     for _ in range(30):
         night = drive.rng.integers(0, 4, (100, 100, 3), np.uint8)
         night[60:70, 40:52] = drive.rng.integers(190, 200, (10, 12, 3))
@@ -319,9 +317,10 @@ def test_a_night_drive_is_not_dark() -> None:
 def test_low_rate_is_found_where_single_gaps_are_tolerated() -> None:
     checks = {Fault.SILENT: replace(DEFAULT_CHECKS[Fault.SILENT], threshold=5.0)}
     checks[Fault.LOW_RATE] = replace(DEFAULT_CHECKS[Fault.LOW_RATE], enabled=True)
-    drive = active_drive(config=HealthConfig(max_age_ms=1000, checks=checks))
+    drive = active_drive(config=HealthConfig(10.0, max_age_ms=1000, checks=checks))
     drive.run(5.0, period_ms=250)
-    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.LOW_RATE)
+    assert (drive.status.state, drive.status.fault) == (State.SUSPECT, Fault.LOW_RATE)
+    assert drive.usable
     assert drive.status.rate_hz == pytest.approx(4.0)
 
 
@@ -360,8 +359,8 @@ def test_a_sensor_that_only_sends_garbage_is_not_called_silent() -> None:
 
 
 def test_alternating_faults_fail_the_sensor_too() -> None:
-    drive = active_drive(config=with_check(Fault.STALE_STAMP))
-    for fault in (Fault.STALE_STAMP, Fault.FROZEN, Fault.STALE_STAMP):
+    drive = active_drive(config=HealthConfig(10.0, checks=ALL_ON))
+    for fault in (Fault.DUPLICATE_STAMP, Fault.FROZEN, Fault.DUPLICATE_STAMP):
         drive.wait(100)
         spoil(drive, fault)
     assert drive.status.state is State.FAILED
@@ -534,7 +533,8 @@ def test_a_picture_that_is_dark_every_other_300_ms_fails_the_camera() -> None:
 def test_a_slow_sensor_is_named_so_and_not_called_silent() -> None:
     drive = active_drive()
     drive.run(6.0, period_ms=300)
-    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.LOW_RATE)
+    assert (drive.status.state, drive.status.fault) == (State.SUSPECT, Fault.LOW_RATE)
+    assert drive.usable
     assert drive.status.reason == "3.3 Hz instead of 10 Hz"
     drive.wait(481)
     assert drive.status.fault is Fault.SILENT
@@ -580,7 +580,7 @@ def test_clearing_the_faults_of_a_live_sensor_does_not_interrupt_it() -> None:
 
 
 def test_an_old_frame_is_never_used_even_of_an_active_sensor() -> None:
-    drive = Drive(config=HealthConfig(max_age_ms=120.0))
+    drive = Drive(config=HealthConfig(10.0, max_age_ms=120.0))
     drive.frame(late_ms=70)
     drive.wait(50)
     assert drive.usable
@@ -589,7 +589,7 @@ def test_an_old_frame_is_never_used_even_of_an_active_sensor() -> None:
 
 
 def test_a_clock_that_is_not_trusted_does_not_age_its_frames() -> None:
-    drive = Drive(config=HealthConfig(checks={Fault.STALE_STAMP: CheckConfig(enabled=False, threshold=200.0)}))
+    drive = Drive(config=HealthConfig(10.0, checks={Fault.STALE_STAMP: CheckConfig(enabled=False, threshold=200.0)}))
     drive.frame(late_ms=1e6)
     assert (drive.usable, drive.status.age_ms) == (True, 0.0)
     drive.wait(300.1)
@@ -647,7 +647,9 @@ def test_new_limits_hold_from_the_next_look() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"expected_rate_hz": 0.0}, "expected_rate_hz must be"),
+        ({"expected_rate_hz": -1.0}, "expected_rate_hz must be"),
+        ({"expected_rate_hz": 3e9}, "expected_rate_hz must be"),
+        ({"max_age_ms": 1e308}, "max_age_ms must be"),
         ({"max_age_ms": float("nan")}, "max_age_ms must be"),
         ({"startup_grace_s": -1.0}, "startup_grace_s must be"),
         ({"expected_rate_hz": 2.0, "max_age_ms": 300.0}, "max_age_ms 300 is less than the period"),
@@ -687,7 +689,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config = HealthConfig(checks=ALL_ON)
+        self.config = HealthConfig(10.0, checks=ALL_ON)
         self.drive = Drive(Modality.CAMERA, self.config)
         self.born: int | None = None
         """Acquisition of the newest frame as its age counts, None where it must not be used."""
@@ -700,7 +702,11 @@ class AnyHistory(RuleBasedStateMachine):
     def good_frame(self, late_ms: float) -> None:
         self._receive(None, late_ms)
 
-    @rule(late_ms=st.one_of(st.floats(201, 1e7), st.floats(-1e7, -51)))
+    @rule(late_ms=st.floats(201.0, 290.0))
+    def late_frame(self, late_ms: float) -> None:
+        self._receive(None, late_ms)
+
+    @rule(late_ms=st.one_of(st.floats(301, 1e7), st.floats(-1e7, -51)))
     def misstamped_frame(self, late_ms: float) -> None:
         self._receive(None, late_ms)
         self.born = None
@@ -778,3 +784,109 @@ class AnyHistory(RuleBasedStateMachine):
 
 AnyHistory.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestAnyHistory = AnyHistory.TestCase
+
+
+# --- trust and timing ------------------------------------------------------------------------------------------------
+
+
+def learning(hz: float, frames: int) -> Drive:
+    """A sensor that nobody has set a rate for, after so many frames."""
+    drive = Drive(config=HealthConfig())
+    drive.run(frames / hz, 1000 / hz)
+    return drive
+
+
+@pytest.mark.parametrize("hz", [0.7, 3.0, 5.0, 10.0, 30.0, 120.0])
+def test_a_rate_that_nobody_set_is_learnt(hz: float) -> None:
+    drive = learning(hz, 40)
+    assert (drive.status.state, drive.status.fault) == (State.ACTIVE, None)
+    assert drive.status.expected_rate_hz == pytest.approx(hz, rel=0.01)
+    drive.wait(max(1.6 * 1000 / hz, SILENCE_FLOOR_MS) + 2)
+    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.SILENT)
+
+
+@pytest.mark.parametrize("hz", [1.5, 3.0, 10.0])
+def test_a_sensor_with_a_rate_to_learn_is_not_called_silent_at_its_start(hz: float) -> None:
+    drive = learning(hz, 20)
+    assert drive.monitor.path == [State.WAITING, State.ACTIVE]
+
+
+def test_a_sensor_that_becomes_slow_is_slow_and_one_that_becomes_fast_has_another_rate() -> None:
+    drive = learning(10.0, 40)
+    drive.run(20.0, period_ms=250)
+    assert (drive.status.state, drive.status.fault, drive.usable) == (State.SUSPECT, Fault.LOW_RATE, True)
+    drive = learning(10.0, 40)
+    drive.run(5.0, period_ms=33)
+    assert drive.status.expected_rate_hz == pytest.approx(30.0, rel=0.05)
+    assert drive.status.fault is None
+
+
+def test_jitter_and_an_outage_do_not_change_what_was_learnt() -> None:
+    drive = learning(10.0, 25)
+    jitter = np.random.default_rng(1).uniform(-30, 30, 2000)
+    for late_ms in np.diff(jitter):
+        drive.wait(100 + late_ms)
+        drive.frame()
+    drive.wait(5000)
+    drive.run(5.0)
+    assert drive.status.expected_rate_hz == pytest.approx(10.0, rel=0.03)
+
+
+@pytest.mark.parametrize("hz", [3.0, 4.0, 4.9])
+def test_a_slow_sensor_where_a_rate_is_set_is_used_and_called_slow(hz: float) -> None:
+    drive = Drive()
+    drive.run(10.0, 1000 / hz)
+    assert (drive.status.state, drive.status.fault, drive.usable) == (State.SUSPECT, Fault.LOW_RATE, True)
+
+
+@pytest.mark.parametrize("hz", [5.0, 6.0, 7.0])
+def test_a_rate_that_is_tolerated_is_not_called_silence(hz: float) -> None:
+    drive = Drive()
+    drive.run(10.0, 1000 / hz)
+    assert (drive.status.state, drive.status.fault, drive.usable) == (State.ACTIVE, None, True)
+
+
+def test_a_frame_that_is_late_and_young_is_used_and_said_to_be_late() -> None:
+    drive = active_drive()
+    for _ in range(20):
+        drive.wait(100)
+        drive.frame(late_ms=250)
+    assert (drive.status.state, drive.status.fault, drive.usable) == (State.SUSPECT, Fault.STALE_STAMP, True)
+    for _ in range(5):
+        drive.wait(100)
+        drive.frame(late_ms=350)
+    assert (drive.status.state, drive.status.fault, drive.usable) == (State.FAILED, Fault.STALE_STAMP, False)
+
+
+def test_a_late_frame_with_a_bad_picture_is_called_by_its_picture() -> None:
+    drive = active_drive()
+    for _ in range(10):
+        drive.wait(100)
+        drive.frame(np.zeros((48, 64, 3), np.uint8), late_ms=250)
+    assert (drive.status.state, drive.status.fault, drive.usable) == (State.FAILED, Fault.DARK, False)
+
+
+def test_what_timing_alone_has_failed_is_usable_in_need_and_what_content_has_is_not() -> None:
+    drive = active_drive()
+    drive.wait(1000)
+    drive.frame()
+    assert (drive.status.state, drive.usable) == (State.RECOVERING, False)
+    assert drive.monitor.usable_in_need(drive.now)
+    for _ in range(10):
+        drive.wait(100)
+        drive.frame(np.zeros((48, 64, 3), np.uint8))
+    drive.wait(100)
+    drive.frame()
+    assert drive.status.state is State.RECOVERING
+    assert not drive.monitor.usable_in_need(drive.now)
+
+
+@pytest.mark.parametrize("lag_ms", [0, 800])
+def test_no_sensor_is_blamed_for_a_computer_that_is_late(lag_ms: int) -> None:
+    drive = active_drive()
+    drive.monitor.set_lag(lag_ms * MS)
+    drive.wait(700)
+    drive.frame(late_ms=600)
+    assert (drive.monitor.path == [State.WAITING, State.ACTIVE]) == (lag_ms == 800)
+    drive.wait(2000)
+    assert drive.status.fault is Fault.SILENT  # all the same

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from event_messages import recorded_messages
+from test_events import recorded_messages
 
 from anyseg_core.runtime.events.stream import EventStream
-from anyseg_core.runtime.health.checks import failed_check
+from anyseg_core.runtime.health.checks import failed_checks
 from anyseg_core.runtime.health.history import History
 from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
@@ -25,7 +25,8 @@ SHIPPED = Parameters().health()
 def verdict(frame: ModalityFrame) -> tuple[Fault, str] | None:
     """What the checks that need no history say."""
     history = History(statistics_of(frame), None, frame.stamp_ns, None, PERIOD_NS, None)
-    return failed_check(frame, history, SHIPPED[frame.modality].check)
+    distrust, untimely = failed_checks(frame, history, SHIPPED[frame.modality].check)
+    return distrust or untimely
 
 
 def rgb(path: Path) -> np.ndarray:
