@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from anyseg_ros.replay.results import write_junit, write_results
 from anyseg_ros.replay.summary import Summary, summarise
 
 RESULTS, JUNIT, REPORT = "results.jsonl", "junit.xml", "report.html"
+FLEET_RESULTS = "fleet.json"
 REPLAY_ERRORS = (BagError, EngineError, OSError, StudentError, ValueError)
 """What `run_replay` raises on bad input; every other one is a ValueError."""
 
@@ -67,6 +69,17 @@ def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = No
     _print(console, result, summary, verdicts)
     console.print(f"report: {options.out / REPORT}", soft_wrap=True)
     return verdicts
+
+
+def copy_results(out: Path, json_file: Path | None) -> None:
+    """Write what was found by a replay into `out` to a JSON file: a list of results, or a fleet's sums."""
+    if json_file is None:
+        return
+    lines = out / RESULTS
+    found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else None
+    content = found if found is not None else json.loads((out / FLEET_RESULTS).read_text())
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _replay(options: RunOptions, sink: MaskSink | None) -> ReplayResult:
