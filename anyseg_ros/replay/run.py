@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich import box
@@ -21,7 +21,7 @@ from anyseg_ros.replay.ground_truth import GroundTruthError
 from anyseg_ros.replay.mask_bag import MaskBag
 from anyseg_ros.replay.mask_records import read_records
 from anyseg_ros.replay.offline import MASKS, MaskSink, ReplayError, ReplayOptions, ReplayResult, replay
-from anyseg_ros.replay.report import condition_rows, scenario_row, verdict_in_words, write_report
+from anyseg_ros.replay.report import condition_rows, scenario_row, score_name, verdict_in_words, write_report
 from anyseg_ros.replay.results import write_junit, write_results
 from anyseg_ros.replay.summary import Summary, summarise
 
@@ -60,9 +60,11 @@ def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = No
     Raises what `replay` raises, and ConditionError.
     """
     conditions = Conditions.load(options.conditions) if options.conditions else None
-    result = _replay(options, sink)
+    result = _replay(replace(options, replay=replace(options.replay, conditions=conditions)), sink)
     summary = summarise(result, options.out)
-    verdicts = _verdicts(conditions, result, options.out) if conditions else []
+    failed = [problem.text for problem in result.problems if problem.fails]
+    verdicts = [Verdict("the replay did what was asked for", "the bag", False, text) for text in failed]
+    verdicts += _verdicts(conditions, result, options.out) if conditions else []
     write_results(options.out / RESULTS, result, summary, verdicts)
     write_junit(options.out / JUNIT, result, verdicts)
     write_report(options.out / REPORT, result, summary, verdicts)
@@ -102,12 +104,16 @@ def _verdicts(conditions: Conditions, result: ReplayResult, out: Path) -> list[V
 
 def _print(console: Console, result: ReplayResult, summary: Summary, verdicts: list[Verdict]) -> None:
     for problem in result.problems:
-        console.print(f"[{'red' if problem.lost else 'yellow'}]bag:[/] {escape(problem.text)}", soft_wrap=True)
+        color = "red" if problem.lost or problem.fails else "yellow"
+        console.print(f"[{color}]bag:[/] {escape(problem.text)}", soft_wrap=True)
     for note in result.notes:
         console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+    if summary.labels.origin:
+        console.print(f"[dim]{escape(str(summary.labels))}[/]", soft_wrap=True)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("scenario", "from", "masks", "cover %", "mIoU %", "agree %", "flicker %", "engine ms p50/p95"):
-        table.add_column(column, justify="left" if column in ("scenario", "from") else "right")
+    score = f"{score_name(summary)} %"
+    for column in ("scenario", "made from", "masks", "cover %", score, "agree %", "flicker %", "engine ms p50/p95"):
+        table.add_column(column, justify="left" if column in ("scenario", "made from") else "right")
     for scenario in summary.scenarios.values():
         row = scenario_row(scenario, summary)
         names = ("name", "sensors", "masks", "coverage", "miou", "agreement", "flicker", "engine")
