@@ -46,6 +46,7 @@ RULES = (
     Rule("anyseg replay bags/*.mcap --cluster", "fleet", ("--workers", "1")),
     Rule("anyseg replay", "replay"),
     Rule("anyseg train", "train"),
+    Rule("anyseg adapt", "train", why_not="needs a trained run and one's own recordings"),
     Rule("anyseg export", "train"),
     Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),
