@@ -103,6 +103,12 @@ def test_the_pip_that_is_named_is_this_interpreter_s(monkeypatch: pytest.MonkeyP
     assert pip_command("sim").startswith("venv/bin/python -m pip install")
 
 
+def test_an_environment_without_pip_is_uv_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert pip_command("sim").startswith("uv pip install --python ")
+
+
 def test_a_python_of_the_system_wants_a_virtual_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "EXTERNALLY-MANAGED").touch()
     monkeypatch.setattr("sysconfig.get_path", lambda _name: str(tmp_path))
