@@ -98,15 +98,15 @@ $(VENV)/bin/python:
 
 # What runs the demo: no torch, no GPU, no ROS distribution (rclpy comes as a wheel).
 $(VENV)/.robot: $(VENV)/bin/python $(SPEC) $(LOCKS)/demo.txt
-	@echo "make: the demo's packages go into $(VENV): about DEMO_MB MB to download, DEMO_DISK MB on disk, a minute or two."
+	@echo "make: the demo's packages go into $(VENV): 180 MB to download, 600 MB on disk."
 	$(PIP) --no-deps --require-hashes -r $(LOCKS)/demo.txt
 	$(PIP) --no-deps -e .
 	touch $@
 
 # What runs the tests: the above, torch, and the checkers.
 $(VENV)/.test: $(VENV)/.robot $(LOCKS)/test.txt
-	@echo "make: the tests' packages go into $(VENV). $(TORCH) as pip's default for Linux is the CUDA build: TEST_MB GB to"
-	@echo "make: download and TEST_DISK GB on disk, all together; a CPU build takes a quarter of it:"
+	@echo "make: the tests' packages go into $(VENV): 0.5 GB to download, and $(TORCH), whose default for Linux is the CUDA"
+	@echo "make: build: about 3 GB more, 6 GB on disk in all. With less:"
 	@echo "make:   make test TORCH='torch==2.13.0 --index-url INDEX'   with the CPU index that pytorch.org names"
 	@echo "make:   make test-robot                                     the robot's tests alone, without torch"
 	$(PIP) --no-deps --require-hashes -r $(LOCKS)/test.txt

@@ -50,6 +50,7 @@ RULES = (
     Rule("anyseg export", "train"),
     Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),
+    Rule("anyseg data from-bag drive1", "replay", why_not=OWN_TOPICS),
     Rule("anyseg data from-bag", "replay"),
     Rule("anyseg data check", "train", ("--kind", "folder", "--split", "train")),
     Rule("anyseg bench gpu", "gpu", why_not="needs a GPU"),

@@ -47,7 +47,8 @@ WITHOUT = {
     "anyseg export x y": "train",
 }
 """Commands whose extra is missing from an environment without any: one line that names it, and code 2."""
-NODE_S = 8.0
+START_S, NODE_S = 120.0, 5.0
+"""Until a node has logged something, and from then to its Ctrl-C."""
 TIMEOUT_S = 600
 TINY_TRAINING = {
     "data": {"size": [64, 64]},
@@ -98,7 +99,7 @@ class Bench:
         for file in (self.inputs / "config" / "train").glob("*.yaml"):
             shrink(file)
         environment = self.make("ros,sim,replay")
-        self.check(environment, "anyseg simulate bag drive --duration-s 2 --workers 1")
+        self.check(environment, "anyseg simulate bag drive --duration-s 16 --rate-hz 4 --workers 1")
         shutil.copytree(self.inputs / "drive", self.inputs / "my_bag")
         (self.inputs / "bags").mkdir()
         for number in range(2):
@@ -165,14 +166,14 @@ class Bench:
         """Exit code and output; a node is ended with Ctrl-C after a while."""
         own = {"PATH": f"{environment / 'bin'}:/usr/bin:/bin", "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
         own |= {"ROS_DOMAIN_ID": str(1 + os.getpid() % 101), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        with tempfile.TemporaryFile("w+") as output:
+        with tempfile.NamedTemporaryFile("w+") as output:
             process = subprocess.Popen(
                 ["bash", "-c", f"exec {command}"], cwd=self.inputs, env=own, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, text=True,
+                stdout=output, stderr=subprocess.STDOUT, text=True, preexec_fn=take_ctrl_c,  # noqa: PLW1509  # one thread here
             )  # fmt: skip
             try:
                 if is_node:
-                    interrupt(process)
+                    interrupt(process, Path(output.name))
                 process.wait(TIMEOUT_S)
             finally:
                 process.kill()
@@ -181,11 +182,17 @@ class Bench:
             return process.returncode, output.read()
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
-    """Ctrl-C after a while, unless the process ends by itself before."""
-    deadline = time.monotonic() + NODE_S
-    while process.poll() is None and time.monotonic() < deadline:
+def take_ctrl_c() -> None:
+    """In the child: a shell that runs this in the background has its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def interrupt(process: subprocess.Popen[str], log: Path) -> None:
+    """Ctrl-C a while after the process has logged something, unless it ends by itself before."""
+    deadline = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline and not log.stat().st_size:
         time.sleep(0.2)
+    time.sleep(NODE_S)
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
 
