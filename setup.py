@@ -40,7 +40,7 @@ def files_of(*patterns: str) -> list[str]:
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
     package_data={
         "anyseg_core": ["students/*/*", "*.j2", "training/*.j2"],
@@ -50,7 +50,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", files_of("launch/*.launch.py")),
-        (f"share/{PACKAGE}/config", files_of("config/*.yaml", "config/*.xml", "config/*.rviz")),
+        (f"share/{PACKAGE}/config", files_of("config/*.yaml", "config/*.xml", "config/*.rviz", "config/*.json")),
         (f"share/{PACKAGE}/config/train", files_of("config/train/*.yaml")),
         (f"share/{PACKAGE}/config/train/ablation", files_of("config/train/ablation/*.yaml")),
         (f"share/{PACKAGE}/config/systemd", files_of("config/systemd/*.service")),
