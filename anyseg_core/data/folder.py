@@ -22,8 +22,8 @@ from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import InputSpec
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     LABEL_ENDING,
@@ -33,6 +33,7 @@ from anyseg_core.runtime.sample_folder import (
     endings,
     frame_from_stored,
 )
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 
 def read_description(root: Path) -> FolderDescription:
@@ -43,7 +44,7 @@ def read_description(root: Path) -> FolderDescription:
     except OSError:
         raise DataError(f"{path} is missing: `anyseg data from-bag` writes it, docs/training.md describes it") from None
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(faults_of(error, FolderDescription))
         raise DataError(f"{path} is not valid: {faults}") from None
 
 
@@ -59,8 +60,15 @@ def read_rig(drive: Path) -> RigSpec | None:
         raise DataError(f"{path} is not valid: {faults}") from None
 
 
-def folder_inputs(description: FolderDescription, modalities: Sequence[Modality]) -> tuple[InputSpec, ...]:
-    """The inputs of these modalities; raises DataError where none remains."""
+def folder_inputs(description: FolderDescription, modalities: Sequence[Sensor]) -> tuple[InputSpec, ...]:
+    """The inputs of these modalities; raises DataError where none remains, or nobody chose and some are left out."""
+    others = [spec.modality for spec in description.inputs if spec.modality not in DEFAULT_SENSORS]
+    if others and tuple(modalities) == DEFAULT_SENSORS:
+        listed = ", ".join(f"{sensor}: {sensor.kind}" for sensor in others)
+        raise DataError(
+            f"{DESCRIPTION_NAME} has sensors beside the usual ones: declare them in data.sensors ({{{listed}}}), and "
+            "list in data.modalities those to use"
+        )
     inputs = tuple(spec for spec in description.inputs if spec.modality in modalities)
     if not inputs:
         known_words("data.modalities", modalities, [spec.modality for spec in description.inputs])
@@ -83,7 +91,7 @@ class Folder:
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = DEFAULT_SENSORS,
         limit: int | None = None,
         *,
         labels: Path | None = None,
@@ -166,7 +174,7 @@ class Folder:
         spec = self._drive_rigs[str(Path(self._stems[index]).parent)] or self._rig
         return spec.rig() if spec else None
 
-    def _frame(self, modality: Modality, path: Path) -> ModalityFrame:
+    def _frame(self, modality: Sensor, path: Path) -> SensorFrame:
         if not modality.kind.is_points:
             return frame_from_stored(modality, read_image(path))
         try:
@@ -175,6 +183,6 @@ class Folder:
             fault = "is damaged: a NumPy array was expected" if path.is_file() else "is missing"
             raise DataError(f"{path} {fault}") from None
 
-    def _file(self, index: int, modality: Modality) -> Path:
+    def _file(self, index: int, modality: Sensor) -> Path:
         candidates = [self.root / f"{self._stems[index]}{ending}" for ending in endings(modality)]
         return next((path for path in candidates if path.is_file()), candidates[0])

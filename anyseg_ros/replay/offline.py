@@ -33,13 +33,13 @@ from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
-from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, to_values
+from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
@@ -205,7 +205,7 @@ class _Replay:
             self.notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
         if self.options.parameters is not None:
             return self.options.parameters
-        defaults = Parameters()
+        defaults = defaults_of(in_order({*DEFAULT_SENSORS, *self.topics.sensors}))
         modalities = dict(defaults.modalities)
         told = []
         for modality, rate in clues.rates_hz.items():
