@@ -114,9 +114,8 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
 
 
 def test_a_choice_that_only_a_person_can_make(tmp_path: Path) -> None:
-    two = [w for w in drive(FRAMES, {CAMERA})]
-    two += [w._replace(topic="/rear/image") for w in drive(FRAMES, {CAMERA})]
-    two = [w._replace(topic="/left/image") if w.topic == CAMERA else w for w in two]
+    left = [w._replace(topic="/left/image") for w in drive(FRAMES, {CAMERA})]
+    two = left + [w._replace(topic="/rear/image") for w in drive(FRAMES, {CAMERA})]
     bag = write_ros2(tmp_path / "bag", sorted(two, key=lambda w: w.received_ns))
     result = run("inspect", bag, "--page", tmp_path / "p.html")
     assert result.exit_code == 1
