@@ -93,6 +93,7 @@ def simulate_bag(
     rate_hz: RateHz = 10.0,
     storage: BagStorage = BagStorage.MCAP,
     workers: Workers = 0,
+    point_labels: Annotated[Path | None, typer.Option(help="Write labels of the LiDAR's points here, too.")] = None,
 ) -> None:
     """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
     from anyseg_core.sim.bag_writer import write_bag
@@ -101,7 +102,7 @@ def simulate_bag(
         raise fail(f"{folder} exists already: choose another folder, or remove it")
     drive = record(seed, weather, duration_s, rate_hz, workers)
     with errors_told(OSError):
-        count = write_bag(folder, drive, drive.rig(), storage=storage.value)
+        count = write_bag(folder, drive, drive.rig(), storage=storage.value, point_labels=point_labels)
     console.print(f"{count} frames in {folder}")
 
 

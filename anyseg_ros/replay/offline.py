@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -46,9 +46,10 @@ from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruth, NoLabels, 
 from anyseg_ros.replay.lane import Lane, StateChange
 from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
+from anyseg_ros.replay.mask_sinks import MaskSink
 from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
 from anyseg_ros.replay.prefetch import prefetched
-from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario, ScenarioError, scenarios_for
+from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError, scenarios_for
 from anyseg_ros.replay.shared_inference import SharedInference
 from anyseg_ros.replay.worst_frames import WorstFrames
 
@@ -61,12 +62,6 @@ OVERLAP_S = 1.2
 
 class ReplayError(ValueError):
     """A replay that cannot be done as asked; the message names the cause and the remedy."""
-
-
-class MaskSink(Protocol):
-    """Gets every mask of every scenario, for a new bag."""
-
-    def on_mask(self, scenario: Scenario, result: Result) -> None: ...
 
 
 @dataclass(frozen=True)

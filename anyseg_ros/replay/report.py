@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from anyseg_ros.drawing.timeline import timeline
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.mask_records import LABELS
 from anyseg_ros.replay.mask_scoring import ScoredMask, at_size
+from anyseg_ros.replay.mask_sinks import TopViews
 from anyseg_ros.replay.offline import ReplayResult
+from anyseg_ros.replay.point_scoring import POINT_COLUMNS, PointScorer, point_rows
 from anyseg_ros.replay.scenarios import ALL_SENSORS
 from anyseg_ros.replay.summary import (
     PhaseTally,
@@ -46,8 +49,15 @@ _SEEN = 0.005
 _WRONG = np.array([229, 57, 53], np.uint8)
 
 
-def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: Sequence[Verdict]) -> None:
-    """Write the report."""
+def write_report(
+    path: Path,
+    result: ReplayResult,
+    summary: Summary,
+    verdicts: Sequence[Verdict],
+    views: TopViews | None = None,
+    points: PointScorer | None = None,
+) -> None:
+    """Write the report; with views from above and scores of points, where there are any."""
     failed = sum(not verdict.passed for verdict in verdicts)
     losses = _losses(summary)
     html = render_report(
@@ -69,6 +79,9 @@ def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: S
         never_seen=[row["name"] for row in losses if not row["is_seen"]],
         lost_sensors=list(without_one(summary)),
         timelines=[_timeline(s, summary, result.duration_s) for s in _with_timeline(summary)],
+        top_views=_top_views(summary, result, views) if views is not None else [],
+        point_columns=POINT_COLUMNS,
+        point_rows=point_rows(points) if points is not None else [],
         state_colors={state.value: color for state, color in STATE_COLORS.items()},
         worst=list(_worst(result, summary)),
         class_colors=_class_colors(result.card, summary),
@@ -215,6 +228,22 @@ def _timeline(scenario: ScenarioSummary, summary: Summary, duration_s: float) ->
         "has_baseline": bool(baseline),
         "phases": [] if is_reference else [_phase_row(phase, summary) for phase in scenario.phases],
     }
+
+
+def _top_views(summary: Summary, result: ReplayResult, views: TopViews) -> list[dict[str, Any]]:
+    """The points from above in the middle of each phase of each scenario."""
+    rows = []
+    for scenario in _with_timeline(summary):
+        shown = []
+        for phase in (tally.phase for tally in scenario.phases):
+            start, end = (result.start_ns + round(1e9 * t) for t in (phase.start_s, phase.end_s))
+            view = views.nearest(scenario.scenario.name, (start + end) // 2, (start, end))
+            if view is not None:
+                uri = f"data:image/png;base64,{b64encode(view.tobytes()).decode()}"
+                shown.append({"caption": f"{phase.start_s:.1f}-{phase.end_s:.1f} s: {phase.name}", "view": uri})
+        if shown:
+            rows.append({"name": scenario.scenario.name, "shown": shown})
+    return rows
 
 
 def _phase_row(phase: PhaseTally, summary: Summary) -> dict[str, str]:
