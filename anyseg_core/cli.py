@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from anyseg_core.completion import WEATHERS, complete_students, complete_weathers
 from anyseg_core.invocation import command_line
 from anyseg_core.terminal import console, errors_told, fail, progress_bar, verdict
 
@@ -38,8 +40,11 @@ Workers = Annotated[int, typer.Option(min=0, help="Rendering processes; 0 = one 
 Seed = Annotated[int, typer.Option(help="World and traffic; the same seed gives the same drive.")]
 DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
 RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
-Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
-WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
+Thermal = Annotated[bool, typer.Option(help="Also a thermal camera, a fifth sensor.")]
+Student = Annotated[
+    str, typer.Option(help="Name of a bundled student, or a student's folder.", autocompletion=complete_students)
+]
+WeatherName = Annotated[str, typer.Option(help=f"{', '.join(WEATHERS)}.", autocompletion=complete_weathers)]
 
 
 @simulate.command("dataset")
@@ -76,23 +81,26 @@ def simulate_drive(
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
     workers: Workers = 0,
+    thermal: Thermal = False,
 ) -> None:
     """Render a drive to a file that `anyseg simulate live` plays in real time."""
-    drive = record(seed, weather, duration_s, rate_hz, workers)
+    drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
     with errors_told(OSError):
         drive.save(file)
     console.print(f"recording: {file}")
 
 
 @simulate.command("bag")
-def simulate_bag(
+def simulate_bag(  # noqa: PLR0913  # options of a command
     folder: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    *,
     seed: Seed = 0,
     weather: WeatherName = "sun",
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
     storage: BagStorage = BagStorage.MCAP,
     workers: Workers = 0,
+    thermal: Thermal = False,
     point_labels: Annotated[Path | None, typer.Option(help="Write labels of the LiDAR's points here, too.")] = None,
 ) -> None:
     """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
@@ -100,13 +108,15 @@ def simulate_bag(
 
     if folder.exists():
         raise fail(f"{folder} exists already: choose another folder, or remove it")
-    drive = record(seed, weather, duration_s, rate_hz, workers)
+    drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
     with errors_told(OSError):
         count = write_bag(folder, drive, drive.rig(), storage=storage.value, point_labels=point_labels)
     console.print(f"{count} frames in {folder}")
 
 
-def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: int) -> RecordedDrive:
+def record(
+    seed: int, weather: str, duration_s: float, rate_hz: float, workers: int, thermal: bool = False
+) -> RecordedDrive:
     """Render a drive, with a progress bar."""
     from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.drive import DriveConfig
@@ -114,7 +124,7 @@ def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: 
     from anyseg_core.sim.weather import Weather
 
     with errors_told(ValueError):
-        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
+        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz, thermal=thermal)
     with errors_told(WorkerError), progress_bar("rendering") as progress:
         return record_drive(config, workers or available_cores(), progress)
 
@@ -222,20 +232,24 @@ def data_check(
     sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the network's images.")] = (256, 256),
     set_: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file, too.")] = None,
 ) -> None:
     """Read every file of a data set, count its classes, and draw a contact sheet; exits with 1 if a file is broken."""
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.config import ConfigError, load_config, parse_data
 
-    broken = 0
+    found: list[SplitCheck] = []
     with errors_told(ConfigError, DataError, OSError):
         if root.suffix in (".yaml", ".yml"):
             settings = load_config(root, set_ or []).data
         else:
             settings = parse_data({"kind": kind or known_kind(root), "root": str(root), "size": list(size)}, set_ or [])
         for name in split or ["train", "val"]:
-            broken += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
-    raise verdict(not broken)
+            found += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    raise verdict(not any(one.broken for one in found))
 
 
 def known_kind(root: Path) -> str:
@@ -247,8 +261,8 @@ def known_kind(root: Path) -> str:
     return kind
 
 
-def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
-    """Check a split, of a mixture every part of it, and write the contact sheets; the number of broken samples."""
+def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
+    """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
     from anyseg_core.training.batches import has_split, open_files, parts_of
 
@@ -257,14 +271,14 @@ def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
         print_check(found)
         write_sheet(sheet, contact_sheet(usable))
         console.print(f"contact sheet: {sheet}")
-        return len(found.broken)
-    broken = 0
+        return [found]
+    checks: list[SplitCheck] = []
     for part in parts_of(settings, split):
         if has_split(part, split):
-            broken += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
+            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
         else:
             console.print(f"[bold]{part.root.name}[/] has no split {split}")
-    return broken
+    return checks
 
 
 def print_check(found: SplitCheck) -> None:
@@ -372,17 +386,23 @@ def import_weights(
 
 
 def measure_training(
-    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int
+    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int, runs: tuple[Path, Path] | None
 ) -> tuple[list[Measurement], list[str]]:
-    """What `anyseg bench train` prints; torch is loaded here."""
+    """What `anyseg bench train` prints; `runs` are a student's and its teacher's. torch is loaded here."""
     from anyseg_core.training.process import tune_process, wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.benchmarks.training import StepSize
+    from anyseg_core.benchmarks.training import StepSize, measure_gradients
     from anyseg_core.benchmarks.training import measure_training as run_measurement
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.training.checkpoint import CheckpointError
 
     tune_process(threads)
-    return run_measurement(StepSize(side, batch, head_width, backbone, steps))
+    size = StepSize(side, batch, head_width, backbone, steps)
+    with errors_told(CheckpointError, DataError):
+        gradients, words = measure_gradients(size, *(runs or ()))
+    found, notes = run_measurement(size)
+    return found + gradients, notes + words
 
 
 def measure_evaluation(

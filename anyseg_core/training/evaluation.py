@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
@@ -24,9 +23,11 @@ from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.terminal import tracked
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
 from anyseg_core.training.config import DataConfig
+from anyseg_core.training.same_meaning import open_same
 
 
 def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
@@ -99,7 +100,7 @@ def score_groups(
     was_training = model.training
     model.eval()
     chosen = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "evaluating", len(chosen), show=show_progress):
         sample = dataset[index]
         images = torch.from_numpy(np.array(sample.images)).to(device)
         names = [ALL, *groups_of(sample.name)]
@@ -154,7 +155,7 @@ def score_mixture(
     scores: dict[str, PartScore] = {}
     scorings = [mixture.scoring(number) for number in range(len(mixture.parts))]
     chosen = list(range(len(mixture)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "evaluating", len(chosen), show=show_progress):
         number, inside = mixture.locate(index)
         sample, scoring = mixture[index], scorings[number]
         labels = scoring.of_label[mixture.parts[number].dataset[inside].labels]
@@ -239,14 +240,18 @@ def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None 
     model, state = load_model(find_checkpoint(checkpoint))
     model.to(best_device())
     data = state.config.data if data_root is None else state.config.data.model_copy(update={"root": data_root})
-    return evaluate_on(model, data, state.config.model.label_stride, split)
+    dataset = open_same(state, data, split or data.val_split)
+    return _metrics_on(model, dataset, state.config.model.label_stride)
 
 
 def evaluate_on(
     model: SegmentationModel, data: DataConfig, label_stride: int, split: str | None = None
 ) -> dict[str, Any]:
     """Score a network on a split of a data set, the validation split unless given; raises DataError."""
-    dataset = open_dataset(data, split or data.val_split)
+    return _metrics_on(model, open_dataset(data, split or data.val_split), label_stride)
+
+
+def _metrics_on(model: SegmentationModel, dataset: SegmentationDataset, label_stride: int) -> dict[str, Any]:
     if isinstance(dataset, Mixture):
         metrics = summarise_mixture(score_mixture(model, dataset, label_stride))
     else:
