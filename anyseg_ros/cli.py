@@ -229,6 +229,34 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     raise core.verdict(all(verdict.passed for verdict in verdicts))
 
 
+@app.command()
+def inspect(
+    bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    topics: TopicMap = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as my_vehicle.yaml.")] = None,
+    page: Annotated[Path, typer.Option(help="HTML page to write, with a picture per sensor.")] = Path(
+        "out/inspect.html"
+    ),
+) -> None:
+    """Say what is in a bag: topics, sensors, clocks, calibration, and what is odd. Exits with 1 if it has no sensor."""
+    from anyseg_ros.bags.reader import BagError
+    from anyseg_ros.bags.topics import parse_mapping
+    from anyseg_ros.replay.inspection import inspect as run_inspection
+    from anyseg_ros.replay.inspection_report import print_inspection, write_page, write_parameters
+
+    with core.errors_told(BagError, OSError, ValueError):
+        with core.progress_bar("messages") as progress:
+            found = run_inspection(bag, parse_mapping(topics or ()), progress)
+        print_inspection(found, core.console)
+        write_page(page, found)
+        if write is not None:
+            write_parameters(write, found)
+    core.console.print(f"page: {page}", soft_wrap=True)
+    if write is not None:
+        core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
+    raise core.verdict(bool(found.sensors))
+
+
 @app.command("replay-live")
 def replay_live(
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
