@@ -58,6 +58,7 @@ RULES = (
     Rule("anyseg export runs/my_robot", "train", why_not="the run is what the training before it has made"),
     Rule("anyseg train", "train"),
     Rule("anyseg adapt", "train", why_not="needs a trained run and one's own recordings"),
+    Rule("anyseg export runs/mine/run", "train", why_not="the run is what `anyseg adapt` before it has made"),
     Rule("anyseg export", "train"),
     Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),
