@@ -34,7 +34,7 @@ def files_of(*patterns: str) -> list[str]:
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
     package_data={
         "anyseg_core": ["students/*/*", "*.j2", "training/*.j2"],

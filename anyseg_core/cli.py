@@ -97,6 +97,7 @@ def simulate_bag(
     rate_hz: RateHz = 10.0,
     storage: BagStorage = BagStorage.MCAP,
     workers: Workers = 0,
+    point_labels: Annotated[Path | None, typer.Option(help="Write labels of the LiDAR's points here, too.")] = None,
 ) -> None:
     """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
     from anyseg_core.sim.bag_writer import write_bag
@@ -105,7 +106,7 @@ def simulate_bag(
         raise fail(f"{folder} exists already: choose another folder, or remove it")
     drive = record(seed, weather, duration_s, rate_hz, workers)
     with errors_told(OSError):
-        count = write_bag(folder, drive, drive.rig(), storage=storage.value)
+        count = write_bag(folder, drive, drive.rig(), storage=storage.value, point_labels=point_labels)
     console.print(f"{count} frames in {folder}")
 
 
@@ -375,17 +376,23 @@ def import_weights(
 
 
 def measure_training(
-    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int
+    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int, runs: tuple[Path, Path] | None
 ) -> tuple[list[Measurement], list[str]]:
-    """What `anyseg bench train` prints; torch is loaded here."""
+    """What `anyseg bench train` prints; `runs` are a student's and its teacher's. torch is loaded here."""
     from anyseg_core.training.process import tune_process, wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.benchmarks.training import StepSize
+    from anyseg_core.benchmarks.training import StepSize, measure_gradients
     from anyseg_core.benchmarks.training import measure_training as run_measurement
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.training.checkpoint import CheckpointError
 
     tune_process(threads)
-    return run_measurement(StepSize(side, batch, head_width, backbone, steps))
+    size = StepSize(side, batch, head_width, backbone, steps)
+    with errors_told(CheckpointError, DataError):
+        gradients, words = measure_gradients(size, *(runs or ()))
+    found, notes = run_measurement(size)
+    return found + gradients, notes + words
 
 
 def measure_evaluation(

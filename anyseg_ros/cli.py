@@ -145,7 +145,14 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     ] = None,
     conditions: Annotated[Path | None, typer.Option(help="Such as config/replay/conditions.yaml.")] = None,
     labels: Annotated[str | None, typer.Option(help="Topic, or folder of PNGs named by stamp.")] = None,
-    write_bag: Annotated[Path | None, typer.Option(help="Write masks and status to this new bag, too.")] = None,
+    write_bag: Annotated[Path | None, typer.Option(help="New bag of masks, overlays, points and status.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Overlay, sensors and points from above: .mp4, .avi, .webm.")
+    ] = None,
+    point_labels: Annotated[
+        Path | None, typer.Option(help="Folder of .label files, as SemanticKITTI has them.")
+    ] = None,
+    point_classes: Annotated[Path | None, typer.Option(help="Such as config/replay/semantic_kitti.yaml.")] = None,
     engine_ms: Annotated[float, typer.Option(min=0, help="Simulated time of the network; 0 misses no set.")] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run has stopped.")] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Share the bags out over Ray: see docs/fleet.md.")] = False,
@@ -165,13 +172,18 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
-        what = ReplayOptions(student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume)
+        what = ReplayOptions(
+            student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume=resume
+        )
         if cluster or len(bags) > 1:
-            if conditions or write_bag:
-                raise ValueError("--conditions and --write-bag are for one bag, without --cluster")
+            if conditions or write_bag or video or point_labels:
+                alone = "--conditions, --write-bag, --video and --point-labels"
+                raise ValueError(f"{alone} are for one bag, without --cluster")
             fleet = FleetOptions(tuple(bags), out, replace(what, resume=False), workers, address, resume)
             raise core.verdict(not run_fleet(fleet, core.console, cluster=cluster).failed)
-        verdicts = run_replay(RunOptions(bags[0], out, what, conditions, write_bag), core.console)
+        verdicts = run_replay(
+            RunOptions(bags[0], out, what, conditions, write_bag, video, point_labels, point_classes), core.console
+        )
     raise core.verdict(all(verdict.passed for verdict in verdicts))
 
 

@@ -59,9 +59,13 @@ class DecoupledConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     camera: CameraPipeline = CameraPipeline()
+    """What each camera image goes through."""
     depth: SensorPipeline = SensorPipeline()
+    """The same of depth."""
     event: SensorPipeline = SensorPipeline()
+    """The same of events."""
     lidar: SensorPipeline = SensorPipeline()
+    """The same of LiDAR."""
 
     @model_validator(mode="after")
     def _measurements_keep_their_values(self) -> DecoupledConfig:

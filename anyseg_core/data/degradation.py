@@ -64,6 +64,7 @@ class DegradeConfig(_Strict):
     strength: tuple[float, float] = (0.2, 1.0)
     """Range that the strength is drawn from, evenly; 0 does nothing, 1 is the fault with its parameters."""
     faults: tuple[TrainingFault, ...] = Field(min_length=1)
+    """What may break; each sample that is spoiled gets one of its sensor's."""
 
     @model_validator(mode="after")
     def _strength_is_a_range(self) -> DegradeConfig:

@@ -30,6 +30,7 @@ class LabelLossConfig(BaseModel):
     """Whether samples may lack modalities and labels may be coarse (`data/mixture.py`)."""
 
     loss: Literal["ohem", "cross_entropy"] = "ohem"
+    """`ohem` takes the hardest pixels alone (online hard example mining)."""
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     """Pixels whose class gets a probability below this are hard."""
     class_balance: float = Field(default=0.0, ge=0, le=1)

@@ -145,6 +145,8 @@ class EfficientNetLite(nn.Module):
 
     mixes_images = True
     """An image's features depend on the others of its batch while training, by batch norm's statistics."""
+    left_out: tuple[str, ...] = ()
+    """Beginnings of the names of published weights that this network has no place for, beside the classifier's."""
 
     def __init__(self, variant: str = "efficientnet_lite0", drop_path: float = 0.0) -> None:
         super().__init__()
@@ -226,5 +228,5 @@ def load_efficientnet_weights(encoder: EfficientNetLite, weights: Mapping[str, T
 
     Raises RuntimeError (from torch) that lists keys that are missing, left over, or of another size.
     """
-    own = {key: value for key, value in weights.items() if not key.startswith(_CLASSIFIER)}
+    own = {key: value for key, value in weights.items() if not key.startswith((*_CLASSIFIER, *encoder.left_out))}
     encoder.load_state_dict(own, strict=True)

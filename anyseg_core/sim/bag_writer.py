@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.points.label_files import SUFFIX, write_point_labels
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
 
 TOPICS: dict[str, str] = {
@@ -176,16 +177,21 @@ class BagWriter:
         )  # fmt: skip
 
 
-def write_bag(folder: Path, frames: Iterable[DriveFrame], rig: Rig, *, storage: str = "mcap") -> int:
+def write_bag(
+    folder: Path, frames: Iterable[DriveFrame], rig: Rig, *, storage: str = "mcap", point_labels: Path | None = None
+) -> int:
     """Write `frames` to a new bag folder; returns their number.
 
-    Topics and types are `TOPICS`. Labels are DELIVER's classes, 255 = unlabelled.
+    Topics and types are `TOPICS`. Labels are DELIVER's classes, 255 = unlabelled; those of the LiDAR's points go to the
+    folder `point_labels`, in the form of SemanticKITTI, a file a scan that is named by its stamp.
     """
     count = 0
     with BagWriter(folder, rig, storage=storage) as bag:
         for frame in frames:
             bag.write(frame)
             count += 1
+            if point_labels is not None and frame.point_labels is not None:
+                write_point_labels(point_labels / f"{frame.stamp_ns}{SUFFIX}", frame.point_labels)
     return count
 
 

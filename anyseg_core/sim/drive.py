@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.sim import sensors
 from anyseg_core.sim.motion import ego_motion
@@ -78,6 +79,8 @@ class DriveFrame:
     stamp_ns: int
     frames: dict[Modality, ModalityFrame]
     labels: NDArray[np.uint8]
+    point_labels: NDArray[np.uint8] | None = None
+    """uint8 [N], of the LiDAR's points; 255 for those of rain and snow. None where they are not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,15 +145,19 @@ class Drive:
             Modality.CAMERA: sensors.camera(view.radiance, self._air, rng),
             Modality.DEPTH: self._depth(view, rng),
             Modality.EVENT: sensors.events(before, log_light, self._thresholds, self._air, rng),
-            Modality.LIDAR: self._lidar(view, rng),
         }
+        data[Modality.LIDAR], point_labels = self._lidar(view, rng)
         frames = {
             modality: ModalityFrame(
                 modality, array, stamp_ns, LIDAR_FRAME_ID if modality is Modality.LIDAR else CAMERA_FRAME_ID
             )
             for modality, array in data.items()
         }
-        return DriveFrame(stamp_ns, frames, labels)
+        return DriveFrame(stamp_ns, frames, labels, point_labels)
+
+    def true_depth(self, index: int) -> Floats:
+        """Metres along the optical axis [H, W] of what the camera sees at a frame's instant; far away in the sky."""
+        return self._true_depth(self._look(index))
 
     def _log_light_before(self, index: int) -> Floats:
         """Log light one period earlier: remembered when frames are taken in order, rendered otherwise."""
@@ -191,13 +198,16 @@ class Drive:
         here = START_M + self._ego.distance_at(t)
         return [actor for actor in self._world.actors if -_ACTOR_RANGE_M / 2 < actor.pose(t)[0] - here < _ACTOR_RANGE_M]
 
+    def _true_depth(self, view: _View) -> Floats:
+        return (view.hits.distance * self._rays[:, 0]).reshape(self.config.height, self.config.width)
+
     def _depth(self, view: _View, rng: np.random.Generator) -> Floats:
-        camera = self.config.camera()
-        z = (view.hits.distance * self._rays[:, 0]).reshape(camera.height, camera.width)
+        camera, z = self.config.camera(), self._true_depth(view)
         poor = (self._table["gloss"][view.hits.material] > 0.5).reshape(z.shape)
         return sensors.depth(z, poor, camera.fx, self._air, rng)
 
-    def _lidar(self, view: _View, rng: np.random.Generator) -> Floats:
+    def _lidar(self, view: _View, rng: np.random.Generator) -> tuple[Floats, NDArray[np.uint8]]:
+        """Points [N, 4] and their true labels [N]."""
         body_from_lidar = _body_from_lidar()
         rotation = view.rotation @ body_from_lidar[:3, :3].astype(np.float32)
         origin = (view.origin + view.rotation @ body_from_lidar[:3, 3]).astype(np.float32)
@@ -206,10 +216,12 @@ class Drive:
         facing = np.abs((hits.normal * beams.T).sum(axis=0))
         reflectance = self._table["reflectance"][hits.material]
         wet = (hits.normal[2] > 0.9) * np.float32(0.6 * self._air.wetness)
-        leafy = self._table["label"][hits.material] == LABEL["Vegetation"]
+        labels = self._table["label"][hits.material]
+        leafy = labels == LABEL["Vegetation"]
         # A beam goes some way into the leaves before one of them answers.
         distance = hits.distance + leafy * rng.exponential(0.15, len(leafy)).astype(np.float32)
-        return sensors.lidar(self._beams, distance, facing, reflectance * (1 - wet), self._air, rng)
+        points, beam = sensors.lidar(self._beams, distance, facing, reflectance * (1 - wet), self._air, rng)
+        return points, np.where(beam < 0, UNLABELLED, labels[beam]).astype(np.uint8)
 
 
 def _rotated(directions: Floats, rotation: Floats) -> Floats:

@@ -19,12 +19,12 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, Drive, DriveConfig, DriveFrame
 
-_FORMAT = 1
+_FORMAT = 2
 _DEPTH_UNIT_M = 0.001
 _POINT_UNIT: NDArray[np.float32] = np.array([0.005, 0.005, 0.005, 0.01], np.float32)
 """Metres of x, y, z and steps of intensity per count; int16 then reaches 160 m."""
 _IMAGES = (Modality.CAMERA, Modality.DEPTH, Modality.EVENT)
-_LABELS = "labels"
+_LABELS, _POINT_LABELS = "labels", "point_labels"
 
 
 class RecordingError(Exception):
@@ -67,7 +67,7 @@ class RecordedDrive:
         """The frame at that index; raises IndexError outside the recording."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} is outside the recording of {len(self)} frames")
-        packed = {name: self._arrays[f"{index}/{name}"] for name in (*MODALITIES, _LABELS)}
+        packed = {name: self._arrays[f"{index}/{name}"] for name in (*MODALITIES, _LABELS, _POINT_LABELS)}
         return _unpacked(packed, self._stamps_ns[index])
 
     def save(self, path: Path) -> None:
@@ -157,6 +157,7 @@ def _packed(frame: DriveFrame) -> dict[str, NDArray]:
         Modality.EVENT.value: _compressed(np.concatenate([counts[..., 0], counts[..., 1]])),  # [2H, W]
         Modality.LIDAR.value: points.astype(np.int16),
         _LABELS: _compressed(frame.labels),
+        _POINT_LABELS: np.zeros(0, np.uint8) if frame.point_labels is None else frame.point_labels,
     }
 
 
@@ -172,7 +173,8 @@ def _unpacked(packed: dict[str, NDArray], stamp_ns: int) -> DriveFrame:
     }
     frame_ids = {Modality.LIDAR: LIDAR_FRAME_ID}
     frames = {m: ModalityFrame(m, array, stamp_ns, frame_ids.get(m, CAMERA_FRAME_ID)) for m, array in data.items()}
-    return DriveFrame(stamp_ns, frames, _image(packed[_LABELS]))
+    point_labels = packed[_POINT_LABELS] if len(packed[_POINT_LABELS]) else None
+    return DriveFrame(stamp_ns, frames, _image(packed[_LABELS]), point_labels)
 
 
 def _compressed(image: NDArray, kind: str = ".png", options: list[int] | None = None) -> NDArray:

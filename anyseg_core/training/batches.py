@@ -115,7 +115,7 @@ def _open_scans(config: DataConfig, split: str) -> FileDataset:
 
 
 def _open_pothole(config: DataConfig, split: str) -> FileDataset:
-    return Pothole(config.root, split, config.size, config.limit)
+    return Pothole(config.root, split, config.size, config.limit, config.held_out)
 
 
 def _open_folder(config: DataConfig, split: str) -> FileDataset:

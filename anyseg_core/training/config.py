@@ -15,8 +15,10 @@ from anyseg_core.data.degradation import DegradeConfig
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout, find_layout
 from anyseg_core.methods import MethodConfig, SupervisedConfig
 from anyseg_core.models.anymodal import Fusion, MissingPolicy
+from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
 from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
+from anyseg_core.models.staged_encoders import STAGED_ENCODERS
 from anyseg_core.runtime.modality import MODALITIES, Modality
 
 
@@ -41,6 +43,7 @@ _SETTINGS_OF_KINDS = {
     "views": ("scans",),
     "label_radius": ("scans",),
     "parts": ("mixture",),
+    "held_out": ("pothole",),
     "label_set": ("mixture",),
     "labels": ("folder",),
 }
@@ -60,7 +63,9 @@ class DataConfig(_Strict):
     cache: Path | None = Path("datasets/cache")
     """Folder for the decoded samples; null decodes them anew each time, for data sets too large for the disk."""
     train_split: str = "train"
+    """The split that is trained on."""
     val_split: str = "val"
+    """The split by which checkpoints are chosen."""
     size: tuple[int, int] = (256, 256)
     """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
     modalities: tuple[Modality, ...] = MODALITIES
@@ -98,6 +103,8 @@ class DataConfig(_Strict):
     """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
     labels: Path | None = None
     """Of a `folder`: where its label pictures are, if not beside the frames."""
+    held_out: str = "dataset1"
+    """Of `pothole`: the drive that val and test are; all other drives are for training."""
     parts: tuple[PartConfig, ...] = ()
     """The data sets of a mixture."""
     label_set: Literal["cityscapes", "first_part"] = "cityscapes"
@@ -175,7 +182,7 @@ class ModelConfig(_Strict):
 
     backbone: str = "mit_b0"
     """An encoder of `models/encoders.py`: `mit_b0` to `mit_b5` (`b0` for short), `efficientnet_lite0` to `2`;
-    `resnet18` or `resnet50` for the methods with a network per modality and their teacher."""
+    for the methods with a network per modality and their teacher `resnet18`, `resnet50` or an `efficientnet_lite`."""
     head_width: int = Field(default=768, gt=0)
     """Width of the SegFormer head: 768 as published, 128 for a fast student; of DeepLabV3+'s decoder: 256, 64."""
     width: float = Field(default=1.0, gt=0, le=1)
@@ -183,7 +190,9 @@ class ModelConfig(_Strict):
     aspp_rates: tuple[int, int, int] = (6, 12, 18)
     """Dilations of DeepLabV3+'s atrous branches, on a map of stride 16; those of small images must be smaller."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
+    """Probability with which a residual branch of the encoder is left out of a step (stochastic depth)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Of the head's channels."""
     missing: MissingPolicy = "remove"
     """What a missing modality is at inference: out of the batch, or an all-zero image."""
     fusion: Fusion = "mean"
@@ -207,6 +216,8 @@ class ModelConfig(_Strict):
             raise ValueError("pretrained and init_from both say where the encoder begins: keep one of them")
         if self.fusion == "gated" and self.missing == "zero":
             raise ValueError("fusion gated weighs the modalities that are there: it cannot be had with missing zero")
+        if self.backbone in EFFICIENTNET_LITES and self.width != 1:
+            raise ValueError("width is a setting of ResNets: EfficientNet-Lite is taken as published")
         if self.backbone not in RESNETS:
             encoder_name(self.backbone)
         return self
@@ -221,6 +232,7 @@ class OptimConfig(_Strict):
     """AdamW, warm-up, then a polynomial fall of the learning rate to zero at the end of the budget."""
 
     lr: float = Field(default=6e-5, gt=0)
+    """Peak learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Of weights; biases and norms have none."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -228,9 +240,11 @@ class OptimConfig(_Strict):
     warmup_start: float = Field(default=0.1, ge=0, le=1)
     """The first learning rate, as a share of `lr`."""
     power: float = Field(default=0.9, gt=0)
+    """Of the polynomial decay."""
     decay: Literal["whole_budget", "after_warmup"] = "whole_budget"
     """Where the fall begins: with the budget, beneath the warm-up, or after the warm-up, as in AnySeg's release."""
     max_grad_norm: float | None = Field(default=None, gt=0)
+    """Gradients are scaled down to this norm; null: never."""
     batch_size: int = Field(default=16, gt=0)
     """Samples per process that are in memory at once."""
     accumulate: int = Field(default=1, gt=0)
@@ -241,6 +255,7 @@ class BudgetConfig(_Strict):
     """How long to train: steps (repeatable to the last bit on one machine), epochs, minutes; the first that ends."""
 
     max_steps: int | None = Field(default=None, gt=0)
+    """Steps of the optimiser; the first limit that is reached ends the training."""
     max_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training samples."""
     max_minutes: float | None = Field(default=None, gt=0)
@@ -271,9 +286,13 @@ class MachineConfig(_Strict):
     """Where and how to run (Lightning Fabric's terms)."""
 
     accelerator: str = "auto"
+    """`auto`, `cpu`, `cuda` or another one of Lightning Fabric."""
     devices: int = Field(default=1, gt=0)
+    """Processes on this machine, each with a device of its own."""
     num_nodes: int = Field(default=1, gt=0)
+    """Machines."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """`bf16-mixed` is faster where the processor or GPU has it."""
     compile: bool = False
     """Compile the encoder with torch.compile: pays on a GPU, and needs a C++ compiler and minutes to warm up."""
     torch_threads: int = Field(default=0, ge=0)
@@ -286,7 +305,9 @@ class RecordConfig(_Strict):
     """What is written during a run."""
 
     checkpoint_steps: int = Field(default=500, gt=0)
+    """Steps between two checkpoints; the last two are kept."""
     log_steps: int = Field(default=20, gt=0)
+    """Steps between two entries of the TensorBoard log."""
     validate_steps: int | None = Field(default=None, gt=0)
     """Steps between evaluations during training; the end is always evaluated."""
     validate_samples: int = Field(default=40, gt=0)
@@ -297,12 +318,17 @@ class TrainConfig(_Strict):
     """A training run."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
+    """Of the run, and of the student that it becomes: lower-case letters, digits and underscores."""
     description: str = ""
     """For the student's card."""
     seed: int = 3407
+    """Of weights, data order, augmentation and dropout."""
     data: DataConfig
+    """What is trained on, see `data` below."""
     model: ModelConfig = ModelConfig()
+    """The network, see `model` below."""
     method: MethodConfig = SupervisedConfig()
+    """What is minimised, see `method` below."""
     augment: AugmentConfig = AugmentConfig()
     """One geometric change for all modalities."""
     augment_apart: DecoupledConfig | None = None
@@ -310,9 +336,13 @@ class TrainConfig(_Strict):
     degrade: DegradeConfig | None = None
     """Broken sensors among the samples; none where absent."""
     optim: OptimConfig = OptimConfig()
+    """The optimiser and its schedule."""
     budget: BudgetConfig
+    """How long, and at which sizes. At least one of its limits must be set."""
     machine: MachineConfig = MachineConfig()
+    """What it runs on."""
     record: RecordConfig = RecordConfig()
+    """What is written down while it runs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -326,8 +356,8 @@ class TrainConfig(_Strict):
     def _network_fits_the_method(self) -> TrainConfig:
         name, backbone = self.method.name, self.model.backbone
         anymodal = self.method.network == "anymodal"
-        if anymodal == (backbone in RESNETS):
-            wanted = ", ".join(ENCODERS if anymodal else RESNETS)
+        if backbone in RESNETS if anymodal else backbone not in STAGED_ENCODERS:
+            wanted = ", ".join(ENCODERS if anymodal else STAGED_ENCODERS)
             raise ValueError(f"method {name} trains networks of {wanted}; model.backbone is {backbone}")
         if self.data.kind == "mixture" and not self.method.takes_mixtures:
             raise ValueError(f"method {name} needs samples that have every sensor: a mixture's have not")

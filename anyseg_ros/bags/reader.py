@@ -57,6 +57,8 @@ class Problem:
     text: str
     lost: bool = False
     """Whether messages were lost by it."""
+    fails: bool = False
+    """Whether what was asked for has failed because of it."""
 
 
 class BagReader:

@@ -215,9 +215,15 @@ def bench_train(
     backbone: Annotated[str, typer.Option(help="MiT b0 to b5.")] = "b0",
     steps: Annotated[int, typer.Option(min=1, help="Measured steps of each form.")] = 8,
     threads: Threads = 0,
+    runs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="A student's run and its teacher's, for the gradients; default: random weights."),
+    ] = None,
 ) -> None:
-    """A student's training step beside the plain form of the same step: speed, memory, equal losses."""
-    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads)
+    """A student's training step beside the plain form of the same step: speed, memory, equal losses; and what share of
+    the gradient each term of the loss is.
+    """
+    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads, runs)
     _report("Training step of AnySeg's student", found, notes, json_file)
 
 

@@ -79,6 +79,7 @@ class ModalityParameters:
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
+    """Whether the sensor is used; `~/set_<sensor>_enabled` changes it at run time."""
     expected_rate_hz: float = HealthConfig.expected_rate_hz
     max_age_ms: float = HealthConfig.max_age_ms
     startup_grace_s: float = HealthConfig.startup_grace_s
@@ -271,7 +272,7 @@ class Parameters:
         }
 
 
-_SECTIONS = {
+SECTIONS = {
     **{name: name for name in ("sync", "model", "rig", "events", "output")},
     **{name: f"output.{name}" for name in ("points", "obstacles", "grid")},
 }
@@ -287,7 +288,7 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
     """Flat name -> value, as ROS takes it."""
     sections: dict[str, Any] = {f"modalities.{m}": part for m, part in parameters.modalities.items()}
     sections |= {f"faults.{fault}": check for fault, check in parameters.faults.items()}
-    sections |= {prefix: getattr(parameters, name) for name, prefix in _SECTIONS.items()}
+    sections |= {prefix: getattr(parameters, name) for name, prefix in SECTIONS.items()}
     values = {
         f"{prefix}.{f.name}": _to_ros(getattr(part, f.name))
         for prefix, part in sections.items()
@@ -316,9 +317,7 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
         except ValueError as error:
             mistakes.append(f"faults.{fault}: {error}")
     overrides = _overrides(defaults, faults, values, mistakes)
-    sections = {
-        name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in _SECTIONS.items()
-    }
+    sections = {name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in SECTIONS.items()}
     names = ClassNames()
     try:
         names = class_names(values)

@@ -167,6 +167,19 @@ class Conditions(_Strict):
             conditions=tuple(_entry(e, f"{source}: condition {i + 1}") for i, e in enumerate(entries))
         )
 
+    def require(self, scenarios: Sequence[str], classes: Sequence[str], duration_s: float, *, has_labels: bool) -> None:
+        """Raises ConditionError for a condition that a replay with these scenarios, classes and length cannot judge."""
+        for condition in (part for entry in self.conditions for part in _parts(entry)):
+            _judges(condition, scenarios, classes)
+            if condition.time.start_s > duration_s:
+                begin = f"begins at {condition.time.start_s:g} s, but the bag is {duration_s:.1f} s long"
+                raise ConditionError(f"condition {condition.name!r}: its time {begin}")
+            if condition.metric.startswith(_POOLED_BY_CONFUSION) and not has_labels:
+                raise ConditionError(
+                    f"condition {condition.name!r}: {condition.metric} needs label images, and there are none: name "
+                    "their topic or folder with --labels, or judge `agreement`"
+                )
+
 
 def _entry(content: Any, place: str) -> Condition | Group:
     """Told apart by their keys, so that a mistake is told of the one that was meant."""

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import Rig, points_in_view
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.points.occlusion import Occlusion, hidden_points
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 Labels = NDArray[np.uint8]
 _DEFAULT = Occlusion()
@@ -20,8 +20,8 @@ _DEFAULT = Occlusion()
 class LabelledPoints:
     """A cloud in its sensor's axes, organised as it came."""
 
-    source: Modality
-    """LIDAR or DEPTH."""
+    source: Sensor
+    """A LiDAR or a depth camera."""
     points: NDArray[np.float32]
     """[N, 4], x, y, z in metres and intensity, of a LiDAR; [N, 3] of a depth image, NaN where it has no measurement."""
     labels: Labels
@@ -40,7 +40,7 @@ class LabelledPoints:
 
 
 def label_scan(
-    scan: ModalityFrame, labels: Labels, confidence: Labels, rig: Rig, occlusion: Occlusion = _DEFAULT
+    scan: SensorFrame, labels: Labels, confidence: Labels, rig: Rig, occlusion: Occlusion = _DEFAULT
 ) -> LabelledPoints:
     """A LiDAR scan with the labels of the pixels that its points fall on.
 
@@ -69,7 +69,7 @@ def label_scan(
     )
 
 
-def label_depth(depth: ModalityFrame, labels: Labels, confidence: Labels, rig: Rig, stride: int = 1) -> LabelledPoints:
+def label_depth(depth: SensorFrame, labels: Labels, confidence: Labels, rig: Rig, stride: int = 1) -> LabelledPoints:
     """Every `stride`-th pixel of a depth image as a point in the camera's optical frame, with its label.
 
     Args:
