@@ -144,7 +144,7 @@ def calibrate_norms(network: nn.Module, run: Callable[[], object]) -> None:
         run: runs it on samples of what it is to be trained on.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    met = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms}
+    met: dict[nn.Module, Tensor] = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms}
 
     def add(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].transpose(0, 1).flatten(1).double()  # [C, B * h * w]
@@ -154,7 +154,8 @@ def calibrate_norms(network: nn.Module, run: Callable[[], object]) -> None:
     run()
     for hook in hooks:
         hook.remove()
-    for norm, (total, squares, count) in met.items():
+    for norm in norms:
+        total, squares, count = met[norm]
         if count.any():  # of those that ran
             mean = total / count
             _set_statistics(norm, mean, (squares / count - mean.square()).clamp_min(1e-6))
@@ -164,7 +165,7 @@ def _set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> Non
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    norm.bias += (mean - norm.running_mean) * scale
+    norm.bias.add_((mean - norm.running_mean) * scale)
     norm.weight.copy_(scale * torch.sqrt(variance + norm.eps))
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

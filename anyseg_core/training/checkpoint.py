@@ -241,11 +241,11 @@ def init_encoder(encoder: nn.Module, source: Path, backbone: str) -> str:
     Raises CheckpointError that names the source.
     """
     try:
-        if isinstance(encoder, ResNet):
-            load_resnet_weights(encoder, _read(source))
-        elif source == IMAGENET:
+        if source == IMAGENET:
             ENCODERS[encoder_name(backbone)].load(encoder, imagenet_weights(backbone))
             return f"encoder {encoder_name(backbone)} from ImageNet; the rest of the network is new"
+        if isinstance(encoder, ResNet):
+            load_resnet_weights(encoder, _read(source))
         elif (source / CARD_NAME).is_file():
             return _take_from_student(encoder, source, backbone)
         elif source.is_dir():
