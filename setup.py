@@ -44,7 +44,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/launch", files_of("launch/*.launch.py")),
-        (f"share/{PACKAGE}/config", files_of("config/*.yaml", "config/*.xml", "config/*.rviz")),
+        (f"share/{PACKAGE}/config", files_of("config/*.yaml", "config/*.xml", "config/*.rviz", "config/*.json")),
         (f"share/{PACKAGE}/config/train", files_of("config/train/*.yaml")),
         (f"share/{PACKAGE}/config/train/ablation", files_of("config/train/ablation/*.yaml")),
         (f"share/{PACKAGE}/config/systemd", files_of("config/systemd/*.service")),

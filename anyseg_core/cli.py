@@ -38,6 +38,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Rendering processes; 0 = one 
 Seed = Annotated[int, typer.Option(help="World and traffic; the same seed gives the same drive.")]
 DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
 RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
+Thermal = Annotated[bool, typer.Option(help="Also a thermal camera, a fifth sensor.")]
 Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
 WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
 
@@ -80,23 +81,26 @@ def simulate_drive(
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
     workers: Workers = 0,
+    thermal: Thermal = False,
 ) -> None:
     """Render a drive to a file that `anyseg simulate live` plays in real time."""
-    drive = record(seed, weather, duration_s, rate_hz, workers)
+    drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
     with errors_told(OSError):
         drive.save(file)
     console.print(f"recording: {file}")
 
 
 @simulate.command("bag")
-def simulate_bag(
+def simulate_bag(  # noqa: PLR0913  # options of a command
     folder: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    *,
     seed: Seed = 0,
     weather: WeatherName = "sun",
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
     storage: BagStorage = BagStorage.MCAP,
     workers: Workers = 0,
+    thermal: Thermal = False,
     point_labels: Annotated[Path | None, typer.Option(help="Write labels of the LiDAR's points here, too.")] = None,
 ) -> None:
     """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
@@ -104,13 +108,15 @@ def simulate_bag(
 
     if folder.exists():
         raise fail(f"{folder} exists already: choose another folder, or remove it")
-    drive = record(seed, weather, duration_s, rate_hz, workers)
+    drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
     with errors_told(OSError):
         count = write_bag(folder, drive, drive.rig(), storage=storage.value, point_labels=point_labels)
     console.print(f"{count} frames in {folder}")
 
 
-def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: int) -> RecordedDrive:
+def record(
+    seed: int, weather: str, duration_s: float, rate_hz: float, workers: int, thermal: bool = False
+) -> RecordedDrive:
     """Render a drive, with a progress bar."""
     from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.drive import DriveConfig
@@ -118,7 +124,7 @@ def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: 
     from anyseg_core.sim.weather import Weather
 
     with errors_told(ValueError):
-        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
+        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz, thermal=thermal)
     with errors_told(WorkerError), progress_bar("rendering") as progress:
         return record_drive(config, workers or available_cores(), progress)
 

@@ -216,6 +216,22 @@ def replay_live(
     raise core.verdict(same)
 
 
+@app.command()
+def layout(
+    out: Annotated[Path, typer.Argument(help="The layout to open in Foxglove.")],
+    namespace: Annotated[str, typer.Option(help="Of the vehicle: /car, say.")] = "",
+    source: Annotated[Path, typer.Option(help="The layout without a namespace.")] = Path("config/foxglove.json"),
+) -> None:
+    """Write the Foxglove layout with the topics of a vehicle's namespace. RViz needs none: its topics are relative."""
+    import json
+
+    from anyseg_ros.drawing.foxglove_layout import in_namespace
+
+    with core.errors_told(OSError, ValueError):
+        out.write_text(json.dumps(in_namespace(json.loads(source.read_text()), namespace), indent=2) + "\n")
+    core.console.print(f"{out}: in Foxglove, Layouts, Import from file")
+
+
 @core.simulate.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def simulate_live(
     context: typer.Context,
@@ -319,7 +335,7 @@ def inject_live(
 
 
 @core.data_commands.command("from-bag")
-def data_from_bag(
+def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
     root: Annotated[Path, typer.Argument(help="The data set's folder; made where missing, added to where not.")],
     split: Annotated[str, typer.Option(help="train, val or test: never one drive in two of them.")] = "train",
@@ -329,18 +345,26 @@ def data_from_bag(
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="ROLE:=TOPIC, such as camera:=/front/image; repeatable.")
     ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of label PNGs named by stamp.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of a new data set: names with commas, or a JSON file of name and color.")
+    ] = None,
 ) -> None:
     """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
+    from anyseg_core.runtime.class_lists import parse_classes
     from anyseg_core.runtime.model_card import StudentError, find_student, load_card
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
     from anyseg_ros.bags.topics import TopicError
 
-    options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()))
-    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError):
+    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError, ValueError):
+        names = parse_classes(classes) if classes else ()
+        options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names)
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
     for problem in written.problems:
-        core.console.print(f"[yellow]the bag:[/] {problem}")
+        core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
+    for advice in written.advice:
+        core.console.print(f"[yellow]note:[/] {advice}", soft_wrap=True, highlight=False)
     core.console.print(
         f"{written.samples} samples of {', '.join(written.modalities)} in {root / split}, {written.labelled} of them "
         f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"

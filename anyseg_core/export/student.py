@@ -41,9 +41,9 @@ from anyseg_core.runtime.model_card import (
     TrainingRecord,
     sha256_of,
 )
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.evaluation import decide_labels, subset_name
+from anyseg_core.training.same_meaning import open_same
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 MIN_AGREEMENT: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.97}
@@ -290,7 +290,7 @@ def _replace(folder: Path, written: Path, networks: Sequence[str]) -> None:
 
 def _samples(state: TrainingState, split: str, count: int) -> list[Sample]:
     """At most `count` samples, evenly spaced over a split."""
-    dataset = open_dataset(state.config.data, split)
+    dataset = open_same(state, state.config.data, split)
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return [dataset[int(index)] for index in chosen]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.points.label_files import SUFFIX, write_point_labels
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
 
 TOPICS: dict[str, str] = {
@@ -48,7 +48,7 @@ class BagWriter:
         rig: Rig,
         *,
         storage: str = "mcap",
-        modalities: Collection[Modality] = MODALITIES,
+        modalities: Collection[Sensor] = DEFAULT_SENSORS,
         labelled: bool = True,
     ) -> None:
         """Open the bag. `storage` is "mcap" or "sqlite3"; the folder must not exist.
@@ -69,7 +69,7 @@ class BagWriter:
         self._writer = Writer(folder, version=9, storage_plugin=plugins[storage])
         self._connections: dict[str, Any] = {}
         self._empty = True
-        absent = {topic for m in MODALITIES if m not in modalities for topic in _OF_SENSORS[m.value]}
+        absent = {topic for m in DEFAULT_SENSORS if m not in modalities for topic in _OF_SENSORS[m.value]}
         self._topics = {topic: kind for topic, kind in TOPICS.items() if topic not in absent}
         if not labelled:
             del self._topics["/ground_truth/labels"]
@@ -98,25 +98,37 @@ class BagWriter:
     def _messages(self, frame: DriveFrame) -> Iterator[tuple[str, Any]]:
         stamp = frame.stamp_ns
         data = {modality: sensor.data for modality, sensor in frame.frames.items()}
-        if Modality.CAMERA in data:
-            yield "/camera/image_raw", self._image(data[Modality.CAMERA], "rgb8", stamp)
+        if Sensor.CAMERA in data:
+            yield "/camera/image_raw", self._image(data[Sensor.CAMERA], "rgb8", stamp)
             yield "/camera/camera_info", self._camera_info(stamp)
-        if Modality.DEPTH in data:
-            yield "/depth/image_rect", self._image(data[Modality.DEPTH], "32FC1", stamp)
+        if Sensor.DEPTH in data:
+            yield "/depth/image_rect", self._image(data[Sensor.DEPTH], "32FC1", stamp)
             yield "/depth/camera_info", self._camera_info(stamp)
-        if Modality.EVENT in data:
-            counts = data[Modality.EVENT]
+        if Sensor.EVENT in data:
+            counts = data[Sensor.EVENT]
             event_image = np.concatenate(
                 [counts, np.zeros_like(counts[..., :1])], axis=-1
             )  # red positive, green negative
             yield "/events", self._image(event_image, "rgb8", stamp)
-        if Modality.LIDAR in data:
-            yield "/lidar/points", self._points(data[Modality.LIDAR], stamp)
+        if Sensor.LIDAR in data:
+            yield "/lidar/points", self._points(data[Sensor.LIDAR], stamp)
+        for sensor in sorted(data.keys() - set(DEFAULT_SENSORS)):
+            grey = data[sensor][..., 0] * np.uint16(257)  # as thermal cameras send it
+            yield self._topic_of(sensor), self._image(grey, "mono16", stamp)
         if "/ground_truth/labels" in self._topics:
             yield "/ground_truth/labels", self._image(frame.labels, "mono8", stamp)
 
+    def _topic_of(self, sensor: Sensor) -> str:
+        """Of a grey camera beside the usual sensors, made with its first frame."""
+        topic = f"/{sensor}/image_raw"
+        if topic not in self._connections:
+            image = TOPICS["/camera/image_raw"]
+            self._connections[topic] = self._writer.add_connection(topic, image, typestore=self._store)
+        return topic
+
     def _put(self, topic: str, message: Any, stamp_ns: int) -> None:
-        self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, TOPICS[topic]))
+        connection = self._connections[topic]
+        self._writer.write(connection, stamp_ns, self._store.serialize_cdr(message, connection.msgtype))
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
         time = self._types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
@@ -196,7 +208,7 @@ def write_bag(
 
 
 def write_recording(
-    folder: Path, moments: Iterable[tuple[int, dict[Modality, ModalityFrame]]], rig: Rig, *, storage: str = "mcap"
+    folder: Path, moments: Iterable[tuple[int, dict[Sensor, SensorFrame]]], rig: Rig, *, storage: str = "mcap"
 ) -> int:
     """Write what a real vehicle recorded, stamp and frames of each moment, to a new bag folder; returns their number.
 

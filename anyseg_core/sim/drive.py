@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim import sensors
 from anyseg_core.sim.motion import ego_motion
 from anyseg_core.sim.shading import Shader, lamp_map
 from anyseg_core.sim.shapes import LABEL, Material, join, yaw_matrix
 from anyseg_core.sim.street import LANE_M, START_M
+from anyseg_core.sim.thermal import THERMAL, thermal
 from anyseg_core.sim.tracing import Hits, Scene, Surface, material_table
 from anyseg_core.sim.traffic import Actor
 from anyseg_core.sim.weather import Weather, atmosphere
@@ -55,6 +56,8 @@ class DriveConfig:
     horizontal_fov_deg: float = 90.0
     speed_mps: float = 8.0
     """Cruising speed; 0 = parked."""
+    thermal: bool = False
+    """Whether it carries a thermal camera as well, which looks where the camera does. The others see the same."""
 
     def __post_init__(self) -> None:
         if self.duration_s <= 0 or self.rate_hz <= 0:
@@ -65,6 +68,11 @@ class DriveConfig:
             raise ValueError(f"horizontal_fov_deg {self.horizontal_fov_deg} must be 20 to 140 degrees")
         if not 0 <= self.speed_mps <= 25:
             raise ValueError(f"speed_mps {self.speed_mps} must be 0 to 25 m/s")
+
+    @property
+    def sensors(self) -> tuple[Sensor, ...]:
+        """What the vehicle carries."""
+        return (*DEFAULT_SENSORS, THERMAL) if self.thermal else DEFAULT_SENSORS
 
     def camera(self) -> PinholeCamera:
         """The camera's intrinsics, principal point in the middle."""
@@ -77,10 +85,18 @@ class DriveFrame:
     """One instant: every sensor's frame, and the true labels uint8 [H, W] of the camera image (DELIVER's classes)."""
 
     stamp_ns: int
-    frames: dict[Modality, ModalityFrame]
+    frames: dict[Sensor, SensorFrame]
     labels: NDArray[np.uint8]
     point_labels: NDArray[np.uint8] | None = None
     """uint8 [N], of the LiDAR's points; 255 for those of rain and snow. None where they are not known."""
+
+
+def frames_of(data: Mapping[Sensor, NDArray], stamp_ns: int) -> dict[Sensor, SensorFrame]:
+    """Each sensor's frame: pictures in the camera's optical frame, points in the LiDAR's."""
+    return {
+        sensor: SensorFrame(sensor, array, stamp_ns, LIDAR_FRAME_ID if sensor.kind.is_points else CAMERA_FRAME_ID)
+        for sensor, array in data.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,18 +158,16 @@ class Drive:
         stamp_ns = _START_NS + round(index * 1e9 / self.config.rate_hz)
         labels = self._table["label"][view.hits.material].reshape(log_light.shape)
         data = {
-            Modality.CAMERA: sensors.camera(view.radiance, self._air, rng),
-            Modality.DEPTH: self._depth(view, rng),
-            Modality.EVENT: sensors.events(before, log_light, self._thresholds, self._air, rng),
+            Sensor.CAMERA: sensors.camera(view.radiance, self._air, rng),
+            Sensor.DEPTH: self._depth(view, rng),
+            Sensor.EVENT: sensors.events(before, log_light, self._thresholds, self._air, rng),
         }
-        data[Modality.LIDAR], point_labels = self._lidar(view, rng)
-        frames = {
-            modality: ModalityFrame(
-                modality, array, stamp_ns, LIDAR_FRAME_ID if modality is Modality.LIDAR else CAMERA_FRAME_ID
-            )
-            for modality, array in data.items()
-        }
-        return DriveFrame(stamp_ns, frames, labels, point_labels)
+        data[Sensor.LIDAR], point_labels = self._lidar(view, rng)
+        if self.config.thermal:
+            distance = view.hits.distance.reshape(labels.shape)
+            own = np.random.default_rng([self.config.seed, 6, index])
+            data[THERMAL] = thermal(labels, distance, log_light, self._air.haze_per_m, self.config.weather, own)
+        return DriveFrame(stamp_ns, frames_of(data, stamp_ns), labels, point_labels)
 
     def true_depth(self, index: int) -> Floats:
         """Metres along the optical axis [H, W] of what the camera sees at a frame's instant; far away in the sky."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anyseg_core.data.augmentation import AugmentConfig
 from anyseg_core.data.decoupled import DecoupledConfig
@@ -19,7 +19,7 @@ from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
 from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
 from anyseg_core.models.staged_encoders import STAGED_ENCODERS
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 
 class ConfigError(Exception):
@@ -68,7 +68,9 @@ class DataConfig(_Strict):
     """The split by which checkpoints are chosen."""
     size: tuple[int, int] = (256, 256)
     """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
-    modalities: tuple[Modality, ...] = MODALITIES
+    sensors: dict[str, str] = {}
+    """Kinds of the sensors of one's own data that are not named as their kind: `{thermal: camera}`."""
+    modalities: tuple[Sensor, ...] = DEFAULT_SENSORS
     """Which of the data set's modalities to use: of RGB-D data camera and depth, or one of them (pothole: both)."""
     limit: int | None = Field(default=None, gt=0)
     """Use only the first samples of each split."""
@@ -109,6 +111,13 @@ class DataConfig(_Strict):
     """The data sets of a mixture."""
     label_set: Literal["cityscapes", "first_part"] = "cityscapes"
     """The classes of a mixture: Cityscapes' 19, or those of its first part."""
+
+    @field_validator("sensors")
+    @classmethod
+    def _declare(cls, sensors: dict[str, str]) -> dict[str, str]:
+        for name, kind in sensors.items():
+            Sensor(name, kind)
+        return sensors
 
     @model_validator(mode="after")
     def _layout_is_known(self) -> DataConfig:

@@ -27,6 +27,7 @@ from anyseg_core.runtime.modality import Modality
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
 from anyseg_core.training.config import DataConfig
+from anyseg_core.training.same_meaning import open_same
 
 
 def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
@@ -239,14 +240,18 @@ def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None 
     model, state = load_model(find_checkpoint(checkpoint))
     model.to(best_device())
     data = state.config.data if data_root is None else state.config.data.model_copy(update={"root": data_root})
-    return evaluate_on(model, data, state.config.model.label_stride, split)
+    dataset = open_same(state, data, split or data.val_split)
+    return _metrics_on(model, dataset, state.config.model.label_stride)
 
 
 def evaluate_on(
     model: SegmentationModel, data: DataConfig, label_stride: int, split: str | None = None
 ) -> dict[str, Any]:
     """Score a network on a split of a data set, the validation split unless given; raises DataError."""
-    dataset = open_dataset(data, split or data.val_split)
+    return _metrics_on(model, open_dataset(data, split or data.val_split), label_stride)
+
+
+def _metrics_on(model: SegmentationModel, dataset: SegmentationDataset, label_stride: int) -> dict[str, Any]:
     if isinstance(dataset, Mixture):
         metrics = summarise_mixture(score_mixture(model, dataset, label_stride))
     else:

@@ -21,7 +21,6 @@ from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.evaluation import (
     ALL,
@@ -38,6 +37,7 @@ from anyseg_core.training.evaluation import (
     summarise_mixture,
 )
 from anyseg_core.training.robustness import UMMSS, missing_metrics, score_robustness, score_ummss
+from anyseg_core.training.same_meaning import open_same
 
 Image = NDArray[np.uint8]
 LETTERS = {"camera": "C", "depth": "D", "event": "E", "lidar": "L"}
@@ -124,7 +124,7 @@ def _dataset(state: TrainingState, options: EvaluationOptions) -> SegmentationDa
     if options.released_protocol and state.config.data.kind == "muses":
         changes |= {"released_protocol": True, "source": "auto"}
     data = state.config.data.model_copy(update=changes)
-    return open_dataset(data, options.split or data.val_split)
+    return open_same(state, data, options.split or data.val_split)
 
 
 def write_report(evaluation: Evaluation, folder: Path, command: str) -> Path:

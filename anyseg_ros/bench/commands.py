@@ -44,6 +44,26 @@ def bench_robot(
     raise core.verdict(met)
 
 
+@bench.command("points")
+def bench_points(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    drives: Annotated[int, typer.Option(min=1, help="Simulated drives, each with a world of its own.")] = 10,
+    frames: Annotated[int, typer.Option(min=1, help="Of each drive, 2.4 s apart.")] = 3,
+    workers: core.Workers = 0,
+) -> None:
+    """Labelled points: time, the right pixel, no label of what stands before them, and IoU beside the mask's."""
+    set_up_process()
+    from anyseg_core.processes import WorkerError, available_cores
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bench.points import run as run_bench
+
+    with core.errors_told(EngineError, StudentError, WorkerError):
+        met = run_bench(core.console, json_file, student, drives, frames, workers or available_cores())
+    raise core.verdict(met)
+
+
 @bench.command("checks")
 def bench_checks(
     json_file: JsonFile = None,

@@ -266,8 +266,9 @@ class Parameters:
 
     def checks_of(self, modality: Sensor) -> dict[Fault, CheckConfig]:
         """The checks of one modality, its overrides applied."""
+        overrides = {**default_overrides([modality]), **self.overrides}
         return {
-            fault: dataclasses.replace(check, **self.overrides.get((modality, fault), {}))
+            fault: dataclasses.replace(check, **overrides.get((modality, fault), {}))
             for fault, check in self.faults.items()
         }
 
@@ -317,7 +318,7 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
         except ValueError as error:
             mistakes.append(f"faults.{fault}: {error}")
     overrides = _overrides(defaults, faults, values, mistakes)
-    sections = {name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in SECTIONS.items()}
+    sections = {name: _section(prefix, getattr(defaults, name), values, mistakes) for name, prefix in SECTIONS.items()}
     names = ClassNames()
     try:
         names = class_names(values)
@@ -345,13 +346,14 @@ def defaults_for(values: Mapping[str, Any], mistakes: list[str] | None = None) -
         except ValueError as error:
             if kind and mistakes is not None:
                 mistakes.append(f"modalities.{name}.kind: {error}")
-    return _defaults_of(in_order(sensors))
+    return defaults_of(in_order(sensors))
 
 
 @cache
-def _defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
-    blocks = _SensorParameters()
-    return Parameters({sensor: blocks[sensor] for sensor in sensors}, overrides=default_overrides(sensors))
+def defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
+    """The defaults of a vehicle with these sensors, each of which may be an anchor."""
+    blocks = {sensor: _SensorParameters()[sensor] for sensor in sensors}
+    return Parameters(blocks, overrides=default_overrides(sensors), sync=SyncConfig(anchor_order=sensors))
 
 
 def load_parameters(path: Path) -> Parameters:

@@ -18,12 +18,12 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.bags.ground_truth import TopicLabels
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.samples import label_image
 from anyseg_ros.bags.topics import find_companions, find_topics
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE
-from anyseg_ros.replay.ground_truth import TopicLabels
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask
 from anyseg_ros.replay.offline import MASKS

@@ -15,8 +15,8 @@ from anyseg_core.runtime.label_files import is_same_view
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.bags.ground_truth import GroundTruth, GroundTruthError, Truth
 from anyseg_ros.replay.consistency import FlickerMeter, ReferenceMasks, agreement
-from anyseg_ros.replay.ground_truth import GroundTruth, GroundTruthError, Truth
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, sparse_cells
 from anyseg_ros.replay.scenarios import ALL_SENSORS
 

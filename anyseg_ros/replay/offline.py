@@ -33,16 +33,16 @@ from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
-from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, to_values
+from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
-from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.replay.lane import Lane, StateChange
 from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
@@ -82,10 +82,10 @@ class ReplayOptions:
     """A folder of label images; None: the bag's label topic, if it has one."""
     engine_ms: float = 0.0
     """Simulated time that the network takes."""
-    conditions: Conditions | None = None
-    """Checked before the run against the scenarios, classes, labels and time that it will have; judged after it."""
     resume: bool = False
     """Go on where an interrupted run with the same options has stopped."""
+    conditions: Conditions | None = None
+    """Checked before the run against the scenarios, classes, labels and time that it will have; judged after it."""
 
     @property
     def model(self) -> ModelParameters:
@@ -201,7 +201,7 @@ class _Replay:
             self.notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
         if self.options.parameters is not None:
             return self.options.parameters
-        defaults = Parameters()
+        defaults = defaults_of(in_order({*DEFAULT_SENSORS, *self.topics.sensors}))
         modalities = dict(defaults.modalities)
         told = []
         for modality, rate in clues.rates_hz.items():
@@ -285,14 +285,18 @@ class _Replay:
         """What decides the masks: a run can only be resumed with the same."""
         return {
             "bag": self.reader.path.name,
+            "content": self.reader.fingerprint(),
             "topics": {choice.topic: count for choice, count in self.reader.topics.items()},
             "sensors": {m.value: choice.topic for m, choice in self.topics.sensors.items()},
-            "student": {n.file: n.sha256 for n in self.segmenter.card.networks},
+            "student": self.segmenter.card.model_dump(mode="json"),
             "parameters": to_values(self.parameters),
             "scenarios": {s.name: s.schedule.model_dump(mode="json") if s.schedule else {} for s in self.scenarios},
-            "labels": str(self.options.labels or ""),
+            "labels": {p.name: p.stat().st_size for p in self._label_files()},
             "engine_ms": self.options.engine_ms,
         }
+
+    def _label_files(self) -> list[Path]:
+        return sorted(self.options.labels.glob("*.png")) if self.options.labels else []
 
     def _open_lanes(self, start_ns: int) -> list[Lane]:
         engine_ms = self.options.engine_ms

@@ -18,13 +18,13 @@ from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.points.label_files import SUFFIX, PointLabelError, id_table, load_names, read_point_labels
 from anyseg_core.runtime.points.labelled import LabelledPoints
 from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_ros.bags.ground_truth import stamp_of
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.topics import find_topics
 from anyseg_ros.messages.header_stamp import header_stamp_ns
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import label_points
-from anyseg_ros.replay.ground_truth import stamp_of
 from anyseg_ros.replay.scenarios import Scenario
 
 BANDS_M = (0.0, 10.0, 20.0, 40.0, float("inf"))

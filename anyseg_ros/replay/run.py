@@ -16,11 +16,11 @@ from rich.table import Table
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.model_card import StudentError, find_student, load_card
 from anyseg_core.terminal import progress_bar
+from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.bags.reader import BagError
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.replay.conditions import Conditions, Verdict, judge
-from anyseg_ros.replay.ground_truth import GroundTruthError
 from anyseg_ros.replay.mask_bag import MaskBag
 from anyseg_ros.replay.mask_records import read_records
 from anyseg_ros.replay.mask_sinks import EverySink, MaskSink, TopViews

@@ -18,7 +18,8 @@ from anyseg_core.benchmarks import ablation
 from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, run_plan
 from anyseg_core.benchmarks.method_table import differences, markdown, table
 from anyseg_core.benchmarks.plan import Plan, Run, load_plan, plan_runs
-from anyseg_core.methods import AnySegConfig
+from anyseg_core.methods import METHODS, AnySegConfig, Batch
+from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.model_card import ClassSpec
 from anyseg_core.training.batches import describe_data
 from anyseg_core.training.checkpoint import TrainingState, build_model
@@ -78,13 +79,13 @@ def test_there_are_shipped_plans() -> None:
     assert {path.stem for path in SHIPPED} == names
 
 
-def first_weights(run: Run) -> dict[str, torch.Tensor]:
-    """The network of a run before its first step, as the loop makes it."""
+def new_network(run: Run) -> SegmentationModel:
+    """The network of a run before its first step, as the loop makes it, but for ImageNet weights."""
     inputs, classes = describe_data(run.config.data)
     named = tuple(ClassSpec(name=entry.name, color=entry.color) for entry in classes)
     state = TrainingState(config=run.config, inputs=inputs, classes=named, data="", git_revision="", command="")
     torch.manual_seed(run.seed)
-    return build_model(state).state_dict()
+    return build_model(state)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -97,11 +98,35 @@ def test_all_variants_of_a_seed_start_from_the_same_weights(path: Path) -> None:
         if run.config.model.init_head or run.fold not in (None, next(iter(plan.folds), None)):
             continue
         kind = "anymodal" if method.network == "anymodal" else "acnet" if method.network == "acnet" else "unimodal"
-        weights = first_weights(run)
+        weights = new_network(run).state_dict()
         same = first.setdefault((kind, model.backbone), weights)
         shared = weights.keys() & same.keys()
         assert len(shared) >= len(same) - 2
         assert all(torch.equal(weights[name], same[name]) for name in shared), run.variant
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+@pytest.mark.parametrize("name", ["anyseg_claims", "crodino_claims"])
+def test_every_variant_of_the_claims_takes_a_step(name: str) -> None:
+    """With its own network, its teacher's, and a loss of every term that its weights ask for."""
+    plan = load_plan(REPOSITORY / "config" / "train" / "ablation" / f"{name}.yaml", [])
+    runs = {run.variant: run for run in plan_runs(plan, [1], Path("out"))}
+    modalities = len(runs["dropout" if "dropout" in runs else "single"].config.data.modalities)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, modalities, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(4).reshape(1, 2, 2).repeat(2, 1, 1).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    networks = {of: new_network(runs[of]) for variant in runs if (of := plan.teacher_of(variant))}
+    for variant, run in runs.items():
+        teacher = plan.teacher_of(variant)
+        taught = {} if teacher is None else {"teacher": networks[teacher]}
+        model = new_network(run).train()
+        losses = METHODS[run.config.method.name](run.config.method, None, **taught).losses(model, Batch(images, labels))
+        torch.stack(list(losses.values())).sum().backward()
+        wanted = {term for term in ("mad", "umd", "cmd", "kd", "mgd") if getattr(run.config.method, term, 0)}
+        assert wanted <= set(losses), variant
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(value.isfinite() for value in losses.values()), variant
+        assert all(gradient.isfinite().all() for gradient in gradients), variant
 
 
 def test_teachers_come_first_and_along(plan_file: Path) -> None:

@@ -31,10 +31,10 @@ from typer.testing import CliRunner, Result
 
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.cli import app
 from anyseg_ros.replay.conditions import ConditionError, Conditions
-from anyseg_ros.replay.ground_truth import GroundTruthError
-from anyseg_ros.replay.offline import MASKS, ReplayOptions, replay
+from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, replay
 from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError
 from anyseg_ros.replay.summary import summarise
 
@@ -235,6 +235,20 @@ def test_injections_that_never_begin_are_an_error(tmp_path: Path, segmenter: Seg
         replay(bag, None, ReplayOptions(injections=(late,)), segmenter=segmenter)
     result = replay(bag, None, ReplayOptions(injections=(some,)), segmenter=segmenter)
     assert any("2 of its 3 injections begin after the bag's end" in problem.text for problem in result.problems)
+
+
+def test_a_run_is_not_resumed_on_another_recording(tmp_path: Path, segmenter: Segmenter) -> None:
+    """Same name, topics and counts; the pictures are other ones."""
+    first = write_ros2(tmp_path / "first" / "bag", drive(FRAMES, {CAMERA}))
+    turned = list(drive(FRAMES, {CAMERA}))
+    for w in turned:
+        w.message.data = np.ascontiguousarray(w.message.data[::-1])
+    second = write_ros2(tmp_path / "second" / "bag", turned)
+    replay(first, tmp_path / "out", ReplayOptions(), segmenter=segmenter)
+    again = replay(first, tmp_path / "out", ReplayOptions(resume=True), segmenter=segmenter)
+    assert again.timings.resumed == FRAMES
+    with pytest.raises(ReplayError, match="had other content"):
+        replay(second, tmp_path / "out", ReplayOptions(resume=True), segmenter=segmenter)
 
 
 def test_masks_are_counted_for_each_sensor(tmp_path: Path, segmenter: Segmenter) -> None:

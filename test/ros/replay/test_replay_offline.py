@@ -43,13 +43,13 @@ from anyseg_core.runtime.health.monitor import Fault, State
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruthError, stamp_of
 from anyseg_ros.bags.rig import TransformTree
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.messages.conversions import camera_frame
 from anyseg_ros.pipeline.parameters import ParameterError, Parameters, from_values, load_parameters
 from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.replay.consistency import FlickerMeter
-from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruthError, stamp_of
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayError, ReplayOptions, replay
