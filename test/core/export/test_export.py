@@ -13,7 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
-from safetensors.torch import save_file
 from shapes_dataset import SIDE, shapes_config, write_shapes
 
 from anyseg_core.export import student as export_module
@@ -26,7 +25,7 @@ from anyseg_core.runtime.engines.onnx import OnnxEngine, OnnxPartsEngine
 from anyseg_core.runtime.engines.protocol import EngineError, PartFiles
 from anyseg_core.runtime.model_card import load_card
 from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.checkpoint import MODEL, CheckpointError, load_anymodal
+from anyseg_core.training.checkpoint import CheckpointError, load_anymodal, save_checkpoint
 from anyseg_core.training.evaluation import subset_logits
 from anyseg_core.training.loop import train
 
@@ -60,7 +59,7 @@ def see_something(checkpoint: Path) -> None:
     for parameter in model.gates.parameters():
         parameter.normal_(std=0.3)
     model.head.classify.weight.normal_()
-    save_file(model.state_dict(), checkpoint / MODEL)
+    save_checkpoint(checkpoint.parents[1], state, model, optimizer=None)
 
 
 @pytest.fixture(scope="module")
