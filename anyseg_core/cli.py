@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from anyseg_core.completion import WEATHERS, complete_students, complete_weathers
 from anyseg_core.invocation import command_line
 from anyseg_core.terminal import console, errors_told, fail, progress_bar, verdict
 
@@ -39,8 +41,10 @@ Seed = Annotated[int, typer.Option(help="World and traffic; the same seed gives 
 DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
 RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
 Thermal = Annotated[bool, typer.Option(help="Also a thermal camera, a fifth sensor.")]
-Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
-WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
+Student = Annotated[
+    str, typer.Option(help="Name of a bundled student, or a student's folder.", autocompletion=complete_students)
+]
+WeatherName = Annotated[str, typer.Option(help=f"{', '.join(WEATHERS)}.", autocompletion=complete_weathers)]
 
 
 @simulate.command("dataset")
@@ -232,20 +236,24 @@ def data_check(
     sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the network's images.")] = (256, 256),
     set_: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file, too.")] = None,
 ) -> None:
     """Read every file of a data set, count its classes, and draw a contact sheet; exits with 1 if a file is broken."""
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.config import ConfigError, load_config, parse_data
 
-    broken = 0
+    found: list[SplitCheck] = []
     with errors_told(ConfigError, DataError, OSError):
         if root.suffix in (".yaml", ".yml"):
             settings = load_config(root, set_ or []).data
         else:
             settings = parse_data({"kind": kind or known_kind(root), "root": str(root), "size": list(size)}, set_ or [])
         for name in split or ["train", "val"]:
-            broken += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
-    raise verdict(not broken)
+            found += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    raise verdict(not any(one.broken for one in found))
 
 
 def known_kind(root: Path) -> str:
@@ -257,8 +265,8 @@ def known_kind(root: Path) -> str:
     return kind
 
 
-def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
-    """Check a split, of a mixture every part of it, and write the contact sheets; the number of broken samples."""
+def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
+    """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
     from anyseg_core.training.batches import has_split, open_files, parts_of
 
@@ -267,14 +275,14 @@ def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
         print_check(found)
         write_sheet(sheet, contact_sheet(usable))
         console.print(f"contact sheet: {sheet}")
-        return len(found.broken)
-    broken = 0
+        return [found]
+    checks: list[SplitCheck] = []
     for part in parts_of(settings, split):
         if has_split(part, split):
-            broken += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
+            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
         else:
             console.print(f"[bold]{part.root.name}[/] has no split {split}")
-    return broken
+    return checks
 
 
 def print_check(found: SplitCheck) -> None:

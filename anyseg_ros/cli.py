@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,36 +12,73 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
+from anyseg_core.completion import complete_scenarios
+from anyseg_core.terminal import set_verbosity
 from anyseg_ros.bench.commands import bench
 from anyseg_ros.process.extras import missing_part_named
 from anyseg_ros.process.ros_arguments import RosArgumentError, check_ros_arguments, ros_domain
 from anyseg_ros.process.setup import set_up_process
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-    help="Semantic segmentation that goes on when a camera, depth, event or LiDAR sensor dies.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 app.add_typer(bench, name="bench")
 inject = typer.Typer(no_args_is_help=True, help="Break sensors on purpose: in a bag, or live between driver and node.")
 app.add_typer(inject, name="inject")
 core.add_commands(app)
 
+
+def print_version(asked: bool) -> None:
+    """`anyseg --version`: of this package, as it is installed."""
+    if asked:
+        print(f"anyseg_ros {version()}")
+        raise typer.Exit
+
+
+def version() -> str:
+    """This package's version, also where it is imported from a folder and not installed."""
+    try:
+        return importlib.metadata.version("anyseg_ros")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a folder, not installed"
+
+
+@app.callback()
+def anyseg(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also tracebacks, and what libraries log.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing but errors and warnings.")] = False,
+) -> None:
+    """Semantic segmentation that goes on when a camera, depth, event or LiDAR sensor dies."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+
+
 Injections = Annotated[
-    Path | None, typer.Option(help="Schedule of injections, such as config/injections/all_but_depth_lost.yaml.")
+    Path | None,
+    typer.Option(
+        help="Schedule of injections, such as config/injections/all_but_depth_lost.yaml.",
+        autocompletion=complete_scenarios,
+    ),
 ]
-Schedule = Annotated[Path, typer.Argument(help="Schedule of injections, such as config/injections/camera_lost.yaml.")]
+Schedule = Annotated[
+    Path,
+    typer.Argument(
+        help="Schedule of injections, such as config/injections/camera_lost.yaml.", autocompletion=complete_scenarios
+    ),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this JSON file, too.")]
 TopicMap = Annotated[
     list[str] | None, typer.Option("--map", metavar="SENSOR:=TOPIC", help="Which topic is a sensor's; repeatable.")
 ]
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what to do about what is missing."""
     from anyseg_ros.doctor.doctor import report
 
-    raise core.verdict(report(core.console))
+    with core.errors_told(OSError):
+        raise core.verdict(report(core.console, json_file))
 
 
 @app.command()
@@ -158,6 +196,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     cluster: Annotated[bool, typer.Option("--cluster", help="Share the bags out over Ray: see docs/fleet.md.")] = False,
     address: Annotated[str, typer.Option(help="Of a running Ray cluster; default: a Ray on this machine.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Of a Ray on this machine; 0 = one per core.")] = 0,
+    json_file: JsonFile = None,
 ) -> None:
     """Run a bag through the node's pipeline and score the masks. Exits with 1 if a condition failed, 2 on bad input.
 
@@ -167,7 +206,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.pipeline.parameters import load_parameters
     from anyseg_ros.replay.fleet import FleetError, FleetOptions, run_fleet
     from anyseg_ros.replay.offline import ReplayOptions
-    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, labels_from, run_replay
+    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, copy_results, labels_from, run_replay
 
     with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
@@ -180,11 +219,42 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
                 alone = "--conditions, --write-bag, --video and --point-labels"
                 raise ValueError(f"{alone} are for one bag, without --cluster")
             fleet = FleetOptions(tuple(bags), out, replace(what, resume=False), workers, address, resume)
-            raise core.verdict(not run_fleet(fleet, core.console, cluster=cluster).failed)
+            failed = run_fleet(fleet, core.console, cluster=cluster).failed
+            copy_results(out, json_file)
+            raise core.verdict(not failed)
         verdicts = run_replay(
             RunOptions(bags[0], out, what, conditions, write_bag, video, point_labels, point_classes), core.console
         )
+        copy_results(out, json_file)
     raise core.verdict(all(verdict.passed for verdict in verdicts))
+
+
+@app.command()
+def inspect(
+    bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    topics: TopicMap = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as my_vehicle.yaml.")] = None,
+    page: Annotated[Path, typer.Option(help="HTML page to write, with a picture per sensor.")] = Path(
+        "out/inspect.html"
+    ),
+) -> None:
+    """Say what is in a bag: topics, sensors, clocks, calibration, and what is odd. Exits with 1 if it has no sensor."""
+    from anyseg_ros.bags.reader import BagError
+    from anyseg_ros.bags.topics import parse_mapping
+    from anyseg_ros.replay.inspection import inspect as run_inspection
+    from anyseg_ros.replay.inspection_report import print_inspection, write_page, write_parameters
+
+    with core.errors_told(BagError, OSError, ValueError):
+        with core.progress_bar("messages") as progress:
+            found = run_inspection(bag, parse_mapping(topics or ()), progress)
+        print_inspection(found, core.console)
+        write_page(page, found)
+        if write is not None:
+            write_parameters(write, found)
+    core.console.print(f"page: {page}", soft_wrap=True)
+    if write is not None:
+        core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
+    raise core.verdict(bool(found.sensors))
 
 
 @app.command("replay-live")

@@ -23,6 +23,7 @@ from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.model_card import InputSpec
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     LABEL_ENDING,
@@ -43,7 +44,7 @@ def read_description(root: Path) -> FolderDescription:
     except OSError:
         raise DataError(f"{path} is missing: `anyseg data from-bag` writes it, docs/training.md describes it") from None
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(faults_of(error, FolderDescription))
         raise DataError(f"{path} is not valid: {faults}") from None
 
 

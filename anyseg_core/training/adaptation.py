@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from anyseg_core.data.files import resize_nearest
 from anyseg_core.data.folder import Folder
@@ -26,6 +25,7 @@ from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.terminal import tracked
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.config import TrainConfig, parse_config
 from anyseg_core.training.evaluation import decide, evaluate_on
@@ -109,7 +109,7 @@ def label_frames(
             )
         frames = Folder(root, split, state.config.data.size, labels=labels, labelled=False)
         _require_sensors(frames, state, options.trusted)
-        for index in tqdm(range(len(frames)), f"labelling {split}", disable=not show_progress, leave=False):
+        for index in tracked(range(len(frames)), f"labelling {split}", len(frames), show=show_progress):
             label = confident_labels(model, frames, index, state, options)
             shares.append(float((label != UNLABELLED).mean()))
             file = frames.label_file(index)

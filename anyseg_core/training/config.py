@@ -19,6 +19,7 @@ from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
 from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
 from anyseg_core.models.staged_encoders import STAGED_ENCODERS
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 
@@ -420,7 +421,7 @@ def parse_config(tree: dict[str, Any], origin: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{origin} is not a valid training configuration:\n{_faults(error)}") from None
+        raise ConfigError(f"{origin} is not a valid training configuration:\n{_faults(error, TrainConfig)}") from None
 
 
 def parse_data(tree: dict[str, Any], overrides: Sequence[str] = ()) -> DataConfig:
@@ -430,11 +431,11 @@ def parse_data(tree: dict[str, Any], overrides: Sequence[str] = ()) -> DataConfi
     try:
         return DataConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"the data set's settings are not valid:\n{_faults(error)}") from None
+        raise ConfigError(f"the data set's settings are not valid:\n{_faults(error, DataConfig)}") from None
 
 
-def _faults(error: ValidationError) -> str:
-    return "\n".join(f"  {'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+def _faults(error: ValidationError, model: type[BaseModel]) -> str:
+    return "\n".join(f"  {line}" for line in faults_of(error, model))
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

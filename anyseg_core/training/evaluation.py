@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
@@ -24,6 +23,7 @@ from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.terminal import tracked
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
 from anyseg_core.training.config import DataConfig
@@ -100,7 +100,7 @@ def score_groups(
     was_training = model.training
     model.eval()
     chosen = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "evaluating", len(chosen), show=show_progress):
         sample = dataset[index]
         images = torch.from_numpy(np.array(sample.images)).to(device)
         names = [ALL, *groups_of(sample.name)]
@@ -155,7 +155,7 @@ def score_mixture(
     scores: dict[str, PartScore] = {}
     scorings = [mixture.scoring(number) for number in range(len(mixture.parts))]
     chosen = list(range(len(mixture)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "evaluating", len(chosen), show=show_progress):
         number, inside = mixture.locate(index)
         sample, scoring = mixture[index], scorings[number]
         labels = scoring.of_label[mixture.parts[number].dataset[inside].labels]

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.packed import pixel_counts
@@ -29,6 +28,7 @@ from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.models.student_weights import calibrate_norms
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
+from anyseg_core.terminal import Report, console, progress_bar
 from anyseg_core.training.batches import Batches, open_dataset
 from anyseg_core.training.checkpoint import (
     CheckpointError,
@@ -172,12 +172,12 @@ class _Trainer:
         return progress(self.budget, self.state.step, self.state.elapsed_s)
 
     def run_phases(self) -> None:
-        with tqdm(total=100, desc=self.config.name, unit="%", disable=not self.show_progress) as bar:
+        with progress_bar(f"{self.config.name}, %", 100, show=self.show_progress) as bar:
             for phase in phases(self.budget, self.config.data.size):
                 if self.done < phase.end:
                     self._run_phase(phase, bar)
 
-    def _run_phase(self, phase: Phase, bar: tqdm) -> None:
+    def _run_phase(self, phase: Phase, bar: Report) -> None:
         started, cpu_started = time.monotonic(), time.process_time()
         for batches in _grouped(self._loader(phase.size), self.config.optim.accumulate):
             self.waited_s += time.monotonic() - started
@@ -263,10 +263,10 @@ class _Trainer:
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
 
-    def _record(self, losses: dict[str, float], phase: Phase, bar: tqdm) -> None:
+    def _record(self, losses: dict[str, float], phase: Phase, bar: Report) -> None:
         step, record = self.state.step, self.config.record
-        bar.n = round(100 * self.done, 1)
-        bar.set_postfix({"step": step, "size": phase.size[0]} | {k: f"{v:.3f}" for k, v in losses.items()})
+        shown = {"step": step, "size": phase.size[0]} | {name: f"{loss:.3f}" for name, loss in losses.items()}
+        bar(round(100 * self.done, 1), 100, note=", ".join(f"{name} {value}" for name, value in shown.items()))
         if step % record.log_steps == 0:
             scalars = losses | {"lr": self.optimizer.param_groups[0]["lr"], "height": phase.size[0]}
             scalars["steps_per_s"] = step / max(self.state.elapsed_s, 1e-9)
@@ -284,7 +284,7 @@ class _Trainer:
         indices = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
         metrics = self._score(indices)
         if self.show_progress:
-            tqdm.write(f"step {self.state.step}: mean mIoU {metrics['mean']} {metrics['miou']}")
+            console.print(f"step {self.state.step}: mean mIoU {metrics['mean']} {metrics['miou']}", soft_wrap=True)
         self._log({"mean": metrics["mean"]} | metrics["miou"], "val_miou")
 
     def _score(self, indices: list[int] | None) -> dict[str, Any]:

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.models.base import SegmentationModel, all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.sensors import EVENT, Sensor
+from anyseg_core.terminal import tracked
 from anyseg_core.training.evaluation import decide_labels, subset_miou
 
 Image = NDArray[np.uint8]
@@ -108,7 +108,7 @@ def score_robustness(
     noisy = {level: ConfusionMatrix(classes) for level in NOISE_LEVELS}
     model.eval()
     chosen = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(chosen, "robustness", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "robustness", len(chosen), show=show_progress):
         sample, random = dataset[index], np.random.default_rng([_SEED, index])
         clean = contributions(model, sample.images)
         for share in ZEROED_SHARES:
@@ -182,7 +182,7 @@ def score_ummss(
     noisy = {level: ConfusionMatrix(classes) for level in NOISE_LEVELS}
     model.eval()
     picked = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(picked, "robustness, UMMSS", leave=False, disable=not show_progress):
+    for index in tracked(picked, "robustness, UMMSS", len(picked), show=show_progress):
         sample, random = dataset[index], np.random.default_rng([_SEED, index])
         tensors = normalised(model, sample.images)
         clean = normalised_contributions(model, tensors)

@@ -26,7 +26,8 @@ def bench_robot(
     minutes: Annotated[float, typer.Option(help="Of the run that watches memory.")] = 10.0,
     out: Annotated[Path, typer.Option(help="Folder for the rendered drives and the logs.")] = Path("out/bench"),
     part: Annotated[
-        list[str] | None, typer.Option(help="engine, accuracy, latency, drops, memory; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(help="engine, accuracy, latency, points, drops, memory; repeatable."),
     ] = None,
 ) -> None:
     """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""

@@ -30,6 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 
@@ -187,10 +188,7 @@ def _entry(content: Any, place: str) -> Condition | Group:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
+        mistakes = "; ".join(faults_of(error, kind))
         raise ConditionError(f"{place}: {mistakes}") from None
 
 

@@ -178,8 +178,12 @@ class _Replay:
 
     def _find_topics(self) -> BagTopics:
         connections = [(choice.topic, choice.msgtype) for choice in self.reader.topics]
-        mapping = dict(self.options.topics)
         parameters = self.options.parameters or Parameters()
+        mapping = dict(self.options.topics)
+        if self.options.parameters is not None:  # the topics that the node would subscribe to, where the bag has them
+            there = {choice.topic.lstrip("/") for choice in self.reader.topics}
+            named = {m.value: p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
+            mapping = named | mapping
         wanted = [m for m in self.segmenter.modalities if parameters.modalities[m].enabled]
         sensors = find_topics(connections, mapping, wanted)
         if not sensors:

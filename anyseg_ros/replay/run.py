@@ -32,6 +32,7 @@ from anyseg_ros.replay.summary import Summary, summarise
 from anyseg_ros.replay.video import MaskVideo
 
 RESULTS, JUNIT, REPORT, POINTS = "results.jsonl", "junit.xml", "report.html", "points.json"
+FLEET_RESULTS = "fleet.json"
 REPLAY_ERRORS = (BagError, EngineError, OSError, StudentError, ValueError)
 """What `run_replay` raises on bad input; every other one is a ValueError."""
 
@@ -82,6 +83,17 @@ def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = No
     sinks.report(console, options.out, [spec.name for spec in result.card.classes])
     console.print(f"report: {options.out / REPORT}", soft_wrap=True)
     return verdicts
+
+
+def copy_results(out: Path, json_file: Path | None) -> None:
+    """Write what was found by a replay into `out` to a JSON file: a list of results, or a fleet's sums."""
+    if json_file is None:
+        return
+    lines = out / RESULTS
+    found = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else None
+    content = found if found is not None else json.loads((out / FLEET_RESULTS).read_text())
+    json_file.parent.mkdir(parents=True, exist_ok=True)
+    json_file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _replay(options: RunOptions, sinks: Sinks) -> ReplayResult:
