@@ -35,7 +35,7 @@ test-extras: $(VENV)/.test
 
 # Both ends of every range in setup.py, but that of [gpu], which needs a driver, and the newest torch.
 RANGE_EXTRAS := ros sim replay train pretrained muses nyu potsdam openvino fleet events test
-RANGE_TESTS ?= test/core/runtime test/core/injection test/core/export test/ros/bags test/ros/pipeline test/ros/inject test/project/test_cli.py
+RANGE_TESTS ?= test/core/runtime test/core/export/test_export.py test/ros/bags test/ros/pipeline
 test-oldest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
 test-oldest test-newest: test-%: $(VENV)/.test

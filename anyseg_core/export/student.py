@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 import tempfile
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+>>>>>>> main
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -85,10 +92,65 @@ class ExportOptions:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
+STEPS = 6
+"""Of an export, as its progress counts them."""
+
+
 class ExportError(Exception):
     """A network that must not be shipped; the message says what differs."""
 
 
+<<<<<<< HEAD
+=======
+def _gelu(x: onnxscript.FLOAT, approximate: str = "none") -> onnxscript.FLOAT:
+    """GELU as one operator, which it is since opset 20; the exporter's five cost a tenth of the engine's time."""
+    return opset20.Gelu(x, approximate=approximate)  # type: ignore[return-value]  # onnxscript types it by its schema
+
+
+def write_network(network: ExportedNetwork, path: Path, size: tuple[int, int], count: int | None = None) -> None:
+    """Write the ONNX file, weights inside, for `count` modalities; None = any number."""
+    members = len(network.members)
+    # Two images, so that no dimension of the traced graph is mistaken for a constant 1.
+    images = torch.zeros(count or 2, *size, 3, dtype=torch.uint8)
+    modality = torch.tensor(network.members)[torch.arange(count or 2) % members]
+    any_count = torch.export.Dim("modalities", min=1, max=max(members, 2))
+    dynamic = None if count else {"images": {0: any_count}, "modality": {0: any_count}}
+    _write(network, path, {"images": images, "modality": modality}, ["labels", "confidence"], dynamic)
+
+
+def _write(
+    network: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Any = None
+) -> None:
+    with warnings.catch_warnings(), _without_torchvision():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        torch.onnx.export(
+            network,
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.gelu.default: _gelu},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Without the exporter's warnings of torchvision's operators, where that is not installed; none of them is used."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+>>>>>>> main
 def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> PartFiles:
     """Write the two parts of a network beside its `file`, from which they borrow their weights."""
     parts = PartFiles.beside(file)
@@ -122,30 +184,43 @@ def _borrow_weights(part: Path, whole: Path) -> None:
 
 
 def export(
-    checkpoint: Path, folder: Path, name: str | None = None, options: ExportOptions = ExportOptions()
+    checkpoint: Path,
+    folder: Path,
+    name: str | None = None,
+    options: ExportOptions = ExportOptions(),
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> ModelCard:
     """Write the student of a checkpoint (or of a run's newest) to `folder`, replacing what was there.
+
+    `progress` is called with (done, total) steps: loaded, written, proven, quantised, halved, carded.
 
     Raises:
         CheckpointError, DataError: the checkpoint or the data for the parity check cannot be read.
         ExportError: the written network and the trained one disagree, or int8 loses too much; nothing is written.
     """
     checkpoint = find_checkpoint(checkpoint)
+    progress(0, STEPS)
     model, state = load_model(checkpoint)
     state = _with_options(state, options)
+    progress(1, STEPS)
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch)
         parts = _plan_parts(model, state, options, written)
         _write_parts(parts, state, options)
+        progress(2, STEPS)
         metrics = _proof(model, state, options, parts)
+        progress(3, STEPS)
         if options.precision == "int8":
             metrics |= _quantise_all(state, options, parts)
         for part in parts:
             _note_precision(part.file, options.precision)
+        progress(4, STEPS)
         halves = _write_halves(model, state, options, parts)
+        progress(5, STEPS)
         card = make_card(state, parts, name or state.config.name, metrics, halves)
         card.write(written)
         _replace(folder, written, [file.file for network in card.networks for file in network.files])
+        progress(STEPS, STEPS)
     return card
 
 

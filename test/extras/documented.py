@@ -47,6 +47,7 @@ RULES = (
     Rule("anyseg replay", "replay"),
     Rule("anyseg train", "train"),
     Rule("anyseg adapt", "train", why_not="needs a trained run and one's own recordings"),
+    Rule("anyseg export runs/mine/run", "train", why_not="the run is what `anyseg adapt` before it has made"),
     Rule("anyseg export", "train"),
     Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),
