@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def write_onnx(
     network: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Any = None
 ) -> None:
     """Write a module as an ONNX file, weights inside: its named example inputs and outputs, and dynamic shapes."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_torchvision():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
             network,
@@ -54,3 +56,15 @@ def write_onnx(
             external_data=False,
             verbose=False,
         )
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Without the exporter's warnings of torchvision's operators, where that is not installed; none of them is used."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

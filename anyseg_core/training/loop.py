@@ -26,10 +26,7 @@ from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
-<<<<<<< HEAD
 from anyseg_core.models.student_weights import calibrate_norms
-=======
->>>>>>> main
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
 from anyseg_core.terminal import Report, console, progress_bar
 from anyseg_core.training.batches import Batches, open_dataset
@@ -362,29 +359,18 @@ def _terms(config: TrainConfig) -> tuple[str, bool]:
     """The licences that bind the student: of its data, and of the runs and students it starts from or that teach it."""
     teacher = config.method.teacher if isinstance(config.method, TaughtConfig) else None
     sources = [path for path in (config.model.first_weights, teacher) if path is not None and path.is_dir()]
-<<<<<<< HEAD
-    terms = [config.data.terms(), *map(_terms_of, sources)]
-=======
     terms = [config.data.terms(), *(_terms_of(source) for source in sources)]
->>>>>>> main
     words = dict.fromkeys(part for licence, _ in terms for part in licence.split("; ") if part)
     return "; ".join(words), any(bound for _, bound in terms)
 
 
 def _terms_of(source: Path) -> tuple[str, bool]:
-<<<<<<< HEAD
-    """The licence of a run or of a student's folder, and whether it is non-commercial."""
-    is_student = (source / CARD_NAME).is_file()
-    record = load_card(source).training if is_student else load_state(find_checkpoint(source))
-    return record.licence, record.non_commercial
-=======
     """Those of a student's folder, or of a run of ours."""
     if (source / CARD_NAME).is_file():
         record = load_card(source, verify=False).training
         return record.licence, record.non_commercial
     state = load_state(find_checkpoint(source))
     return state.licence, state.non_commercial
->>>>>>> main
 
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:
