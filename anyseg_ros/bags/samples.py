@@ -157,7 +157,9 @@ class BagSamples:
         self.messages, self.first_ns, self.last_ns = 0, None, 0
         for counts in (self.received, self.rejected, self.ignored):
             counts.clear()
-        handlers = self._handlers(BagRig(self._parameters.rig))
+        handlers = self._handlers(
+            BagRig(self._parameters.rig, {m: choice.topic for m, choice in self._topics.sensors.items()})
+        )
         latest_ns = 0
         for message in self._reader.messages(self._topics.names()):
             self.messages += 1

@@ -253,7 +253,6 @@ def test_points_without_intensity_have_zero() -> None:
 
 CLOUD_FAULTS = [
     ({"fields": []}, Fault.DECODE_ERROR, "lacks x, y, z"),
-    ({"width": 0}, Fault.WRONG_SIZE, "empty"),
     ({"data": b"\0" * 47}, Fault.WRONG_SIZE, "47 bytes"),
     ({"point_step": 8}, Fault.WRONG_SIZE, "does not fit into point_step 8"),
     ({"height": 2, "row_step": 24}, Fault.WRONG_SIZE, "row_step 24"),
@@ -355,3 +354,21 @@ def test_same_points_as_sensor_msgs_py() -> None:
     message = lidar_message(ros_frames()[3])
     theirs = point_cloud2.read_points_numpy(message, field_names=POINT_FIELDS)
     np.testing.assert_array_equal(conversions.lidar_frame(message).data, theirs)
+
+
+@pytest.mark.parametrize("changes", [{"width": 0, "data": b""}, {"height": 0, "width": 0, "data": b""}])
+def test_a_cloud_without_points_is_a_scan_that_saw_nothing(changes: dict[str, Any]) -> None:
+    message = cloud(np.ones(3, cloud_type(["x", "y", "z", "intensity"], "<f4")))
+    for name, value in changes.items():
+        setattr(message, name, value)
+    assert conversions.lidar_frame(message).data.shape == (0, 4)
+
+
+def test_rays_without_a_return_are_no_points() -> None:
+    records = np.ones(4, cloud_type(["x", "y", "z", "intensity"], "<f4"))
+    for name in "xyz":
+        records[name][[1, 3]] = 0
+    data = conversions.lidar_frame(cloud(records)).data
+    np.testing.assert_array_equal(np.isnan(data[:, :3]).all(axis=1), [False, True, False, True])
+    assert (data[:, 3] == 1).all()
+    assert not np.isnan(conversions.lidar_frame(cloud(records[[0, 2]])).data).any()
