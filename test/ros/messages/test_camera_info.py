@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from camera_infos import camera_info
 
 from anyseg_core.runtime.geometry.distortion import Distortion
 from anyseg_core.runtime.geometry.projection import Rig, project_points
@@ -19,13 +20,7 @@ POINT = np.array([[3.0, 0.5, 5.0, 1.0]], np.float32)
 
 
 def info(**changes: Any) -> SimpleNamespace:
-    roi = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
-    values = {
-        "width": 640, "height": 480, "k": K, "d": [0.0] * 5, "r": list(np.eye(3).ravel()), "roi": roi,
-        "p": [380.0, 0, 330, 0, 0, 380, 236, 0, 0, 0, 1, 0], "distortion_model": "plumb_bob", "binning_x": 0,
-        "binning_y": 0,
-    }  # fmt: skip
-    return SimpleNamespace(**{**values, **changes})
+    return camera_info(**{"p": [380.0, 0, 330, 0, 0, 380, 236, 0, 0, 0, 1, 0], **changes})
 
 
 def drawn(

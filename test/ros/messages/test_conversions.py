@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from camera_infos import camera_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -290,12 +291,12 @@ def test_any_cloud_gives_a_frame_or_a_conversion_error(
 
 def test_camera_info() -> None:
     k = [500.0, 0, 320, 0, 501, 240, 0, 0, 1]
-    camera = conversions.pinhole_camera(SimpleNamespace(width=640, height=480, k=k))
+    camera = conversions.pinhole_camera(camera_info(k=k))
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 501, 320, 240)
     for at, value in ((0, np.nan), (0, 0.0), (5, np.inf)):
         broken = [*k[:at], value, *k[at + 1 :]]
         with pytest.raises(ConversionError, match="camera_info"):
-            conversions.pinhole_camera(SimpleNamespace(width=640, height=480, k=broken))
+            conversions.pinhole_camera(camera_info(k=broken))
 
 
 # --- messages of rclpy -----------------------------------------------------------------------------------------------
