@@ -1,20 +1,51 @@
 # Two commands matter: `make demo` and `make test`. Both set up .venv themselves.
 PYTHON ?= python3
 VENV   ?= .venv
-# pip's default torch for Linux brings CUDA (gigabytes); set TORCH to a CPU build where that is not wanted.
+# pip's default for Linux is torch's CUDA build; for a CPU build give its file, or its index after the version.
 TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install
+# uv does not read pip's settings.
+UV     := UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_LINK_MODE=copy $(BIN)/uv
 SPEC   := setup.py pyproject.toml
+LOCKS  := requirements
 
-.PHONY: demo test test-gpu-stubs test-robot robot-size fuzz lint format students wheel clean
+.PHONY: demo test test-no-torch test-extras test-oldest test-newest test-gpu-stubs test-robot robot-size fuzz lint format
+.PHONY: students lock wheel clean
 
 demo: $(VENV)/.robot
 	$(BIN)/anyseg demo --out out/demo
 
 # Two at a time: many tests wait for messages. Each of the two has a ROS domain of its own.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --all-parts
+
+# The robot's tests in an environment of their own: without torch, as on a robot; with the Python halves of CUDA and
+# TensorRT and no driver, as torch's CUDA build brings them; beside a plugin that imports test modules, as launch_testing's.
+NO_TORCH_VENV ?= .venv-no-torch
+test-no-torch: $(VENV)/.test
+	$(UV) venv --quiet --clear --python $(BIN)/python $(NO_TORCH_VENV)
+	$(UV) pip install --quiet --python $(NO_TORCH_VENV) --constraint $(LOCKS)/test.txt -e ".[ros,sim,replay,test]" $(GPU_HALVES)
+	PYTHONPATH=test $(NO_TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile -p importing_plugin
+GPU_HALVES := "cuda-bindings>=12.8,<14" tensorrt-cu13-bindings==11.4.0.106
+
+# Every extra in a fresh environment with nothing else, and there every command that README and docs give for it.
+test-extras: $(VENV)/.test
+	$(BIN)/python test/extras/run.py --uv $(BIN)/uv --torch "$(TORCH)" $(ONLY)
+
+# Both ends of every range in setup.py, but that of [gpu], which needs a driver, and the newest torch.
+RANGE_EXTRAS := ros sim replay train pretrained muses nyu potsdam openvino fleet events test
+RANGE_TESTS ?= test/core/runtime test/core/injection test/core/export test/ros/bags test/ros/pipeline test/ros/inject test/project/test_cli.py
+test-oldest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-oldest test-newest: test-%: $(VENV)/.test
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(UV) pip compile --quiet setup.py $(RANGE_EXTRAS:%=--extra %) --override $(LOCKS)/no_torch.txt \
+	  --resolution $(RESOLUTION) --python-version $$($(BIN)/python -c 'import platform; print(platform.python_version())') \
+	  -o .venv-$*/requirements.txt
+	$(UV) pip install --quiet --python .venv-$* --no-deps -r .venv-$*/requirements.txt
+	$(UV) pip install --quiet --python .venv-$* -c .venv-$*/requirements.txt "$(TORCH)"
+	PYTHONPATH=$(CURDIR) .venv-$*/bin/python -m pytest -n 2 --dist loadfile $(RANGE_TESTS)
 
 # A million malformed messages; RUNS=... for another number. Guided by coverage where atheris is installed.
 RUNS ?= 1000000
@@ -29,11 +60,12 @@ test-gpu-stubs: $(VENV)/.test
 
 # The runtime with what a robot installs and nothing else, on any Python: `make test-robot PYTHON=python3.10`.
 ROBOT_VENV ?= .venv-robot
+ROBOT_TESTS := test/core/runtime test/ros/pipeline test/project/test_imports.py
 test-robot:
 	$(PYTHON) -m venv --clear $(ROBOT_VENV)
-	$(ROBOT_VENV)/bin/pip install --quiet -r docker/robot.txt "pytest>=8,<10" "pytest-timeout>=2.3,<3" "hypothesis>=6.100,<7" "onnx>=1.17,<2"
-	$(ROBOT_VENV)/bin/pip install --quiet --no-deps -r docker/onnxruntime.txt
-	$(ROBOT_VENV)/bin/python -m pytest test/core/runtime/test_*.py test/core/runtime/engines/test_runtime_engine.py test/core/runtime/health test/ros/pipeline/test_pipeline.py test/project/test_imports.py
+	$(ROBOT_VENV)/bin/pip install --no-deps --require-hashes -r $(LOCKS)/image.txt
+	$(ROBOT_VENV)/bin/pip install -r $(LOCKS)/image.in "pytest>=8.2,<10" "pytest-timeout>=2.3,<3" "hypothesis>=6.100,<7" "onnx>=1.17,<2"
+	$(ROBOT_VENV)/bin/python -m pytest $(ROBOT_TESTS)
 
 # What a robot installs beside TensorRT, by package, for each kind of board; the limit is 300 MB.
 robot-size: $(VENV)/.robot
@@ -65,15 +97,33 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # What runs the demo: no torch, no GPU, no ROS distribution (rclpy comes as a wheel).
-$(VENV)/.robot: $(VENV)/bin/python $(SPEC)
-	$(PIP) -e ".[ros,sim,replay]"
+$(VENV)/.robot: $(VENV)/bin/python $(SPEC) $(LOCKS)/demo.txt
+	@echo "make: the demo's packages go into $(VENV): 180 MB to download, 600 MB on disk."
+	$(PIP) --no-deps --require-hashes -r $(LOCKS)/demo.txt
+	$(PIP) --no-deps -e .
 	touch $@
 
 # What runs the tests: the above, torch, and the checkers.
-$(VENV)/.test: $(VENV)/.robot
-	$(PIP) "$(TORCH)"
-	$(PIP) -e ".[ros,sim,replay,train,test,dev]"
+$(VENV)/.test: $(VENV)/.robot $(LOCKS)/test.txt
+	@echo "make: the tests' packages go into $(VENV): 0.5 GB to download, and $(TORCH), whose default for Linux is the CUDA"
+	@echo "make: build: about 3 GB more, 6 GB on disk in all. With less:"
+	@echo "make:   make test TORCH='torch==2.13.0 --index-url INDEX'   with the CPU index that pytorch.org names"
+	@echo "make:   make test-robot                                     the robot's tests alone, without torch"
+	$(PIP) --no-deps --require-hashes -r $(LOCKS)/test.txt
+	$(PIP) $(TORCH)
+	$(PIP) --no-deps -e .
+	$(BIN)/python -m pip check
 	touch $@
+
+# The lock files anew, within setup.py's ranges; see requirements/README.md.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --upgrade --custom-compile-command "make lock"
+NO_IMAGE := numpy sympy mpmath coloredlogs humanfriendly pyreadline3
+lock: $(VENV)/.test
+	$(LOCK) setup.py --extra ros --extra sim --extra replay -o $(LOCKS)/demo.txt
+	$(LOCK) setup.py $(LOCKS)/test.in $(RANGE_EXTRAS:%=--extra %) --extra dev --override $(LOCKS)/no_torch.txt \
+	  -c $(LOCKS)/demo.txt -o $(LOCKS)/test.txt
+	$(LOCK) setup.py --extra docs -o $(LOCKS)/docs.txt
+	$(LOCK) setup.py $(LOCKS)/image.in $(NO_IMAGE:%=--no-emit-package %) -o $(LOCKS)/image.txt
 
 # The table of training methods, three seeds each, on whatever machine this is; killed, the same command goes on.
 JOBS ?= 1
@@ -82,4 +132,4 @@ science: $(VENV)/.test
 	$(BIN)/anyseg bench methods config/train/ablation/vehicle_sim.yaml --out runs/ablation --jobs $(JOBS)
 
 clean:
-	rm -rf $(VENV) build install log dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build install log dist *.egg-info .pytest_cache .ruff_cache

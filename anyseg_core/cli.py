@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from anyseg_core.completion import WEATHERS, complete_students, complete_weathers
 from anyseg_core.invocation import command_line
 from anyseg_core.terminal import console, errors_told, fail, progress_bar, verdict
 
 if TYPE_CHECKING:
+    from anyseg_core.benchmarks.street import StreetFigure
     from anyseg_core.benchmarks.training import Measurement
     from anyseg_core.data.check import SplitCheck
     from anyseg_core.sim.recorded_drive import RecordedDrive
@@ -37,8 +40,11 @@ Workers = Annotated[int, typer.Option(min=0, help="Rendering processes; 0 = one 
 Seed = Annotated[int, typer.Option(help="World and traffic; the same seed gives the same drive.")]
 DurationS = Annotated[float, typer.Option(help="Seconds of driving.")]
 RateHz = Annotated[float, typer.Option(help="Frames a second, of every sensor.")]
-Student = Annotated[str, typer.Option(help="Name of a bundled student, or a student's folder.")]
-WeatherName = Annotated[str, typer.Option(help="sun, cloud, night, rain or fog.")]
+Thermal = Annotated[bool, typer.Option(help="Also a thermal camera, a fifth sensor.")]
+Student = Annotated[
+    str, typer.Option(help="Name of a bundled student, or a student's folder.", autocompletion=complete_students)
+]
+WeatherName = Annotated[str, typer.Option(help=f"{', '.join(WEATHERS)}.", autocompletion=complete_weathers)]
 
 
 @simulate.command("dataset")
@@ -75,36 +81,42 @@ def simulate_drive(
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
     workers: Workers = 0,
+    thermal: Thermal = False,
 ) -> None:
     """Render a drive to a file that `anyseg simulate live` plays in real time."""
-    drive = record(seed, weather, duration_s, rate_hz, workers)
+    drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
     with errors_told(OSError):
         drive.save(file)
     console.print(f"recording: {file}")
 
 
 @simulate.command("bag")
-def simulate_bag(
+def simulate_bag(  # noqa: PLR0913  # options of a command
     folder: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    *,
     seed: Seed = 0,
     weather: WeatherName = "sun",
     duration_s: DurationS = 20.0,
     rate_hz: RateHz = 10.0,
     storage: BagStorage = BagStorage.MCAP,
     workers: Workers = 0,
+    thermal: Thermal = False,
+    point_labels: Annotated[Path | None, typer.Option(help="Write labels of the LiDAR's points here, too.")] = None,
 ) -> None:
     """Render a drive to a ROS 2 bag, with ground truth; no ROS needed."""
     from anyseg_core.sim.bag_writer import write_bag
 
     if folder.exists():
         raise fail(f"{folder} exists already: choose another folder, or remove it")
-    drive = record(seed, weather, duration_s, rate_hz, workers)
+    drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
     with errors_told(OSError):
-        count = write_bag(folder, drive, drive.rig(), storage=storage.value)
+        count = write_bag(folder, drive, drive.rig(), storage=storage.value, point_labels=point_labels)
     console.print(f"{count} frames in {folder}")
 
 
-def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: int) -> RecordedDrive:
+def record(
+    seed: int, weather: str, duration_s: float, rate_hz: float, workers: int, thermal: bool = False
+) -> RecordedDrive:
     """Render a drive, with a progress bar."""
     from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.drive import DriveConfig
@@ -112,7 +124,7 @@ def record(seed: int, weather: str, duration_s: float, rate_hz: float, workers: 
     from anyseg_core.sim.weather import Weather
 
     with errors_told(ValueError):
-        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
+        config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz, thermal=thermal)
     with errors_told(WorkerError), progress_bar("rendering") as progress:
         return record_drive(config, workers or available_cores(), progress)
 
@@ -162,7 +174,8 @@ def evaluate(
     with errors_told(DataError, CheckpointError):
         evaluation = evaluate_fully(checkpoint, options)
     print_metrics(evaluation.metrics)
-    print_robustness(evaluation.metrics)
+    if evaluation.metrics["expected_emm"]:  # not of a mixture, whose samples lack sensors anyway
+        print_robustness(evaluation.metrics)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
@@ -219,20 +232,24 @@ def data_check(
     sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the network's images.")] = (256, 256),
     set_: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file, too.")] = None,
 ) -> None:
     """Read every file of a data set, count its classes, and draw a contact sheet; exits with 1 if a file is broken."""
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.config import ConfigError, load_config, parse_data
 
-    broken = 0
+    found: list[SplitCheck] = []
     with errors_told(ConfigError, DataError, OSError):
         if root.suffix in (".yaml", ".yml"):
             settings = load_config(root, set_ or []).data
         else:
             settings = parse_data({"kind": kind or known_kind(root), "root": str(root), "size": list(size)}, set_ or [])
         for name in split or ["train", "val"]:
-            broken += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
-    raise verdict(not broken)
+            found += check_data(settings, name, sheet.with_name(f"{sheet.stem}_{name}{sheet.suffix}"))
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps([asdict(one) for one in found], indent=2) + "\n")
+    raise verdict(not any(one.broken for one in found))
 
 
 def known_kind(root: Path) -> str:
@@ -244,8 +261,8 @@ def known_kind(root: Path) -> str:
     return kind
 
 
-def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
-    """Check a split, of a mixture every part of it, and write the contact sheets; the number of broken samples."""
+def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
+    """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
     from anyseg_core.training.batches import has_split, open_files, parts_of
 
@@ -254,14 +271,14 @@ def check_data(settings: DataConfig, split: str, sheet: Path) -> int:
         print_check(found)
         write_sheet(sheet, contact_sheet(usable))
         console.print(f"contact sheet: {sheet}")
-        return len(found.broken)
-    broken = 0
+        return [found]
+    checks: list[SplitCheck] = []
     for part in parts_of(settings, split):
         if has_split(part, split):
-            broken += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
+            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
         else:
             console.print(f"[bold]{part.root.name}[/] has no split {split}")
-    return broken
+    return checks
 
 
 def print_check(found: SplitCheck) -> None:
@@ -277,6 +294,75 @@ def print_check(found: SplitCheck) -> None:
     console.print("  empty pixels: " + ", ".join(f"{name} {share:.0f} %" for name, share in found.empty.items()))
     for name in (name for name, share in found.empty.items() if share > 99.9):
         console.print(f"  [yellow]{name} shows nothing at all[/]")
+
+
+@data_commands.command("kitti-bag")
+def data_kitti_bag(
+    drive: Annotated[Path, typer.Argument(help="A KITTI drive: folders image*, velodyne* and a calib*.txt.")],
+    bag: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    part: Annotated[tuple[float, float], typer.Option(help="From where to where, 0 to 1.")] = (0.0, 1.0),
+    storage: BagStorage = BagStorage.MCAP,
+) -> None:
+    """Write a KITTI drive as a ROS 2 bag: camera, LiDAR and calibration; no ROS needed."""
+    from anyseg_core.data.kitti_drive import KittiDrive
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.sim.bag_writer import write_recording
+
+    with errors_told(DataError, OSError):
+        recorded = KittiDrive(drive, *part)
+        count = write_recording(bag, recorded.frames(), recorded.rig, storage=storage.value)
+    console.print(f"{count} frames in {bag}")
+
+
+def adapt(
+    run: Annotated[Path, typer.Argument(help="The run of the student's training, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the labels and the new run; must not exist.")],
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="Your frames without labels: what `anyseg data from-bag` wrote, train and val.")
+    ] = None,
+    labelled: Annotated[Path | None, typer.Option(help="Your frames with labels, train and val.")] = None,
+    trusted: Annotated[
+        list[str] | None, typer.Option(help="The sensors whose labels the others learn; repeatable. Default: camera.")
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Pixels with less of the trusted sensors' confidence are not learned.")
+    ] = 0.8,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Of training.")] = 10.0,
+    rehearse: Annotated[
+        float, typer.Option(min=0, help="How often the student's own data is drawn per new sample; 0 without it.")
+    ] = 1.0,
+) -> None:
+    """Fit a student to your vehicle, from frames without labels, with labels, or both; says before and after."""
+    from anyseg_core.training.process import wait_without_spinning
+
+    wait_without_spinning()
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.modality import Modality
+    from anyseg_core.training.adaptation import AdaptOptions
+    from anyseg_core.training.adaptation import adapt as run_adaptation
+    from anyseg_core.training.checkpoint import CheckpointError
+    from anyseg_core.training.config import ConfigError
+    from anyseg_core.training.loop import TrainingError
+
+    if out.exists():
+        raise fail(f"{out} exists already: choose another folder, or remove it")
+    with errors_told(CheckpointError, ConfigError, DataError, TrainingError, ValueError):
+        sensors = tuple(Modality.parse(name) for name in trusted or ["camera"])
+        options = AdaptOptions(unlabelled, labelled, sensors, min_confidence, minutes, rehearse)
+        adapted = run_adaptation(run, out, options)
+    if unlabelled:
+        console.print(f"{100 * adapted.labelled_share:.0f} % of the unlabelled pixels got a label")
+    print_before_and_after(adapted.before, adapted.after)
+    console.print(f"checkpoint: {adapted.checkpoint}; next: anyseg export {adapted.checkpoint} my_student")
+
+
+def print_before_and_after(before: dict, after: dict) -> None:
+    """mIoU per part and subset; of an unlabelled part it is the agreement with the trusted sensors."""
+    table = Table("data, sensors", "mIoU before, %", "after", "accuracy before, %", "after")
+    for name in before["miou"]:
+        scores = (metrics[figure][name] for figure in ("miou", "accuracy") for metrics in (before, after))
+        table.add_row(name, *(f"{score:.1f}" for score in scores))
+    console.print(table)
 
 
 def import_weights(
@@ -300,17 +386,23 @@ def import_weights(
 
 
 def measure_training(
-    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int
+    side: int, batch: int, head_width: int, backbone: str, steps: int, threads: int, runs: tuple[Path, Path] | None
 ) -> tuple[list[Measurement], list[str]]:
-    """What `anyseg bench train` prints; torch is loaded here."""
+    """What `anyseg bench train` prints; `runs` are a student's and its teacher's. torch is loaded here."""
     from anyseg_core.training.process import tune_process, wait_without_spinning
 
     wait_without_spinning()
-    from anyseg_core.benchmarks.training import StepSize
+    from anyseg_core.benchmarks.training import StepSize, measure_gradients
     from anyseg_core.benchmarks.training import measure_training as run_measurement
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.training.checkpoint import CheckpointError
 
     tune_process(threads)
-    return run_measurement(StepSize(side, batch, head_width, backbone, steps))
+    size = StepSize(side, batch, head_width, backbone, steps)
+    with errors_told(CheckpointError, DataError):
+        gradients, words = measure_gradients(size, *(runs or ()))
+    found, notes = run_measurement(size)
+    return found + gradients, notes + words
 
 
 def measure_evaluation(
@@ -327,6 +419,17 @@ def measure_evaluation(
     tune_process(threads)
     with errors_told(CheckpointError):
         return run_measurement(checkpoint, samples, StepSize(side, head_width=head_width))
+
+
+def measure_street(student: str, root: Path, threads: int, limit: int | None) -> tuple[list[StreetFigure], list[str]]:
+    """What `anyseg bench street` prints."""
+    from anyseg_core.benchmarks.street import measure_street as run_measurement
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+
+    with errors_told(DataError, EngineError, StudentError):
+        return run_measurement(student, root, threads, limit)
 
 
 def compare_methods(
@@ -397,10 +500,10 @@ def print_methods(rows: dict) -> None:
 
 
 def print_metrics(metrics: dict) -> None:
-    """mIoU per subset as a table."""
-    table = Table("modalities", "mIoU, %")
+    """mIoU per subset as a table, and how far its confidence is off, where that was measured."""
+    table = Table("modalities", "mIoU, %", *(["ECE, %"] if "ece" in metrics else []))
     for subset, value in metrics["miou"].items():
-        table.add_row(subset, f"{value:.2f}")
+        table.add_row(subset, f"{value:.2f}", *([f"{metrics['ece'][subset]:.2f}"] if "ece" in metrics else []))
     table.add_section()
     table.add_row("mean", f"{metrics['mean']:.2f}")
     console.print(table)
@@ -423,5 +526,5 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands with the `anyseg` application."""
     app.add_typer(simulate, name="simulate")
     app.add_typer(data_commands, name="data")
-    for command in (train, evaluate, export, import_weights):
+    for command in (train, adapt, evaluate, export, import_weights):
         app.command()(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,36 +12,73 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
+from anyseg_core.completion import complete_scenarios
+from anyseg_core.terminal import set_verbosity
 from anyseg_ros.bench.commands import bench
 from anyseg_ros.process.extras import missing_part_named
 from anyseg_ros.process.ros_arguments import RosArgumentError, check_ros_arguments, ros_domain
 from anyseg_ros.process.setup import set_up_process
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-    help="Semantic segmentation that goes on when a camera, depth, event or LiDAR sensor dies.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_show_locals=False)
 app.add_typer(bench, name="bench")
 inject = typer.Typer(no_args_is_help=True, help="Break sensors on purpose: in a bag, or live between driver and node.")
 app.add_typer(inject, name="inject")
 core.add_commands(app)
 
+
+def print_version(asked: bool) -> None:
+    """`anyseg --version`: of this package, as it is installed."""
+    if asked:
+        print(f"anyseg_ros {version()}")
+        raise typer.Exit
+
+
+def version() -> str:
+    """This package's version, also where it is imported from a folder and not installed."""
+    try:
+        return importlib.metadata.version("anyseg_ros")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a folder, not installed"
+
+
+@app.callback()
+def anyseg(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also tracebacks, and what libraries log.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing but errors and warnings.")] = False,
+) -> None:
+    """Semantic segmentation that goes on when a camera, depth, event or LiDAR sensor dies."""
+    set_verbosity(verbose=verbose, quiet=quiet)
+
+
 Injections = Annotated[
-    Path | None, typer.Option(help="Schedule of injections, such as config/injections/all_but_depth_lost.yaml.")
+    Path | None,
+    typer.Option(
+        help="Schedule of injections, such as config/injections/all_but_depth_lost.yaml.",
+        autocompletion=complete_scenarios,
+    ),
 ]
-Schedule = Annotated[Path, typer.Argument(help="Schedule of injections, such as config/injections/camera_lost.yaml.")]
+Schedule = Annotated[
+    Path,
+    typer.Argument(
+        help="Schedule of injections, such as config/injections/camera_lost.yaml.", autocompletion=complete_scenarios
+    ),
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this JSON file, too.")]
 TopicMap = Annotated[
     list[str] | None, typer.Option("--map", metavar="SENSOR:=TOPIC", help="Which topic is a sensor's; repeatable.")
 ]
 
 
 @app.command()
-def doctor() -> None:
+def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what to do about what is missing."""
     from anyseg_ros.doctor.doctor import report
 
-    raise core.verdict(report(core.console))
+    with core.errors_told(OSError):
+        raise core.verdict(report(core.console, json_file))
 
 
 @app.command()
@@ -52,9 +90,15 @@ def demo(
     weather: core.WeatherName = "cloud",
     duration_s: core.DurationS = 40.0,
     workers: core.Workers = 0,
+    bag: Annotated[
+        Path | None, typer.Option(help="A recorded drive instead: its camera dies, and masks go on; film and picture.")
+    ] = None,
 ) -> None:
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
+    if bag is not None:
+        _demo_on_bag(bag, out, student, injections)
+        return
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
@@ -66,6 +110,14 @@ def demo(
     with core.errors_told(EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         outcome = run_demo(options, core.console)
     raise core.verdict(not outcome.broken)
+
+
+def _demo_on_bag(bag: Path, out: Path, student: str, injections: Path | None) -> None:
+    from anyseg_ros.demo.on_bag import BagDemo, run_bag_demo
+    from anyseg_ros.replay.run import REPLAY_ERRORS
+
+    with core.errors_told(*REPLAY_ERRORS):
+        run_bag_demo(BagDemo(bag, out, student, injections), core.console)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -131,12 +183,20 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     ] = None,
     conditions: Annotated[Path | None, typer.Option(help="Such as config/replay/conditions.yaml.")] = None,
     labels: Annotated[str | None, typer.Option(help="Topic, or folder of PNGs named by stamp.")] = None,
-    write_bag: Annotated[Path | None, typer.Option(help="Write masks and status to this new bag, too.")] = None,
+    write_bag: Annotated[Path | None, typer.Option(help="New bag of masks, overlays, points and status.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Overlay, sensors and points from above: .mp4, .avi, .webm.")
+    ] = None,
+    point_labels: Annotated[
+        Path | None, typer.Option(help="Folder of .label files, as SemanticKITTI has them.")
+    ] = None,
+    point_classes: Annotated[Path | None, typer.Option(help="Such as config/replay/semantic_kitti.yaml.")] = None,
     engine_ms: Annotated[float, typer.Option(min=0, help="Simulated time of the network; 0 misses no set.")] = 0.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run has stopped.")] = False,
     cluster: Annotated[bool, typer.Option("--cluster", help="Share the bags out over Ray: see docs/fleet.md.")] = False,
     address: Annotated[str, typer.Option(help="Of a running Ray cluster; default: a Ray on this machine.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Of a Ray on this machine; 0 = one per core.")] = 0,
+    json_file: JsonFile = None,
 ) -> None:
     """Run a bag through the node's pipeline and score the masks. Exits with 1 if a condition failed, 2 on bad input.
 
@@ -146,19 +206,55 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.pipeline.parameters import load_parameters
     from anyseg_ros.replay.fleet import FleetError, FleetOptions, run_fleet
     from anyseg_ros.replay.offline import ReplayOptions
-    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, labels_from, run_replay
+    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, copy_results, labels_from, run_replay
 
     with core.errors_told(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
-        what = ReplayOptions(student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume)
+        what = ReplayOptions(
+            student, parameters, mapping, subsets, tuple(injections or ()), folder, engine_ms, resume=resume
+        )
         if cluster or len(bags) > 1:
-            if conditions or write_bag:
-                raise ValueError("--conditions and --write-bag are for one bag, without --cluster")
+            if conditions or write_bag or video or point_labels:
+                alone = "--conditions, --write-bag, --video and --point-labels"
+                raise ValueError(f"{alone} are for one bag, without --cluster")
             fleet = FleetOptions(tuple(bags), out, replace(what, resume=False), workers, address, resume)
-            raise core.verdict(not run_fleet(fleet, core.console, cluster=cluster).failed)
-        verdicts = run_replay(RunOptions(bags[0], out, what, conditions, write_bag), core.console)
+            failed = run_fleet(fleet, core.console, cluster=cluster).failed
+            copy_results(out, json_file)
+            raise core.verdict(not failed)
+        verdicts = run_replay(
+            RunOptions(bags[0], out, what, conditions, write_bag, video, point_labels, point_classes), core.console
+        )
+        copy_results(out, json_file)
     raise core.verdict(all(verdict.passed for verdict in verdicts))
+
+
+@app.command()
+def inspect(
+    bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
+    topics: TopicMap = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as my_vehicle.yaml.")] = None,
+    page: Annotated[Path, typer.Option(help="HTML page to write, with a picture per sensor.")] = Path(
+        "out/inspect.html"
+    ),
+) -> None:
+    """Say what is in a bag: topics, sensors, clocks, calibration, and what is odd. Exits with 1 if it has no sensor."""
+    from anyseg_ros.bags.reader import BagError
+    from anyseg_ros.bags.topics import parse_mapping
+    from anyseg_ros.replay.inspection import inspect as run_inspection
+    from anyseg_ros.replay.inspection_report import print_inspection, write_page, write_parameters
+
+    with core.errors_told(BagError, OSError, ValueError):
+        with core.progress_bar("messages") as progress:
+            found = run_inspection(bag, parse_mapping(topics or ()), progress)
+        print_inspection(found, core.console)
+        write_page(page, found)
+        if write is not None:
+            write_parameters(write, found)
+    core.console.print(f"page: {page}", soft_wrap=True)
+    if write is not None:
+        core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
+    raise core.verdict(bool(found.sensors))
 
 
 @app.command("replay-live")
@@ -188,6 +284,22 @@ def replay_live(
         options = LiveOptions(bag, out, student, injections, parse_mapping(topics or ()), rate)
         same = run_live(options, core.console, listen_only=listen)
     raise core.verdict(same)
+
+
+@app.command()
+def layout(
+    out: Annotated[Path, typer.Argument(help="The layout to open in Foxglove.")],
+    namespace: Annotated[str, typer.Option(help="Of the vehicle: /car, say.")] = "",
+    source: Annotated[Path, typer.Option(help="The layout without a namespace.")] = Path("config/foxglove.json"),
+) -> None:
+    """Write the Foxglove layout with the topics of a vehicle's namespace. RViz needs none: its topics are relative."""
+    import json
+
+    from anyseg_ros.drawing.foxglove_layout import in_namespace
+
+    with core.errors_told(OSError, ValueError):
+        out.write_text(json.dumps(in_namespace(json.loads(source.read_text()), namespace), indent=2) + "\n")
+    core.console.print(f"{out}: in Foxglove, Layouts, Import from file")
 
 
 @core.simulate.command("live", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -293,7 +405,7 @@ def inject_live(
 
 
 @core.data_commands.command("from-bag")
-def data_from_bag(
+def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
     root: Annotated[Path, typer.Argument(help="The data set's folder; made where missing, added to where not.")],
     split: Annotated[str, typer.Option(help="train, val or test: never one drive in two of them.")] = "train",
@@ -303,18 +415,26 @@ def data_from_bag(
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="ROLE:=TOPIC, such as camera:=/front/image; repeatable.")
     ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of label PNGs named by stamp.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Of a new data set: names with commas, or a JSON file of name and color.")
+    ] = None,
 ) -> None:
     """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
+    from anyseg_core.runtime.class_lists import parse_classes
     from anyseg_core.runtime.model_card import StudentError, find_student, load_card
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
     from anyseg_ros.bags.topics import TopicError
 
-    options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()))
-    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError):
+    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError, ValueError):
+        names = parse_classes(classes) if classes else ()
+        options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names)
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
     for problem in written.problems:
-        core.console.print(f"[yellow]the bag:[/] {problem}")
+        core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
+    for advice in written.advice:
+        core.console.print(f"[yellow]note:[/] {advice}", soft_wrap=True, highlight=False)
     core.console.print(
         f"{written.samples} samples of {', '.join(written.modalities)} in {root / split}, {written.labelled} of them "
         f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"

@@ -14,5 +14,6 @@ case "${1:-}" in
 esac
 name=$1
 shift
-exec docker build --platform linux/arm64 -f docker/Dockerfile -t "anyseg:${name}" \
+# The host's network: Docker 28 cannot set up its own on JetPack 6.
+exec docker build --network host --platform linux/arm64 -f docker/Dockerfile -t "anyseg:${name}" \
   "${arguments[@]/#/--build-arg=}" "$@" .

@@ -9,7 +9,6 @@ from ament_index_python.packages import get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
-    ExecuteProcess,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
@@ -181,10 +180,15 @@ def diagnostic_aggregator(config: Path) -> Node:
     )
 
 
-def rviz(config: Path) -> ExecuteProcess:
-    """RViz with the overlay and the points."""
-    return ExecuteProcess(
-        cmd=["rviz2", "-d", str(config / "vehicle.rviz")], condition=IfCondition(LaunchConfiguration("rviz"))
+def rviz(config: Path) -> Node:
+    """RViz with the overlay, the points and the ground grid; in the vehicle's namespace, as its topics are relative."""
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz",
+        namespace=LaunchConfiguration("namespace"),
+        arguments=["-d", str(config / "vehicle.rviz")],
+        condition=IfCondition(LaunchConfiguration("rviz")),
     )
 
 

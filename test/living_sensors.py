@@ -6,17 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT
 
 
 def live_data(modality: Modality, rng: np.random.Generator, height: int = 48, width: int = 64) -> NDArray:
     """One measurement of a small scene in which no check finds a fault."""
     rows, cols = np.mgrid[:height, :width]
-    if modality is Modality.CAMERA:
+    if modality.kind is CAMERA:
         scene = 110 + 50 * np.sin(cols / 3) * np.cos(rows / 4)
         return np.clip(scene[..., None] + rng.normal(0, 3, (height, width, 3)), 5, 240).astype(np.uint8)
-    if modality is Modality.DEPTH:
+    if modality.kind is DEPTH:
         return ((3 + 40 * rows / height) * (1 + 0.01 * rng.standard_normal(rows.shape))).astype(np.float32)
-    if modality is Modality.EVENT:
+    if modality.kind is EVENT:
         return rng.poisson(0.3, (height, width, 2)).astype(np.uint8)
     return _points(rng, 2400)
 

@@ -17,8 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-REQUIREMENTS = REPOSITORY / "docker" / "robot.txt"
-ONNXRUNTIME = REPOSITORY / "docker" / "onnxruntime.txt"
+REQUIREMENTS = REPOSITORY / "requirements" / "image.txt"
 LIMIT_MB = 300
 MB = 1e6
 
@@ -71,8 +70,8 @@ def install(folder: Path, wheel: Path, board: Board) -> dict[str, float]:
     platforms = [f"manylinux_2_{minor}_{board.processor}" for minor in range(board.glibc, 16, -1)]
     target = ["--target", str(folder), "--python-version", board.python, "--only-binary", ":all:"]
     target += [word for platform in platforms for word in ("--platform", platform)]
-    pip("install", *target, "--requirement", str(REQUIREMENTS))
-    pip("install", *target, "--no-deps", "--requirement", str(ONNXRUNTIME), str(wheel))
+    pip("install", *target, "--no-deps", "--requirement", str(REQUIREMENTS))
+    pip("install", *target, "--no-deps", str(wheel))
     pip("install", *target, f"cuda-bindings{board.cuda_bindings}")
     return {
         found.metadata["Name"]: sum(on_disk(Path(str(file.locate()))) for file in found.files or ()) / MB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,13 @@ class SpunNodes:
 class Vehicle(SpunNodes):
     """segmentation_node with drivers and a listener."""
 
-    def __init__(self, overrides: Mapping[str, Any], namespace: str = NS) -> None:
+    def __init__(
+        self, overrides: Mapping[str, Any], namespace: str = NS, sensors: Sequence[Modality] = MODALITIES
+    ) -> None:
         values = [Parameter(name, value=value) for name, value in overrides.items()]
         self.node = SegmentationNode(namespace=namespace, parameter_overrides=values)
         self.driver = rclpy.create_node("driver", namespace=namespace)
-        self.publisher = VehiclePublisher(self.driver, RIG)
+        self.publisher = VehiclePublisher(self.driver, RIG, sensors)
         self.masks: list[Image] = []
         self.statuses: list[DiagnosticArray] = []
         self.diagnostics: list[DiagnosticArray] = []
@@ -96,7 +98,7 @@ class Vehicle(SpunNodes):
         self.driver.create_subscription(Image, f"{own}/segmentation/mask", self.masks.append, 10)
         self.driver.create_subscription(DiagnosticArray, f"{own}/modality_status", self.statuses.append, EVERY_STATUS)
         self.driver.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
-        self.alive: set[Modality] = set(MODALITIES)
+        self.alive: set[Modality] = set(sensors)
         self.sent: dict[int, set[Modality]] = {}
         self.ahead_ns = 0
         """Of the drivers' clock."""
@@ -146,10 +148,12 @@ def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:
     }
 
 
-def toy_parameters(folder: Path) -> dict[str, Any]:
+def toy_parameters(folder: Path, sensors: Sequence[Modality] = MODALITIES) -> dict[str, Any]:
     """A toy student and the limits of 20 Hz sensors on a busy machine."""
-    values: dict[str, Any] = {"model.student": str(write_toy_student(folder / "toy")), "model.threads": 1}
-    for modality in MODALITIES:
+    student = write_toy_student(folder / "toy", modalities=sensors)
+    values: dict[str, Any] = {"model.student": str(student), "model.threads": 1}
+    for modality in sensors:
+        values[f"modalities.{modality}.kind"] = modality.kind.name
         values[f"modalities.{modality}.startup_grace_s"] = 30.0
         values[f"modalities.{modality}.max_age_ms"] = 1000.0
         values[f"modalities.{modality}.expected_rate_hz"] = 10.0
@@ -161,9 +165,9 @@ def toy_parameters(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def running(overrides: Mapping[str, Any]) -> Iterator[Vehicle]:
+def running(overrides: Mapping[str, Any], sensors: Sequence[Modality] = MODALITIES) -> Iterator[Vehicle]:
     """An active node with its vehicle."""
-    vehicle = Vehicle(overrides)
+    vehicle = Vehicle(overrides, sensors=sensors)
     try:
         vehicle.node.trigger_configure()
         vehicle.node.trigger_activate()

@@ -13,25 +13,16 @@ from onnx import TensorProto, helper, numpy_helper
 from anyseg_core.runtime.label_sets import DELIVER, LabelClass
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import (
+    ENCODINGS,
     ClassSpec,
-    DepthEncoding,
-    EventEncoding,
     InputSpec,
-    LidarEncoding,
     ModelCard,
     NetworkSpec,
-    RgbEncoding,
     TrainingRecord,
     sha256_of,
 )
 
 BRIGHTNESS_STEP = 64
-ENCODINGS = {
-    Modality.CAMERA: RgbEncoding(),
-    Modality.DEPTH: DepthEncoding(),
-    Modality.EVENT: EventEncoding(),
-    Modality.LIDAR: LidarEncoding(),
-}
 
 
 def write_toy_student(
@@ -69,7 +60,7 @@ def toy_card(
         name=name,
         description="toy: the label says which modalities were present and how bright they are",
         input_size=size,
-        inputs=tuple(InputSpec(modality=m, encoding=ENCODINGS[m]) for m in modalities),
+        inputs=tuple(InputSpec(modality=m, encoding=ENCODINGS[m.kind][0]()) for m in modalities),
         classes=tuple(ClassSpec(name=c.name, color=c.color, surface=c.surface) for c in classes),
         networks=tuple(networks),
         training=TrainingRecord(method="none", data="none", git_revision="none"),
@@ -93,7 +84,7 @@ def toy_output(
 def toy_network(size: tuple[int, int], class_count: int) -> onnx.ModelProto:
     """The ONNX graph of `toy_output`."""
     constants = {
-        "bits": np.array([1, 2, 4, 8], np.int64),
+        "bits": 1 << np.arange(16),
         "image_axes": np.array([0, 3], np.int64),
         "channels": np.array([3], np.int64),
         "step": np.array([BRIGHTNESS_STEP], np.int64),

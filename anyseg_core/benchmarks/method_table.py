@@ -75,7 +75,7 @@ def _needed(run: Run, by_folder: Mapping[Path, Run]) -> list[Path]:
     found: list[Path] = []
     wanted = [run.config.method.teacher] if isinstance(run.config.method, TaughtConfig) else []
     continued = run.config.model.init_from if run.config.model.init_head else None
-    if continued in by_folder:
+    if continued is not None and continued in by_folder:
         wanted.append(by_folder[continued].folder)
     for folder in wanted:
         found += [folder, *(_needed(by_folder[folder], by_folder) if folder in by_folder else [])]

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anyseg_core.data.files import Size
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import CAMERA, EVENT, Sensor
 
 Image = NDArray[np.uint8]
-AVERAGED = (Modality.CAMERA, Modality.EVENT)
+AVERAGED = (CAMERA, EVENT)
 """Modalities whose pixels may be averaged when an image shrinks; depth edges and LiDAR points may not."""
 
 
@@ -61,7 +61,7 @@ class Window(NamedTuple):
 def augment(
     images: Image,
     labels: Image,
-    modalities: tuple[Modality, ...],
+    modalities: tuple[Sensor, ...],
     size: Size,
     config: AugmentConfig,
     rng: np.random.Generator,
@@ -80,8 +80,8 @@ def augment(
     flip = rng.random() < config.hflip
     out = np.empty((len(modalities), *size, 3), np.uint8)
     for i, modality in enumerate(modalities):
-        view = cut(images[i], window, size, fill=0, average=modality in AVERAGED)
-        view = jitter(view, config, rng) if modality is Modality.CAMERA else view
+        view = cut(images[i], window, size, fill=0, average=modality.kind.family in AVERAGED)
+        view = jitter(view, config, rng) if modality.kind.family is CAMERA else view
         out[i] = view[:, ::-1] if flip else view
     cut_labels = cut(labels, window, size, fill=UNLABELLED, average=False)
     return out, np.ascontiguousarray(cut_labels[:, ::-1]) if flip else cut_labels

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from anyseg_core.data.augmentation import AVERAGED, AugmentConfig, Image, jitter
 from anyseg_core.data.files import Size
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 Affine = NDArray[np.float64]
 """[2, 3]: maps (x, y) to `affine @ (x, y, 1)`."""
@@ -54,26 +54,29 @@ class CameraPipeline(SensorPipeline):
 
 
 class DecoupledConfig(BaseModel):
-    """A pipeline for every sensor."""
+    """A pipeline for every kind of sensor."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     camera: CameraPipeline = CameraPipeline()
+    """What each camera image goes through."""
     depth: SensorPipeline = SensorPipeline()
+    """The same of depth."""
     event: SensorPipeline = SensorPipeline()
+    """The same of events."""
     lidar: SensorPipeline = SensorPipeline()
+    """The same of LiDAR."""
 
     @model_validator(mode="after")
     def _measurements_keep_their_values(self) -> DecoupledConfig:
-        for modality in (Modality.DEPTH, Modality.LIDAR):
-            pipeline = self.of(modality)
+        for name, pipeline in (("depth", self.depth), ("lidar", self.lidar)):
             if pipeline.jitter or pipeline.blur:
-                raise ValueError(f"{modality.value}: jitter and blur would change distances; set both to 0")
+                raise ValueError(f"{name}: jitter and blur would change distances; set both to 0")
         return self
 
-    def of(self, modality: Modality) -> SensorPipeline:
-        """The pipeline of a sensor."""
-        return getattr(self, modality.value)
+    def of(self, modality: Sensor) -> SensorPipeline:
+        """The pipeline of a sensor: that of its kind."""
+        return getattr(self, modality.kind.family.name)
 
 
 class View(NamedTuple):
@@ -128,14 +131,14 @@ class DecoupledSample:
 def augment_apart(
     images: Image,
     labels: Image,
-    modalities: tuple[Modality, ...],
+    modalities: tuple[Sensor, ...],
     size: Size,
     config: DecoupledConfig,
     rng: np.random.Generator,
 ) -> DecoupledSample:
     """images [M, h, w, 3] and their common labels [h, w] -> each sensor's view of them at `size` (height, width)."""
     views = [
-        augment_view(image, labels, size, config.of(modality), rng, average=modality in AVERAGED)
+        augment_view(image, labels, size, config.of(modality), rng, average=modality.kind.family in AVERAGED)
         for image, modality in zip(images, modalities, strict=True)
     ]
     return DecoupledSample(

@@ -19,11 +19,11 @@ from anyseg_core.injection import INJECTION_KINDS, InjectionScheduleError, Stage
 from anyseg_core.injection.degradations import Generator
 from anyseg_core.injection.kinds import at_strength, complete_parameters, known_kind, spoil
 from anyseg_core.runtime.input_images import depth_image
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 
 Image = NDArray[np.uint8]
-_DEGRADE = Callable[[ModalityFrame], ModalityFrame]
+_DEGRADE = Callable[[SensorFrame], SensorFrame]
 
 _LOSSES = ("nan_depth", "zero_depth", "blockage", "dead_rows")
 """Faults that take depth away: all that an image with another encoding than metres can show."""
@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 class TrainingFault(_Strict):
     """A fault of content that samples may have."""
 
-    modality: Modality
+    modality: Sensor
     kind: str
     parameters: dict[str, float] = {}
     """At full strength; defaults are those of `faults.INJECTION_KINDS`."""
@@ -64,6 +64,7 @@ class DegradeConfig(_Strict):
     strength: tuple[float, float] = (0.2, 1.0)
     """Range that the strength is drawn from, evenly; 0 does nothing, 1 is the fault with its parameters."""
     faults: tuple[TrainingFault, ...] = Field(min_length=1)
+    """What may break; each sample that is spoiled gets one of its sensor's."""
 
     @model_validator(mode="after")
     def _strength_is_a_range(self) -> DegradeConfig:
@@ -83,8 +84,10 @@ class SampleDegrader:
         for fault in config.faults:
             if fault.modality not in present:
                 raise DataError(f"degrade.faults has {fault.kind} of {fault.modality}, which the data does not have")
+            if fault.modality.kind not in _BY_KIND:
+                raise DataError(f"{fault.modality} is of kind {fault.modality.kind}, which is not degraded in training")
             encoding = present[fault.modality].encoding
-            is_coded_depth = fault.modality is Modality.DEPTH and not isinstance(encoding, DepthEncoding)
+            is_coded_depth = fault.modality.kind is DEPTH and not isinstance(encoding, DepthEncoding)
             if is_coded_depth and fault.kind not in _LOSSES:
                 raise DataError(f"{fault.kind} needs depth in metres, not {encoding.kind}; use {', '.join(_LOSSES)}")
 
@@ -103,18 +106,18 @@ class SampleDegrader:
         assert degradation is not None  # as validated
         complete = complete_parameters(fault.kind, fault.parameters)
         parameters = at_strength(fault.kind, complete, rng.uniform(*self._config.strength))
-        return _BY_MODALITY[spec.modality](image, spec, lambda frame: spoil(frame, degradation, rng, parameters))
+        return _BY_KIND[spec.modality.kind](image, spec, lambda frame: spoil(frame, degradation, rng, parameters))
 
 
 def _degraded_camera(image: Image, _spec: InputSpec, degrade: _DEGRADE) -> Image:
-    return cast("Image", degrade(ModalityFrame(Modality.CAMERA, image, 0)).data)
+    return cast("Image", degrade(SensorFrame(Sensor.CAMERA, image, 0)).data)
 
 
 def _degraded_depth(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
     encoding = spec.encoding if isinstance(spec.encoding, DepthEncoding) else None
     metres = np.float32(1.0) if encoding is None else _metres_of_levels(encoding)[image[..., 0]]
     depth = np.where(image.any(axis=-1), metres, np.float32(0.0))  # [H, W]
-    after = cast("NDArray[np.float32]", degrade(ModalityFrame(Modality.DEPTH, depth, 0)).data)
+    after = cast("NDArray[np.float32]", degrade(SensorFrame(Sensor.DEPTH, depth, 0)).data)
     changed = ~((after == depth) | (np.isnan(after) & (depth == 0)))
     out = image.copy()
     out[changed] = 0 if encoding is None else depth_image(after, image.shape[:2], encoding)[changed]
@@ -132,7 +135,7 @@ def _metres_of_levels(encoding: DepthEncoding) -> NDArray[np.float32]:
 def _degraded_events(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
     gain = cast("EventEncoding", spec.encoding).gain
     counts = np.rint(image[..., :2] / gain).astype(np.uint8)  # [H, W, 2]
-    after = degrade(ModalityFrame(Modality.EVENT, counts, 0)).data
+    after = degrade(SensorFrame(Sensor.EVENT, counts, 0)).data
     out = image.copy()
     changed = after != counts
     out[..., :2][changed] = np.clip(np.rint(after[changed] * np.float32(gain)), 0, 255).astype(np.uint8)
@@ -148,7 +151,7 @@ def _degraded_lidar(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     index = np.arange(len(rows))  # travels with its point
     points = np.column_stack([directions * distance[:, None], image[rows, cols, 1], index]).astype(np.float32)
-    after = degrade(ModalityFrame(Modality.LIDAR, points, 0)).data
+    after = degrade(SensorFrame(Sensor.LIDAR, points, 0)).data
     if len(after) < len(points):
         kept = after[:, 4].astype(np.intp)
         out = np.zeros_like(image)
@@ -162,9 +165,9 @@ def _degraded_lidar(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
     return out
 
 
-_BY_MODALITY: Mapping[Modality, Callable[[Image, InputSpec, _DEGRADE], Image]] = {
-    Modality.CAMERA: _degraded_camera,
-    Modality.DEPTH: _degraded_depth,
-    Modality.EVENT: _degraded_events,
-    Modality.LIDAR: _degraded_lidar,
+_BY_KIND: Mapping[SensorKind, Callable[[Image, InputSpec, _DEGRADE], Image]] = {
+    CAMERA: _degraded_camera,
+    DEPTH: _degraded_depth,
+    EVENT: _degraded_events,
+    LIDAR: _degraded_lidar,
 }

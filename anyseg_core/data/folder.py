@@ -19,17 +19,21 @@ from anyseg_core.data.files import (
     resize_nearest,
 )
 from anyseg_core.data.sample import DataError, Sample
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import InputSpec
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     LABEL_ENDING,
+    RIG_NAME,
     FolderDescription,
+    RigSpec,
     endings,
     frame_from_stored,
 )
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 
 def read_description(root: Path) -> FolderDescription:
@@ -40,12 +44,31 @@ def read_description(root: Path) -> FolderDescription:
     except OSError:
         raise DataError(f"{path} is missing: `anyseg data from-bag` writes it, docs/training.md describes it") from None
     except ValidationError as error:
+        faults = "; ".join(faults_of(error, FolderDescription))
+        raise DataError(f"{path} is not valid: {faults}") from None
+
+
+def read_rig(drive: Path) -> RigSpec | None:
+    """The calibration of a drive's folder, None where it has none of its own; raises DataError for a broken file."""
+    path = drive / RIG_NAME
+    if not path.is_file():
+        return None
+    try:
+        return RigSpec.model_validate_json(path.read_bytes())
+    except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise DataError(f"{path} is not valid: {faults}") from None
 
 
-def folder_inputs(description: FolderDescription, modalities: Sequence[Modality]) -> tuple[InputSpec, ...]:
-    """The inputs of these modalities; raises DataError where none remains."""
+def folder_inputs(description: FolderDescription, modalities: Sequence[Sensor]) -> tuple[InputSpec, ...]:
+    """The inputs of these modalities; raises DataError where none remains, or nobody chose and some are left out."""
+    others = [spec.modality for spec in description.inputs if spec.modality not in DEFAULT_SENSORS]
+    if others and tuple(modalities) == DEFAULT_SENSORS:
+        listed = ", ".join(f"{sensor}: {sensor.kind}" for sensor in others)
+        raise DataError(
+            f"{DESCRIPTION_NAME} has sensors beside the usual ones: declare them in data.sensors ({{{listed}}}), and "
+            "list in data.modalities those to use"
+        )
     inputs = tuple(spec for spec in description.inputs if spec.modality in modalities)
     if not inputs:
         known_words("data.modalities", modalities, [spec.modality for spec in description.inputs])
@@ -68,7 +91,7 @@ class Folder:
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = DEFAULT_SENSORS,
         limit: int | None = None,
         *,
         labels: Path | None = None,
@@ -79,8 +102,10 @@ class Folder:
         description = read_description(root)
         self.inputs = folder_inputs(description, modalities)
         self.classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
-        self._rig = description.rig.rig() if description.rig else None
+        self._rig = description.rig
         self._stems = self._find_stems()[:limit]
+        drives = {str(Path(stem).parent) for stem in self._stems}
+        self._drive_rigs = {drive: read_rig(root / drive) for drive in sorted(drives)}
 
     def _find_stems(self) -> list[str]:
         """`<split>/<drive>/<name>` of each moment, sorted."""
@@ -103,13 +128,19 @@ class Folder:
     @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, self.size, self.inputs, self._rig and self._rig.camera_from_lidar.tobytes())
+        rigs = [str(rig) for rig in (self._rig, *self._drive_rigs.values())]
+        return fingerprint_of(files, self.size, self.inputs, self.classes, rigs)
 
     def __len__(self) -> int:
         return len(self._stems)
 
     def name(self, index: int) -> str:
         return self._stems[index]
+
+    def picture_size(self, index: int) -> Size:
+        """(height, width) of the picture that a sample's labels belong to; the network's where it has none."""
+        pictures = [spec.modality for spec in self.inputs if not spec.modality.kind.is_points]
+        return read_image(self._file(index, pictures[0])).shape[:2] if pictures else self.size
 
     def label_file(self, index: int) -> Path:
         """Where the labels of a sample are, or belong."""
@@ -132,13 +163,18 @@ class Folder:
             frame = self._frame(spec.modality, path)
             if not spec.modality.kind.is_points and labels is not None:
                 require_same_view(path, frame.data, self.label_file(index), labels)
-            return encode_frame(frame, spec, self.size, self._rig)
+            return encode_frame(frame, spec, self.size, self._rig_of(index))
         except InputError as error:
-            raise DataError(f"{path}: {error} (`rig` in {DESCRIPTION_NAME})") from None
+            raise DataError(f"{path}: {error} ({RIG_NAME} of the drive, or `rig` in {DESCRIPTION_NAME})") from None
         except ValueError as error:
             raise DataError(f"{path} cannot be used: {error}") from None
 
-    def _frame(self, modality: Modality, path: Path) -> ModalityFrame:
+    def _rig_of(self, index: int) -> Rig | None:
+        """The calibration of the drive that a sample is of, else that of the data set."""
+        spec = self._drive_rigs[str(Path(self._stems[index]).parent)] or self._rig
+        return spec.rig() if spec else None
+
+    def _frame(self, modality: Sensor, path: Path) -> SensorFrame:
         if not modality.kind.is_points:
             return frame_from_stored(modality, read_image(path))
         try:
@@ -147,6 +183,6 @@ class Folder:
             fault = "is damaged: a NumPy array was expected" if path.is_file() else "is missing"
             raise DataError(f"{path} {fault}") from None
 
-    def _file(self, index: int, modality: Modality) -> Path:
+    def _file(self, index: int, modality: Sensor) -> Path:
         candidates = [self.root / f"{self._stems[index]}{ending}" for ending in endings(modality)]
         return next((path for path in candidates if path.is_file()), candidates[0])

@@ -126,6 +126,8 @@ class Muses:
     @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
+        if self.source == "raw":
+            files += [file for name in ("calib.json", "meta.json") if (file := self.root / name).is_file()]
         return fingerprint_of(files, self.size, self.inputs, self.motion_compensation, self.released_protocol)
 
     def __len__(self) -> int:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from anyseg_core.data.sample import Sample, SegmentationDataset
+from anyseg_core.terminal import tracked
 
 _IMAGES, _LABELS, _NAMES = "images.npy", "labels.npy", "names.txt"
 
@@ -59,7 +59,7 @@ def _pack(source: SegmentationDataset, folder: Path) -> None:
         names = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             loaded = pool.map(source.__getitem__, range(len(source)))
-            for i, sample in enumerate(tqdm(loaded, f"packing {source.description}", len(source), leave=False)):
+            for i, sample in enumerate(tracked(loaded, f"packing {source.description}", len(source))):
                 images[i], labels[i] = sample.images, sample.labels
                 names.append(sample.name)
         images.flush()

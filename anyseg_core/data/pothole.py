@@ -16,8 +16,10 @@ from anyseg_core.runtime.label_sets import POTHOLE, LabelClass
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, InputSpec, RgbEncoding
 
-_SEQUENCE = {"train": "dataset2", "val": "dataset1", "test": "dataset1"}
-"""One drive to train on, the other to test on; there is no third for validation."""
+SPLITS = ("train", "val", "test")
+"""All drives but one to train on, and that one to test on; none is left for validation."""
+HELD_OUT = "dataset1"
+"""The drive of 12 frames; the other one has 40."""
 RAW_PER_METRE = 1000.0
 """A 16UC1 depth message counts millimetres, so a raw disparity of 50000 reaches the node as 50 "metres"."""
 
@@ -25,8 +27,15 @@ _ENCODING = DepthEncoding(scale="linear", near_m=24.0, far_m=66.0)
 """Road 40 to 65, holes 24 to 52 in both sequences; below is the far bottom of a few holes."""
 
 
+def _drive(name: str) -> str:
+    """`dataset1_03` -> `dataset1`."""
+    return name.rpartition("_")[0]
+
+
 class Pothole:
-    """One sequence, encoded by the functions the robot uses, at `size` (height, width).
+    """Drives, encoded by the functions the robot uses, at `size` (height, width).
+
+    `held_out` is the drive of the splits val and test; frames of a drive are neighbours, so it is never cut.
 
     `split` is `train` (dataset2, 40 images), `val` or `test` (both dataset1, 12 images).
     Raises DataError when the folder is not this data set.
@@ -38,17 +47,21 @@ class Pothole:
         InputSpec(modality=Modality.DEPTH, encoding=_ENCODING, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.5)),
     )
 
-    def __init__(self, root: Path, split: str, size: Size, limit: int | None = None) -> None:
-        if split not in _SEQUENCE:
-            raise DataError(f"unknown split {split!r} of the pothole data; known splits: {', '.join(_SEQUENCE)}")
+    def __init__(self, root: Path, split: str, size: Size, limit: int | None = None, held_out: str = HELD_OUT) -> None:
+        if split not in SPLITS:
+            raise DataError(f"unknown split {split!r} of the pothole data; known splits: {', '.join(SPLITS)}")
         self.root, self.split, self.size = root, split, size
-        self._names = sorted(path.stem for path in (root / "rgb").glob(f"{_SEQUENCE[split]}_*.jpg"))[:limit]
+        names = sorted(path.stem for path in (root / "rgb").glob("*_*.jpg"))
+        self._names = [name for name in names if (_drive(name) == held_out) == (split != "train")][:limit]
         if not self._names:
-            raise DataError(f"no {_SEQUENCE[split]}_*.jpg in {root}/rgb; is {root} the stereo pothole data set?")
+            wanted = f"drive beside {held_out}" if split == "train" else f"{held_out}_*.jpg"
+            drives = ", ".join(sorted(set(map(_drive, names)))) or "none"
+            raise DataError(f"no {wanted} in {root}/rgb (drives: {drives}); is {root} the stereo pothole data set?")
 
     @property
     def description(self) -> str:
-        return f"stereo pothole {_SEQUENCE[self.split]}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
+        drives = ", ".join(sorted(set(map(_drive, self._names))))
+        return f"stereo pothole {drives}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
 
     @property
     def fingerprint(self) -> str:

@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from anyseg_core.data.files import fingerprint_of
 from anyseg_core.data.sample import DataError, FileDataset, Sample
+from anyseg_core.terminal import tracked
 
 
 class BrokenSample(NamedTuple):
@@ -36,7 +35,7 @@ def find_broken(dataset: FileDataset, *, show_progress: bool = True) -> list[Bro
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(fault, range(len(dataset)))
         title = f"checking {dataset.description}"
-        return [broken for broken in tqdm(found, title, len(dataset), disable=not show_progress, leave=False) if broken]
+        return [broken for broken in tracked(found, title, len(dataset), show=show_progress) if broken]
 
 
 class UsableSamples:

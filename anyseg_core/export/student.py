@@ -24,6 +24,7 @@ from anyseg_core.data.sample import Sample
 from anyseg_core.methods import SupervisedConfig
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
+from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.student_network import (
     ExportedNetwork,
     StudentDecoder,
@@ -43,9 +44,9 @@ from anyseg_core.runtime.model_card import (
     TrainingRecord,
     sha256_of,
 )
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.evaluation import decide_labels, subset_name
+from anyseg_core.training.same_meaning import open_same
 
 NETWORK_NAME = "student.onnx"
 OPSET = 20
@@ -330,7 +331,7 @@ def _replace(folder: Path, written: Path, networks: Sequence[str]) -> None:
 
 def _samples(state: TrainingState, split: str, count: int) -> list[Sample]:
     """At most `count` samples, evenly spaced over a split."""
-    dataset = open_dataset(state.config.data, split)
+    dataset = open_same(state, state.config.data, split)
     chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return [dataset[int(index)] for index in chosen]
 
@@ -451,13 +452,13 @@ def _method_in_words(state: TrainingState) -> str:
         how = (
             f"{method.name} {'on all modalities' if everything else 'with anymodal dropout'}, "
             f"a missing modality is {'removed' if model.missing == 'remove' else 'zero-filled'}; "
-            f"MiT-{model.backbone.upper()}, head width {model.head_width}"
+            f"{ENCODERS[encoder_name(model.backbone)].words}, head width {model.head_width}, fusion {model.fusion}"
         )
     else:
         how = (
             f"{method.name}, a network per modality; {model.backbone} with {model.width:g} of its channels, "
             f"DeepLabV3+ decoder {model.head_width} wide"
         )
-    if model.init_from:
-        how += f", from {'the network' if model.init_head else 'the encoder'} of {model.init_from.name}"
+    if model.first_weights:
+        how += f", from {'the network' if model.init_head else 'the encoder'} of {model.first_weights.name}"
     return f"{how}, seed {config.seed}; {state.step} steps, {samples} samples, {state.elapsed_s / 60:.1f} min"

@@ -22,6 +22,7 @@ from anyseg_core.methods.rgbd_baselines import (
     SingleModality,
     SingleModalityConfig,
 )
+from anyseg_core.methods.self_distilled import SelfDistilled, SelfDistilledConfig
 from anyseg_core.methods.supervised import Supervised, SupervisedConfig
 
 
@@ -31,6 +32,7 @@ def _supervised_unless_named(settings: Any) -> Any:
 
 MethodConfig = Annotated[
     SupervisedConfig
+    | SelfDistilledConfig
     | AnySegConfig
     | PrototypeConfig
     | MagicConfig
@@ -47,6 +49,7 @@ MethodConfig = Annotated[
 
 METHODS: dict[str, type[Any]] = {
     "supervised": Supervised,
+    "self_distilled": SelfDistilled,
     "anyseg": AnySeg,
     "prototype": PrototypeDistillation,
     "magic": Magic,
@@ -78,6 +81,8 @@ __all__ = [
     "NetworkKind",
     "PrototypeConfig",
     "PrototypeDistillation",
+    "SelfDistilled",
+    "SelfDistilledConfig",
     "Supervised",
     "SupervisedConfig",
     "TaughtConfig",

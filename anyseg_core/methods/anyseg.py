@@ -15,8 +15,14 @@ from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch, TaughtConfig
 from anyseg_core.methods.losses import Variant, crossmodal_distillation, prediction_distillation, unimodal_distillation
-from anyseg_core.methods.supervised import SupervisionConfig, label_size, step_subsets, supervision
-from anyseg_core.models.anymodal import AnymodalSegmenter, PresentImages, select_present, upsample_logits
+from anyseg_core.methods.supervised import (
+    SupervisionConfig,
+    encoded_images,
+    label_size,
+    step_subsets,
+    supervision,
+)
+from anyseg_core.models.anymodal import AnymodalSegmenter, PresentImages, upsample_logits
 
 
 class DistillationConfig(SupervisionConfig, TaughtConfig):
@@ -77,7 +83,7 @@ class Distillation(ABC):
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         subsets = step_subsets(batch, self.settings)  # [S, B, M]
-        seen = select_present(batch.images, subsets.any(dim=0))
+        seen = encoded_images(model, batch, subsets)
         logits, features = model(seen, subsets, with_features=True)  # [S * B, H/4, W/4, K], per stage [P, h, w, C]
         full = upsample_logits(logits.float(), label_size(batch))  # [S * B, K, H/s, W/s]
         losses = {"sup": supervision(full, batch.labels, self.settings, self.class_weights)}

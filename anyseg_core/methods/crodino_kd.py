@@ -37,8 +37,8 @@ class CrodinoConfig(LabelLossConfig):
     name: Literal["crodino_kd"] = "crodino_kd"
     parts: Literal["by_backbone", "halves", "projections"] = "by_backbone"
     """What Z_inv and Z_spe are: the halves of the encoder's channels, or a projection each (1x1 convolution), which has
-    both signs. Halves come after a ReLU: without signs they are orthogonal only where no channel of both is active.
-    `by_backbone`: projections for resnet50, halves for resnet18."""
+    both signs. A ResNet's halves come after a ReLU: without signs they are orthogonal only where no channel of both is
+    active. `by_backbone`: projections for resnet50, halves for others (EfficientNet-Lite's have both signs)."""
     mixup: Literal["positions", "classes"] = "positions"
     """What is mixed with a position's features: the other modality's at that place, through the maps between the views;
     or its mean over the same class."""
@@ -49,11 +49,15 @@ class CrodinoConfig(LabelLossConfig):
     same_class: SameClass = "masked"
     """What the same class in other images is to a contrast of classes: left out, a match, or a mismatch."""
     temperature: float = Field(default=0.07, gt=0)
+    """Of the InfoNCE term."""
     mixed: float = Field(default=1.0, ge=0)
     """Weight of the supervision of the mixed features."""
     orthogonality: float = Field(default=0.1, ge=0)
+    """Weight of the term that keeps the two halves of an embedding orthogonal."""
     contrastive: float = Field(default=0.5, ge=0)
+    """Weight of the InfoNCE term."""
     auxiliary: float = Field(default=0.2, ge=0)
+    """Weight of the supervision of each half alone."""
 
     def projects(self, backbone: str) -> bool:
         """Whether a network of this backbone has projections."""

@@ -114,7 +114,9 @@ class PredictionConfig(AcNetPupilConfig):
     """What the methods that distil predictions have."""
 
     kd: float = Field(default=1.0, ge=0)
+    """Weight of the divergence from the teacher's softened predictions."""
     temperature: float = Field(default=4.0, gt=0)
+    """By which both predictions are softened."""
 
 
 class KdConfig(PredictionConfig):
@@ -140,6 +142,7 @@ class ProtoKdConfig(PredictionConfig):
 
     name: Literal["proto_kd"] = "proto_kd"
     prototype: float = Field(default=1.0, ge=0)
+    """Weight of the distance between the class prototypes of student and teacher."""
 
 
 class ProtoKd(Kd):

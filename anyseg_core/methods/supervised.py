@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from anyseg_core.methods.base import Batch, NetworkKind
 from anyseg_core.methods.losses import hard_example_mean, labelled_cross_entropy, marginal_cross_entropy, plain_mean
-from anyseg_core.models.anymodal import select_present, upsample_logits
+from anyseg_core.models.anymodal import PresentImages, select_present, upsample_logits
 
 
 class LabelLossConfig(BaseModel):
@@ -30,6 +30,7 @@ class LabelLossConfig(BaseModel):
     """Whether samples may lack modalities and labels may be coarse (`data/mixture.py`)."""
 
     loss: Literal["ohem", "cross_entropy"] = "ohem"
+    """`ohem` takes the hardest pixels alone (online hard example mining)."""
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     """Pixels whose class gets a probability below this are hard."""
     class_balance: float = Field(default=0.0, ge=0, le=1)
@@ -67,7 +68,7 @@ class Supervised:
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         subsets = step_subsets(batch, self.config) if self.config.anymodal_dropout else all_modalities(batch)
-        logits = model(select_present(batch.images, subsets.any(dim=0)), subsets)  # [S * B, H/4, W/4, K]
+        logits = model(encoded_images(model, batch, subsets), subsets)  # [S * B, H/4, W/4, K]
         full = upsample_logits(logits.float(), label_size(batch))  # [S * B, K, H/s, W/s]
         return {"sup": supervision(full, batch.labels, self.config, self.class_weights, batch.members)}
 
@@ -115,6 +116,15 @@ def step_subsets(batch: Batch, config: SupervisionConfig) -> Tensor:
     else:
         subsets = draw_subsets(config.subsets_per_step, modalities)[:, None].expand(-1, samples, -1)
     return subsets.to(batch.images.device)
+
+
+def encoded_images(model: nn.Module, batch: Batch, subsets: Tensor) -> PresentImages:
+    """The images that a step encodes: those that any of the subsets, bool [S, B, M], asks for.
+
+    All that are there where the encoder's batch norm mixes the images: see `AnymodalSegmenter.mixes_images`.
+    """
+    present = all_modalities(batch)[0] if model.mixes_images else subsets.any(dim=0)
+    return select_present(batch.images, present)
 
 
 def all_modalities(batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.models.deeplab import DeepLabDecoder, DeepLabSpec
-from anyseg_core.models.resnet import ResNet
+from anyseg_core.models.staged_encoders import build_staged, map_dims
 
 
 class FusedOutput(NamedTuple):
@@ -24,7 +24,7 @@ class FusedOutput(NamedTuple):
     logits: Tensor
     """[B, H/4, W/4, K]."""
     embedding: Tensor
-    """[B, C, H/16, W/16], of the merging branch."""
+    """[B, C, H/16, W/16], with EfficientNet-Lite [B, C, H/32, W/32]: of the merging branch."""
 
 
 class ChannelAttention(nn.Module):
@@ -43,10 +43,10 @@ class AcNet(SegmentationModel):
 
     def __init__(self, mean: Sequence[Sequence[float]], std: Sequence[Sequence[float]], spec: DeepLabSpec) -> None:
         super().__init__(mean, std)
-        self.branches = nn.ModuleList(ResNet(spec.backbone, spec.width) for _ in mean)
-        self.merge = ResNet(spec.backbone, spec.width)
-        del self.merge.conv1, self.merge.bn1  # it begins with the stems of the others
-        dims = self.merge.dims
+        self.branches = nn.ModuleList(build_staged(spec.backbone, spec.width) for _ in mean)
+        self.merge = build_staged(spec.backbone, spec.width)
+        self.merge.begin_after_stem()  # with the stems of the others
+        dims = map_dims(self.merge)
         self.attention = nn.ModuleList(nn.ModuleList(ChannelAttention(dim) for dim in dims) for _ in mean)
         self.decoder = DeepLabDecoder(dims[-1], dims[1], spec)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,7 @@
-"""DeepLabV3+ (arXiv 1802.02611): a ResNet, atrous spatial pyramid pooling, and a decoder with a low-level skip."""
+"""DeepLabV3+ (arXiv 1802.02611): a ResNet, atrous spatial pyramid pooling, and a decoder with a low-level skip.
+
+With EfficientNet-Lite instead of the ResNet the embedding has stride 32, not 16; the rest is the same.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anyseg_core.models.resnet import ResNet
+from anyseg_core.models.staged_encoders import build_staged, map_dims
 
 
 class DeepLabSpec(NamedTuple):
     """What a network is made of."""
 
     backbone: str
-    """One of `resnet.RESNETS`."""
+    """One of `staged_encoders.STAGED_ENCODERS`."""
     classes: int
     head_width: int = 256
     width: float = 1.0
@@ -75,8 +78,10 @@ class DeepLab(nn.Module):
 
     def __init__(self, spec: DeepLabSpec) -> None:
         super().__init__()
-        self.encoder = ResNet(spec.backbone, spec.width)
-        self.decoder = DeepLabDecoder(self.encoder.dims[-1], self.encoder.dims[1], spec)
+        self.encoder = build_staged(spec.backbone, spec.width)
+        dims = map_dims(self.encoder)
+        self.embedding_dim = dims[-1]
+        self.decoder = DeepLabDecoder(dims[-1], dims[1], spec)
         self.project: nn.Module = nn.Identity()
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -152,6 +152,9 @@ class MixTransformer(nn.Module):
     Raises ValueError for an unknown variant.
     """
 
+    mixes_images = False
+    """It has no batch norm: an image's features do not depend on the others of its batch."""
+
     def __init__(self, variant: str = "b0", drop_path: float = 0.1) -> None:
         super().__init__()
         if variant not in VARIANTS:

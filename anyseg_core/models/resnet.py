@@ -82,6 +82,10 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def begin_after_stem(self) -> None:
+        """Give up the stem."""
+        del self.conv1, self.bn1
+
     def stem(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, C, H/4, W/4]."""
         return F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)

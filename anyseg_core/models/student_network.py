@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, normalise
+from anyseg_core.models.efficientnet_lite import EfficientNetLite
 from anyseg_core.models.unimodal import UnimodalNetworks, average_probabilities
 
 
@@ -95,7 +98,7 @@ class StudentNetwork(ExportedNetwork):
 
     def __init__(self, model: AnymodalSegmenter, size: tuple[int, int], label_stride: int) -> None:
         super().__init__(model, size, label_stride, tuple(range(len(model.mean))))
-        self.model = model
+        self.model = with_folded_encoder(model)
         grid = (size[0] // 4, size[1] // 4)
         self._fold_head(model)
         for stage in range(1, 4):
@@ -118,8 +121,9 @@ class StudentNetwork(ExportedNetwork):
         self.register_buffer("bias", ((bias - norm.running_mean) * scale + norm.bias)[:, None])  # [width, 1]
 
     def forward(self, images: Tensor, modality: Tensor) -> tuple[Tensor, Tensor]:
-        features = [self._average(stage, feature) for stage, feature in enumerate(self.model.encode(images, modality))]
-        return self.decide(self.decode(features))
+        weighed = self.model.weigh(self.model.encode(images, modality))
+        means = [self._average(stage, feature) for stage, feature in enumerate(weighed)]
+        return self.decide(self.decode(means))
 
     def _average(self, stage: int, feature: Tensor) -> Tensor:
         """[M, h, w, C] -> [h, w, C]: the mean over the modalities that are there, or with zeros for the rest."""
@@ -129,8 +133,9 @@ class StudentNetwork(ExportedNetwork):
         absent = total - feature.shape[0]
         return (feature.sum(dim=0) + absent * getattr(self, f"zero{stage}")[0]) / total
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Features [h_s, w_s, C_s] -> logits [K, h_1, w_1]."""
+    def decode(self, means: list[Tensor]) -> Tensor:
+        """Means over the modalities of what the network weighs, [h_s, w_s, C_s or C_s + 1] -> logits [K, h_1, w_1]."""
+        features = self.model.resolve(means)
         height, width = features[0].shape[:2]
         fused = self._project(0, features[0])  # [width, h_1, w_1]
         for stage, feature in enumerate(features[1:], start=1):
@@ -158,7 +163,8 @@ class StudentEncoder(nn.Module):
         self.whole = whole
 
     def forward(self, images: Tensor, modality: Tensor) -> Tensor:
-        return torch.cat([feature[0].flatten() for feature in self.whole.model.encode(images, modality)])
+        weighed = self.whole.model.weigh(self.whole.model.encode(images, modality))
+        return torch.cat([feature[0].flatten() for feature in weighed])
 
 
 class StudentDecoder(nn.Module):
@@ -167,7 +173,8 @@ class StudentDecoder(nn.Module):
     def __init__(self, whole: StudentNetwork, size: tuple[int, int]) -> None:
         super().__init__()
         self.whole = whole
-        dims = whole.model.encoder.dims
+        gated = whole.model.gates is not None  # a weight beside the channels of each stage
+        dims = [dim + gated for dim in whole.model.dims]
         self.shapes = [(size[0] // 4 >> stage, size[1] // 4 >> stage, dim) for stage, dim in enumerate(dims)]
 
     @property
@@ -179,6 +186,15 @@ class StudentDecoder(nn.Module):
         parts = features.split([height * width * dim for height, width, dim in self.shapes])
         stages = [part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)]  # [h_s, w_s, C_s] each
         return self.whole.decide(self.whole.decode(stages))
+
+
+def with_folded_encoder(model: AnymodalSegmenter) -> AnymodalSegmenter:
+    """The network for inference: one that computes the same, its encoder's batch norms in their convolutions."""
+    if not isinstance(model.encoder, EfficientNetLite):
+        return model
+    folded = copy.copy(model)
+    folded._modules = dict(model._modules) | {"encoder": model.encoder.folded()}
+    return folded
 
 
 def interpolation_matrix(source: int, target: int) -> Tensor:

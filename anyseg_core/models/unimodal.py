@@ -22,7 +22,7 @@ class UnimodalOutput(NamedTuple):
     logits: Tensor
     """[M, B, H/4, W/4, K]."""
     embeddings: Tensor
-    """[M, B, C, H/16, W/16]."""
+    """[M, B, C, H/16, W/16]; with EfficientNet-Lite H/32 and W/32, here and below."""
     regenerated: Tensor | None = None
     """The same shape, of `RegeneratingNetworks` that were told what to hide."""
 
@@ -90,7 +90,7 @@ class RegeneratingNetworks(UnimodalNetworks):
 
     def __init__(self, mean: Sequence[Sequence[float]], std: Sequence[Sequence[float]], spec: DeepLabSpec) -> None:
         super().__init__(mean, std, spec)
-        dim = self.network(0).encoder.dims[-1]
+        dim = self.network(0).embedding_dim
         self.generators = nn.ModuleList(
             nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, dim, 3, padding=1)) for _ in mean
         )
@@ -143,7 +143,7 @@ class DisentangledNetworks(UnimodalNetworks):
     ) -> None:
         super().__init__(mean, std, spec)
         self.classes = spec.classes
-        dim = self.network(0).encoder.dims[-1]
+        dim = self.network(0).embedding_dim
         self.auxiliary = nn.Sequential(
             convolution(dim // 2, spec.head_width, 3), nn.Conv2d(spec.head_width, spec.classes, 1)
         )

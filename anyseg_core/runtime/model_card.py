@@ -35,6 +35,7 @@ from pydantic import (
 )
 
 from anyseg_core.runtime.label_sets import UNLABELLED, Surface
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
 
 CARD_NAME = "model.json"
@@ -338,7 +339,7 @@ def load_card(folder: Path, *, verify: bool = True) -> ModelCard:
     try:
         card = ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(faults_of(error, ModelCard))
         raise StudentError(f"{path} is not a valid model card ({faults}). Export the student again.") from None
     if verify:
         _verify_networks(folder, card)

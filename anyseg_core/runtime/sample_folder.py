@@ -1,6 +1,7 @@
 """Labelled frames of one's own vehicle on disk, as its sensors gave them: what a bag becomes before training.
 
     <root>/dataset.json                                   classes, inputs, rig (`FolderDescription`)
+    <root>/<split>/<drive>/rig.json                       calibration of this drive, else that of dataset.json holds
     <root>/<split>/<drive>/<name>_camera.png or .jpg      RGB; so is any sensor of kind camera: <name>_<sensor>.png
     <root>/<split>/<drive>/<name>_depth.png               16 bit, millimetres, 0 = no measurement; seen from the camera
     <root>/<split>/<drive>/<name>_event.png               red = positive counts, green = negative; seen from the camera
@@ -25,7 +26,7 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame, SensorKind, point_sensor
 
-DESCRIPTION_NAME = "dataset.json"
+DESCRIPTION_NAME, RIG_NAME = "dataset.json", "rig.json"
 LABEL_ENDING = "_label.png"
 
 
@@ -41,6 +42,10 @@ _STORED: dict[SensorKind, SensorKind] = {
     EVENT: SensorKind("event counts as a picture", (None, None, 3), "uint8"),
 }
 """What files hold where that is not the frame's data itself."""
+
+
+MAX_DEPTH_M = 65.535
+"""What 16 bits of millimetres hold."""
 
 
 class RigSpec(BaseModel):
@@ -85,7 +90,7 @@ class FolderDescription(BaseModel):
     inputs: tuple[InputSpec, ...] = Field(min_length=1)
     """How each modality reaches the network; goes into the student's card."""
     rig: RigSpec | None = None
-    """Needed where there is LiDAR."""
+    """Calibration of the drives that have none of their own; LiDAR needs one."""
 
     @model_validator(mode="after")
     def _one_sensor_of_points(self) -> FolderDescription:
@@ -97,6 +102,12 @@ def write_description(root: Path, description: FolderDescription) -> None:
     """Write dataset.json."""
     root.mkdir(parents=True, exist_ok=True)
     (root / DESCRIPTION_NAME).write_text(description.model_dump_json(indent=2) + "\n")
+
+
+def write_rig(folder: Path, rig: Rig) -> None:
+    """Write the calibration of a drive to `<root>/<split>/<drive>`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RIG_NAME).write_text(RigSpec.of(rig).model_dump_json(indent=2) + "\n")
 
 
 def write_sample(folder: Path, name: str, frames: list[SensorFrame], labels: NDArray[np.uint8] | None) -> None:
@@ -116,7 +127,8 @@ def stored_image(frame: SensorFrame) -> NDArray[Any]:
     """Camera, depth or events as their PNG holds them, colour as RGB."""
     if frame.kind is DEPTH:
         millimetres = np.nan_to_num(1000 * frame.data, nan=0, posinf=0, neginf=0)
-        return np.clip(np.rint(millimetres), 0, 65535).astype(np.uint16)
+        measured = (millimetres > 0) & (millimetres <= MAX_DEPTH_M * 1000)
+        return np.rint(np.where(measured, millimetres, 0)).astype(np.uint16)  # further away is not measured here
     if frame.kind is EVENT:
         return np.dstack([frame.data, np.zeros(frame.data.shape[:2], np.uint8)])
     return frame.data

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -31,6 +33,7 @@ from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
+from anyseg_core.runtime.sensors import SensorFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +182,30 @@ class Segmenter:
         done = time.perf_counter()
         engine_s = _busy_s([(encoded, done), *_newly_encoded(made.values())])
         return Segmentation(labels, confidence, live, encoded - started, engine_s)
+
+    def segment_arrays(self, rig: Rig | None = None, **arrays: NDArray[Any]) -> Segmentation:
+        """Segment from the arrays of one moment, by the sensors' names: `segment_arrays(camera=rgb, depth=metres)`.
+
+        Each array is what its sensor's kind delivers, see `sensors.SENSOR_KINDS`: camera uint8 [H, W, 3] in RGB, depth
+        float32 [H, W] in metres, events uint8 [H, W, 2], LiDAR float32 [N, 4] of x, y, z and intensity.
+
+        Raises InputError that names the argument: no sensor of the student, another type or shape; and what `segment`
+        raises.
+        """
+        return self.segment({frame.modality: frame for frame in itertools.starmap(self._frame_of, arrays.items())}, rig)
+
+    def _frame_of(self, name: str, data: NDArray[Any]) -> SensorFrame:
+        sensor = next((sensor for sensor in self.modalities if sensor == name), None)
+        if sensor is None:
+            known = ", ".join(self.modalities)
+            raise InputError(f"{name}: student {self.card.name} has no such sensor; it takes {known}")
+        data = np.asarray(data)
+        if not sensor.kind.fits(data):
+            wanted = ", ".join("any" if size is None else str(size) for size in sensor.kind.shape)
+            raise InputError(
+                f"{name}: must be {sensor.kind.dtype} of shape [{wanted}], not {data.dtype} of shape {list(data.shape)}"
+            )
+        return SensorFrame(sensor, data, stamp_ns=0)
 
     def network_image(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
         """The network image uint8 [H, W, 3] of a frame, which is made once and kept as long as the frame is.

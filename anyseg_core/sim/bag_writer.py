@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.points.label_files import SUFFIX, write_point_labels
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, DriveFrame
 
 TOPICS: dict[str, str] = {
@@ -28,11 +30,31 @@ _FLOAT32 = 7
 """sensor_msgs/PointField.FLOAT32"""
 
 
+_OF_SENSORS = {
+    "camera": ("/camera/image_raw", "/camera/camera_info"),
+    "depth": ("/depth/image_rect", "/depth/camera_info"),
+    "event": ("/events",),
+    "lidar": ("/lidar/points", "/tf_static"),
+}
+"""The topics that a vehicle without the sensor lacks."""
+
+
 class BagWriter:
     """Writes frames to a new bag folder; use as a context manager."""
 
-    def __init__(self, folder: Path, rig: Rig, *, storage: str = "mcap") -> None:
-        """Open the bag. `storage` is "mcap" or "sqlite3"; the folder must not exist."""
+    def __init__(
+        self,
+        folder: Path,
+        rig: Rig,
+        *,
+        storage: str = "mcap",
+        modalities: Collection[Sensor] = DEFAULT_SENSORS,
+        labelled: bool = True,
+    ) -> None:
+        """Open the bag. `storage` is "mcap" or "sqlite3"; the folder must not exist.
+
+        The bag has the topics of these `modalities`, and ground truth where `labelled`.
+        """
         from rosbags.rosbag2 import StoragePlugin, Writer
         from rosbags.typesys import Stores, get_typestore
 
@@ -47,10 +69,14 @@ class BagWriter:
         self._writer = Writer(folder, version=9, storage_plugin=plugins[storage])
         self._connections: dict[str, Any] = {}
         self._empty = True
+        absent = {topic for m in DEFAULT_SENSORS if m not in modalities for topic in _OF_SENSORS[m.value]}
+        self._topics = {topic: kind for topic, kind in TOPICS.items() if topic not in absent}
+        if not labelled:
+            del self._topics["/ground_truth/labels"]
 
     def __enter__(self) -> BagWriter:
         self._writer.open()
-        for topic, message_type in TOPICS.items():
+        for topic, message_type in self._topics.items():
             profiles = [self._latched_profile()] if topic == "/tf_static" else []
             self._connections[topic] = self._writer.add_connection(
                 topic, message_type, typestore=self._store, offered_qos_profiles=profiles
@@ -62,23 +88,47 @@ class BagWriter:
 
     def write(self, frame: DriveFrame) -> None:
         """Write all topics of one frame, stamped and timed with its acquisition time."""
-        if self._empty:
-            self._put("/tf_static", self._transforms(frame.stamp_ns), frame.stamp_ns)
-            self._empty = False
-        stamp, data = frame.stamp_ns, {modality: sensor.data for modality, sensor in frame.frames.items()}
-        info = self._camera_info(stamp)
-        counts = data[Modality.EVENT]
-        event_image = np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)  # red positive, green negative
-        self._put("/camera/image_raw", self._image(data[Modality.CAMERA], "rgb8", stamp), stamp)
-        self._put("/camera/camera_info", info, stamp)
-        self._put("/depth/image_rect", self._image(data[Modality.DEPTH], "32FC1", stamp), stamp)
-        self._put("/depth/camera_info", info, stamp)
-        self._put("/events", self._image(event_image, "rgb8", stamp), stamp)
-        self._put("/lidar/points", self._points(data[Modality.LIDAR], stamp), stamp)
-        self._put("/ground_truth/labels", self._image(frame.labels, "mono8", stamp), stamp)
+        stamp = frame.stamp_ns
+        if self._empty and "/tf_static" in self._topics:
+            self._put("/tf_static", self._transforms(stamp), stamp)
+        self._empty = False
+        for topic, message in self._messages(frame):
+            self._put(topic, message, stamp)
+
+    def _messages(self, frame: DriveFrame) -> Iterator[tuple[str, Any]]:
+        stamp = frame.stamp_ns
+        data = {modality: sensor.data for modality, sensor in frame.frames.items()}
+        if Sensor.CAMERA in data:
+            yield "/camera/image_raw", self._image(data[Sensor.CAMERA], "rgb8", stamp)
+            yield "/camera/camera_info", self._camera_info(stamp)
+        if Sensor.DEPTH in data:
+            yield "/depth/image_rect", self._image(data[Sensor.DEPTH], "32FC1", stamp)
+            yield "/depth/camera_info", self._camera_info(stamp)
+        if Sensor.EVENT in data:
+            counts = data[Sensor.EVENT]
+            event_image = np.concatenate(
+                [counts, np.zeros_like(counts[..., :1])], axis=-1
+            )  # red positive, green negative
+            yield "/events", self._image(event_image, "rgb8", stamp)
+        if Sensor.LIDAR in data:
+            yield "/lidar/points", self._points(data[Sensor.LIDAR], stamp)
+        for sensor in sorted(data.keys() - set(DEFAULT_SENSORS)):
+            grey = data[sensor][..., 0] * np.uint16(257)  # as thermal cameras send it
+            yield self._topic_of(sensor), self._image(grey, "mono16", stamp)
+        if "/ground_truth/labels" in self._topics:
+            yield "/ground_truth/labels", self._image(frame.labels, "mono8", stamp)
+
+    def _topic_of(self, sensor: Sensor) -> str:
+        """Of a grey camera beside the usual sensors, made with its first frame."""
+        topic = f"/{sensor}/image_raw"
+        if topic not in self._connections:
+            image = TOPICS["/camera/image_raw"]
+            self._connections[topic] = self._writer.add_connection(topic, image, typestore=self._store)
+        return topic
 
     def _put(self, topic: str, message: Any, stamp_ns: int) -> None:
-        self._writer.write(self._connections[topic], stamp_ns, self._store.serialize_cdr(message, TOPICS[topic]))
+        connection = self._connections[topic]
+        self._writer.write(connection, stamp_ns, self._store.serialize_cdr(message, connection.msgtype))
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
         time = self._types["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
@@ -139,14 +189,39 @@ class BagWriter:
         )  # fmt: skip
 
 
-def write_bag(folder: Path, frames: Iterable[DriveFrame], rig: Rig, *, storage: str = "mcap") -> int:
+def write_bag(
+    folder: Path, frames: Iterable[DriveFrame], rig: Rig, *, storage: str = "mcap", point_labels: Path | None = None
+) -> int:
     """Write `frames` to a new bag folder; returns their number.
 
-    Topics and types are `TOPICS`. Labels are DELIVER's classes, 255 = unlabelled.
+    Topics and types are `TOPICS`. Labels are DELIVER's classes, 255 = unlabelled; those of the LiDAR's points go to the
+    folder `point_labels`, in the form of SemanticKITTI, a file a scan that is named by its stamp.
     """
     count = 0
     with BagWriter(folder, rig, storage=storage) as bag:
         for frame in frames:
             bag.write(frame)
+            count += 1
+            if point_labels is not None and frame.point_labels is not None:
+                write_point_labels(point_labels / f"{frame.stamp_ns}{SUFFIX}", frame.point_labels)
+    return count
+
+
+def write_recording(
+    folder: Path, moments: Iterable[tuple[int, dict[Sensor, SensorFrame]]], rig: Rig, *, storage: str = "mcap"
+) -> int:
+    """Write what a real vehicle recorded, stamp and frames of each moment, to a new bag folder; returns their number.
+
+    The bag has the topics of the first moment's sensors, and no ground truth.
+    """
+    moments = iter(moments)
+    first = next(moments, None)
+    if first is None:
+        return 0
+    nothing = np.zeros((0, 0), np.uint8)
+    count = 0
+    with BagWriter(folder, rig, storage=storage, modalities=first[1].keys(), labelled=False) as bag:
+        for stamp_ns, frames in chain([first], moments):
+            bag.write(DriveFrame(stamp_ns, frames, nothing))
             count += 1
     return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim import sensors
 from anyseg_core.sim.motion import ego_motion
 from anyseg_core.sim.shading import Shader, lamp_map
 from anyseg_core.sim.shapes import LABEL, Material, join, yaw_matrix
 from anyseg_core.sim.street import LANE_M, START_M
+from anyseg_core.sim.thermal import THERMAL, thermal
 from anyseg_core.sim.tracing import Hits, Scene, Surface, material_table
 from anyseg_core.sim.traffic import Actor
 from anyseg_core.sim.weather import Weather, atmosphere
@@ -54,6 +56,8 @@ class DriveConfig:
     horizontal_fov_deg: float = 90.0
     speed_mps: float = 8.0
     """Cruising speed; 0 = parked."""
+    thermal: bool = False
+    """Whether it carries a thermal camera as well, which looks where the camera does. The others see the same."""
 
     def __post_init__(self) -> None:
         if self.duration_s <= 0 or self.rate_hz <= 0:
@@ -64,6 +68,11 @@ class DriveConfig:
             raise ValueError(f"horizontal_fov_deg {self.horizontal_fov_deg} must be 20 to 140 degrees")
         if not 0 <= self.speed_mps <= 25:
             raise ValueError(f"speed_mps {self.speed_mps} must be 0 to 25 m/s")
+
+    @property
+    def sensors(self) -> tuple[Sensor, ...]:
+        """What the vehicle carries."""
+        return (*DEFAULT_SENSORS, THERMAL) if self.thermal else DEFAULT_SENSORS
 
     def camera(self) -> PinholeCamera:
         """The camera's intrinsics, principal point in the middle."""
@@ -76,8 +85,18 @@ class DriveFrame:
     """One instant: every sensor's frame, and the true labels uint8 [H, W] of the camera image (DELIVER's classes)."""
 
     stamp_ns: int
-    frames: dict[Modality, ModalityFrame]
+    frames: dict[Sensor, SensorFrame]
     labels: NDArray[np.uint8]
+    point_labels: NDArray[np.uint8] | None = None
+    """uint8 [N], of the LiDAR's points; 255 for those of rain and snow. None where they are not known."""
+
+
+def frames_of(data: Mapping[Sensor, NDArray], stamp_ns: int) -> dict[Sensor, SensorFrame]:
+    """Each sensor's frame: pictures in the camera's optical frame, points in the LiDAR's."""
+    return {
+        sensor: SensorFrame(sensor, array, stamp_ns, LIDAR_FRAME_ID if sensor.kind.is_points else CAMERA_FRAME_ID)
+        for sensor, array in data.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,18 +158,20 @@ class Drive:
         stamp_ns = _START_NS + round(index * 1e9 / self.config.rate_hz)
         labels = self._table["label"][view.hits.material].reshape(log_light.shape)
         data = {
-            Modality.CAMERA: sensors.camera(view.radiance, self._air, rng),
-            Modality.DEPTH: self._depth(view, rng),
-            Modality.EVENT: sensors.events(before, log_light, self._thresholds, self._air, rng),
-            Modality.LIDAR: self._lidar(view, rng),
+            Sensor.CAMERA: sensors.camera(view.radiance, self._air, rng),
+            Sensor.DEPTH: self._depth(view, rng),
+            Sensor.EVENT: sensors.events(before, log_light, self._thresholds, self._air, rng),
         }
-        frames = {
-            modality: ModalityFrame(
-                modality, array, stamp_ns, LIDAR_FRAME_ID if modality is Modality.LIDAR else CAMERA_FRAME_ID
-            )
-            for modality, array in data.items()
-        }
-        return DriveFrame(stamp_ns, frames, labels)
+        data[Sensor.LIDAR], point_labels = self._lidar(view, rng)
+        if self.config.thermal:
+            distance = view.hits.distance.reshape(labels.shape)
+            own = np.random.default_rng([self.config.seed, 6, index])
+            data[THERMAL] = thermal(labels, distance, log_light, self._air.haze_per_m, self.config.weather, own)
+        return DriveFrame(stamp_ns, frames_of(data, stamp_ns), labels, point_labels)
+
+    def true_depth(self, index: int) -> Floats:
+        """Metres along the optical axis [H, W] of what the camera sees at a frame's instant; far away in the sky."""
+        return self._true_depth(self._look(index))
 
     def _log_light_before(self, index: int) -> Floats:
         """Log light one period earlier: remembered when frames are taken in order, rendered otherwise."""
@@ -191,13 +212,16 @@ class Drive:
         here = START_M + self._ego.distance_at(t)
         return [actor for actor in self._world.actors if -_ACTOR_RANGE_M / 2 < actor.pose(t)[0] - here < _ACTOR_RANGE_M]
 
+    def _true_depth(self, view: _View) -> Floats:
+        return (view.hits.distance * self._rays[:, 0]).reshape(self.config.height, self.config.width)
+
     def _depth(self, view: _View, rng: np.random.Generator) -> Floats:
-        camera = self.config.camera()
-        z = (view.hits.distance * self._rays[:, 0]).reshape(camera.height, camera.width)
+        camera, z = self.config.camera(), self._true_depth(view)
         poor = (self._table["gloss"][view.hits.material] > 0.5).reshape(z.shape)
         return sensors.depth(z, poor, camera.fx, self._air, rng)
 
-    def _lidar(self, view: _View, rng: np.random.Generator) -> Floats:
+    def _lidar(self, view: _View, rng: np.random.Generator) -> tuple[Floats, NDArray[np.uint8]]:
+        """Points [N, 4] and their true labels [N]."""
         body_from_lidar = _body_from_lidar()
         rotation = view.rotation @ body_from_lidar[:3, :3].astype(np.float32)
         origin = (view.origin + view.rotation @ body_from_lidar[:3, 3]).astype(np.float32)
@@ -206,10 +230,12 @@ class Drive:
         facing = np.abs((hits.normal * beams.T).sum(axis=0))
         reflectance = self._table["reflectance"][hits.material]
         wet = (hits.normal[2] > 0.9) * np.float32(0.6 * self._air.wetness)
-        leafy = self._table["label"][hits.material] == LABEL["Vegetation"]
+        labels = self._table["label"][hits.material]
+        leafy = labels == LABEL["Vegetation"]
         # A beam goes some way into the leaves before one of them answers.
         distance = hits.distance + leafy * rng.exponential(0.15, len(leafy)).astype(np.float32)
-        return sensors.lidar(self._beams, distance, facing, reflectance * (1 - wet), self._air, rng)
+        points, beam = sensors.lidar(self._beams, distance, facing, reflectance * (1 - wet), self._air, rng)
+        return points, np.where(beam < 0, UNLABELLED, labels[beam]).astype(np.uint8)
 
 
 def _rotated(directions: Floats, rotation: Floats) -> Floats:

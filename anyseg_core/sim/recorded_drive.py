@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import cv2
@@ -16,15 +17,14 @@ from numpy.typing import NDArray
 
 from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.sim.drive import CAMERA_FRAME_ID, LIDAR_FRAME_ID, Drive, DriveConfig, DriveFrame
+from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, DEPTH, EVENT, LIDAR, Sensor, SensorKind
+from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame, frames_of
 
-_FORMAT = 1
+_FORMAT = 3
 _DEPTH_UNIT_M = 0.001
 _POINT_UNIT: NDArray[np.float32] = np.array([0.005, 0.005, 0.005, 0.01], np.float32)
 """Metres of x, y, z and steps of intensity per count; int16 then reaches 160 m."""
-_IMAGES = (Modality.CAMERA, Modality.DEPTH, Modality.EVENT)
-_LABELS = "labels"
+_LABELS, _POINT_LABELS = "labels", "point_labels"
 
 
 class RecordingError(Exception):
@@ -38,20 +38,25 @@ class RecordedDrive:
     recording reads each frame from its file when it is asked for.
     """
 
-    def __init__(self, rig: Rig, stamps_ns: list[int], arrays: Mapping[str, NDArray]) -> None:
+    def __init__(
+        self, rig: Rig, stamps_ns: list[int], arrays: Mapping[str, NDArray], sensors: Sequence[Sensor] = DEFAULT_SENSORS
+    ) -> None:
         self._rig = rig
         self._stamps_ns = stamps_ns
-        self._arrays = arrays  # "<frame>/<modality or labels>" -> packed array
+        self._arrays = arrays  # "<frame>/<sensor or labels>" -> packed array
+        self.sensors = tuple(sensors)
 
     @classmethod
     def of(cls, frames: Iterable[DriveFrame], rig: Rig) -> RecordedDrive:
         """A recording of `frames`."""
         stamps_ns: list[int] = []
         arrays: dict[str, NDArray] = {}
+        sensors = DEFAULT_SENSORS
         for index, frame in enumerate(frames):
+            sensors = tuple(frame.frames)
             stamps_ns.append(frame.stamp_ns)
             arrays.update({f"{index}/{name}": array for name, array in _packed(frame).items()})
-        return cls(rig, stamps_ns, arrays)
+        return cls(rig, stamps_ns, arrays, sensors)
 
     def __len__(self) -> int:
         return len(self._stamps_ns)
@@ -67,12 +72,21 @@ class RecordedDrive:
         """The frame at that index; raises IndexError outside the recording."""
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} is outside the recording of {len(self)} frames")
-        packed = {name: self._arrays[f"{index}/{name}"] for name in (*MODALITIES, _LABELS)}
-        return _unpacked(packed, self._stamps_ns[index])
+        stamp_ns = self._stamps_ns[index]
+        data = {sensor: _PACKING[sensor.kind].unpack(self._arrays[f"{index}/{sensor}"]) for sensor in self.sensors}
+        labels, point_labels = (self._arrays[f"{index}/{name}"] for name in (_LABELS, _POINT_LABELS))
+        return DriveFrame(
+            stamp_ns, frames_of(data, stamp_ns), _image(labels), point_labels if len(point_labels) else None
+        )
 
     def save(self, path: Path) -> None:
         """Write the recording to one .npz file; it is there whole or not at all."""
-        about = {"format": _FORMAT, "camera": asdict(self._rig.camera), "stamps_ns": self._stamps_ns}
+        about = {
+            "format": _FORMAT,
+            "camera": asdict(self._rig.camera),
+            "stamps_ns": self._stamps_ns,
+            "sensors": {sensor: sensor.kind.name for sensor in self.sensors},
+        }
         header = {"about": np.array(json.dumps(about)), "camera_from_lidar": self._rig.camera_from_lidar}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_path(path, os.getpid())
@@ -91,7 +105,9 @@ class RecordedDrive:
             about = json.loads(str(archive["about"]))
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']}, expected {_FORMAT}")
-            return cls(Rig(PinholeCamera(**about["camera"]), archive["camera_from_lidar"]), about["stamps_ns"], archive)
+            rig = Rig(PinholeCamera(**about["camera"]), archive["camera_from_lidar"])
+            sensors = [Sensor(name, kind) for name, kind in about["sensors"].items()]
+            return cls(rig, about["stamps_ns"], archive, sensors)
         except FileNotFoundError:
             raise RecordingError(f"no recording at {path}: render one with `anyseg simulate`") from None
         except (BadZipFile, EOFError, ValueError, KeyError, IndexError, TypeError, OSError) as error:
@@ -129,7 +145,7 @@ def record_drive(config: DriveConfig, workers: int = 1, progress: Progress | Non
             arrays.update({f"{index}/{name}": array for name, array in packed.items()})
         if progress is not None:
             progress(len(stamps_ns), count)
-    return RecordedDrive(drive.rig(), [stamps_ns[index] for index in range(count)], arrays)
+    return RecordedDrive(drive.rig(), [stamps_ns[index] for index in range(count)], arrays, config.sensors)
 
 
 def _render_stretch(stretch: _Stretch) -> list[tuple[int, int, dict[str, NDArray]]]:
@@ -147,32 +163,56 @@ def _drive_of(config: DriveConfig) -> Drive:
 
 def _packed(frame: DriveFrame) -> dict[str, NDArray]:
     """Compressed images, and points as integers."""
-    data = {modality: sensor.data for modality, sensor in frame.frames.items()}
-    depth_mm = np.round(np.nan_to_num(data[Modality.DEPTH]) / _DEPTH_UNIT_M).astype(np.uint16)
-    counts = data[Modality.EVENT]
-    points = np.clip(np.round(data[Modality.LIDAR] / _POINT_UNIT), -32767, 32767)
-    return {
-        Modality.CAMERA.value: _compressed(data[Modality.CAMERA][..., ::-1], ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]),
-        Modality.DEPTH.value: _compressed(depth_mm),
-        Modality.EVENT.value: _compressed(np.concatenate([counts[..., 0], counts[..., 1]])),  # [2H, W]
-        Modality.LIDAR.value: points.astype(np.int16),
-        _LABELS: _compressed(frame.labels),
-    }
+    arrays = {str(sensor): _PACKING[sensor.kind].pack(each.data) for sensor, each in frame.frames.items()}
+    point_labels = np.zeros(0, np.uint8) if frame.point_labels is None else frame.point_labels
+    return {**arrays, _LABELS: _compressed(frame.labels), _POINT_LABELS: point_labels}
 
 
-def _unpacked(packed: dict[str, NDArray], stamp_ns: int) -> DriveFrame:
-    images = {modality: _image(packed[modality.value]) for modality in _IMAGES}
-    counts = images[Modality.EVENT]
-    height = len(counts) // 2
-    data = {
-        Modality.CAMERA: np.ascontiguousarray(images[Modality.CAMERA][..., ::-1]),
-        Modality.DEPTH: images[Modality.DEPTH].astype(np.float32) * np.float32(_DEPTH_UNIT_M),
-        Modality.EVENT: np.stack([counts[:height], counts[height:]], axis=-1),
-        Modality.LIDAR: packed[Modality.LIDAR.value] * _POINT_UNIT,
-    }
-    frame_ids = {Modality.LIDAR: LIDAR_FRAME_ID}
-    frames = {m: ModalityFrame(m, array, stamp_ns, frame_ids.get(m, CAMERA_FRAME_ID)) for m, array in data.items()}
-    return DriveFrame(stamp_ns, frames, _image(packed[_LABELS]))
+class _Packing(NamedTuple):
+    """How the data of a kind of sensor are kept."""
+
+    pack: Callable[[NDArray], NDArray]
+    unpack: Callable[[NDArray], NDArray]
+
+
+def _pack_camera(rgb: NDArray) -> NDArray:
+    return _compressed(rgb[..., ::-1], ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def _unpack_camera(packed: NDArray) -> NDArray:
+    return np.ascontiguousarray(_image(packed)[..., ::-1])
+
+
+def _pack_depth(depth_m: NDArray) -> NDArray:
+    return _compressed(np.round(np.nan_to_num(depth_m) / _DEPTH_UNIT_M).astype(np.uint16))
+
+
+def _unpack_depth(packed: NDArray) -> NDArray:
+    return _image(packed).astype(np.float32) * np.float32(_DEPTH_UNIT_M)
+
+
+def _pack_events(counts: NDArray) -> NDArray:
+    return _compressed(np.concatenate([counts[..., 0], counts[..., 1]]))  # [2H, W]
+
+
+def _unpack_events(packed: NDArray) -> NDArray:
+    return np.stack(np.split(_image(packed), 2), axis=-1)
+
+
+def _pack_points(points: NDArray) -> NDArray:
+    return np.clip(np.round(points / _POINT_UNIT), -32767, 32767).astype(np.int16)
+
+
+def _unpack_points(packed: NDArray) -> NDArray:
+    return packed * _POINT_UNIT
+
+
+_PACKING: Mapping[SensorKind, _Packing] = {
+    CAMERA: _Packing(_pack_camera, _unpack_camera),
+    DEPTH: _Packing(_pack_depth, _unpack_depth),
+    EVENT: _Packing(_pack_events, _unpack_events),
+    LIDAR: _Packing(_pack_points, _unpack_points),
+}
 
 
 def _compressed(image: NDArray, kind: str = ".png", options: list[int] | None = None) -> NDArray:

@@ -157,13 +157,14 @@ def events(before: Floats, now: Floats, thresholds: Floats, air: Atmosphere, rng
 
 def lidar(
     directions: Floats, distance: Floats, facing: Floats, reflectance: Floats, air: Atmosphere, rng: Generator
-) -> Floats:
+) -> tuple[Floats, NDArray[np.int64]]:
     """Returns of one turn of the LiDAR.
 
     Args:
         directions: [N, 3] beams in the sensor's frame; distance: [N] metres; facing: [N] cosine of incidence.
         reflectance: [N], 0-1, above 1 for retro-reflectors.
-    Returns: float32 [K, 4], x, y, z in metres and intensity 0-255; lost beams are absent.
+    Returns: float32 [K, 4], x, y, z in metres and intensity 0-255; lost beams are absent. And [K], the beam that each
+        is of, -1 where it comes back from rain or snow.
     """
     count = len(distance)
     attenuation = np.exp(-2 * np.float32(air.lidar_extinction_per_m) * distance)
@@ -181,4 +182,6 @@ def lidar(
     points = np.empty((count, 4), np.float32)
     points[:, :3] = directions * measured[:, None]
     points[:, 3] = intensity
-    return points[seen]
+    beam = np.arange(count)
+    beam[clutter] = -1
+    return points[seen], beam[seen]

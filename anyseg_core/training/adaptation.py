@@ -17,14 +17,15 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from anyseg_core.data.files import resize_nearest
 from anyseg_core.data.folder import Folder
 from anyseg_core.data.sample import DataError
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.terminal import tracked
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.config import TrainConfig, parse_config
 from anyseg_core.training.evaluation import decide, evaluate_on
@@ -48,9 +49,10 @@ class AdaptOptions:
     min_confidence: float = 0.8
     """Below, a pixel of an unlabelled frame is not learned from."""
     minutes: float = 10.0
-    lr: float = 2e-4
     rehearse: float = 1.0
     """How often samples of the student's own data are drawn, relative to the new ones; 0 where it is not at hand."""
+    lr: float = 2e-4
+    """Learning rate, which falls to zero."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,12 @@ def label_frames(
             )
         frames = Folder(root, split, state.config.data.size, labels=labels, labelled=False)
         _require_sensors(frames, state, options.trusted)
-        for index in tqdm(range(len(frames)), f"labelling {split}", disable=not show_progress, leave=False):
+        for index in tracked(range(len(frames)), f"labelling {split}", len(frames), show=show_progress):
             label = confident_labels(model, frames, index, state, options)
             shares.append(float((label != UNLABELLED).mean()))
             file = frames.label_file(index)
             file.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(file), label)
+            cv2.imwrite(str(file), resize_nearest(label, frames.picture_size(index)))
     return float(np.mean(shares))
 
 

@@ -27,8 +27,8 @@ from anyseg_core.data.scans import LIDAR_INPUT, Scans
 from anyseg_core.data.usable import UsableSamples
 from anyseg_core.methods import Batch
 from anyseg_core.runtime.label_sets import CITYSCAPES, NYU40, LabelClass
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import InputSpec
+from anyseg_core.runtime.sensors import DEPTH, Sensor
 from anyseg_core.training.config import DataConfig, PartConfig
 
 
@@ -85,7 +85,7 @@ def mixture_inputs(config: DataConfig) -> tuple[InputSpec, ...]:
     """The sensors of a mixture: those that one of its parts has, in the order of the modalities, encoded as by the
     first such part. Raises DataError where none is wanted.
     """
-    found: dict[Modality, InputSpec] = {}
+    found: dict[Sensor, InputSpec] = {}
     for part in parts_of(config, config.train_split):
         for spec in describe_data(part)[0]:
             found.setdefault(spec.modality, spec)
@@ -115,7 +115,7 @@ def _open_scans(config: DataConfig, split: str) -> FileDataset:
 
 
 def _open_pothole(config: DataConfig, split: str) -> FileDataset:
-    return Pothole(config.root, split, config.size, config.limit)
+    return Pothole(config.root, split, config.size, config.limit, config.held_out)
 
 
 def _open_folder(config: DataConfig, split: str) -> FileDataset:
@@ -154,8 +154,8 @@ def _open_deliver(config: DataConfig, split: str) -> FileDataset:
     return Deliver(config.root, split, config.size, config.modalities, config.limit, **choice)  # type: ignore[arg-type]
 
 
-def _without_depth(config: DataConfig) -> list[Modality]:
-    return [modality for modality in config.modalities if modality is not Modality.DEPTH]
+def _without_depth(config: DataConfig) -> list[Sensor]:
+    return [modality for modality in config.modalities if modality.kind is not DEPTH]
 
 
 _OPENERS: dict[str, Callable[[DataConfig, str], FileDataset]] = {

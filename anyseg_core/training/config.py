@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anyseg_core.data.augmentation import AugmentConfig
 from anyseg_core.data.decoupled import DecoupledConfig
 from anyseg_core.data.degradation import DegradeConfig
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout, find_layout
 from anyseg_core.methods import MethodConfig, SupervisedConfig
-from anyseg_core.models.anymodal import MissingPolicy
-from anyseg_core.models.mix_transformer import VARIANTS
+from anyseg_core.models.anymodal import Fusion, MissingPolicy
+from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
+from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.models.staged_encoders import STAGED_ENCODERS
+from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 
 class ConfigError(Exception):
@@ -41,6 +44,7 @@ _SETTINGS_OF_KINDS = {
     "views": ("scans",),
     "label_radius": ("scans",),
     "parts": ("mixture",),
+    "held_out": ("pothole",),
     "label_set": ("mixture",),
     "labels": ("folder",),
 }
@@ -60,10 +64,14 @@ class DataConfig(_Strict):
     cache: Path | None = Path("datasets/cache")
     """Folder for the decoded samples; null decodes them anew each time, for data sets too large for the disk."""
     train_split: str = "train"
+    """The split that is trained on."""
     val_split: str = "val"
+    """The split by which checkpoints are chosen."""
     size: tuple[int, int] = (256, 256)
     """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
-    modalities: tuple[Modality, ...] = MODALITIES
+    sensors: dict[str, str] = {}
+    """Kinds of the sensors of one's own data that are not named as their kind: `{thermal: camera}`."""
+    modalities: tuple[Sensor, ...] = DEFAULT_SENSORS
     """Which of the data set's modalities to use: of RGB-D data camera and depth, or one of them (pothole: both)."""
     limit: int | None = Field(default=None, gt=0)
     """Use only the first samples of each split."""
@@ -98,10 +106,19 @@ class DataConfig(_Strict):
     """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
     labels: Path | None = None
     """Of a `folder`: where its label pictures are, if not beside the frames."""
+    held_out: str = "dataset1"
+    """Of `pothole`: the drive that val and test are; all other drives are for training."""
     parts: tuple[PartConfig, ...] = ()
     """The data sets of a mixture."""
     label_set: Literal["cityscapes", "first_part"] = "cityscapes"
     """The classes of a mixture: Cityscapes' 19, or those of its first part."""
+
+    @field_validator("sensors")
+    @classmethod
+    def _declare(cls, sensors: dict[str, str]) -> dict[str, str]:
+        for name, kind in sensors.items():
+            Sensor(name, kind)
+        return sensors
 
     @model_validator(mode="after")
     def _layout_is_known(self) -> DataConfig:
@@ -173,8 +190,9 @@ DataConfig.model_rebuild()
 class ModelConfig(_Strict):
     """The network."""
 
-    backbone: str = "b0"
-    """MiT `b0` to `b5`; `resnet18` or `resnet50` for the methods with a network per modality and their teacher."""
+    backbone: str = "mit_b0"
+    """An encoder of `models/encoders.py`: `mit_b0` to `mit_b5` (`b0` for short), `efficientnet_lite0` to `2`;
+    for the methods with a network per modality and their teacher `resnet18`, `resnet50` or an `efficientnet_lite`."""
     head_width: int = Field(default=768, gt=0)
     """Width of the SegFormer head: 768 as published, 128 for a fast student; of DeepLabV3+'s decoder: 256, 64."""
     width: float = Field(default=1.0, gt=0, le=1)
@@ -182,14 +200,21 @@ class ModelConfig(_Strict):
     aspp_rates: tuple[int, int, int] = (6, 12, 18)
     """Dilations of DeepLabV3+'s atrous branches, on a map of stride 16; those of small images must be smaller."""
     drop_path: float = Field(default=0.1, ge=0, lt=1)
+    """Probability with which a residual branch of the encoder is left out of a step (stochastic depth)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Of the head's channels."""
     missing: MissingPolicy = "remove"
     """What a missing modality is at inference: out of the batch, or an all-zero image."""
+    fusion: Fusion = "mean"
+    """How the modalities that are there are averaged: all alike, or each weighed at every pixel and scale."""
     label_stride: Literal[1, 2, 4] = 1
     """Labels are learned, decided and scored on a grid of this stride in pixels, and repeated."""
+    pretrained: Path | None = None
+    """The encoder's first weights: `imagenet` (the extra [pretrained], of EfficientNet-Lite), a student's folder, a
+    run, or a file: MiT's of SegFormer or Hugging Face, EfficientNet-Lite's, a ResNet's with torchvision's names."""
     init_from: Path | None = None
-    """Encoder weights to start from: MiT's of a checkpoint of ours, of SegFormer or of Hugging Face; a ResNet's with
-    torchvision's names."""
+    """A run or a student's folder to go on from, whatever its sensors and classes are: its encoder alone, unless
+    `init_head` asks for more."""
     init_head: bool = False
     """Start from the whole network of `init_from`, a run of ours with the same modalities, classes and widths."""
 
@@ -197,15 +222,27 @@ class ModelConfig(_Strict):
     def _backbone_exists(self) -> ModelConfig:
         if self.init_head and self.init_from is None:
             raise ValueError("init_head needs init_from: the run whose network is taken over")
-        if self.backbone not in (*VARIANTS, *RESNETS):
-            raise ValueError(f"unknown backbone {self.backbone!r}; known: {', '.join([*VARIANTS, *RESNETS])}")
+        if self.pretrained is not None and self.init_from is not None:
+            raise ValueError("pretrained and init_from both say where the encoder begins: keep one of them")
+        if self.fusion == "gated" and self.missing == "zero":
+            raise ValueError("fusion gated weighs the modalities that are there: it cannot be had with missing zero")
+        if self.backbone in EFFICIENTNET_LITES and self.width != 1:
+            raise ValueError("width is a setting of ResNets: EfficientNet-Lite is taken as published")
+        if self.backbone not in RESNETS:
+            encoder_name(self.backbone)
         return self
+
+    @property
+    def first_weights(self) -> Path | None:
+        """Where the encoder's first weights come from; None where they are random."""
+        return self.pretrained or self.init_from
 
 
 class OptimConfig(_Strict):
     """AdamW, warm-up, then a polynomial fall of the learning rate to zero at the end of the budget."""
 
     lr: float = Field(default=6e-5, gt=0)
+    """Peak learning rate."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Of weights; biases and norms have none."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
@@ -213,9 +250,11 @@ class OptimConfig(_Strict):
     warmup_start: float = Field(default=0.1, ge=0, le=1)
     """The first learning rate, as a share of `lr`."""
     power: float = Field(default=0.9, gt=0)
+    """Of the polynomial decay."""
     decay: Literal["whole_budget", "after_warmup"] = "whole_budget"
     """Where the fall begins: with the budget, beneath the warm-up, or after the warm-up, as in AnySeg's release."""
     max_grad_norm: float | None = Field(default=None, gt=0)
+    """Gradients are scaled down to this norm; null: never."""
     batch_size: int = Field(default=16, gt=0)
     """Samples per process that are in memory at once."""
     accumulate: int = Field(default=1, gt=0)
@@ -226,6 +265,7 @@ class BudgetConfig(_Strict):
     """How long to train: steps (repeatable to the last bit on one machine), epochs, minutes; the first that ends."""
 
     max_steps: int | None = Field(default=None, gt=0)
+    """Steps of the optimiser; the first limit that is reached ends the training."""
     max_epochs: float | None = Field(default=None, gt=0)
     """Passes over the training samples."""
     max_minutes: float | None = Field(default=None, gt=0)
@@ -256,9 +296,13 @@ class MachineConfig(_Strict):
     """Where and how to run (Lightning Fabric's terms)."""
 
     accelerator: str = "auto"
+    """`auto`, `cpu`, `cuda` or another one of Lightning Fabric."""
     devices: int = Field(default=1, gt=0)
+    """Processes on this machine, each with a device of its own."""
     num_nodes: int = Field(default=1, gt=0)
+    """Machines."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """`bf16-mixed` is faster where the processor or GPU has it."""
     compile: bool = False
     """Compile the encoder with torch.compile: pays on a GPU, and needs a C++ compiler and minutes to warm up."""
     torch_threads: int = Field(default=0, ge=0)
@@ -271,7 +315,9 @@ class RecordConfig(_Strict):
     """What is written during a run."""
 
     checkpoint_steps: int = Field(default=500, gt=0)
+    """Steps between two checkpoints; the last two are kept."""
     log_steps: int = Field(default=20, gt=0)
+    """Steps between two entries of the TensorBoard log."""
     validate_steps: int | None = Field(default=None, gt=0)
     """Steps between evaluations during training; the end is always evaluated."""
     validate_samples: int = Field(default=40, gt=0)
@@ -282,12 +328,17 @@ class TrainConfig(_Strict):
     """A training run."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$")
+    """Of the run, and of the student that it becomes: lower-case letters, digits and underscores."""
     description: str = ""
     """For the student's card."""
     seed: int = 3407
+    """Of weights, data order, augmentation and dropout."""
     data: DataConfig
+    """What is trained on, see `data` below."""
     model: ModelConfig = ModelConfig()
+    """The network, see `model` below."""
     method: MethodConfig = SupervisedConfig()
+    """What is minimised, see `method` below."""
     augment: AugmentConfig = AugmentConfig()
     """One geometric change for all modalities."""
     augment_apart: DecoupledConfig | None = None
@@ -295,9 +346,13 @@ class TrainConfig(_Strict):
     degrade: DegradeConfig | None = None
     """Broken sensors among the samples; none where absent."""
     optim: OptimConfig = OptimConfig()
+    """The optimiser and its schedule."""
     budget: BudgetConfig
+    """How long, and at which sizes. At least one of its limits must be set."""
     machine: MachineConfig = MachineConfig()
+    """What it runs on."""
     record: RecordConfig = RecordConfig()
+    """What is written down while it runs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -310,9 +365,10 @@ class TrainConfig(_Strict):
     @model_validator(mode="after")
     def _network_fits_the_method(self) -> TrainConfig:
         name, backbone = self.method.name, self.model.backbone
-        wanted = VARIANTS if self.method.network == "anymodal" else RESNETS
-        if backbone not in wanted:
-            raise ValueError(f"method {name} trains networks of {', '.join(wanted)}; model.backbone is {backbone}")
+        anymodal = self.method.network == "anymodal"
+        if backbone in RESNETS if anymodal else backbone not in STAGED_ENCODERS:
+            wanted = ", ".join(ENCODERS if anymodal else STAGED_ENCODERS)
+            raise ValueError(f"method {name} trains networks of {wanted}; model.backbone is {backbone}")
         if self.data.kind == "mixture" and not self.method.takes_mixtures:
             raise ValueError(f"method {name} needs samples that have every sensor: a mixture's have not")
         if self.augment_apart is not None and not self.method.views_apart:
@@ -365,7 +421,7 @@ def parse_config(tree: dict[str, Any], origin: str) -> TrainConfig:
     try:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{origin} is not a valid training configuration:\n{_faults(error)}") from None
+        raise ConfigError(f"{origin} is not a valid training configuration:\n{_faults(error, TrainConfig)}") from None
 
 
 def parse_data(tree: dict[str, Any], overrides: Sequence[str] = ()) -> DataConfig:
@@ -375,11 +431,11 @@ def parse_data(tree: dict[str, Any], overrides: Sequence[str] = ()) -> DataConfi
     try:
         return DataConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"the data set's settings are not valid:\n{_faults(error)}") from None
+        raise ConfigError(f"the data set's settings are not valid:\n{_faults(error, DataConfig)}") from None
 
 
-def _faults(error: ValidationError) -> str:
-    return "\n".join(f"  {'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+def _faults(error: ValidationError, model: type[BaseModel]) -> str:
+    return "\n".join(f"  {line}" for line in faults_of(error, model))
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:

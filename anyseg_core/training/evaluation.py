@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
@@ -24,9 +23,11 @@ from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.terminal import tracked
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
 from anyseg_core.training.config import DataConfig
+from anyseg_core.training.same_meaning import open_same
 
 
 def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
@@ -73,6 +74,14 @@ def groups_of(name: str) -> list[str]:
     return [part for part in parts[:-1] if part in _CONDITIONS] + cases
 
 
+class Scores(NamedTuple):
+    """What a network reaches on a data set."""
+
+    groups: Groups
+    reliability: dict[str, Reliability]
+    """How often its confidence is right on all samples, by the subset's name."""
+
+
 @torch.inference_mode()
 def score_groups(
     model: SegmentationModel,
@@ -81,26 +90,30 @@ def score_groups(
     indices: Iterable[int] | None = None,
     *,
     show_progress: bool = True,
-) -> Groups:
+) -> Scores:
     """One confusion matrix per group of samples and subset of modalities, over whole images."""
     modalities = tuple(spec.modality for spec in dataset.inputs)
     classes = len(dataset.classes)
     groups: Groups = defaultdict(lambda: defaultdict(lambda: ConfusionMatrix(classes)))
+    reliability: dict[str, Reliability] = defaultdict(Reliability)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     chosen = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "evaluating", len(chosen), show=show_progress):
         sample = dataset[index]
         images = torch.from_numpy(np.array(sample.images)).to(device)
         names = [ALL, *groups_of(sample.name)]
         for subset, logits in subset_logits(model, images):
-            matrix = ConfusionMatrix(classes)
-            matrix.add(sample.labels, decide_labels(logits, dataset.size, label_stride))
+            matrix, of_subset = ConfusionMatrix(classes), subset_name(subset, modalities)
+            predicted, confidence = decide(logits, dataset.size, label_stride)
+            matrix.add(sample.labels, predicted)
+            known = sample.labels != UNLABELLED
+            reliability[of_subset].add(confidence[known], predicted[known] == sample.labels[known])
             for name in names:
-                groups[name][subset_name(subset, modalities)].merge(matrix)
+                groups[name][of_subset].merge(matrix)
     model.train(was_training)
-    return {name: dict(matrices) for name, matrices in groups.items()}
+    return Scores({name: dict(matrices) for name, matrices in groups.items()}, dict(reliability))
 
 
 def score_subsets(
@@ -112,7 +125,7 @@ def score_subsets(
     show_progress: bool = True,
 ) -> dict[str, ConfusionMatrix]:
     """One confusion matrix per subset, over all samples, by the subset's name."""
-    return score_groups(model, dataset, label_stride, indices, show_progress=show_progress)[ALL]
+    return score_groups(model, dataset, label_stride, indices, show_progress=show_progress).groups[ALL]
 
 
 @dataclass
@@ -142,7 +155,7 @@ def score_mixture(
     scores: dict[str, PartScore] = {}
     scorings = [mixture.scoring(number) for number in range(len(mixture.parts))]
     chosen = list(range(len(mixture)) if indices is None else indices)
-    for index in tqdm(chosen, "evaluating", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "evaluating", len(chosen), show=show_progress):
         number, inside = mixture.locate(index)
         sample, scoring = mixture[index], scorings[number]
         labels = scoring.of_label[mixture.parts[number].dataset[inside].labels]
@@ -168,14 +181,24 @@ def present_subsets(sample: Sample) -> list[Subset]:
 
 
 def summarise_mixture(scores: dict[str, PartScore]) -> dict[str, Any]:
-    """Metrics in percent by part and subset: mIoU, IoU per class, ECE; `mean` is over parts and subsets."""
+    """Metrics in percent by part and subset: mIoU, IoU per class, calibration; `mean` is over parts."""
     miou = {name: subset_miou(score.matrix) for name, score in scores.items()}
     return {
         "mean": round(mean_over_subsets(list(miou.values())), 2),
         "miou": miou,
         "accuracy": {name: round(100 * score.matrix.pixel_accuracy(), 2) for name, score in scores.items()},
-        "ece": {name: round(100 * score.reliability.expected_error(), 2) for name, score in scores.items()},
         "iou": {name: class_iou(score.matrix, list(score.names)) for name, score in scores.items()},
+    } | calibration_metrics({name: score.reliability for name, score in scores.items()})
+
+
+def calibration_metrics(reliability: Mapping[str, Reliability]) -> dict[str, Any]:
+    """ECE in percent and the calibration curve (mean confidence, share that is right, share of all pixels), by name."""
+    return {
+        "ece": {name: round(100 * found.expected_error(), 2) for name, found in reliability.items()},
+        "calibration": {
+            name: [[round(value, 4) for value in point] for point in found.curve()]
+            for name, found in reliability.items()
+        },
     }
 
 
@@ -217,14 +240,18 @@ def evaluate(checkpoint: Path, split: str | None = None, data_root: Path | None 
     model, state = load_model(find_checkpoint(checkpoint))
     model.to(best_device())
     data = state.config.data if data_root is None else state.config.data.model_copy(update={"root": data_root})
-    return evaluate_on(model, data, state.config.model.label_stride, split)
+    dataset = open_same(state, data, split or data.val_split)
+    return _metrics_on(model, dataset, state.config.model.label_stride)
 
 
 def evaluate_on(
     model: SegmentationModel, data: DataConfig, label_stride: int, split: str | None = None
 ) -> dict[str, Any]:
     """Score a network on a split of a data set, the validation split unless given; raises DataError."""
-    dataset = open_dataset(data, split or data.val_split)
+    return _metrics_on(model, open_dataset(data, split or data.val_split), label_stride)
+
+
+def _metrics_on(model: SegmentationModel, dataset: SegmentationDataset, label_stride: int) -> dict[str, Any]:
     if isinstance(dataset, Mixture):
         metrics = summarise_mixture(score_mixture(model, dataset, label_stride))
     else:

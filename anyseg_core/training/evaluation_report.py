@@ -13,23 +13,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.html_report import render_report
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.evaluation import (
     ALL,
     best_device,
+    calibration_metrics,
     class_iou,
     decide_labels,
+    present_subsets,
     score_groups,
+    score_mixture,
     subset_logits,
     subset_name,
     summarise,
+    summarise_mixture,
 )
 from anyseg_core.training.robustness import UMMSS, missing_metrics, score_robustness, score_ummss
+from anyseg_core.training.same_meaning import open_same
 
 Image = NDArray[np.uint8]
 LETTERS = {"camera": "C", "depth": "D", "event": "E", "lidar": "L"}
@@ -77,13 +82,16 @@ def evaluate_fully(checkpoint: Path, options: EvaluationOptions, *, show_progres
     stride, released = state.config.model.label_stride, options.released_protocol
     names = [entry.name for entry in state.classes]
     chosen = _spread(len(dataset), min(len(dataset), options.limit or len(dataset)))
-    groups = score_groups(model, dataset, stride, chosen, show_progress=show_progress)
     metrics: dict[str, Any] = {
         "checkpoint": f"{state.config.name}, step {state.step}, git {state.git_revision}",
         "data": dataset.description + (f", {len(chosen)} of them scored" if len(chosen) < len(dataset) else ""),
         "protocol": "released" if released else "classes in the ground truth",
-        **summarise(groups[ALL], names, released_protocol=released),
     }
+    if isinstance(dataset, Mixture):
+        metrics |= _mixture_metrics(model, dataset, stride, chosen, show_progress=show_progress)
+        return Evaluation(metrics, model, state, dataset, min(options.pictures, len(dataset)))
+    groups, reliability = score_groups(model, dataset, stride, chosen, show_progress=show_progress)
+    metrics |= summarise(groups[ALL], names, released_protocol=released) | calibration_metrics(reliability)
     metrics["iou_by_subset"] = {subset: class_iou(matrix, names) for subset, matrix in groups[ALL].items()}
     metrics |= {} if released else missing_metrics(metrics["miou"])
     metrics["groups"] = {
@@ -97,6 +105,15 @@ def evaluate_fully(checkpoint: Path, options: EvaluationOptions, *, show_progres
     return Evaluation(metrics, model, state, dataset, min(options.pictures, len(dataset)))
 
 
+def _mixture_metrics(
+    model: SegmentationModel, mixture: Mixture, stride: int, chosen: list[int], *, show_progress: bool
+) -> dict[str, Any]:
+    """Every part in its own classes; samples that lack sensors say nothing about a missing one."""
+    scores = score_mixture(model, mixture, stride, chosen, show_progress=show_progress)
+    nothing_missing = {"emm": None, "expected_emm": {}, "groups": {}, "iou_by_subset": {}}
+    return summarise_mixture(scores) | nothing_missing
+
+
 def _dataset(state: TrainingState, options: EvaluationOptions) -> SegmentationDataset:
     changes: dict[str, Any] = {}
     if options.data_root:
@@ -104,7 +121,7 @@ def _dataset(state: TrainingState, options: EvaluationOptions) -> SegmentationDa
     if options.released_protocol and state.config.data.kind == "muses":
         changes |= {"released_protocol": True, "source": "auto"}
     data = state.config.data.model_copy(update=changes)
-    return open_dataset(data, options.split or data.val_split)
+    return open_same(state, data, options.split or data.val_split)
 
 
 def write_report(evaluation: Evaluation, folder: Path, command: str) -> Path:
@@ -119,7 +136,9 @@ def write_report(evaluation: Evaluation, folder: Path, command: str) -> Path:
         metrics=metrics,
         letters=letters,
         bars=_as_url(plot_bars(metrics["miou"])),
-        heat=_as_url(plot_heat_map(metrics["iou_by_subset"])),
+        heat=_as_url(plot_heat_map(metrics["iou_by_subset"])) if metrics["iou_by_subset"] else "",
+        calibration=_as_url(plot_calibration(metrics["calibration"], metrics["ece"])),
+        class_tables=class_tables(metrics),
         grids=[{"name": name, "picture": _as_url(picture)} for name, picture in grids],
         classes=evaluation.state.classes,
         command=command,
@@ -133,26 +152,42 @@ def letters(subset: str) -> str:
     return "".join(LETTERS[name] for name in subset.split("+"))
 
 
+def class_tables(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """IoU of each class by part and subset, of a mixture, whose parts have classes of their own; else nothing."""
+    return {} if metrics["iou_by_subset"] else metrics["iou"]
+
+
 def markdown(metrics: dict[str, Any], command: str) -> str:
     """The figures as Markdown tables."""
     lines = [f"# {metrics['checkpoint']}", "", f"{metrics['data']}. mIoU in percent ({metrics['protocol']}).", ""]
     lines += ["| sensors alive | mIoU |", "|---|---|"]
     lines += [f"| {subset} | {value:.2f} |" for subset, value in metrics["miou"].items()]
-    lines += [f"| **mean** | **{metrics['mean']:.2f}** |", "", "| robustness | mIoU |", "|---|---|"]
-    lines += [f"| {name} | {value:.2f} |" for name, value in robustness_rows(metrics)]
+    lines += [f"| **mean** | **{metrics['mean']:.2f}** |"]
+    if rows := robustness_rows(metrics):
+        lines += ["", "| robustness | mIoU |", "|---|---|"]
+        lines += [f"| {name} | {value:.2f} |" for name, value in rows]
+    lines += ["", "| confidence | ECE, % |", "|---|---|"]
+    lines += [f"| {subset} | {value:.2f} |" for subset, value in metrics["ece"].items()]
     if metrics["groups"]:
         subsets = list(metrics["miou"])
         lines += ["", "| group | mean | " + " | ".join(map(letters, subsets)) + " |", "|---" * (len(subsets) + 2) + "|"]
         for group, values in metrics["groups"].items():
             cells = " | ".join(f"{values['miou'][subset]:.1f}" for subset in subsets)
             lines.append(f"| {group} | {values['mean']:.1f} | {cells} |")
-    lines += ["", "| class | " + " | ".join(map(letters, metrics["iou_by_subset"])) + " |"]
-    lines += ["|---" * (len(metrics["iou_by_subset"]) + 1) + "|"]
-    for name in metrics["iou"]:
-        lines.append(
-            f"| {name} | " + " | ".join(f"{iou[name]:.1f}" for iou in metrics["iou_by_subset"].values()) + " |"
-        )
+    lines += _class_lines(metrics)
     return "\n".join([*lines, "", f"Command: `{command}`", ""])
+
+
+def _class_lines(metrics: dict[str, Any]) -> list[str]:
+    """IoU of each class: a column per subset, or, of a mixture, a table per part and subset."""
+    if columns := metrics["iou_by_subset"]:
+        lines = ["", "| class | " + " | ".join(map(letters, columns)) + " |", "|---" * (len(columns) + 1) + "|"]
+        rows = ((name, " | ".join(f"{iou[name]:.1f}" for iou in columns.values())) for name in metrics["iou"])
+        return lines + [f"| {name} | {cells} |" for name, cells in rows]
+    lines = []
+    for part, iou in class_tables(metrics).items():
+        lines += ["", f"| {part} | IoU |", "|---|---|", *(f"| {name} | {value:.1f} |" for name, value in iou.items())]
+    return lines
 
 
 def robustness_rows(metrics: dict[str, Any]) -> list[tuple[str, float]]:
@@ -208,6 +243,22 @@ def plot_heat_map(iou_by_subset: dict[str, dict[str, float]]) -> Image:
     return _pixels(figure)
 
 
+def plot_calibration(curves: dict[str, list[list[float]]], ece: dict[str, float]) -> Image:
+    """How often a confidence is right: a line per subset, the diagonal is honest."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
+    for name, curve in curves.items():
+        said, right, _ = zip(*curve, strict=True) if curve else ((), (), ())
+        axes.plot(said, right, marker=".", linewidth=1.2, label=f"{name}, ECE {ece[name]:.1f} %")
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _pixels(figure)
+
+
 def _pixels(figure: Any) -> Image:
     """A matplotlib figure as RGB."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -224,13 +275,16 @@ def _grid(evaluation: Evaluation, index: int) -> tuple[str, Image]:
     dataset, state = evaluation.dataset, evaluation.state
     sample = dataset[index]
     palette = np.zeros((256, 3), np.uint8)
+    palette[len(state.classes) : UNLABELLED] = 160  # coarse labels of a mixture
     palette[: len(state.classes)] = [entry.color for entry in state.classes]
     modalities = [spec.modality for spec in dataset.inputs]
     pictures = [(modality.value, np.array(image)) for modality, image in zip(modalities, sample.images, strict=True)]
     pictures.append(("ground truth", palette[sample.labels]))
     device = next(evaluation.model.parameters()).device
     images = torch.from_numpy(np.array(sample.images)).to(device)
-    for subset, logits in subset_logits(evaluation.model, images):
+    answers = dict(subset_logits(evaluation.model, images))
+    for subset in present_subsets(sample):
+        logits = answers[subset]
         labels = palette[decide_labels(logits, dataset.size, state.config.model.label_stride)]
         labels[sample.labels == UNLABELLED] = 0  # where nothing is scored
         pictures.append((subset_name(subset, tuple(modalities)), labels))

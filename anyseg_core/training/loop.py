@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.packed import pixel_counts
@@ -28,6 +27,7 @@ from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.runtime.model_card import ClassSpec
+from anyseg_core.terminal import Report, console, progress_bar
 from anyseg_core.training.batches import Batches, open_dataset
 from anyseg_core.training.checkpoint import (
     CheckpointError,
@@ -140,24 +140,28 @@ class _Trainer:
                 self.fabric.strategy.precision.load_state_dict(stored.loss_scaler)
             load_weights(checkpoint, self.network)
             load_optimizer(checkpoint, self.network, self.optimizer)
-        elif (source := self.config.model.init_from) is not None:
-            if self.config.model.init_head:
-                load_weights(find_checkpoint(source), self.network)
-            else:
-                for encoder in self.network.encoders:
-                    init_encoder(encoder, source)
+        elif (source := self.config.model.first_weights) is not None:
+            print(f"starting from: {self._take_first_weights(source)}", file=sys.stderr)
+
+    def _take_first_weights(self, source: Path) -> str:
+        """Returns what was taken, in words."""
+        if self.config.model.init_head:
+            load_weights(find_checkpoint(source), self.network)
+            return f"the whole network of {source}"
+        taken = [init_encoder(encoder, source, self.config.model.backbone) for encoder in self.network.encoders]
+        return taken[0]
 
     @property
     def done(self) -> float:
         return progress(self.budget, self.state.step, self.state.elapsed_s)
 
     def run_phases(self) -> None:
-        with tqdm(total=100, desc=self.config.name, unit="%", disable=not self.show_progress) as bar:
+        with progress_bar(f"{self.config.name}, %", 100, show=self.show_progress) as bar:
             for phase in phases(self.budget, self.config.data.size):
                 if self.done < phase.end:
                     self._run_phase(phase, bar)
 
-    def _run_phase(self, phase: Phase, bar: tqdm) -> None:
+    def _run_phase(self, phase: Phase, bar: Report) -> None:
         started, cpu_started = time.monotonic(), time.process_time()
         for batches in _grouped(self._loader(phase.size), self.config.optim.accumulate):
             self.waited_s += time.monotonic() - started
@@ -243,10 +247,10 @@ class _Trainer:
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
 
-    def _record(self, losses: dict[str, float], phase: Phase, bar: tqdm) -> None:
+    def _record(self, losses: dict[str, float], phase: Phase, bar: Report) -> None:
         step, record = self.state.step, self.config.record
-        bar.n = round(100 * self.done, 1)
-        bar.set_postfix({"step": step, "size": phase.size[0]} | {k: f"{v:.3f}" for k, v in losses.items()})
+        shown = {"step": step, "size": phase.size[0]} | {name: f"{loss:.3f}" for name, loss in losses.items()}
+        bar(round(100 * self.done, 1), 100, note=", ".join(f"{name} {value}" for name, value in shown.items()))
         if step % record.log_steps == 0:
             scalars = losses | {"lr": self.optimizer.param_groups[0]["lr"], "height": phase.size[0]}
             scalars["steps_per_s"] = step / max(self.state.elapsed_s, 1e-9)
@@ -264,7 +268,7 @@ class _Trainer:
         indices = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
         metrics = self._score(indices)
         if self.show_progress:
-            tqdm.write(f"step {self.state.step}: mean mIoU {metrics['mean']} {metrics['miou']}")
+            console.print(f"step {self.state.step}: mean mIoU {metrics['mean']} {metrics['miou']}", soft_wrap=True)
         self._log({"mean": metrics["mean"]} | metrics["miou"], "val_miou")
 
     def _score(self, indices: list[int] | None) -> dict[str, Any]:

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.models.base import SegmentationModel, all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import EVENT, Sensor
+from anyseg_core.terminal import tracked
 from anyseg_core.training.evaluation import decide_labels, subset_miou
 
 Image = NDArray[np.uint8]
@@ -77,12 +77,12 @@ def zero_elements(images: Image, share: float, random: np.random.Generator) -> I
 
 
 def add_noise(
-    images: Image, modalities: tuple[Modality, ...], density: float, sigma: float, random: np.random.Generator
+    images: Image, modalities: tuple[Sensor, ...], density: float, sigma: float, random: np.random.Generator
 ) -> Image:
     """images [M, H, W, 3] with Gaussian noise (not on events), then salt and pepper on all channels of a pixel."""
     noisy = images.astype(np.float32)
     for index, modality in enumerate(modalities):
-        if modality is not Modality.EVENT:
+        if modality.kind is not EVENT:
             noisy[index] += 255 * sigma * random.standard_normal(images.shape[1:], np.float32)
     drawn = random.random(images.shape[:3])[..., None]  # [M, H, W, 1]
     noisy = np.where(drawn < density / 2, 0, np.where(drawn > 1 - density / 2, 255, noisy))
@@ -108,7 +108,7 @@ def score_robustness(
     noisy = {level: ConfusionMatrix(classes) for level in NOISE_LEVELS}
     model.eval()
     chosen = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(chosen, "robustness", leave=False, disable=not show_progress):
+    for index in tracked(chosen, "robustness", len(chosen), show=show_progress):
         sample, random = dataset[index], np.random.default_rng([_SEED, index])
         clean = contributions(model, sample.images)
         for share in ZEROED_SHARES:
@@ -150,7 +150,7 @@ def zero_normalised(tensors: Normalised, share: float, random: np.random.Generat
 
 
 def add_normalised_noise(
-    tensors: Normalised, modalities: tuple[Modality, ...], density: float, sigma: float, random: np.random.Generator
+    tensors: Normalised, modalities: tuple[Sensor, ...], density: float, sigma: float, random: np.random.Generator
 ) -> Normalised:
     """Salt and pepper on single elements, then Gaussian noise (not on events)."""
     noisy = tensors.copy()
@@ -159,7 +159,7 @@ def add_normalised_noise(
         count = int(np.ceil(density * tensor.size * 0.5))
         for value in (tensor.max(), tensor.min()):
             tensor[tuple(random.integers(0, side, count) for side in tensor.shape)] = value
-        if modality is not Modality.EVENT:
+        if modality.kind is not EVENT:
             noisy[index] += sigma * random.standard_normal(tensor.shape, np.float32)
     return noisy
 
@@ -182,7 +182,7 @@ def score_ummss(
     noisy = {level: ConfusionMatrix(classes) for level in NOISE_LEVELS}
     model.eval()
     picked = list(range(len(dataset)) if indices is None else indices)
-    for index in tqdm(picked, "robustness, UMMSS", leave=False, disable=not show_progress):
+    for index in tracked(picked, "robustness, UMMSS", len(picked), show=show_progress):
         sample, random = dataset[index], np.random.default_rng([_SEED, index])
         tensors = normalised(model, sample.images)
         clean = normalised_contributions(model, tensors)

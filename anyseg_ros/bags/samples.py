@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import EventStream
+from anyseg_core.runtime.geometry.motion import point_seconds
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.label_files import LabelFileError, decode_labels
@@ -31,6 +32,10 @@ from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
 """How much of the bag's beginning is looked at for its clocks and rates."""
+_SCANS_LOOKED_AT = 10
+"""The times of the points of so many scans are compared with their stamps."""
+_MOST_REASONS = 100
+"""Different texts that are kept of why a sensor's messages were no frames: some have numbers in them."""
 FOREIGN_CLOCK_S = 5.0
 """Stamps that lie further than this from the times of reception were made by another clock."""
 
@@ -103,12 +108,16 @@ class Clues:
     """Of the sensors that send frames: what nine of ten gaps between two keep. Event streams have none."""
     uses_stamps: bool
     """Whether the stamps are of another clock than the recorder's, and so are the time."""
+    without_stamps: Mapping[Modality, str] = field(default_factory=dict)
+    """The sensors some of whose stamps are 0, with how many: their driver does not set header.stamp."""
 
 
 def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
     """Rates and clock from the first seconds."""
     modality_of = {choice.topic: modality for modality, choice in topics.sensors.items()}
     times: dict[Modality, list[int]] = {}
+    zeros: Counter[Modality] = Counter()
+    stamped: Counter[Modality] = Counter()
     apart_s: list[float] = []
     first_ns: int | None = None
     for message in reader.messages(modality_of):
@@ -118,10 +127,14 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
         times.setdefault(modality_of[message.topic], []).append(message.received_ns)
         stamp = header_stamp_ns(message.cdr)
         if stamp is not None:
+            stamped[modality_of[message.topic]] += 1
+            zeros[modality_of[message.topic]] += stamp == 0
+        if stamp:
             apart_s.append(abs(stamp - message.received_ns) / NS_PER_S)
     streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
     rates = {m: rate for m, received in times.items() if m not in streams and (rate := _rate_hz(received))}
-    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S)
+    without = {modality: f"{number} of {stamped[modality]}" for modality, number in (+zeros).items()}
+    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
 
 
 def _rate_hz(received_ns: list[int]) -> float | None:
@@ -150,6 +163,8 @@ class BagSamples:
         """Frames so far."""
         self.rejected: Counter[Modality] = Counter()
         """Messages so far that were no frame."""
+        self.reasons: dict[Modality, Counter[str]] = {}
+        """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
         """Other messages that could not be used, by reason."""
 
@@ -157,6 +172,7 @@ class BagSamples:
         self.messages, self.first_ns, self.last_ns = 0, None, 0
         for counts in (self.received, self.rejected, self.ignored):
             counts.clear()
+        self.reasons.clear()
         handlers = self._handlers(
             BagRig(self._parameters.rig, {m: choice.topic for m, choice in self._topics.sensors.items()})
         )
@@ -204,16 +220,30 @@ class BagSamples:
                 self.rejected[modality] += 1
                 fault = error.fault if isinstance(error, ConversionError) else Fault.DECODE_ERROR
                 named = str(error) if isinstance(error, (ConversionError, EventDecodeError)) else repr(error)
+                self._count_reason(modality, named)
                 yield RejectedSample(now_ns, modality, fault, named)
                 return
             for frame in frames:
                 self.received[modality] += 1
+                self._look_at_times(frame)
                 if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
                     yield from self._news(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 
         return on_message
+
+    def _look_at_times(self, frame: ModalityFrame) -> None:
+        """Say it where the times of a scan's points are of another clock than its stamp."""
+        times = frame.point_times
+        if times is None or self.received[Modality.LIDAR] > _SCANS_LOOKED_AT or len(times) == 0:
+            return
+        if point_seconds(times, frame.stamp_ns) is None:
+            self.ignored["scan whose points have times of another clock than its stamp: taken for one moment"] += 1
+
+    def _count_reason(self, modality: Modality, reason: str) -> None:
+        reasons = self.reasons.setdefault(modality, Counter())
+        reasons[reason if reason in reasons or len(reasons) < _MOST_REASONS else "other reasons"] += 1
 
     def _converter(self, modality: Modality, msgtype: str) -> Callable[[BagMessage], Iterable[ModalityFrame]]:
         if msgtype in EVENT_STREAMS:

@@ -9,14 +9,26 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from anyseg_core.runtime.geometry.depth_geometry import measured_pixels
 from anyseg_core.runtime.geometry.projection import Rig
+from anyseg_core.runtime.label_files import check_classes
 from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.model_card import ModelCard
-from anyseg_core.runtime.sample_folder import FolderDescription, RigSpec, write_description, write_sample
-from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, ModelCard
+from anyseg_core.runtime.sample_folder import (
+    DESCRIPTION_NAME,
+    MAX_DEPTH_M,
+    FolderDescription,
+    write_description,
+    write_rig,
+    write_sample,
+)
+from anyseg_core.runtime.sensors import DEPTH
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
+from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, FrameSample, LabelSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
 from anyseg_ros.pipeline.parameters import Parameters
 
@@ -24,13 +36,20 @@ _KEPT_FRAMES = 40
 """Per sensor, while the frames that belong to a moment arrive."""
 
 
+SPLITS = ("train", "val", "test")
+_OFFSET_MS = 15.0
+"""Sensors whose frames lie further than this from their moments, in the median, are said to."""
+_DEPTH_VALUES = 200
+"""Depths of each sample from which percentiles are taken, evenly spread."""
+
+
 class NothingToWriteError(ValueError):
-    """A bag of which no sample can be made; the message says why, and what to do."""
+    """A bag of which no sample can be made, or not for this data set; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How a bag becomes samples."""
+    """How a bag becomes samples. Raises ValueError for a split that no training knows."""
 
     split: str = "train"
     every_s: float = 1.0
@@ -39,6 +58,14 @@ class FolderOptions:
     """Frames further than this from their moment do not belong to it."""
     mapping: tuple[str, ...] = ()
     """ROLE:=TOPIC, where names and types leave a choice."""
+    labels: Path | None = None
+    """A folder of label images named by stamp; None: the bag's label topic, if it has one."""
+    classes: tuple[ClassSpec, ...] = ()
+    """Of a new data set; empty: those of the card."""
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r} is not known; known: {', '.join(SPLITS)}")
 
 
 @dataclass
@@ -53,7 +80,9 @@ class Written:
     """Messages that were no frame."""
     modalities: tuple[Modality, ...] = ()
     problems: list[str] = field(default_factory=list)
-    """What is wrong with the bag itself."""
+    """What is wrong with the bag itself, and what of it could not be used."""
+    advice: list[str] = field(default_factory=list)
+    """What should be looked at before training: offsets between stamps, the range of depth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,43 +92,90 @@ class _Moment:
 
 
 def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions) -> Written:
-    """Write a bag's samples to `<root>/<split>/<bag's name>`; classes and encodings are those of the card.
+    """Write a bag's samples to `<root>/<split>/<bag's name>`, with the calibration of this bag.
 
-    A sample is taken at each label image, where the bag has them, else at each frame of its first sensor: such
-    samples wait for their `_label.png`. Only moments that every sensor saw are written.
+    A sample is taken at each label image, where there are any, else at each frame of the first sensor: such samples
+    wait for their `_label.png`. Only moments that every sensor saw are written. A new data set gets the card's
+    encodings and the classes of options or card; the dataset.json of one that is there already is never changed, and a
+    bag that does not fit it is refused.
 
-    Raises BagError, TopicError, NothingToWriteError, OSError.
+    Raises BagError, TopicError, GroundTruthError, NothingToWriteError, OSError.
     """
     reader = BagReader(bag)
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
     mapping = parse_mapping(options.mapping)
+    if options.labels is not None:
+        mapping["labels"] = ""
     sensors = find_topics(connections, mapping, wanted=card.modalities)
     if not sensors:
         raise NothingToWriteError(
             f"{bag} has no topic of {', '.join(card.modalities)}: name them with --map ROLE:=TOPIC"
         )
+    description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
-    samples = BagSamples(reader, topics, Parameters(), uses_stamps=look_ahead(reader, topics).uses_stamps)
+    clues = look_ahead(reader, topics)
+    samples = BagSamples(reader, topics, Parameters(), uses_stamps=clues.uses_stamps)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
+    if collector.folder is not None and not clues.uses_stamps:
+        collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
     folder = root / options.split / (bag.stem if bag.is_file() else bag.name)
     written = Written(modalities=collector.modalities)
     for stamp_ns, frames, labels in collector.complete_moments(samples):
+        if labels is not None:
+            check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
         write_sample(folder, f"{stamp_ns:019d}", frames, labels)
         written.samples += 1
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
-    written.problems = [problem.text for problem in reader.problems]
+    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, clues)
     if not written.samples:
+        why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
         raise NothingToWriteError(
             f"{bag} has no moment that {', '.join(collector.modalities)} all saw within {options.max_time_diff_s:g} s "
-            f"({collector.incomplete} moments, {written.rejected} bad messages): raise --max-time-diff-s, or leave a "
-            "sensor out with --map ROLE:="
+            f"({collector.incomplete} moments, {written.rejected} bad messages): {why}"
         )
-    inputs = tuple(spec for spec in card.inputs if spec.modality in sensors)
-    rig = RigSpec.of(collector.rig) if collector.rig is not None else None
-    write_description(root, FolderDescription(classes=card.classes, inputs=inputs, rig=rig))
+    if collector.rig is not None:
+        write_rig(folder, collector.rig)
+    if not (root / DESCRIPTION_NAME).exists():
+        write_description(root, description)
+    written.advice = [*collector.offsets(), *collector.depth_range(description)]
     return written
+
+
+def _description_for(
+    root: Path, card: ModelCard, sensors: tuple[Modality, ...], options: FolderOptions
+) -> FolderDescription:
+    """That of the data set where there is one, which the bag must fit, else a new one."""
+    path = root / DESCRIPTION_NAME
+    classes = options.classes or card.classes
+    inputs = tuple(spec for spec in card.inputs if spec.modality in sensors)
+    if not path.exists():
+        return FolderDescription(classes=classes, inputs=inputs)
+    try:
+        there = FolderDescription.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise NothingToWriteError(f"{path} is not valid: {error}") from None
+    if options.classes and [c.name for c in there.classes] != [c.name for c in options.classes]:
+        raise NothingToWriteError(f"{path} has other classes: leave out --classes, or choose another folder")
+    lacking = [spec.modality for spec in there.inputs if spec.modality not in sensors]
+    if lacking:
+        raise NothingToWriteError(
+            f"the data set {root} has {', '.join(lacking)}, and this bag has not: choose another folder for it, or "
+            f"take that sensor out of {path}"
+        )
+    return there
+
+
+def _unusable(samples: BagSamples, clues: Clues) -> list[str]:
+    """What of the bag could not be used, with reasons."""
+    found = [f"{count} x {text}" for text, count in samples.ignored.items()]
+    for modality, reasons in samples.reasons.items():
+        reason, count = reasons.most_common(1)[0]
+        found.append(f"{modality}: {count} messages rejected: {reason}")
+    return found + [
+        f"{modality}: the stamps of {number} messages are 0" for modality, number in clues.without_stamps.items()
+    ]
 
 
 class _Collector:
@@ -109,7 +185,10 @@ class _Collector:
         self.modalities = modalities
         self.rig: Rig | None = None
         self.incomplete = 0
+        self.folder = FolderLabels(options.labels) if options.labels else None
         self._has_labels = topics.companions.labels is not None
+        self._apart_ms: dict[Modality, list[float]] = {}
+        self._depths_m: dict[Modality, list[float]] = {}
         self._every_ns = int(options.every_s * NS_PER_S)
         self._reach_ns = int(options.max_time_diff_s * NS_PER_S)
         self._frames: dict[Modality, deque[ModalityFrame]] = {m: deque(maxlen=_KEPT_FRAMES) for m in modalities}
@@ -128,10 +207,52 @@ class _Collector:
             elif isinstance(sample, FrameSample):
                 frame = sample.frame
                 self._frames[frame.modality].append(frame)
-                if not self._has_labels and frame.modality is self.modalities[0]:
-                    self._take(_Moment(frame.stamp_ns, None))
+                if not self._has_labels and frame.modality == self.modalities[0]:
+                    self._take_frame(frame.stamp_ns)
                 yield from self._ready(frame.stamp_ns - 2 * self._reach_ns)
         yield from self._ready(None)
+
+    def _take_frame(self, stamp_ns: int) -> None:
+        """A moment at a frame of the first sensor; with a folder of labels only where one is near."""
+        if self.folder is None:
+            self._take(_Moment(stamp_ns, None))
+        elif (truth := self.folder.near(stamp_ns, self._reach_ns // 2)) is not None:
+            self._take(_Moment(stamp_ns, truth.labels))
+
+    def offsets(self) -> list[str]:
+        """The sensors whose frames are not of their moments, with how far they are away."""
+        medians = {modality: float(np.median(apart)) for modality, apart in self._apart_ms.items()}
+        return [
+            f"{modality} lies {ms:+.0f} ms (median) from the moments of its samples: check the clocks"
+            for modality, ms in medians.items()
+            if abs(ms) > _OFFSET_MS
+        ]
+
+    def depth_range(self, description: FolderDescription) -> list[str]:
+        """What the encoding's range should be, by the depths that were measured."""
+        advice = []
+        for spec in description.inputs:
+            values = self._depths_m.get(spec.modality)
+            if values and isinstance(spec.encoding, DepthEncoding):
+                near, middle, far = np.percentile(values, (1, 50, 99))
+                beyond = 100 * float(np.mean(np.array(values) > MAX_DEPTH_M))
+                text = (
+                    f"{spec.modality}: 1, 50 and 99 % of the depths are below {near:.2g}, {middle:.2g} and {far:.2g} m"
+                )
+                text += f"; near_m is {spec.encoding.near_m:g}, far_m {spec.encoding.far_m:g} in {DESCRIPTION_NAME}"
+                if beyond >= 0.1:
+                    text += f"; {beyond:.1f} % are beyond {MAX_DEPTH_M:g} m, which are stored as not measured"
+                advice.append(text)
+        return advice
+
+    def _look_at(self, moment_ns: int, frames: list[ModalityFrame]) -> None:
+        for frame in frames:
+            self._apart_ms.setdefault(frame.modality, []).append((frame.stamp_ns - moment_ns) / NS_PER_MS)
+            if frame.kind is DEPTH:
+                depth_m = np.asarray(frame.data, np.float32)
+                depths = depth_m[measured_pixels(depth_m)]
+                step = max(1, len(depths) // _DEPTH_VALUES)
+                self._depths_m.setdefault(frame.modality, []).extend(depths[::step].tolist())
 
     def _take(self, moment: _Moment) -> None:
         """Keep a moment that is not too soon after the last one."""
@@ -145,6 +266,7 @@ class _Collector:
             frames = [self._nearest(modality, moment.stamp_ns) for modality in self.modalities]
             whole = [frame for frame in frames if frame is not None]
             if len(whole) == len(self.modalities):
+                self._look_at(moment.stamp_ns, whole)
                 yield moment.stamp_ns, whole, moment.labels
             else:
                 self.incomplete += 1

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorKind, in_order
-from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, SENSOR_MESSAGES, default_topic
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD, SENSOR_MESSAGES, default_topic
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
 _IMAGES = (IMAGE, COMPRESSED_IMAGE)
 _LABEL_WORDS = ("label", "ground_truth", "semantic", "segmentation", "mask")
+"""Pictures of classes: no camera's."""
+_TRUTH_WORDS = ("label", "ground_truth", "semantic")
+"""Of those, the ones that are taken for ground truth: a mask may as well be what a network gave."""
+_PREDICTION = re.compile(r"segmentation/(mask|color_mask|overlay|confidence)$")
+"""What `segmentation_node` publishes."""
+_DRAWING_WORDS = ("debug", "dbg", "overlay", "annotated", "visuali", "heatmap", "detections")
+"""Pictures that were drawn for people."""
 _TRANSPORTS = ("/compressed", "/compressedDepth")
 """Suffixes of image_transport: the same pictures as on the topic without it."""
 
@@ -121,7 +129,7 @@ def find_companions(
     """Ground truth, calibration, clock and transforms beside those sensors. Raises TopicError as `find_topics` does."""
     topics = _distinct(connections)
     candidates = {
-        "labels": [t for t in topics if t.msgtype in _IMAGES and _has_word(t.topic, _LABEL_WORDS)],
+        "labels": [t for t in topics if _is_truth_by_name(t)],
         "camera_info": _info_beside(sensors.get(Sensor.CAMERA), topics),
         "depth_info": _info_beside(sensors.get(Sensor.DEPTH), topics),
         **{role: [t for t in topics if t.topic.rpartition("/")[2] == role] for role in ("clock", "tf", "tf_static")},
@@ -133,6 +141,36 @@ def find_companions(
             for role, types in _COMPANION_TYPES.items()
         }
     )
+
+
+def left_out(
+    connections: Iterable[tuple[str, str]],
+    sensors: Mapping[Sensor, TopicChoice],
+    companions: CompanionTopics,
+    wanted: Collection[Sensor] = DEFAULT_SENSORS,
+) -> list[str]:
+    """What a topic was not taken for because of its name, where nothing else was found: to be said with the remedy."""
+    topics = _distinct(connections)
+    notes = []
+    if not any(sensor.kind.is_points for sensor in sensors) and any(s.kind.is_points for s in wanted):
+        notes += [
+            f"{t.topic} is not taken for a LiDAR, as its name says another source; if it is one: --map lidar:={t.topic}"
+            for t in topics
+            if t.msgtype == POINT_CLOUD
+        ]
+    if companions.labels is None:
+        notes += [
+            f"{t.topic} is not taken for ground truth, as a network may have made it; if it is: --map labels:={t.topic}"
+            for t in topics
+            if t.msgtype in _IMAGES and _has_word(t.topic, _LABEL_WORDS)
+        ]
+    if Sensor.CAMERA in set(wanted) - set(sensors):
+        notes += [
+            f"{t.topic} is not taken for a camera, as its name says a drawing; if it is one: --map camera:={t.topic}"
+            for t in topics
+            if t.msgtype in _IMAGES and _has_word(t.topic, _DRAWING_WORDS)
+        ]
+    return notes
 
 
 def _distinct(connections: Iterable[tuple[str, str]]) -> list[TopicChoice]:
@@ -166,13 +204,23 @@ def _sensor_by_name(topic: TopicChoice, wanted: Collection[Sensor]) -> str | Non
 
 
 def _kind_by_name(topic: TopicChoice) -> SensorKind | None:
-    """What a topic's type, and the words in its name, say that it is; None for label images."""
+    """What a topic's type, and the words in its name, say that it is; None for label images and drawings."""
     types = _IMAGES if topic.msgtype in _IMAGES else (topic.msgtype,)
-    if types is _IMAGES and _has_word(topic.topic, _LABEL_WORDS):
+    if types is _IMAGES and _has_word(topic.topic, (*_LABEL_WORDS, *_DRAWING_WORDS)):
         return None
-    fitting = {kind: row.words for kind, row in SENSOR_MESSAGES.items() if not set(types).isdisjoint(row.types)}
+    fitting = {
+        kind: row.words
+        for kind, row in SENSOR_MESSAGES.items()
+        if not set(types).isdisjoint(row.types) and not _has_word(topic.topic, row.other_words)
+    }
     named = [kind for kind, words in fitting.items() if _has_word(topic.topic, words)]
     return (named or [kind for kind, words in fitting.items() if not words] or list(fitting) or [None])[-1]
+
+
+def _is_truth_by_name(topic: TopicChoice) -> bool:
+    """Whether an image's name says ground truth, and not what a network made of the pictures."""
+    is_named = topic.msgtype in _IMAGES and _has_word(topic.topic, _TRUTH_WORDS)
+    return is_named and not _PREDICTION.search(_base(topic.topic))
 
 
 def _info_beside(sensor: TopicChoice | None, topics: Iterable[TopicChoice]) -> list[TopicChoice]:

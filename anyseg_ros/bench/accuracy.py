@@ -14,6 +14,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import in_order
 from anyseg_core.sim.deliver_writer import drive_config
 from anyseg_core.sim.drive import Drive, DriveFrame
+from anyseg_core.sim.drive_cache import is_recorded
 from anyseg_core.sim.recorded_drive import RecordedDrive
 
 Subset = tuple[Modality, ...]
@@ -38,7 +39,7 @@ def held_out_drives(folder: Path, workers: int, progress: Progress, count: int =
     The weathers take turns, in the order of `WEATHERS`.
     """
     paths = [folder / f"test_{number}_{FRAMES_PER_DRIVE}x{FRAME_STEP}.npz" for number in range(count)]
-    jobs = [(number, path) for number, path in enumerate(paths) if not path.is_file()]
+    jobs = [(number, path) for number, path in enumerate(paths) if not is_recorded(path)]
     for _ in map_over_processes(_render, jobs, workers, progress):
         pass
     return [RecordedDrive.load(path) for path in paths]

@@ -26,7 +26,8 @@ def bench_robot(
     minutes: Annotated[float, typer.Option(help="Of the run that watches memory.")] = 10.0,
     out: Annotated[Path, typer.Option(help="Folder for the rendered drives and the logs.")] = Path("out/bench"),
     part: Annotated[
-        list[str] | None, typer.Option(help="engine, accuracy, latency, drops, memory; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(help="engine, accuracy, latency, points, drops, memory; repeatable."),
     ] = None,
 ) -> None:
     """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
@@ -41,6 +42,26 @@ def bench_robot(
 
     with core.errors_told(EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, student, baseline, minutes, out, part or PARTS)
+    raise core.verdict(met)
+
+
+@bench.command("points")
+def bench_points(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    drives: Annotated[int, typer.Option(min=1, help="Simulated drives, each with a world of its own.")] = 10,
+    frames: Annotated[int, typer.Option(min=1, help="Of each drive, 2.4 s apart.")] = 3,
+    workers: core.Workers = 0,
+) -> None:
+    """Labelled points: time, the right pixel, no label of what stands before them, and IoU beside the mask's."""
+    set_up_process()
+    from anyseg_core.processes import WorkerError, available_cores
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_ros.bench.points import run as run_bench
+
+    with core.errors_told(EngineError, StudentError, WorkerError):
+        met = run_bench(core.console, json_file, student, drives, frames, workers or available_cores())
     raise core.verdict(met)
 
 
@@ -215,9 +236,15 @@ def bench_train(
     backbone: Annotated[str, typer.Option(help="MiT b0 to b5.")] = "b0",
     steps: Annotated[int, typer.Option(min=1, help="Measured steps of each form.")] = 8,
     threads: Threads = 0,
+    runs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="A student's run and its teacher's, for the gradients; default: random weights."),
+    ] = None,
 ) -> None:
-    """A student's training step beside the plain form of the same step: speed, memory, equal losses."""
-    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads)
+    """A student's training step beside the plain form of the same step: speed, memory, equal losses; and what share of
+    the gradient each term of the loss is.
+    """
+    found, notes = core.measure_training(side, batch, head_width, backbone, steps, threads, runs)
     _report("Training step of AnySeg's student", found, notes, json_file)
 
 
@@ -257,3 +284,21 @@ def _report(title: str, found: list[core.Measurement], notes: list[str], json_fi
     for entry in found:
         benchmark.add(entry.name, entry.unit, entry.samples, entry.bar, entry.met)
     raise core.verdict(benchmark.report(core.console, json_file))
+
+
+@bench.command("street")
+def bench_street(
+    root: Annotated[Path, typer.Argument(help="Folder of kitti_semantic, idd_lite, lidar_range and kitti_drive.")],
+    student: core.Student = "street",
+    json_file: JsonFile = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only so many frames of each data set.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = 2,
+) -> None:
+    """A street student on real frames it has not learned from; exits with 1 where a bar is missed."""
+    from anyseg_ros.bench.results import Benchmark
+
+    figures, notes = core.measure_street(student, root, threads, limit)
+    result = Benchmark(f"{student} on real frames that it has not learned from", notes=notes)
+    for figure in figures:
+        result.add(*figure)
+    raise core.verdict(result.report(core.console, json_file))

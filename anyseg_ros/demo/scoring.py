@@ -10,7 +10,8 @@ import numpy as np
 from anyseg_core.injection.phases import Phase
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import in_order
 from anyseg_ros.live_run.recording import ReceivedMask, Recording
 
 
@@ -153,7 +154,7 @@ def _percentile(values: list[float], percent: float) -> float | None:
 def state_spans(recording: Recording, duration_s: float) -> dict[Modality, list[tuple[float, float, State]]]:
     """(start, end, state) in seconds into the drive, of each modality that was watched."""
     watched = {status.modality for status in recording.statuses}
-    return {m: _spans_of(recording, m, duration_s) for m in MODALITIES if m in watched}
+    return {m: _spans_of(recording, m, duration_s) for m in in_order(watched)}
 
 
 def _spans_of(recording: Recording, modality: Modality, duration_s: float) -> list[tuple[float, float, State]]:

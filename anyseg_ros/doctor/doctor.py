@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from anyseg_core.runtime.extras import pip_command
 from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card, usage_notice
 from anyseg_ros.doctor.jetson import read_jetson
 from anyseg_ros.messages.types import install_command
+from anyseg_ros.process.ros_arguments import RosArgumentError, ros_domain
 from anyseg_ros.process.setup import MALLOC_ENV, PROFILE_ENV, profile_path
 
 JETSON_MEMORY_MB = 2000
@@ -94,9 +96,17 @@ def _ros() -> Iterator[Finding]:
         rmw,
         "" if fast else "the shipped shared-memory profile is for Fast DDS; tune this RMW for large messages yourself",
     )
-    domain = os.environ.get("ROS_DOMAIN_ID", "0 (default)")
+    yield _discovery()
+
+
+def _discovery() -> Finding:
     reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET (default)")
-    yield Finding("Discovery", Level.OK, f"domain {domain}, range {reach}")
+    try:
+        domain = ros_domain()
+    except RosArgumentError as error:
+        return Finding("Discovery", Level.MISSING, f"domain {os.environ['ROS_DOMAIN_ID']}, range {reach}", str(error))
+    default = "" if "ROS_DOMAIN_ID" in os.environ else " (default)"
+    return Finding("Discovery", Level.OK, f"domain {domain}{default}, range {reach}")
 
 
 def _transport() -> Iterator[Finding]:
@@ -177,12 +187,12 @@ def _tensorrt() -> Iterator[Finding]:
         "" if library else remedy,
     )
     below = [title for title in ("pycuda", "cuda-bindings") if title in found]
-    yield Finding(
-        "CUDA for Python",
-        Level.OK if below else Level.OPTIONAL,
-        ", ".join(f"{title} {found[title]}" for title in below) or "not found",
-        "" if below else remedy,
-    )
+    detail = ", ".join(f"{title} {found[title]}" for title in below) or "not found"
+    if below and shutil.which("nvidia-smi") is None:
+        detail += ": without an NVIDIA driver; torch's CUDA build brings cuda-bindings to any machine"
+        yield Finding("CUDA for Python", Level.OPTIONAL, detail, "none needed: onnxruntime runs on the CPU")
+    else:
+        yield Finding("CUDA for Python", Level.OK if below else Level.OPTIONAL, detail, "" if below else remedy)
     if below and "cuda-bindings" not in found:
         yield Finding("CUDA graphs", Level.OPTIONAL, "not without cuda-bindings", "pip install cuda-bindings")
 
@@ -269,9 +279,13 @@ def examine() -> dict[str, list[Finding]]:
     return {title: list(section()) for title, section in SECTIONS.items()}
 
 
-def report(console: Console) -> bool:
-    """Print the findings; returns whether this machine can run the robot side."""
+def report(console: Console, json_file: Path | None = None) -> bool:
+    """Print the findings, and write them to a JSON file; returns whether this machine can run the robot side."""
     findings = examine()
+    if json_file is not None:
+        content = {title: [_as_json(row) for row in rows] for title, rows in findings.items()}
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
     for title, rows in findings.items():
         console.print(f"[bold]{title}[/]")
         subject_width = max(len(row.subject) for row in rows)
@@ -284,6 +298,10 @@ def report(console: Console) -> bool:
     else:
         console.print("[green]This machine can run the node.[/]")
     return not blocking
+
+
+def _as_json(row: Finding) -> dict[str, str]:
+    return {**asdict(row), "level": row.level.name.lower()}
 
 
 LEVEL_WIDTH = max(len(level.name) for level in Level)

@@ -1,5 +1,1 @@
 """Faults on ROS messages as they travel, serialized: between driver and node, from bag to bag, in replay. No ROS."""
-
-from anyseg_ros.inject.messages import MessageInjector, SensorMessage
-
-__all__ = ["MessageInjector", "SensorMessage"]

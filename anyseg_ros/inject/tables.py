@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Parameter, ScheduledInjection
 from anyseg_core.runtime.modality import MODALITIES
-from anyseg_ros.inject.bag import BagReport
+
+if TYPE_CHECKING:
+    from anyseg_ros.inject.bag import BagReport  # it needs rosbags, which a list of kinds does not
 
 
 def kinds_table() -> Table:

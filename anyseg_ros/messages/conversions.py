@@ -377,8 +377,8 @@ def _point_bytes(message: Message) -> NDArray[np.uint8]:
     return rows[:, : width * message.point_step].reshape(height * width, message.point_step)
 
 
-_TIME_FIELDS = ("t", "time", "timestamp", "offset_time")
-"""Of Ouster, Velodyne, Hesai and RoboSense, Livox."""
+_TIME_FIELDS = ("t", "time", "timestamp", "offset_time", "time_stamp")
+"""Of Ouster, Velodyne, Hesai and RoboSense, Livox, Nebula and Autoware."""
 
 
 def _point_times(message: Message) -> NDArray[Any] | None:

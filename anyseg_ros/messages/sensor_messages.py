@@ -31,6 +31,9 @@ class SensorMessages(NamedTuple):
     words: tuple[str, ...] = ()
     """In the name of a topic, they tell this kind from others with the same message types."""
 
+    other_words: tuple[str, ...] = ()
+    """In the name of a topic, they tell that it is of another source though its type would fit."""
+
     @property
     def types(self) -> tuple[str, ...]:
         """Every message type that it may have, the preferred one first."""
@@ -47,8 +50,31 @@ SENSOR_MESSAGES: dict[SensorKind, SensorMessages] = {
         {IMAGE: conversions.depth_frame, COMPRESSED_IMAGE: conversions.compressed_depth_frame},
         words=("depth", "disparity"),
     ),
-    EVENT: SensorMessages("events", {IMAGE: conversions.event_frame}, EVENT_STREAMS, words=("event", "dvs")),
-    LIDAR: SensorMessages("lidar/points", {POINT_CLOUD: conversions.lidar_frame}),
+    EVENT: SensorMessages(
+        "events",
+        {IMAGE: conversions.event_frame},
+        EVENT_STREAMS,
+        words=("event", "dvs"),
+        other_words=("image_raw", "image_mono", "image_color", "image_rect"),  # pictures of a DAVIS beside its events
+    ),
+    LIDAR: SensorMessages(
+        "lidar/points",
+        {POINT_CLOUD: conversions.lidar_frame},
+        other_words=(
+            "radar",
+            "map",
+            "depth",
+            "camera",
+            "stereo",
+            "color",
+            "obstacle",
+            "cluster",
+            "segment",
+            "voxel",
+            "object",
+            "detect",
+        ),  # clouds of other sensors, or what somebody made of scans
+    ),
 }
 """A row for every kind of `SENSOR_KINDS`."""
 

@@ -80,6 +80,7 @@ class ModalityParameters:
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
+    """Whether the sensor is used; `~/set_<sensor>_enabled` changes it at run time."""
     expected_rate_hz: float = HealthConfig.expected_rate_hz
     max_age_ms: float = HealthConfig.max_age_ms
     startup_grace_s: float = HealthConfig.startup_grace_s
@@ -284,13 +285,14 @@ class Parameters:
 
     def checks_of(self, modality: Sensor) -> dict[Fault, CheckConfig]:
         """The checks of one modality, its overrides applied."""
+        overrides = {**default_overrides([modality]), **self.overrides}
         return {
-            fault: dataclasses.replace(check, **self.overrides.get((modality, fault), {}))
+            fault: dataclasses.replace(check, **overrides.get((modality, fault), {}))
             for fault, check in self.faults.items()
         }
 
 
-_SECTIONS = {
+SECTIONS = {
     **{name: name for name in ("sync", "model", "rig", "events", "output")},
     **{name: f"output.{name}" for name in ("points", "obstacles", "grid")},
 }
@@ -306,7 +308,7 @@ def to_values(parameters: Parameters = _DEFAULTS) -> dict[str, Any]:
     """Flat name -> value, as ROS takes it."""
     sections: dict[str, Any] = {f"modalities.{m}": part for m, part in parameters.modalities.items()}
     sections |= {f"faults.{fault}": check for fault, check in parameters.faults.items()}
-    sections |= {prefix: getattr(parameters, name) for name, prefix in _SECTIONS.items()}
+    sections |= {prefix: getattr(parameters, name) for name, prefix in SECTIONS.items()}
     values = {
         f"{prefix}.{f.name}": _to_ros(getattr(part, f.name))
         for prefix, part in sections.items()
@@ -335,9 +337,7 @@ def from_values(values: Mapping[str, Any]) -> Parameters:
         except ValueError as error:
             mistakes.append(f"faults.{fault}: {error}")
     overrides = _overrides(defaults, faults, values, mistakes)
-    sections = {
-        name: _section(prefix, getattr(_DEFAULTS, name), values, mistakes) for name, prefix in _SECTIONS.items()
-    }
+    sections = {name: _section(prefix, getattr(defaults, name), values, mistakes) for name, prefix in SECTIONS.items()}
     names = ClassNames()
     try:
         names = class_names(values)
@@ -365,13 +365,14 @@ def defaults_for(values: Mapping[str, Any], mistakes: list[str] | None = None) -
         except ValueError as error:
             if kind and mistakes is not None:
                 mistakes.append(f"modalities.{name}.kind: {error}")
-    return _defaults_of(in_order(sensors))
+    return defaults_of(in_order(sensors))
 
 
 @cache
-def _defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
-    blocks = _SensorParameters()
-    return Parameters({sensor: blocks[sensor] for sensor in sensors}, overrides=default_overrides(sensors))
+def defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
+    """The defaults of a vehicle with these sensors, each of which may be an anchor."""
+    blocks = {sensor: _SensorParameters()[sensor] for sensor in sensors}
+    return Parameters(blocks, overrides=default_overrides(sensors), sync=SyncConfig(anchor_order=sensors))
 
 
 def load_parameters(path: Path) -> Parameters:

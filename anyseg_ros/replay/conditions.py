@@ -30,6 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 
@@ -167,6 +168,19 @@ class Conditions(_Strict):
             conditions=tuple(_entry(e, f"{source}: condition {i + 1}") for i, e in enumerate(entries))
         )
 
+    def require(self, scenarios: Sequence[str], classes: Sequence[str], duration_s: float, *, has_labels: bool) -> None:
+        """Raises ConditionError for a condition that a replay with these scenarios, classes and length cannot judge."""
+        for condition in (part for entry in self.conditions for part in _parts(entry)):
+            _judges(condition, scenarios, classes)
+            if condition.time.start_s > duration_s:
+                begin = f"begins at {condition.time.start_s:g} s, but the bag is {duration_s:.1f} s long"
+                raise ConditionError(f"condition {condition.name!r}: its time {begin}")
+            if condition.metric.startswith(_POOLED_BY_CONFUSION) and not has_labels:
+                raise ConditionError(
+                    f"condition {condition.name!r}: {condition.metric} needs label images, and there are none: name "
+                    "their topic or folder with --labels, or judge `agreement`"
+                )
+
 
 def _entry(content: Any, place: str) -> Condition | Group:
     """Told apart by their keys, so that a mistake is told of the one that was meant."""
@@ -174,10 +188,7 @@ def _entry(content: Any, place: str) -> Condition | Group:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'the whole'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
+        mistakes = "; ".join(faults_of(error, kind))
         raise ConditionError(f"{place}: {mistakes}") from None
 
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -103,6 +104,7 @@ class FleetResult:
             into.confusion.merge(score.confusion)
             into.against_reference.merge(score.against_reference)
             into.masks += score.masks
+            into.used.update(score.used)
             into.failures += score.failures
             into.scored += score.scored
             for figure, (value, number) in score.sums.items():
@@ -282,6 +284,7 @@ def _score_as_json(score: ScenarioScore) -> dict[str, Any]:
         "modalities": list(score.scenario.modalities),
         "classes": score.num_classes,
         "masks": score.masks,
+        "used": {modality.value: masks for modality, masks in score.used.items()},
         "failures": score.failures,
         "scored": score.scored,
         "sums": score.sums,
@@ -293,6 +296,7 @@ def _score_as_json(score: ScenarioScore) -> dict[str, Any]:
 def _score_from_json(name: str, content: dict[str, Any]) -> ScenarioScore:
     score = ScenarioScore(Scenario(name, tuple(map(Modality, content["modalities"]))), content["classes"])
     score.masks, score.failures, score.scored = content["masks"], content["failures"], content["scored"]
+    score.used = Counter({Modality(name): masks for name, masks in content["used"].items()})
     score.sums = {figure: (total, number) for figure, (total, number) in content["sums"].items()}
     score.confusion.counts[:] = content["confusion"]
     score.against_reference.counts[:] = content["against_reference"]

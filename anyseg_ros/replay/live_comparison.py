@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.bags.ground_truth import TopicLabels
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.samples import label_image
 from anyseg_ros.bags.topics import find_companions, find_topics
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE
-from anyseg_ros.replay.ground_truth import TOLERANCE_NS, TopicLabels
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask
 from anyseg_ros.replay.offline import MASKS
@@ -121,7 +121,7 @@ def compare(options: LiveOptions, heard: Heard) -> Comparison:
     for record in records:
         offline.add(record)
     with (options.out / LIVE_MASKS).open("w", encoding="utf-8") as file:
-        for scored in _scored(options, heard, card):
+        for scored in _scored(options, heard, card, _label_reach_ns(records)):
             live.add(scored.record)
             file.write(scored.record.line() + "\n")
     same, differences = differences_between(records, heard)
@@ -163,15 +163,20 @@ def _names(used: Sequence[Modality]) -> str:
     return "+".join(used) or "unknown sensors"
 
 
-def _scored(options: LiveOptions, heard: Heard, card: ModelCard) -> Iterator[ScoredMask]:
+def _label_reach_ns(offline: Iterable[MaskRecord]) -> int:
+    """How far the label images of the offline replay were from their masks: those of the live one may be as far."""
+    return max((abs(r.label_ns - r.stamp_ns) for r in offline if r.label_ns is not None), default=0)
+
+
+def _scored(options: LiveOptions, heard: Heard, card: ModelCard, reach_ns: int) -> Iterator[ScoredMask]:
     """The live masks with their scores, by the scorer of the offline replay."""
     truth = TopicLabels()
-    scorer = MaskScorer(len(card.classes), truth, 0, has_reference=False)
+    scorer = MaskScorer(len(card.classes), truth, dict.fromkeys(card.modalities, reach_ns))
     masks = sorted(heard.masks, key=lambda mask: mask.stamp_ns)
     number = 0
     for stamp, labels in _labels(options):
         truth.add(stamp, labels)
-        while number < len(masks) and masks[number].stamp_ns <= stamp + TOLERANCE_NS:
+        while number < len(masks) and masks[number].stamp_ns <= stamp:
             scorer.add(_made(number, masks[number], masks[0].stamp_ns, options.scenario, heard))
             number += 1
         yield from scorer.scored(stamp)

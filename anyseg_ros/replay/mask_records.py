@@ -43,6 +43,8 @@ class MaskRecord:
     """Measured; that of the scenario that ran the same frames first, where several shared the result."""
     against: str = ""
     """What `cells` and `pixels` count against: LABELS, the scenario with all sensors, or nothing."""
+    label_ns: int | None = None
+    """Stamp of the label image that it was scored with."""
     cells: tuple[int, ...] = ()
     """The cells of the confusion matrix [K, K + 1] that are not 0, as indices into it flattened, ..."""
     pixels: tuple[int, ...] = ()

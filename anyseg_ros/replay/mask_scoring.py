@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.label_files import is_same_view
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import ModalityFrame
+from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.bags.ground_truth import GroundTruth, GroundTruthError, Truth
 from anyseg_ros.replay.consistency import FlickerMeter, ReferenceMasks, agreement
-from anyseg_ros.replay.ground_truth import GroundTruth, GroundTruthError
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, sparse_cells
 from anyseg_ros.replay.scenarios import ALL_SENSORS
 
@@ -57,12 +58,27 @@ def mask_hash(mask: Labels) -> str:
 class MaskScorer:
     """Takes masks and gives their scores in the same order."""
 
-    def __init__(self, num_classes: int, truth: GroundTruth, tolerance_ns: int, *, has_reference: bool) -> None:
-        """`tolerance_ns`: how far apart the stamps of two scenarios' masks of one moment may be."""
+    def __init__(
+        self,
+        num_classes: int,
+        truth: GroundTruth,
+        half_period_ns: Mapping[Modality, int],
+        reference_within_ns: int | None = None,
+    ) -> None:
+        """A scorer of the masks of one replay.
+
+        Args:
+            num_classes: of the student.
+            truth: the label images.
+            half_period_ns: how far a label image may be from the anchor of its mask: half the time between its frames.
+            reference_within_ns: how far apart the stamps of two scenarios' masks of one moment may be; None where there
+                is only one scenario.
+        """
+        self._half_period_ns = half_period_ns
         self._num_classes = num_classes
         self._truth = truth
         self._waiting: deque[MadeMask] = deque()
-        self._reference = ReferenceMasks(tolerance_ns) if has_reference else None
+        self._reference = None if reference_within_ns is None else ReferenceMasks(reference_within_ns)
         self._flicker: dict[str, FlickerMeter] = {}
         self._now_ns = 0
         self.unusable: Counter[str] = Counter()
@@ -107,17 +123,26 @@ class MaskScorer:
             changed=steadiness.changed,
             flicker=steadiness.flicker,
         )
-        for against, labels in ((LABELS, self._labels_at(record.stamp_ns)), (ALL_SENSORS, reference)):
-            if labels is not None and (cells := self._cells(made.labels, labels, record)) is not None:
-                return ScoredMask(replace(record, against=against, cells=cells[0], pixels=cells[1]), made, labels)
+        truth = self._truth_of(record)
+        if truth is not None and (cells := self._cells(made.labels, truth.labels, record)) is not None:
+            scored = replace(record, against=LABELS, label_ns=truth.stamp_ns, cells=cells[0], pixels=cells[1])
+            return ScoredMask(scored, made, truth.labels)
+        if reference is not None and (cells := self._cells(made.labels, reference, record)) is not None:
+            return ScoredMask(replace(record, against=ALL_SENSORS, cells=cells[0], pixels=cells[1]), made, reference)
         return ScoredMask(record, made, None)
 
-    def _labels_at(self, stamp_ns: int) -> Labels | None:
+    def _truth_of(self, record: MaskRecord) -> Truth | None:
         try:
-            return self._truth.labels_at(stamp_ns)
+            truth = self._truth.near(record.stamp_ns, self._half_period_ns.get(record.anchor, 0))
         except GroundTruthError as error:
             self.unusable[str(error)] += 1
             return None
+        if truth is not None and not is_same_view(truth.labels.shape, record.size):
+            height, width = truth.labels.shape
+            sizes = f"{width}x{height}, the mask {record.size[1]}x{record.size[0]}"
+            self.unusable[f"label image is {sizes}: they do not show the same view"] += 1
+            return None
+        return truth
 
     def _cells(
         self, labels: Labels, truth: Labels, record: MaskRecord

@@ -25,44 +25,43 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
+from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
-from anyseg_ros.bags.topics import TopicError, find_companions, find_topics
-from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, to_values
+from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
+from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
-from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.replay.lane import Lane, StateChange
 from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
+from anyseg_ros.replay.mask_sinks import MaskSink
 from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
 from anyseg_ros.replay.prefetch import prefetched
-from anyseg_ros.replay.scenarios import Scenario, scenarios_for
+from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError, scenarios_for
 from anyseg_ros.replay.shared_inference import SharedInference
 from anyseg_ros.replay.worst_frames import WorstFrames
 
 MASKS, STATES, RUN = "masks.jsonl", "states.jsonl", "run.json"
+USUAL_RATE_HZ = 10.0
+"""Of a sensor whose rate is not known."""
 OVERLAP_S = 1.2
 """Of simulated time that a resumed run segments again: what the next masks are compared with."""
 
 
 class ReplayError(ValueError):
     """A replay that cannot be done as asked; the message names the cause and the remedy."""
-
-
-class MaskSink(Protocol):
-    """Gets every mask of every scenario, for a new bag."""
-
-    def on_mask(self, scenario: Scenario, result: Result) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,8 @@ class ReplayOptions:
     """Simulated time that the network takes."""
     resume: bool = False
     """Go on where an interrupted run with the same options has stopped."""
+    conditions: Conditions | None = None
+    """Checked before the run against the scenarios, classes, labels and time that it will have; judged after it."""
 
     @property
     def model(self) -> ModelParameters:
@@ -131,19 +132,26 @@ class _Replay:
     ) -> None:
         self.reader, self.out, self.options, self.segmenter, self.sink = reader, out, options, segmenter, sink
         self.notes: list[str] = []
+        self.setup_problems: list[Problem] = []
         self.topics = self._find_topics()
-        clues = look_ahead(reader, self.topics)
+        self.clues = clues = look_ahead(reader, self.topics)
         self.parameters = self._adapted(clues)
         self.modalities = in_order(self.topics.sensors)
         self.scenarios = scenarios_for(self.modalities, options.subsets, options.injections)
+        self._check_injections()
         self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
-        self.truth = self._open_truth()
+        self.truth = self._open_truth(clues)
         card = segmenter.card
         self.classes = len(card.classes)
-        tolerance_ns = int(self.parameters.sync.max_time_diff_ms * NS_PER_MS)
-        self.scorer = MaskScorer(self.classes, self.truth, tolerance_ns, has_reference=len(self.scenarios) > 1)
+        if options.conditions is not None:
+            names = [spec.name for spec in card.classes]
+            has_labels = bool(self.truth.origin)
+            options.conditions.require([s.name for s in self.scenarios], names, self.duration_s, has_labels=has_labels)
+        self.scorer = self._open_scorer(clues)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
         self.inference = SharedInference()
+        self.last_reason: dict[Modality, str] = {}
+        """What the health of each sensor said last, with all sensors."""
         self.resumed = 0
         self._open_log()
         self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, encode_from=self.log.kept)
@@ -170,8 +178,12 @@ class _Replay:
 
     def _find_topics(self) -> BagTopics:
         connections = [(choice.topic, choice.msgtype) for choice in self.reader.topics]
-        mapping = dict(self.options.topics)
         parameters = self.options.parameters or Parameters()
+        mapping = dict(self.options.topics)
+        if self.options.parameters is not None:  # the topics that the node would subscribe to, where the bag has them
+            there = {choice.topic.lstrip("/") for choice in self.reader.topics}
+            named = {m.value: p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
+            mapping = named | mapping
         wanted = [m for m in self.segmenter.modalities if parameters.modalities[m].enabled]
         sensors = find_topics(connections, mapping, wanted)
         if not sensors:
@@ -180,15 +192,20 @@ class _Replay:
                 f"no topic of {self.reader.path} is a sensor that student {self.segmenter.card.name} takes "
                 f"({', '.join(wanted)}). Topics there: {listed}. Name them with --map, or use another --student."
             )
-        return BagTopics(sensors, find_companions(connections, sensors, mapping))
+        companions = find_companions(connections, sensors, mapping)
+        self.notes += left_out(connections, sensors, companions, wanted)
+        return BagTopics(sensors, companions)
 
     def _adapted(self, clues: Clues) -> Parameters:
         """The node's parameters; where none were given, with the rates of the bag."""
+        for modality, number in clues.without_stamps.items():
+            text = f"{modality}: the stamps of {number} messages at the bag's beginning are 0: its driver does not set "
+            self.setup_problems.append(Problem(text + "header.stamp, without which frames have no age"))
         if clues.uses_stamps:
             self.notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
         if self.options.parameters is not None:
             return self.options.parameters
-        defaults = Parameters()
+        defaults = defaults_of(in_order({*DEFAULT_SENSORS, *self.topics.sensors}))
         modalities = dict(defaults.modalities)
         told = []
         for modality, rate in clues.rates_hz.items():
@@ -201,14 +218,47 @@ class _Replay:
             self.notes.append(f"expected rates are those of the bag's beginning: {', '.join(told)}")
         return replace(defaults, modalities=modalities)
 
-    def _open_truth(self) -> GroundTruth:
+    def _open_truth(self, clues: Clues) -> GroundTruth:
         if self.options.labels is not None:
-            return FolderLabels(self.options.labels)
-        return TopicLabels() if self.topics.companions.labels is not None else NoLabels()
+            folder = FolderLabels(self.options.labels)
+            if not clues.uses_stamps:  # else the bag's times are of another clock than the stamps
+                folder.require_within(self.reader.start_ns - NS_PER_S, self.reader.end_ns + NS_PER_S)
+            return folder
+        choice = self.topics.companions.labels
+        return TopicLabels(choice.topic) if choice is not None else NoLabels()
+
+    @property
+    def duration_s(self) -> float:
+        """From the first message of the bag to its last one."""
+        return max(0, self.reader.end_ns - self.reader.start_ns) / NS_PER_S
+
+    def _check_injections(self) -> None:
+        """Raises ScenarioError for a scenario that would never happen in this bag."""
+        for scenario in self.scenarios:
+            injections = scenario.schedule.injections if scenario.schedule else ()
+            late = [injection for injection in injections if injection.start_s >= self.duration_s]
+            if injections and len(late) == len(injections):
+                first = min(injection.start_s for injection in late)
+                raise ScenarioError(
+                    f"scenario {scenario.name}: its first injection begins at {first:g} s, but the bag is "
+                    f"{self.duration_s:.1f} s long: set start_s, or leave the file out"
+                )
+            if late:
+                text = (
+                    f"scenario {scenario.name}: {len(late)} of its {len(injections)} injections begin after the bag's"
+                )
+                self.setup_problems.append(Problem(f"{text} end, at {self.duration_s:.1f} s"))
+
+    def _open_scorer(self, clues: Clues) -> MaskScorer:
+        """A label image belongs to the mask whose anchor is nearest, within half the period of that sensor."""
+        rates = {m: clues.rates_hz.get(m) or self.parameters.modalities[m].expected_rate_hz for m in self.modalities}
+        half_period_ns = {m: round(NS_PER_S / (2 * (rate or USUAL_RATE_HZ))) for m, rate in rates.items()}
+        within_ns = int(self.parameters.sync.max_time_diff_ms * NS_PER_MS)
+        return MaskScorer(self.classes, self.truth, half_period_ns, within_ns if len(self.scenarios) > 1 else None)
 
     def _open_log(self) -> None:
         """The file of records, what it has already, and which of these masks are to be made again."""
-        self.worst = WorstFrames(self.classes)
+        self.worst = WorstFrames(self.classes, has_labels=bool(self.truth.origin))
         self._again: set[int] = set()
         self._again_from_s = 0.0
         self.log = MaskLog(None, resume=False)
@@ -228,7 +278,7 @@ class _Replay:
             raise ReplayError(f"cannot go on with {path}: {error}. Run it without --resume.") from None
 
     def _plan_resume(self, path: Path) -> None:
-        worst = WorstFrames(self.classes)
+        worst = WorstFrames(self.classes, has_labels=bool(self.truth.origin))
         last_s = 0.0
         for record in read_records(path):
             worst.add(record, None)
@@ -239,14 +289,18 @@ class _Replay:
         """What decides the masks: a run can only be resumed with the same."""
         return {
             "bag": self.reader.path.name,
+            "content": self.reader.fingerprint(),
             "topics": {choice.topic: count for choice, count in self.reader.topics.items()},
             "sensors": {m.value: choice.topic for m, choice in self.topics.sensors.items()},
-            "student": {n.file: n.sha256 for n in self.segmenter.card.networks},
+            "student": self.segmenter.card.model_dump(mode="json"),
             "parameters": to_values(self.parameters),
             "scenarios": {s.name: s.schedule.model_dump(mode="json") if s.schedule else {} for s in self.scenarios},
-            "labels": str(self.options.labels or ""),
+            "labels": {p.name: p.stat().st_size for p in self._label_files()},
             "engine_ms": self.options.engine_ms,
         }
+
+    def _label_files(self) -> list[Path]:
+        return sorted(self.options.labels.glob("*.png")) if self.options.labels else []
 
     def _open_lanes(self, start_ns: int) -> list[Lane]:
         engine_ms = self.options.engine_ms
@@ -296,6 +350,9 @@ class _Replay:
         return (self.out / STATES).open("w", encoding="utf-8") if self.out else nullcontext()
 
     def _write_states(self, moment: MomentEnd, file: TextIO | None) -> None:
+        for change in moment.changes:
+            if change.scenario == ALL_SENSORS:
+                self.last_reason[change.modality] = change.reason
         if file is not None:
             file.writelines(_state_line(change, self.decisions.start_ns) for change in moment.changes)
 
@@ -304,9 +361,9 @@ class _Replay:
     def _result(self, wall_s: float) -> ReplayResult:
         start_ns, end_ns = self.decisions.start_ns, self.decisions.end_ns
         ignored = {**self.samples.ignored, **self.scorer.unusable}
-        problems = [*self.reader.problems, *(Problem(f"{count} x {text}") for text, count in ignored.items())]
-        if not any(self.samples.received.values()):
-            problems.append(Problem("not a single frame of any sensor was in it", lost=True))
+        problems = [*self.reader.problems, *self.setup_problems]
+        problems += [Problem(f"{count} x {text}") for text, count in ignored.items()]
+        problems += self._shortcomings()
         info = self.segmenter.engine_info
         timings = Timings(
             wall_s,
@@ -328,12 +385,48 @@ class _Replay:
             scores=self.scores,
             received=dict(self.samples.received),
             rejected=dict(self.samples.rejected),
+            rejections={modality: dict(reasons) for modality, reasons in self.samples.reasons.items()},
+            labels=(self.truth.origin, self._available_labels()),
             problems=problems,
             notes=self.notes,
             timings=timings,
             worst=self.worst,
             rig=self.decisions.rig,
         )
+
+    def _available_labels(self) -> int:
+        """Label images, those that could not be read too."""
+        choice = self.topics.companions.labels
+        if choice is None or not isinstance(self.truth, TopicLabels):
+            return self.truth.available
+        return self.reader.count({choice.topic})
+
+    def _shortcomings(self) -> Iterator[Problem]:
+        """What the sensors and labels were listed for and did not do, with the reason."""
+        for modality, number in self.samples.rejected.items():
+            total = number + self.samples.received[modality]
+            reason, _ = self.samples.reasons[modality].most_common(1)[0]
+            yield Problem(f"{modality}: {number} of {total} messages rejected: {reason}")
+        score = self.scores[ALL_SENSORS]
+        if not score.masks:
+            reasons = "; ".join(f"{modality}: {self._why_unused(modality)}" for modality in self.modalities)
+            yield Problem(f"no mask was made of this bag. {reasons}", fails=True)
+        else:
+            for modality in self.modalities:
+                if not score.used[modality]:
+                    yield Problem(f"{modality} is in 0 of {score.masks} masks: {self._why_unused(modality)}")
+        if self.truth.origin and self._available_labels() and not any(s.scored for s in self.scores.values()):
+            origin = f"{self._available_labels()} label images of {self.truth.origin}"
+            yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
+
+    def _why_unused(self, modality: Modality) -> str:
+        """The reason that is known best: nothing in the bag, stamps of 0, else the last one that its health gave."""
+        if not self.samples.received[modality]:
+            return "not a single frame of it was in the bag"
+        if modality in self.clues.without_stamps:
+            return f"the stamps of {self.clues.without_stamps[modality]} messages at the bag's beginning are 0"
+        reason = self.last_reason.get(modality, "")
+        return reason or "its frames are too far from those of the other sensors (sync.max_time_diff_ms), or too old"
 
 
 def _unscored(decided: Decided, start_ns: int) -> MaskRecord:

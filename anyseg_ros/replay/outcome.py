@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,8 @@ class ScenarioScore:
     masks: int = 0
     failures: int = 0
     """Masks that could not be made."""
+    used: Counter[Modality] = field(default_factory=Counter)
+    """Masks that each sensor is in."""
     scored: int = 0
     """Masks that had a label image."""
     sums: Sums = field(default_factory=dict)
@@ -62,6 +65,7 @@ class ScenarioScore:
             self.failures += 1
             return
         self.masks += 1
+        self.used.update(record.used)
         if record.cells:
             is_scored = record.against == LABELS
             self.scored += is_scored
@@ -109,6 +113,10 @@ class ReplayResult:
     """Frames."""
     rejected: Mapping[Modality, int]
     """Messages of a sensor that were no frame."""
+    rejections: Mapping[Modality, Mapping[str, int]]
+    """Why they were none: the reasons with their counts."""
+    labels: tuple[str, int]
+    """Where the label images come from, empty where there are none, and how many there are."""
     problems: Sequence[Problem]
     """What was wrong with the bag, and what was ignored."""
     notes: Sequence[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,21 +24,40 @@ from anyseg_ros.drawing.timeline import timeline
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.mask_records import LABELS
 from anyseg_ros.replay.mask_scoring import ScoredMask, at_size
+from anyseg_ros.replay.mask_sinks import TopViews
 from anyseg_ros.replay.offline import ReplayResult
+from anyseg_ros.replay.point_scoring import POINT_COLUMNS, PointScorer, point_rows
 from anyseg_ros.replay.scenarios import ALL_SENSORS
-from anyseg_ros.replay.summary import PhaseTally, ScenarioSummary, Summary, baseline_of, class_losses, without_one
+from anyseg_ros.replay.summary import (
+    PhaseTally,
+    ScenarioSummary,
+    Summary,
+    Tally,
+    baseline_of,
+    class_losses,
+    without_one,
+)
 
 OPACITY = 0.6
 _PICTURE_WIDTH = 360
 _MOST_PICTURES = 12
 _MOST_CLASSES_LOST = 5
+_MOST_SETS = 3
+"""Sets of sensors that a row names."""
 _SEEN = 0.005
 """IoU below which a class is not seen at all."""
 _WRONG = np.array([229, 57, 53], np.uint8)
 
 
-def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: Sequence[Verdict]) -> None:
-    """Write the report."""
+def write_report(
+    path: Path,
+    result: ReplayResult,
+    summary: Summary,
+    verdicts: Sequence[Verdict],
+    views: TopViews | None = None,
+    points: PointScorer | None = None,
+) -> None:
+    """Write the report; with views from above and scores of points, where there are any."""
     failed = sum(not verdict.passed for verdict in verdicts)
     losses = _losses(summary)
     html = render_report(
@@ -48,16 +68,20 @@ def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: S
         verdicts=verdicts,
         conditions=condition_rows(verdicts),
         facts=_facts(result, summary),
-        sensors=_sensors(result),
+        sensors=_sensors(result, summary),
         problems=result.problems,
         notes=result.notes,
-        against="the label images" if summary.has_labels else "the masks from all sensors (there are no labels)",
-        score_name="mIoU" if summary.has_labels else "mIoU with all sensors' masks",
+        against="the label images" if summary.has_labels else "the masks from all sensors (no label image was used)",
+        labels=str(summary.labels),
+        score_name=score_name(summary),
         scenarios=[scenario_row(s, summary) for s in summary.scenarios.values()],
         losses=[row for row in losses if row["is_seen"]],
         never_seen=[row["name"] for row in losses if not row["is_seen"]],
         lost_sensors=list(without_one(summary)),
         timelines=[_timeline(s, summary, result.duration_s) for s in _with_timeline(summary)],
+        top_views=_top_views(summary, result, views) if views is not None else [],
+        point_columns=POINT_COLUMNS,
+        point_rows=point_rows(points) if points is not None else [],
         state_colors={state.value: color for state, color in STATE_COLORS.items()},
         worst=list(_worst(result, summary)),
         class_colors=_class_colors(result.card, summary),
@@ -67,6 +91,11 @@ def write_report(path: Path, result: ReplayResult, summary: Summary, verdicts: S
         command=command_line(),
     )
     path.write_text(html, encoding="utf-8")
+
+
+def score_name(summary: Summary) -> str:
+    """What the one column of scores is: an accuracy and an agreement never share a name."""
+    return "mIoU" if summary.has_labels else "agreement mIoU"
 
 
 def verdict_in_words(verdicts: Sequence[Verdict]) -> str:
@@ -96,12 +125,12 @@ def scenario_row(scenario: ScenarioSummary, summary: Summary) -> dict[str, Any]:
     tally = scenario.tally
     return {
         "name": scenario.scenario.name,
-        "sensors": initials(scenario.scenario.modalities),
+        "sensors": made_from(tally),
         "faults": scenario.scenario.schedule.description if scenario.scenario.schedule else "",
         "masks": f"{tally.masks}" + (f" (+{tally.failures} failed)" if tally.failures else ""),
         "coverage": _percent(tally.coverage),
-        "miou": _percent(tally.miou),
-        "width": 100 * (tally.miou or 0.0),
+        "miou": _percent(summary.score(tally)),
+        "width": 100 * (summary.score(tally) or 0.0),
         "agreement": _percent(tally.mean("agreement")),
         "flicker": _percent(tally.mean("flicker"), 2),
         "confidence": _percent(tally.mean("confidence")),
@@ -109,6 +138,15 @@ def scenario_row(scenario: ScenarioSummary, summary: Summary) -> dict[str, Any]:
         "engine": f"{_number(tally.engine_ms.percentile(50))} / {_number(tally.engine_ms.percentile(95))}",
         "is_reference": scenario is summary.reference,
     }
+
+
+def made_from(tally: Tally) -> str:
+    """The sensors that the masks were made from: the most frequent sets with their shares."""
+    sets = tally.used.most_common(_MOST_SETS)
+    if len(sets) == 1:
+        return initials(sets[0][0])
+    shown = [f"{initials(used)} {100 * count / tally.masks:.0f} %" for used, count in sets]
+    return ", ".join(shown) + (", ..." if len(tally.used) > _MOST_SETS else "") or ABSENT
 
 
 def _facts(result: ReplayResult, summary: Summary) -> str:
@@ -121,7 +159,8 @@ def _facts(result: ReplayResult, summary: Summary) -> str:
     )
 
 
-def _sensors(result: ReplayResult) -> list[dict[str, Any]]:
+def _sensors(result: ReplayResult, summary: Summary) -> list[dict[str, Any]]:
+    used = summary.masks_with()
     return [
         {
             "name": modality.value,
@@ -129,6 +168,7 @@ def _sensors(result: ReplayResult) -> list[dict[str, Any]]:
             "type": choice.msgtype,
             "frames": result.received.get(modality, 0),
             "rejected": result.rejected.get(modality, 0),
+            "masks": used.get(modality, 0),
             "rate": f"{result.parameters.modalities[modality].expected_rate_hz:g}",
         }
         for modality, choice in result.topics.sensors.items()
@@ -143,7 +183,7 @@ def _losses(summary: Summary) -> list[dict[str, Any]]:
     lost: dict[str, dict[Modality, float]] = {}
     before: dict[str, float] = {}
     for modality, after in without_one(summary).items():
-        for loss in class_losses(summary.classes, baseline_of(summary.reference.tally.confusion, after), after):
+        for loss in class_losses(summary.classes, baseline_of(summary, summary.reference.tally, after), after):
             lost.setdefault(loss.name, {})[modality] = loss.lost
             before[loss.name] = loss.before
     names = sorted(lost, key=lambda name: -max(lost[name].values()))
@@ -190,18 +230,34 @@ def _timeline(scenario: ScenarioSummary, summary: Summary, duration_s: float) ->
     }
 
 
+def _top_views(summary: Summary, result: ReplayResult, views: TopViews) -> list[dict[str, Any]]:
+    """The points from above in the middle of each phase of each scenario."""
+    rows = []
+    for scenario in _with_timeline(summary):
+        shown = []
+        for phase in (tally.phase for tally in scenario.phases):
+            start, end = (result.start_ns + round(1e9 * t) for t in (phase.start_s, phase.end_s))
+            view = views.nearest(scenario.scenario.name, (start + end) // 2, (start, end))
+            if view is not None:
+                uri = f"data:image/png;base64,{b64encode(view.tobytes()).decode()}"
+                shown.append({"caption": f"{phase.start_s:.1f}-{phase.end_s:.1f} s: {phase.name}", "view": uri})
+        if shown:
+            rows.append({"name": scenario.scenario.name, "shown": shown})
+    return rows
+
+
 def _phase_row(phase: PhaseTally, summary: Summary) -> dict[str, str]:
-    after = phase.tally.confusion
-    losses = class_losses(summary.classes, baseline_of(phase.baseline.confusion, after), after)
+    after = summary.matrix(phase.tally)
+    losses = class_losses(summary.classes, baseline_of(summary, phase.baseline, after), after)
     worst = [f"{loss.name} {-100 * loss.lost:+.0f}" for loss in losses[:_MOST_CLASSES_LOST] if loss.lost > 0.005]
-    baseline = phase.baseline.miou
+    baseline = summary.score(phase.baseline)
     used = ", ".join(f"{initials(used)} {count}" for used, count in phase.tally.used.most_common(4))
     return {
         "span": f"{phase.phase.start_s:.1f}-{phase.phase.end_s:.1f}",
         "fault": phase.phase.name,
         "masks": str(phase.tally.masks),
         "coverage": _percent(phase.tally.coverage),
-        "miou": _percent(phase.tally.miou),
+        "miou": _percent(summary.score(phase.tally)),
         "baseline": _percent(baseline),
         "reaction": ABSENT if phase.reaction_s is None else f"{1000 * phase.reaction_s:.0f}",
         "used": used,
@@ -239,7 +295,7 @@ def _picture(mask: ScoredMask, badness: float, card: ModelCard) -> dict[str, Any
         f"mask from {initials(record.used)}": overlay_image(scene, color_image(labels, colors), OPACITY),
         "wrong pixels": wrong,
     }
-    what = "mIoU" if record.against == LABELS else "mIoU with all sensors' mask"
+    what = "mIoU" if record.against == LABELS else "agreement mIoU"
     caption = f"{record.t_s:.1f} s: {what} {100 * (1 - badness):.1f} %, stamp {record.stamp_ns}"
     return {"tiles": {title: jpeg_uri(_shrunk(tile)) for title, tile in tiles.items()}, "caption": caption}
 
@@ -264,7 +320,7 @@ def _class_colors(card: ModelCard, summary: Summary) -> list[dict[str, Any]]:
     """Of the classes that occur."""
     total = ConfusionMatrix(len(card.classes))
     for scenario in summary.scenarios.values():
-        total.merge(scenario.tally.confusion)
+        total.merge(summary.matrix(scenario.tally))
     occurs = total.counts.sum(axis=1) + total.counts[:, :-1].sum(axis=0) > 0
     return [spec.model_dump() for spec, there in zip(card.classes, occurs, strict=True) if there]
 

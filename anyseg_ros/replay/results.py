@@ -60,11 +60,15 @@ def _about(result: ReplayResult, summary: Summary) -> dict[str, Any]:
         "machine": machine(),
         "command": command_line(),
         "classes": list(summary.classes),
-        "labels": summary.has_labels,
+        "labels": vars(summary.labels),
+        "masks_with": dict(summary.masks_with()),
+        "rejections": {m.value: dict(reasons) for m, reasons in result.rejections.items()},
         "topics": {m.value: choice.topic for m, choice in result.topics.sensors.items()},
         "received": {m.value: count for m, count in result.received.items()},
         "rejected": {m.value: count for m, count in result.rejected.items()},
-        "problems": [{"text": problem.text, "lost": problem.lost} for problem in result.problems],
+        "problems": [
+            {"text": problem.text, "lost": problem.lost, "fails": problem.fails} for problem in result.problems
+        ],
         "notes": list(result.notes),
         "wall_s": timings.wall_s,
         "engine_s": timings.engine_s,
@@ -92,6 +96,7 @@ def _phases(name: str, scenario: ScenarioSummary, summary: Summary) -> Iterator[
             "end_s": phase.phase.end_s,
             "reaction_s": phase.reaction_s,
             "miou_all_sensors": phase.baseline.miou,
+            "agreement_miou_all_sensors": phase.baseline.agreement_miou,
             **_figures(phase.tally, summary),
         }
 
@@ -104,6 +109,7 @@ def _figures(tally: Tally, summary: Summary) -> dict[str, Any]:
         "rate_hz": tally.rate_hz,
         "coverage": tally.coverage,
         "miou": tally.miou,
+        "agreement_miou": tally.agreement_miou,
         "iou": {name: float(value) for name, value in zip(summary.classes, iou, strict=True) if not np.isnan(value)},
         **{name: tally.mean(name) for name in ("agreement", "changed", "flicker", "confidence")},
         **{f"age_p{p}_ms": tally.age_ms.percentile(p) for p in (50, 95)},

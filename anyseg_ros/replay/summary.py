@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from anyseg_core.injection.phases import Phase, phases_of
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, read_records
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayResult
 from anyseg_ros.replay.outcome import Sums, add_values, mean_of
@@ -62,7 +64,9 @@ class Tally:
 
     def __post_init__(self) -> None:
         self.confusion = ConfusionMatrix(self.num_classes)
-        """Against label images where there are any, else against the masks from all sensors."""
+        """Against label images."""
+        self.agreement = ConfusionMatrix(self.num_classes)
+        """Against the masks from all sensors, of the masks that have no label image: never mixed with the other."""
         self.age_ms, self.engine_ms = Histogram(), Histogram()
         self._sums: Sums = {}
         self._reached_s = self.start_s
@@ -76,7 +80,7 @@ class Tally:
         self.used[record.used] += 1
         self.age_ms.add(record.age_ms)
         self.engine_ms.add(record.engine_ms)
-        self.confusion.merge(matrix)
+        (self.confusion if record.against == LABELS else self.agreement).merge(matrix)
         add_values(self._sums, record, "agreement", "changed", "flicker", "confidence")
         until_s = min(record.t_s + self.hold_s, self.end_s)
         self._covered_s += max(0.0, until_s - max(record.t_s, self._reached_s))
@@ -88,9 +92,13 @@ class Tally:
 
     @property
     def miou(self) -> float | None:
-        """0..1; None where nothing was scored."""
-        value = self.confusion.miou()
-        return None if np.isnan(value) else value
+        """Against label images, 0..1; None where no mask had one."""
+        return _miou(self.confusion)
+
+    @property
+    def agreement_miou(self) -> float | None:
+        """Against the masks from all sensors, 0..1; None where there are none to compare with."""
+        return _miou(self.agreement)
 
     @property
     def rate_hz(self) -> float | None:
@@ -100,6 +108,11 @@ class Tally:
     def coverage(self) -> float | None:
         """Share of the time during which the newest mask was at most `hold_s` old."""
         return self._covered_s / (self.end_s - self.start_s) if self.end_s > self.start_s else None
+
+
+def _miou(matrix: ConfusionMatrix) -> float | None:
+    value = matrix.miou()
+    return None if np.isnan(value) else value
 
 
 @dataclass(eq=False)
@@ -160,13 +173,52 @@ class _Curve:
         ]
 
 
+@dataclass(frozen=True)
+class LabelUse:
+    """What became of the label images."""
+
+    origin: str
+    """Topic or folder; empty where there is none."""
+    available: int
+    used: int
+    """Those that a mask was scored with."""
+    median_offset_ms: float = 0.0
+    """Between a label image and the anchor of its mask."""
+
+    def __str__(self) -> str:
+        if not self.origin:
+            return "no label images"
+        offset = f", {self.median_offset_ms:.3g} ms (median) from the frames" if self.median_offset_ms >= 1.0 else ""
+        return f"{self.used} of {self.available} label images of {self.origin} were used{offset}"
+
+
 @dataclass(frozen=True, eq=False)
 class Summary:
     """Everything that results and report say about the masks."""
 
     scenarios: Mapping[str, ScenarioSummary]
     classes: Sequence[str]
-    has_labels: bool
+    labels: LabelUse
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether scores are accuracies; else they say how far the masks agree with those from all sensors."""
+        return self.labels.used > 0
+
+    def score(self, tally: Tally) -> float | None:
+        """The mIoU that `has_labels` names, 0..1."""
+        return tally.miou if self.has_labels else tally.agreement_miou
+
+    def matrix(self, tally: Tally) -> ConfusionMatrix:
+        """What that score is of."""
+        return tally.confusion if self.has_labels else tally.agreement
+
+    def masks_with(self) -> Counter[Modality]:
+        """Masks of the scenario with all sensors that each sensor is in."""
+        counts: Counter[Modality] = Counter()
+        for used, masks in self.reference.tally.used.items():
+            counts.update(dict.fromkeys(used, masks))
+        return counts
 
     @property
     def reference(self) -> ScenarioSummary:
@@ -180,13 +232,15 @@ def summarise(result: ReplayResult, out: Path) -> Summary:
     hold_s = max(result.parameters.modalities[m].max_age_ms for m in result.topics.sensors) / 1000.0
     scenarios = {s.name: _empty(s, len(classes), result.duration_s, hold_s) for s in result.scenarios}
     with_faults = [s for s in scenarios.values() if s.scenario.schedule is not None]
-    has_labels = False
+    against = LABELS if any(score.scored for score in result.scores.values()) else ALL_SENSORS
+    offsets_ms: dict[int, float] = {}  # by the label image's stamp
     for record in read_records(out / MASKS):
         summary = scenarios[record.scenario]
-        has_labels |= record.against == LABELS
+        if record.label_ns is not None:
+            offsets_ms[record.label_ns] = abs(record.stamp_ns - record.label_ns) / NS_PER_MS
         matrix = record.confusion(len(classes))
         summary.tally.add(record, matrix)
-        if record.cells:
+        if record.cells and record.against == against:
             summary.curve.add(record, matrix)
         for phase in summary.phases_at(record.t_s):
             phase.add(record, matrix)
@@ -194,7 +248,8 @@ def summarise(result: ReplayResult, out: Path) -> Summary:
             for phase in chain.from_iterable(other.phases_at(record.t_s) for other in with_faults):
                 phase.baseline.add(record, matrix)
     _add_states(scenarios, out / STATES, result.duration_s)
-    return Summary(scenarios, classes, has_labels)
+    labels = LabelUse(*result.labels, len(offsets_ms), median(offsets_ms.values() or [0.0]))
+    return Summary(scenarios, classes, labels)
 
 
 def _empty(scenario: Scenario, num_classes: int, duration_s: float, hold_s: float) -> ScenarioSummary:
@@ -262,17 +317,17 @@ def without_one(summary: Summary) -> dict[Modality, ConfusionMatrix]:
     for other in summary.scenarios.values():
         missing = set(modalities) - set(other.scenario.modalities)
         if other.scenario.is_subset and len(missing) == 1:
-            found[missing.pop()] = other.tally.confusion
+            found[missing.pop()] = summary.matrix(other.tally)
     return {m: found[m] for m in modalities if m in found}
 
 
-def baseline_of(before: ConfusionMatrix, after: ConfusionMatrix) -> ConfusionMatrix:
+def baseline_of(summary: Summary, before: Tally, after: ConfusionMatrix) -> ConfusionMatrix:
     """What to compare with: the scores of all sensors; without labels their masks, which are then right by definition.
 
     The confusion matrix of those is the diagonal of what `after` was counted against.
     """
-    if before.counts.any():
-        return before
-    itself = ConfusionMatrix(before.num_classes)
-    itself.counts[:, : before.num_classes] = np.diag(after.counts.sum(axis=1))
+    if summary.has_labels:
+        return before.confusion
+    itself = ConfusionMatrix(after.num_classes)
+    itself.counts[:, : after.num_classes] = np.diag(after.counts.sum(axis=1))
     return itself

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anyseg_ros.replay.mask_records import MaskRecord
+from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 from anyseg_ros.replay.mask_scoring import ScoredMask
 
 KEPT = 3
@@ -24,14 +24,16 @@ def badness(record: MaskRecord, num_classes: int) -> float | None:
 class WorstFrames:
     """Keeps the worst of what it is shown. What it keeps does not depend on the order among the seconds."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, has_labels: bool) -> None:
+        """With labels only masks that were scored with them count: an agreement is no accuracy."""
+        self._has_labels = has_labels
         self._num_classes = num_classes
         self._kept: dict[str, list[tuple[float, MaskRecord, ScoredMask | None]]] = {}
 
     def add(self, record: MaskRecord, scored: ScoredMask | None) -> None:
         """The next mask of its scenario; `scored` is None for one whose pixels are not at hand."""
         score = badness(record, self._num_classes)
-        if score is None:
+        if score is None or (self._has_labels and record.against != LABELS):
             return
         kept = self._kept.setdefault(record.scenario, [])
         kept.append((score, record, scored))

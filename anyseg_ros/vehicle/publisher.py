@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,10 +17,11 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages.conversions import byte_array, image_message
-from anyseg_ros.messages.default_topics import CAMERA_INFO, DEFAULT_TOPICS, DEPTH_INFO
+from anyseg_ros.messages.default_topics import CAMERA_INFO, DEPTH_INFO
 from anyseg_ros.messages.headers import header_of
+from anyseg_ros.messages.sensor_messages import default_topic
 
 GROUND_TRUTH = "ground_truth/labels"
 QUEUE_DEPTH = 5
@@ -34,32 +35,32 @@ class VehiclePublisher:
     just before it went to the middleware, both in nanoseconds.
     """
 
-    def __init__(self, node: Node, rig: Rig) -> None:
+    def __init__(self, node: Node, rig: Rig, sensors: Sequence[Sensor] = DEFAULT_SENSORS) -> None:
         self._rig = rig
         self._sensors = {
-            modality: node.create_publisher(_MESSAGES[modality][0], topic, QUEUE_DEPTH)
-            for modality, topic in DEFAULT_TOPICS.items()
+            sensor: node.create_publisher(_MESSAGES[sensor.kind][0], default_topic(sensor), QUEUE_DEPTH)
+            for sensor in sensors
         }
         self._infos = {
-            Modality.CAMERA: node.create_publisher(CameraInfo, CAMERA_INFO, QUEUE_DEPTH),
-            Modality.DEPTH: node.create_publisher(CameraInfo, DEPTH_INFO, QUEUE_DEPTH),
+            Sensor.CAMERA: node.create_publisher(CameraInfo, CAMERA_INFO, QUEUE_DEPTH),
+            Sensor.DEPTH: node.create_publisher(CameraInfo, DEPTH_INFO, QUEUE_DEPTH),
         }
         self._labels = node.create_publisher(Image, GROUND_TRUTH, QUEUE_DEPTH)
         log = node.declare_parameter("publish_log", "").value
         # Written line by line, until the process ends.
         self._log = Path(log).open("w", buffering=1) if log else None  # noqa: SIM115
 
-    def is_heard(self, modalities: Collection[Modality]) -> bool:
+    def is_heard(self, modalities: Collection[Sensor]) -> bool:
         """Whether these sensors, their camera_infos and the ground truth have a subscriber each."""
         publishers = [topics[m] for topics in (self._sensors, self._infos) for m in modalities if m in topics]
         publishers.append(self._labels)
         return all(publisher.get_subscription_count() for publisher in publishers)
 
-    def publish(self, frame: ModalityFrame, rewrite: Callable[[Modality, bytes], bytes] | None = None) -> None:
+    def publish(self, frame: SensorFrame, rewrite: Callable[[Sensor, bytes], bytes] | None = None) -> None:
         """One sensor's frame, with its camera_info before it; `rewrite` gets and gives the serialized message."""
         if frame.modality in self._infos:
             self._infos[frame.modality].publish(camera_info_message(self._rig.camera, header_of(frame)))
-        message = _MESSAGES[frame.modality][1](frame)
+        message = _MESSAGES[frame.kind][1](frame)
         if rewrite is not None:
             message = rewrite(frame.modality, serialize_message(message))
         published_ns = time.time_ns()
@@ -81,12 +82,14 @@ def camera_info_message(camera: PinholeCamera, header: Header) -> CameraInfo:
     return message
 
 
-def camera_message(frame: ModalityFrame) -> Image:
-    """RGB uint8 [H, W, 3] -> rgb8."""
+def camera_message(frame: SensorFrame) -> Image:
+    """RGB uint8 [H, W, 3] -> rgb8; mono8 of a sensor beside the camera, which has no colours: a thermal one."""
+    if frame.modality != Sensor.CAMERA:
+        return image_message(np.ascontiguousarray(frame.data[..., 0]), "mono8", header_of(frame))  # type: ignore[arg-type]
     return image_message(frame.data, "rgb8", header_of(frame))  # type: ignore[arg-type]
 
 
-def depth_message(frame: ModalityFrame) -> Image:
+def depth_message(frame: SensorFrame) -> Image:
     """Metres float32 [H, W] -> 32FC1."""
     height, width = frame.data.shape
     message = Image(header=header_of(frame), encoding="32FC1", height=height, width=width, step=4 * width)
@@ -94,14 +97,14 @@ def depth_message(frame: ModalityFrame) -> Image:
     return message
 
 
-def event_message(frame: ModalityFrame) -> Image:
+def event_message(frame: SensorFrame) -> Image:
     """Counts uint8 [H, W, 2] -> rgb8: red = positive, green = negative, blue = 0."""
     counts = np.zeros((*frame.data.shape[:2], 3), np.uint8)
     cv2.mixChannels([frame.data], [counts], [0, 0, 1, 1])  # type: ignore[list-item]
     return image_message(counts, "rgb8", header_of(frame))
 
 
-def lidar_message(frame: ModalityFrame) -> PointCloud2:
+def lidar_message(frame: SensorFrame) -> PointCloud2:
     """Points float32 [N, 4] -> an unorganised cloud of x, y, z, intensity."""
     fields = [
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(POINT_FIELDS)
@@ -113,11 +116,11 @@ def lidar_message(frame: ModalityFrame) -> PointCloud2:
     return message
 
 
-_MESSAGES: Mapping[Modality, tuple[type, Callable[[ModalityFrame], Any]]] = MappingProxyType(
+_MESSAGES: Mapping[SensorKind, tuple[type, Callable[[SensorFrame], Any]]] = MappingProxyType(
     {
-        Modality.CAMERA: (Image, camera_message),
-        Modality.DEPTH: (Image, depth_message),
-        Modality.EVENT: (Image, event_message),
-        Modality.LIDAR: (PointCloud2, lidar_message),
+        CAMERA: (Image, camera_message),
+        DEPTH: (Image, depth_message),
+        EVENT: (Image, event_message),
+        LIDAR: (PointCloud2, lidar_message),
     }
 )

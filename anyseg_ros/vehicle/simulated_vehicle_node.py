@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 
 from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame, rig_of
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, user_cache_folder
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
@@ -67,12 +67,12 @@ class SimulatedVehicleNode(Node):
         recording = self.get_parameter("recording").value
         if recording:
             drive = RecordedDrive.load(Path(recording))
-            self._drive(drive, VehiclePublisher(self, drive.rig()))
+            self._drive(drive, VehiclePublisher(self, drive.rig(), drive.sensors))
         elif self.get_parameter("render_first").value:
             self._drive_when_rendered(self._drive_config())
         else:
             drive = Drive(self._drive_config())
-            self._drive(drive, VehiclePublisher(self, drive.rig()))
+            self._drive(drive, VehiclePublisher(self, drive.rig(), drive.config.sensors))
 
     def _declare_parameters(self) -> None:
         self.declare_parameter("recording", "")  # a recorded drive; without it the drive is rendered
@@ -86,22 +86,26 @@ class SimulatedVehicleNode(Node):
         self.declare_parameter("weather", str(Weather.SUN))
         self.declare_parameter("duration_s", DURATION_S)
         self.declare_parameter("rate_hz", DriveConfig.rate_hz)
+        self.declare_parameter("thermal", DriveConfig.thermal)  # a fifth sensor: thermal/image_raw
 
     def _drive_config(self) -> DriveConfig:
         values = {name: parameter.value for name, parameter in self.get_parameters_by_prefix("").items()}
         weather = Weather.parse(values["weather"])
-        return DriveConfig(values["seed"], weather, float(values["duration_s"]), float(values["rate_hz"]))
+        duration_s, rate_hz = float(values["duration_s"]), float(values["rate_hz"])
+        return DriveConfig(values["seed"], weather, duration_s, rate_hz, thermal=values["thermal"])
 
     def _drive(self, source: FrameSource, vehicle: VehiclePublisher) -> None:
         loop, names = (self.get_parameter(name).value for name in ("loop", "await_subscribers"))
-        awaited = [Modality.parse(name) for name in str(names).split(",") if name]
+        awaited = [Sensor(name) for name in str(names).split(",") if name]
         if self.get_parameter("unpack_first").value:
             source = _Unpacked(source)
         _Driver(self, vehicle, source, self._faults, bool(loop), awaited)
 
     def _drive_when_rendered(self, config: DriveConfig) -> None:
         """Now, where the cache holds the drive; else as soon as a process has rendered it."""
-        vehicle = VehiclePublisher(self, rig_of(config))  # drivers that are up and have nothing to say yet
+        vehicle = VehiclePublisher(
+            self, rig_of(config), config.sensors
+        )  # drivers that are up and have nothing to say yet
         path = recording_path(config, user_cache_folder())
         if is_recorded(path):
             self.get_logger().info(f"the drive was rendered before: {path}")
@@ -158,7 +162,7 @@ class _Driver:
         source: FrameSource,
         faults: VehicleInjections,
         loop: bool,
-        awaited: Sequence[Modality],
+        awaited: Sequence[Sensor],
     ) -> None:
         self._node = node
         self._vehicle = vehicle
@@ -189,7 +193,7 @@ class _Driver:
         return self._start_ns is not None or not self._awaited or self._vehicle.is_heard(self._awaited)
 
     def _publish(self, instant: DriveFrame, now_ns: int, elapsed_s: float) -> None:
-        frame_id = instant.frames[Modality.CAMERA].frame_id
+        frame_id = instant.frames[Sensor.CAMERA].frame_id
         self._vehicle.publish_labels(instant.labels, Header(stamp=time_message(now_ns), frame_id=frame_id))
         for frame in instant.frames.values():
             self._faults.publish(self._vehicle, replace(frame, stamp_ns=now_ns), elapsed_s)

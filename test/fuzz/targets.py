@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from camera_infos import camera_info
+from camera_infos import camera_info as camera_info_message
 
 from anyseg_core.runtime.events.decoder import (
     ENCODINGS,
@@ -130,7 +130,7 @@ def camera_info(source: ByteSource) -> bool:
     """sensor_msgs/CameraInfo -> intrinsics."""
     raw = source.take(72).ljust(72, b"\0")
     k = struct.unpack("<9d", raw) if source.chance(2) else tuple(float(byte) for byte in raw[:9])
-    message = camera_info(width=source.near(32), height=source.near(24), k=k)
+    message = camera_info_message(width=source.near(32), height=source.near(24), k=k)
     try:
         camera = conversions.pinhole_camera(message)
     except ConversionError:

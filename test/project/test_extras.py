@@ -18,8 +18,15 @@ OF_A_DISTRIBUTION = {"tf2_ros", "vision_msgs", "ament_index_python", "launch", "
 """Modules that only a ROS 2 distribution has; without them a feature is left out, which doctor says."""
 OPTIONAL = {"backports", "compression"}
 """Tried one after the other, with a fallback."""
-DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "cuda": "cuda-bindings", "lz4": "rosbags"}
+DISTRIBUTION_OF = {
+    "cv2": "opencv-python-headless",
+    "yaml": "pyyaml",
+    "pydantic_core": "pydantic",
+    "cuda": "cuda-bindings",
+    "lz4": "rosbags",
+}
 DISTRIBUTION_OF |= {"lightning_fabric": "lightning-fabric", "PIL": "matplotlib"}
+DISTRIBUTION_OF |= {name: name.replace("_", "-") for name in EXTRAS["pretrained"]}
 DISTRIBUTION_OF |= dict.fromkeys(("builtin_interfaces", "rcl_interfaces", "rosgraph_msgs"), "ros-rclpy")
 """Where a module's name is not its distribution's, or it comes with another one."""
 
@@ -94,6 +101,12 @@ def test_the_pip_that_is_named_is_this_interpreter_s(monkeypatch: pytest.MonkeyP
     assert pip_command("sim").startswith("pip install")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     assert pip_command("sim").startswith("venv/bin/python -m pip install")
+
+
+def test_an_environment_without_pip_is_uv_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert pip_command("sim").startswith("uv pip install --python ")
 
 
 def test_a_python_of_the_system_wants_a_virtual_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
+
 Labels = NDArray[np.uint8]
 Features = NDArray[np.float32]
 """[F]: what an encoder makes of one image."""
@@ -149,7 +151,7 @@ class BuildOptions:
     """`auto`: the types of the network file, fp32 layers may use TF32. `fp32`: no TF32."""
     cache_dir: Path | None = None
     """Where built engines are kept; None = `engine_cache.default_folder()`."""
-    max_modalities: int = 4
+    max_modalities: int = len(DEFAULT_SENSORS)
     """Build for 1 up to this many live modalities."""
     only_all: bool = False
     """Build for that many alone, as a network with a fixed number of images needs it."""

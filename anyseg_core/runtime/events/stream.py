@@ -24,6 +24,7 @@ from anyseg_core.runtime.sensors import Sensor, SensorFrame
 MESSAGE_READERS: Mapping[str, type[EventPacket] | type[EventArray]] = MappingProxyType(
     {
         "event_camera_msgs/msg/EventPacket": EventPacket,
+        "event_array_msgs/msg/EventArray": EventPacket,  # its name before it became event_camera_msgs
         "dvs_msgs/msg/EventArray": EventArray,
         "prophesee_event_msgs/msg/EventArray": EventArray,  # the same fields
     }

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import Rig, points_in_view
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.points.occlusion import Occlusion, hidden_points
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 Labels = NDArray[np.uint8]
 _DEFAULT = Occlusion()
@@ -20,8 +20,8 @@ _DEFAULT = Occlusion()
 class LabelledPoints:
     """A cloud in its sensor's axes, organised as it came."""
 
-    source: Modality
-    """LIDAR or DEPTH."""
+    source: Sensor
+    """A LiDAR or a depth camera."""
     points: NDArray[np.float32]
     """[N, 4], x, y, z in metres and intensity, of a LiDAR; [N, 3] of a depth image, NaN where it has no measurement."""
     labels: Labels
@@ -40,7 +40,7 @@ class LabelledPoints:
 
 
 def label_scan(
-    scan: ModalityFrame, labels: Labels, confidence: Labels, rig: Rig, occlusion: Occlusion = _DEFAULT
+    scan: SensorFrame, labels: Labels, confidence: Labels, rig: Rig, occlusion: Occlusion = _DEFAULT
 ) -> LabelledPoints:
     """A LiDAR scan with the labels of the pixels that its points fall on.
 
@@ -51,25 +51,24 @@ def label_scan(
     points: NDArray[np.float32] = np.asarray(scan.data, np.float32)
     size = labels.shape[0], labels.shape[1]
     view = points_in_view(points, rig, *size)
-    pixel = view.row.astype(np.int32) * np.int32(size[1]) + view.col.astype(np.int32)  # [K]
-    found = labels.ravel().take(pixel)  # [K]
     focal_px = rig.camera.fy * size[0] / rig.camera.height
-    found[hidden_points(view.row, view.col, view.xyz[2], size, focal_px, occlusion)] = UNLABELLED
-    certain = confidence.ravel().take(pixel)
-    certain[found == UNLABELLED] = 0
+    seen = np.flatnonzero(~hidden_points(view.row, view.col, view.xyz[2], size, focal_px, occlusion))
+    pixel = view.row.astype(np.int32) * np.int32(size[1]) + view.col.astype(np.int32)  # [K]
+    pixel, index = pixel.take(seen), view.index.take(seen)  # [S]
+    found, certain = labels.ravel().take(pixel), confidence.ravel().take(pixel)
     shape = scan.cloud_shape if np.prod(scan.cloud_shape) == len(points) else (1, len(points))
     return LabelledPoints(
         scan.modality,
         points,
-        _spread(found, view.index, len(points), UNLABELLED),
-        _spread(certain, view.index, len(points), 0),
+        _spread(found, index, len(points), UNLABELLED),
+        _spread(np.where(found == UNLABELLED, np.uint8(0), certain), index, len(points), 0),
         shape,
         scan.stamp_ns,
         scan.frame_id,
     )
 
 
-def label_depth(depth: ModalityFrame, labels: Labels, confidence: Labels, rig: Rig, stride: int = 1) -> LabelledPoints:
+def label_depth(depth: SensorFrame, labels: Labels, confidence: Labels, rig: Rig, stride: int = 1) -> LabelledPoints:
     """Every `stride`-th pixel of a depth image as a point in the camera's optical frame, with its label.
 
     Args:

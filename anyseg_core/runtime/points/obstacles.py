@@ -18,6 +18,7 @@ class ObstacleLimits:
     min_range_m: float = 0.5
     """From the sensor: nearer points are the vehicle's own."""
     max_range_m: float = 60.0
+    """From the sensor; farther points are left out."""
     min_height_m: float = -1.0
     """Above the origin of the vehicle's base, where that is known; else heights are not limited."""
     max_height_m: float = 3.0

@@ -18,6 +18,8 @@ from anyseg_core.benchmarks import ablation
 from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, run_plan
 from anyseg_core.benchmarks.method_table import differences, markdown, table
 from anyseg_core.benchmarks.plan import Plan, Run, load_plan, plan_runs
+from anyseg_core.methods import METHODS, AnySegConfig, Batch
+from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.model_card import ClassSpec
 from anyseg_core.training.batches import describe_data
 from anyseg_core.training.checkpoint import TrainingState, build_model
@@ -61,6 +63,7 @@ def test_shipped_plans_make_valid_runs_with_one_budget(path: Path) -> None:
     assert len(runs) == 3 * len(plan.variants) * max(1, len(plan.folds))
     assert all(run.config.budget == runs[0].config.budget for run in runs)
     assert all(run.config.data == runs[0].config.data for run in runs if run.fold == runs[0].fold)
+    assert len({(run.config.method.loss, run.config.method.class_balance) for run in runs}) == 1
     for run in runs:
         teacher = plan.teacher_of(run.variant)
         fold = f"_{run.fold}" if run.fold else ""
@@ -72,16 +75,17 @@ def test_shipped_plans_make_valid_runs_with_one_budget(path: Path) -> None:
 
 def test_there_are_shipped_plans() -> None:
     names = {"vehicle_sim", "vehicle_sim_small", "pothole", "pothole_small", "rgbd_sim", "rgbd_pothole"}
+    names |= {"anyseg_claims", "crodino_claims", "crodino_claims_pothole"}
     assert {path.stem for path in SHIPPED} == names
 
 
-def first_weights(run: Run) -> dict[str, torch.Tensor]:
-    """The network of a run before its first step, as the loop makes it."""
+def new_network(run: Run) -> SegmentationModel:
+    """The network of a run before its first step, as the loop makes it, but for ImageNet weights."""
     inputs, classes = describe_data(run.config.data)
     named = tuple(ClassSpec(name=entry.name, color=entry.color) for entry in classes)
     state = TrainingState(config=run.config, inputs=inputs, classes=named, data="", git_revision="", command="")
     torch.manual_seed(run.seed)
-    return build_model(state).state_dict()
+    return build_model(state)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -94,11 +98,35 @@ def test_all_variants_of_a_seed_start_from_the_same_weights(path: Path) -> None:
         if run.config.model.init_head or run.fold not in (None, next(iter(plan.folds), None)):
             continue
         kind = "anymodal" if method.network == "anymodal" else "acnet" if method.network == "acnet" else "unimodal"
-        weights = first_weights(run)
+        weights = new_network(run).state_dict()
         same = first.setdefault((kind, model.backbone), weights)
         shared = weights.keys() & same.keys()
         assert len(shared) >= len(same) - 2
         assert all(torch.equal(weights[name], same[name]) for name in shared), run.variant
+
+
+@pytest.mark.usefixtures("one_torch_thread")
+@pytest.mark.parametrize("name", ["anyseg_claims", "crodino_claims"])
+def test_every_variant_of_the_claims_takes_a_step(name: str) -> None:
+    """With its own network, its teacher's, and a loss of every term that its weights ask for."""
+    plan = load_plan(REPOSITORY / "config" / "train" / "ablation" / f"{name}.yaml", [])
+    runs = {run.variant: run for run in plan_runs(plan, [1], Path("out"))}
+    modalities = len(runs["dropout" if "dropout" in runs else "single"].config.data.modalities)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, modalities, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(4).reshape(1, 2, 2).repeat(2, 1, 1).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    networks = {of: new_network(runs[of]) for variant in runs if (of := plan.teacher_of(variant))}
+    for variant, run in runs.items():
+        teacher = plan.teacher_of(variant)
+        taught = {} if teacher is None else {"teacher": networks[teacher]}
+        model = new_network(run).train()
+        losses = METHODS[run.config.method.name](run.config.method, None, **taught).losses(model, Batch(images, labels))
+        torch.stack(list(losses.values())).sum().backward()
+        wanted = {term for term in ("mad", "umd", "cmd", "kd", "mgd") if getattr(run.config.method, term, 0)}
+        assert wanted <= set(losses), variant
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        assert all(value.isfinite() for value in losses.values()), variant
+        assert all(gradient.isfinite().all() for gradient in gradients), variant
 
 
 def test_teachers_come_first_and_along(plan_file: Path) -> None:
@@ -131,15 +159,29 @@ def test_mistakes_in_a_plan_are_named(plan_file: Path) -> None:
 
 
 def test_the_command_trains_goes_on_and_prints_the_table(plan_file: Path, tmp_path: Path) -> None:
-    words = ["bench", "methods", plan_file, "--out", tmp_path / "out", "--seeds", 1]
+    tree = yaml.safe_load(plan_file.read_text())
+    tree["variants"]["dropout"] = {}
+    tree |= {"reference": "dropout", "gate": {"teacher": "full", "student": "dropout", "points": -100}}
+    tree |= {"claims": [{"kind": "order", "figure": "mean", "of": ["dropout", "anyseg"]}], "notes": ["tiny"]}
+    gated = plan_file.with_name("gated.yaml")
+    gated.write_text(yaml.safe_dump(tree))
+    words = ["bench", "methods", gated, "--out", tmp_path / "out", "--seeds", 2]
     done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
-    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
-    assert set(rows) == {"full", "anyseg"}
-    assert rows["full"]["seeds"] == [1]
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    rows = table["rows"]
+    assert set(rows) == {"full", "anyseg", "dropout"}
+    assert rows["full"]["seeds"] == [1, 2]
     assert len(rows["full"]) == 3 + 15  # seeds, mean, EMM, subsets
+    assert rows["full"]["mean"]["ci95"] is not None
+    assert set(table["differences"]) == {"full", "anyseg"}
+    assert "gate passed: teacher full" in table["notes"][0]
+    assert table["claims"][0]["claim"] == "mean of dropout < anyseg"
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "Paired differences from dropout" in text
+    assert "- tiny" in text
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
-    assert len(before) == 4  # networks and optimisers of two runs
+    assert len(before) == 12  # networks and optimisers of six runs
     again = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
     assert again.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing was trained anew
@@ -217,6 +259,7 @@ def test_the_gate_trains_the_teacher_on_until_it_is_better_and_then_it_teaches(
     longer, pupil = (next(run for run in done.runs if run.variant == name) for name in ("full_longer2", "mad"))
     assert longer.config.model.init_from == tmp_path / "full_longer1_seed1"
     assert longer.config.model.init_head
+    assert isinstance(pupil.config.method, AnySegConfig)
     assert pupil.config.method.teacher == tmp_path / "full_longer2_seed1"
     assert "full_longer2" in done.notes[0]
     assert "+2.00" in done.notes[0]
@@ -268,7 +311,7 @@ def test_folds_are_the_units_and_their_value_is_the_mean_over_seeds(
     plan_file: Path, tmp_path: Path, trained: tuple[list[str], dict[str, Scores]]
 ) -> None:
     order, scores = trained
-    scores["of"] = lambda run: {"camera": 10.0 * run.config.data.limit + run.seed, "camera+depth": 50.0}
+    scores["of"] = lambda run: {"camera": 10.0 * (run.config.data.limit or 0) + run.seed, "camera+depth": 50.0}
     folds = {"first": {"data": {"limit": 1}}, "second": {"data": {"limit": 2}}}
     done = run_plan(made_up_plan(plan_file, folds=folds), [1, 3], tmp_path, report=lambda _: None)
     assert order[:4] == ["dropout_first_seed1", "full_first_seed1", "mad_first_seed1", "dropout_second_seed1"]

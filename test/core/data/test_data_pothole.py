@@ -42,14 +42,29 @@ def test_depth_is_what_a_16uc1_message_of_the_disparity_gives(made: Path) -> Non
 def test_unknown_split_and_wrong_folder_are_named(made: Path) -> None:
     with pytest.raises(DataError, match="known splits"):
         Pothole(made, "holdout", SIZE)
-    with pytest.raises(DataError, match="dataset1"):
+    with pytest.raises(DataError, match=r"no dataset1_\*\.jpg .* \(drives: dataset2\)"):
         Pothole(made, "test", SIZE)
+    with pytest.raises(DataError, match="no drive beside dataset2"):
+        Pothole(made, "train", SIZE, held_out="dataset2")
 
 
 def test_train_and_test_are_different_drives(pothole_data: Path) -> None:
     train, test = Pothole(pothole_data, "train", SIZE), Pothole(pothole_data, "test", SIZE)
     assert (len(train), len(test)) == (40, 12)
     assert {train[0].name.split("_")[0], test[0].name.split("_")[0]} == {"dataset1", "dataset2"}
+
+
+def test_every_drive_can_be_held_out_and_none_is_cut(made: Path) -> None:
+    for folder, end in (("rgb", "jpg"), ("disparity", "png"), ("label", "png")):
+        source = (made / folder / f"dataset2_01.{end}").read_bytes()
+        for name in ("dataset1_01", "dataset3_01", "dataset3_02"):
+            (made / folder / f"{name}.{end}").write_bytes(source)
+    for held_out, count in (("dataset1", 1), ("dataset2", 1), ("dataset3", 2)):
+        train, test = (Pothole(made, split, SIZE, held_out=held_out) for split in ("train", "test"))
+        assert {test.name(i).split("_")[0] for i in range(len(test))} == {held_out}
+        assert (len(train), len(test)) == (4 - count, count)
+        assert held_out in test.description
+        assert held_out not in train.description
 
 
 def test_the_depth_window_shows_potholes_below_the_road(pothole_data: Path) -> None:

@@ -184,7 +184,7 @@ def test_an_imagenet_encoder_becomes_a_safe_file_to_start_from(network: Anymodal
     torch.save(weights, tmp_path / "mit_b0.pth")
     written = import_weights(tmp_path / "mit_b0.pth", tmp_path / "mit_b0.safetensors")
     target = MixTransformer("b0")
-    init_encoder(target, written)
+    init_encoder(target, written, "mit_b0")
     torch.testing.assert_close(dict(target.state_dict()), dict(network.encoder.state_dict()), atol=0, rtol=0)
     weights.pop("norm1.bias")
     torch.save(weights, tmp_path / "mit_b0.pth")

@@ -333,9 +333,11 @@ def test_a_run_with_views_apart_learns_and_scores_every_subset(root: Path, tmp_p
 
 def test_settings_that_cannot_work_are_refused(root: Path, tmp_path: Path) -> None:
     crodino = {"name": "crodino_kd"}
-    with pytest.raises(ConfigError, match=r"trains networks of resnet18, resnet50; model\.backbone is b0"):
+    with pytest.raises(
+        ConfigError, match=r"trains networks of resnet18, resnet50, efficientnet_lite0, .*; model\.backbone is b0"
+    ):
         shapes_config(root, **settings(root, method=crodino, model={"backbone": "b0"}))
-    with pytest.raises(ConfigError, match=r"trains networks of b0, .*; model\.backbone is resnet18"):
+    with pytest.raises(ConfigError, match=r"trains networks of mit_b0, .*; model\.backbone is resnet18"):
         shapes_config(root, **settings(root))
     with pytest.raises(ConfigError, match="needs all modalities to see the same part"):
         shapes_config(root, **settings(root, method={"name": "acnet"}, augment_apart={}))

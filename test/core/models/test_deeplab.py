@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,9 @@ from torch import Tensor
 from anyseg_core.models.acnet import AcNet
 from anyseg_core.models.base import SegmentationModel, all_subsets
 from anyseg_core.models.deeplab import Aspp, DeepLab, DeepLabSpec
+from anyseg_core.models.efficientnet_lite import EfficientNetLite, load_efficientnet_weights
 from anyseg_core.models.resnet import ResNet, load_resnet_weights
+from anyseg_core.models.staged_encoders import StagedLite
 from anyseg_core.models.unimodal import (
     DisentangledNetworks,
     RegeneratingNetworks,
@@ -167,6 +171,28 @@ def test_at_the_published_size_crodino_trains_a_quarter_of_masked_distillations_
     assert round(crodino / 1e6, 1) == 83.1
     assert round(sum(p.numel() for p in projected.parameters()) / 1e6, 1) == 91.5
     assert round((masked + teacher) / 1e6, 1) == 330.2
+
+
+@pytest.mark.parametrize("kind", [UnimodalNetworks, DisentangledNetworks, RegeneratingNetworks, AcNet])
+def test_every_network_can_have_efficientnet_lite_with_its_published_weights(
+    kind: Callable[..., SegmentationModel],
+) -> None:
+    """Also the merging branch, which begins after the stem; the maps are those of the encoder as AnySeg has it."""
+    torch.manual_seed(1)
+    published = EfficientNetLite("efficientnet_lite0").eval()
+    weights = published.state_dict() | {"_fc.weight": torch.zeros(2, 2), "_conv_head.weight": torch.zeros(2, 2)}
+    model = kind(*CHANNELS, DeepLabSpec("efficientnet_lite0", 5, 16, 1.0, (1, 1, 1), 0.0)).eval()
+    for encoder in model.encoders:
+        assert isinstance(encoder, StagedLite)
+        load_efficientnet_weights(encoder, weights)
+    first, given = model.encoders[0], torch.randn(1, 64, 96, 3)
+    assert isinstance(first, StagedLite)
+    with torch.no_grad():
+        maps = first(given.permute(0, 3, 1, 2))
+        assert [tuple(m.shape[2:]) for m in maps] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+        for own, expected in zip(maps[1:], published(given), strict=True):
+            torch.testing.assert_close(own.permute(0, 2, 3, 1), expected, atol=1e-4, rtol=1e-4)
+        assert {tuple(logits.shape) for _, logits in model.subset_logits(images(1)[0])} == {(1, 16, 16, 5)}
 
 
 @torch.no_grad()

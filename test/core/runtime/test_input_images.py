@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
-from toy_student import ENCODINGS
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.input_images import camera_image, depth_image, encode_frame, event_image, lidar_image
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding
+from anyseg_core.runtime.model_card import ENCODINGS, DepthEncoding, EventEncoding, InputSpec, LidarEncoding
 
 RIG = Rig(PinholeCamera(width=64, height=48, fx=50.0, fy=50.0, cx=31.5, cy=23.5))
 SIZE = (48, 64)
@@ -164,7 +163,7 @@ def test_frames_are_never_written_to(modality: Modality) -> None:
 
 
 def _spec(modality: Modality) -> InputSpec:
-    return InputSpec(modality=modality, encoding=ENCODINGS[modality])
+    return InputSpec(modality=modality, encoding=ENCODINGS[modality.kind][0]())
 
 
 def test_one_thread_or_many_give_the_same_image() -> None:

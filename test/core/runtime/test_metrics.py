@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from anyseg_core.runtime.metrics import ConfusionMatrix, mean_over_subsets
+from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 
 CLASSES = 4
 label_images = npst.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255]))
@@ -89,3 +89,21 @@ def test_mean_over_subsets_is_plain() -> None:
     assert mean_over_subsets([10.0, 20.0, 60.0]) == pytest.approx(30.0)
     with pytest.raises(ValueError, match="no subset"):
         mean_over_subsets([])
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_what_is_right() -> None:
+    reliability = Reliability(bins=10)
+    assert np.isnan(reliability.expected_error())
+    reliability.add(np.full(10, 0.95), np.arange(10) < 6)  # says 0.95, is right 6 of 10 times
+    reliability.add(np.full(30, 0.55), np.arange(30) < 15)
+    assert reliability.expected_error() == pytest.approx(0.25 * 0.35 + 0.75 * 0.05)
+    assert reliability.curve() == [pytest.approx((0.55, 0.5, 0.75)), pytest.approx((0.95, 0.6, 0.25))]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
+def test_a_confidence_that_is_as_good_as_it_says_has_no_error(confidences: list[float]) -> None:
+    reliability = Reliability()
+    for confidence in confidences:
+        place = min(int(confidence * 20), 19) / 20 + 0.025  # the middle of its bin
+        reliability.add(np.full(40, place), np.arange(40) < round(40 * place))
+    assert reliability.expected_error() == pytest.approx(0, abs=1e-9)

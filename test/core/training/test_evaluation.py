@@ -149,7 +149,8 @@ def test_groups_are_read_off_the_name() -> None:
 def test_groups_add_up(checkpoint: Path) -> None:
     model, state = load_model(checkpoint)
     dataset = open_dataset(state.config.data, "val")
-    groups = score_groups(model, dataset, 2, show_progress=False)
+    groups, reliability = score_groups(model, dataset, 2, show_progress=False)
+    assert set(reliability) == set(groups[ALL])
     assert set(groups) == {ALL, "sun", "night", "overexposure"}
     for name in NAMES:
         parts = groups["sun"][name].counts + groups["night"][name].counts

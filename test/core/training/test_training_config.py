@@ -44,7 +44,7 @@ def test_overrides(config_file: Path) -> None:
     ("override", "named"),
     [
         ("optim.learning_rate=1", "optim.learning_rate"),
-        ("model.backbone=b9", "known: b0"),
+        ("model.backbone=b9", "known: mit_b0"),
         ("data.size=[100, 100]", "multiples of 32"),
         ("data.modalities=[sonar]", "data.modalities"),
         ("budget.max_steps=null", "max_steps, max_epochs, max_minutes"),

@@ -162,7 +162,8 @@ def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.zero_()
-    init_encoder(target.encoder, trained.parents[1])
+    words = init_encoder(target.encoder, trained.parents[1], "mit_b0")
+    assert "encoder of shapes, step 4, trained on camera, depth, event, lidar and 25 classes" in words
     torch.testing.assert_close(dict(target.encoder.state_dict()), dict(source.encoder.state_dict()))
     assert not target.head.fuse.weight.any()
 
@@ -171,7 +172,7 @@ def test_wrong_encoder_weights_are_named(trained: Path, tmp_path: Path) -> None:
     rubbish = tmp_path / "mit.pth"
     rubbish.write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"mit\.pth"):
-        init_encoder(load_anymodal(trained)[0].encoder, rubbish)
+        init_encoder(load_anymodal(trained)[0].encoder, rubbish, "mit_b0")
 
 
 def test_biases_and_norms_are_not_decayed(trained: Path) -> None:

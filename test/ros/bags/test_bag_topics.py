@@ -11,10 +11,12 @@ from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.sim.bag_writer import TOPICS
 from anyseg_ros.bags.topics import (
     CAMERA_INFO,
+    CompanionTopics,
     TopicChoice,
     TopicError,
     find_companions,
     find_topics,
+    left_out,
     parse_mapping,
 )
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
@@ -73,6 +75,60 @@ def test_a_bag_without_a_sensor_has_no_topic_for_it() -> None:
 
 def test_the_usual_name_wins_in_any_namespace() -> None:
     assert names([("/left/image", IMAGE), ("/car/camera/image_raw", IMAGE)]) == {"camera": "/car/camera/image_raw"}
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "/camera/depth/color/points", "/radar_front/points", "/rtabmap/cloud_map", "/local_costmap/voxel_marked_cloud",
+        "/perception/obstacle_segmentation/pointcloud", "/stereo/points2", "/octomap_point_cloud_centers",
+    ],
+)  # fmt: skip
+def test_a_lone_cloud_of_another_source_is_no_lidar_and_said(topic: str) -> None:
+    connections = [(topic, POINT_CLOUD), ("/camera/color/image_raw", IMAGE)]
+    assert names(connections) == {"camera": "/camera/color/image_raw"}
+    assert names(connections, f"lidar:={topic}")["lidar"] == topic
+    sensors = find_topics(connections)
+    (note,) = left_out(connections, sensors, find_companions(connections, sensors))
+    assert f"--map lidar:={topic}" in note
+    assert left_out(connections, sensors, find_companions(connections, sensors), [Modality.CAMERA]) == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "sensor"),
+    [
+        ("/dvs/image_raw", "camera"), ("/dvs/image_raw/compressed", "camera"), ("/dvs/events", "event"),
+        ("/event_camera/event_image", "event"), ("/camera/infra1/image_rect_raw", "camera"),
+    ],
+)  # fmt: skip
+def test_the_frames_of_an_event_camera_are_pictures(topic: str, sensor: str) -> None:
+    assert names([(topic, COMPRESSED_IMAGE if topic.endswith("compressed") else IMAGE)]) == {sensor: topic}
+
+
+@pytest.mark.parametrize("topic", ["/rviz/debug_image", "/yolo/dbg_image", "/segmentation_node/segmentation/overlay"])
+def test_what_was_drawn_for_people_is_no_camera(topic: str) -> None:
+    assert names([(topic, IMAGE)]) == {}
+    assert any(topic in note for note in left_out([(topic, IMAGE)], {}, CompanionTopics()))
+
+
+@pytest.mark.parametrize(
+    ("topic", "is_truth"),
+    [
+        ("/ground_truth/labels", True), ("/carla/hero/semantic_segmentation_front/image", True),
+        ("/labels/compressed", True), ("/segmentation_node/segmentation/mask", False),
+        ("/front/semantic_node/segmentation/mask", False), ("/unet/raw_segmentation_mask", False),
+    ],
+)  # fmt: skip
+def test_what_a_network_gave_is_no_ground_truth(topic: str, is_truth: bool) -> None:
+    connections = [(topic, IMAGE)]
+    companions = find_companions(connections, {})
+    assert (companions.labels is not None) is is_truth
+    assert any("--map labels:=" in note for note in left_out(connections, {}, companions)) is not is_truth
+    assert find_companions(connections, {}, {"labels": topic}).labels == TopicChoice(topic, IMAGE)
+
+
+def test_the_old_name_of_event_packets_is_known() -> None:
+    assert names([("/events", "event_array_msgs/msg/EventArray")]) == {"event": "/events"}
 
 
 def test_a_topic_of_two_publishers_is_one() -> None:

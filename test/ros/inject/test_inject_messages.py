@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, Stage, degrade
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_ros.inject import MessageInjector, SensorMessage
+from anyseg_ros.inject.messages import MessageInjector, SensorMessage
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD

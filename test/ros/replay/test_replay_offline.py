@@ -43,12 +43,13 @@ from anyseg_core.runtime.health.monitor import Fault, State
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruthError, stamp_of
 from anyseg_ros.bags.rig import TransformTree
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.messages.conversions import camera_frame
 from anyseg_ros.pipeline.parameters import ParameterError, Parameters, from_values, load_parameters
+from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.replay.consistency import FlickerMeter
-from anyseg_ros.replay.ground_truth import FolderLabels, GroundTruthError, stamp_of
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayError, ReplayOptions, replay
@@ -375,7 +376,8 @@ def test_a_sensor_s_topic_without_messages(tmp_path: Path, segmenter: Segmenter)
 
 
 def test_masks_and_status_in_a_new_bag(tmp_path: Path, bag: Path, segmenter: Segmenter, faults: Path) -> None:
-    with MaskBag(tmp_path / "masks") as sink:
+    classes = output_classes(segmenter.card, Parameters())
+    with MaskBag(tmp_path / "masks", classes, Parameters()) as sink:
         replay(bag, tmp_path / "out", ReplayOptions(injections=(faults,)), segmenter=segmenter, sink=sink)
     with AnyReader([tmp_path / "masks"]) as reader:
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
@@ -386,7 +388,7 @@ def test_masks_and_status_in_a_new_bag(tmp_path: Path, bag: Path, segmenter: Seg
     assert counts == {
         f"/segmentation_node{part}/{name}": 30
         for part in ("", "/camera_dies")
-        for name in ("segmentation/mask", "modality_status")
+        for name in ("segmentation/mask", "segmentation/overlay/compressed", "segmentation/points", "modality_status")
     }
     by_scenario = [*records(tmp_path / "out"), *records(tmp_path / "out", "camera_dies")]
     hashes = {mask_hash(np.asarray(m.data).reshape(m.height, m.width)) for m in masks}  # type: ignore[attr-defined]

@@ -168,5 +168,5 @@ def test_a_report_without_labels_compares_with_all_sensors(tmp_path: Path, stude
     result = replay(bag, "--out", tmp_path / "out", "--student", student, "--subsets")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "mIoU with all sensors' masks" in page.replace("&#39;", "'")
+    assert "agreement mIoU" in page.replace("&#39;", "'")
     assert "no conditions were given" in page

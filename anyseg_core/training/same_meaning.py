@@ -1,0 +1,39 @@
+"""A network is scored on data that mean the same: its classes in its order, its sensors encoded as it learned them."""
+
+from __future__ import annotations
+
+from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.training.batches import open_dataset
+from anyseg_core.training.checkpoint import CheckpointError, TrainingState
+from anyseg_core.training.config import DataConfig
+
+
+def open_same(state: TrainingState, data: DataConfig, split: str) -> SegmentationDataset:
+    """A split of the data that a network was trained on, or of other data.
+
+    Raises DataError where it cannot be opened, CheckpointError where its classes or encodings are not the network's.
+    """
+    dataset = open_dataset(data, split)
+    _require_same_classes(state, dataset, data)
+    _require_same_encodings(state, dataset, data)
+    return dataset
+
+
+def _require_same_classes(state: TrainingState, dataset: SegmentationDataset, data: DataConfig) -> None:
+    learned, there = [entry.name for entry in state.classes], [entry.name for entry in dataset.classes]
+    if learned != there:
+        kind = "the same classes in another order" if sorted(learned) == sorted(there) else "other classes"
+        raise CheckpointError(
+            f"{data.root} has {kind}: {', '.join(there)}; the network has learned {', '.join(learned)}. Labels are "
+            "numbers: bring the data's labels into the network's order"
+        )
+
+
+def _require_same_encodings(state: TrainingState, dataset: SegmentationDataset, data: DataConfig) -> None:
+    learned = {spec.modality: spec.encoding for spec in state.inputs}
+    for spec in dataset.inputs:
+        if spec.modality in learned and spec.encoding != learned[spec.modality]:
+            raise CheckpointError(
+                f"{data.root} encodes {spec.modality} as {spec.encoding}, the network has learned "
+                f"{learned[spec.modality]}: set the same in the data"
+            )

@@ -1,0 +1,123 @@
+"""`anyseg inspect`: what is in a bag, what is odd about it, and a parameter file that the other commands take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mcap_bytes import McapForm, write_mcap
+from small_bags import CAMERA, DEPTH, INFO, LABELS, LIDAR, SENSORS, TF, Written, drive, header, write_ros2
+from toy_student import write_toy_student
+from typer.testing import CliRunner, Result
+
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_ros.cli import app
+from anyseg_ros.pipeline.parameters import load_parameters
+from anyseg_ros.replay.inspection import inspect
+from anyseg_ros.replay.inspection_report import picture_of
+
+FRAMES = 12
+EVERYTHING = {*SENSORS, INFO, LABELS, TF}
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "250"})
+
+
+def elsewhere(written: Iterator[Written]) -> Iterator[Written]:
+    """The topics of another vehicle; its depth is stamped 20 ms late."""
+    names = {
+        CAMERA: "/front/image_raw",
+        INFO: "/front/camera_info",
+        DEPTH: "/front/depth/image",
+        LIDAR: "/ouster/points",
+    }
+    for w in written:
+        if w.topic == DEPTH:
+            w.message.header = header(w.received_ns + 20_000_000)
+        yield w._replace(topic=names.get(w.topic, w.topic))
+
+
+def test_everything_that_is_in_a_bag(tmp_path: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", elsewhere(drive(FRAMES, EVERYTHING)))
+    found = inspect(bag)
+    assert [(each.sensor, each.choice.topic) for each in found.sensors] == [
+        ("camera", "/front/image_raw"),
+        ("depth", "/front/depth/image"),
+        ("event", "/events"),
+        ("lidar", "/ouster/points"),
+    ]
+    assert {facts.choice.topic: facts.delivered for facts in found.topics}["/front/image_raw"] == FRAMES
+    assert found.topics[0].rate_hz == pytest.approx(10.0)
+    assert [each.offset_ms for each in found.sensors] == [None, 20.0, 0.0, 0.0]
+    assert found.calibration == ["intrinsics: /front/camera_info", "extrinsics of the LiDAR: /tf_static"]
+    assert found.companions.labels is not None
+    encodings = {facts.role: facts.encoding for facts in found.topics}
+    assert encodings["camera"] == "rgb8 64x48"
+    assert encodings["lidar"] == "x, y, z, intensity"
+    for each in found.sensors:
+        assert each.frame is not None
+        assert picture_of(each.frame).any()
+
+
+def test_the_command_writes_a_page_and_parameters_that_replay_takes(tmp_path: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", elsewhere(drive(FRAMES, EVERYTHING)))
+    parameters, page = tmp_path / "my_vehicle.yaml", tmp_path / "page.html"
+    result = run("inspect", bag, "--write", parameters, "--page", page)
+    assert result.exit_code == 0, result.output
+    assert "/front/depth/image" in result.output
+    assert "+20.0" in result.output
+    assert page.read_text().count("data:image/jpeg") == 4
+    loaded = load_parameters(parameters)
+    assert loaded.modalities[Sensor.LIDAR].topic == "/ouster/points"
+    camera = loaded.rig.camera()
+    assert camera is not None
+    assert (camera.width, camera.fx) == (64, 50.0)
+    np.testing.assert_allclose(loaded.rig.camera_from_lidar()[2, :3], [1, 0, 0], atol=1e-6)
+    student = write_toy_student(tmp_path / "toy")
+    out = tmp_path / "out"
+    done = run("replay", bag, "--params-file", parameters, "--student", student, "--out", out)
+    assert done.exit_code == 0, done.output
+    about = json.loads((out / "results.jsonl").read_text().splitlines()[0])
+    assert about["topics"]["lidar"] == "/ouster/points"
+
+
+def test_a_sensor_that_is_not_there_is_disabled(tmp_path: Path) -> None:
+    parameters = tmp_path / "my.yaml"
+    bag = write_ros2(tmp_path / "bag", drive(FRAMES, {CAMERA}))
+    assert run("inspect", bag, "--write", parameters, "--page", tmp_path / "p.html").exit_code == 0
+    enabled = {sensor.value: load_parameters(parameters).modalities[sensor].enabled for sensor in DEFAULT_SENSORS}
+    assert enabled == {"camera": True, "depth": False, "event": False, "lidar": False}
+
+
+def test_what_is_odd_is_said(tmp_path: Path) -> None:
+    def broken(w: Written) -> Written:
+        if w.topic == CAMERA:
+            w.message.encoding = "strange8"
+        if w.topic == DEPTH:
+            w.message.header = header(0)
+        return w._replace(topic="/radar/points") if w.topic == LIDAR else w
+
+    bag = write_mcap(tmp_path / "a.mcap", map(broken, drive(FRAMES, EVERYTHING)), McapForm(has_message_index=False))
+    result = run("inspect", bag, "--page", tmp_path / "p.html")
+    assert result.exit_code == 0, result.output
+    for said in (
+        "chunks have no message index",
+        "encoding 'strange8' is not known",
+        f"depth: the stamps of {FRAMES} of {FRAMES} messages are 0",
+        "--map lidar:=/radar/points",
+    ):
+        assert said in result.output
+
+
+def test_a_choice_that_only_a_person_can_make(tmp_path: Path) -> None:
+    left = [w._replace(topic="/left/image") for w in drive(FRAMES, {CAMERA})]
+    two = left + [w._replace(topic="/rear/image") for w in drive(FRAMES, {CAMERA})]
+    bag = write_ros2(tmp_path / "bag", sorted(two, key=lambda w: w.received_ns))
+    result = run("inspect", bag, "--page", tmp_path / "p.html")
+    assert result.exit_code == 1
+    assert "several topics may be camera" in result.output
+    assert run("inspect", bag, "--map", "camera:=/rear/image", "--page", tmp_path / "p.html").exit_code == 0
