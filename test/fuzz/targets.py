@@ -174,7 +174,7 @@ def check_well_formed(frame: ModalityFrame) -> None:
     assert frame.data.dtype == np.dtype(dtype), f"{frame.modality} is {frame.data.dtype}"
     assert frame.data.ndim == ndim, f"{frame.modality} has shape {frame.data.shape}"
     assert channels is None or frame.data.shape[-1] == channels, f"{frame.modality} has shape {frame.data.shape}"
-    assert frame.data.size > 0, f"{frame.modality} is empty"
+    assert frame.data.size > 0 or frame.kind.is_points, f"{frame.modality} is empty"  # a scan may have seen nothing
 
 
 def event_stream(source: ByteSource) -> bool:
