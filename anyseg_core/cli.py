@@ -199,9 +199,9 @@ def export(
     from anyseg_core.export.student import export as run_export
     from anyseg_core.training.checkpoint import CheckpointError
 
-    with errors_told(CheckpointError, DataError, ExportError, ValueError):
+    with errors_told(CheckpointError, DataError, ExportError, ValueError), progress_bar("export") as progress:
         options = ExportOptions(precision, size, label_stride, fixed_counts, max_loss=max_loss)  # type: ignore[arg-type]
-        card = run_export(checkpoint, folder, name, options)
+        card = run_export(checkpoint, folder, name, options, progress)
     lost = card.training.metrics.get("int8_miou_points_lost")
     if lost:
         print_points(lost)

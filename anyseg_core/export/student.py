@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -90,6 +92,10 @@ class ExportOptions:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
+STEPS = 6
+"""Of an export, as its progress counts them."""
+
+
 class ExportError(Exception):
     """A network that must not be shipped; the message says what differs."""
 
@@ -113,7 +119,7 @@ def write_network(network: ExportedNetwork, path: Path, size: tuple[int, int], c
 def _write(
     network: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Any = None
 ) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_torchvision():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
             network,
@@ -128,6 +134,18 @@ def _write(
             external_data=False,
             verbose=False,
         )
+
+
+@contextmanager
+def _without_torchvision() -> Iterator[None]:
+    """Without the exporter's warnings of torchvision's operators, where that is not installed; none of them is used."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> PartFiles:
@@ -163,30 +181,43 @@ def _borrow_weights(part: Path, whole: Path) -> None:
 
 
 def export(
-    checkpoint: Path, folder: Path, name: str | None = None, options: ExportOptions = ExportOptions()
+    checkpoint: Path,
+    folder: Path,
+    name: str | None = None,
+    options: ExportOptions = ExportOptions(),
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> ModelCard:
     """Write the student of a checkpoint (or of a run's newest) to `folder`, replacing what was there.
+
+    `progress` is called with (done, total) steps: loaded, written, proven, quantised, halved, carded.
 
     Raises:
         CheckpointError, DataError: the checkpoint or the data for the parity check cannot be read.
         ExportError: the written network and the trained one disagree, or int8 loses too much; nothing is written.
     """
     checkpoint = find_checkpoint(checkpoint)
+    progress(0, STEPS)
     model, state = load_model(checkpoint)
     state = _with_options(state, options)
+    progress(1, STEPS)
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch)
         parts = _plan_parts(model, state, options, written)
         _write_parts(parts, state, options)
+        progress(2, STEPS)
         metrics = _proof(model, state, options, parts)
+        progress(3, STEPS)
         if options.precision == "int8":
             metrics |= _quantise_all(state, options, parts)
         for part in parts:
             _note_precision(part.file, options.precision)
+        progress(4, STEPS)
         halves = _write_halves(model, state, options, parts)
+        progress(5, STEPS)
         card = make_card(state, parts, name or state.config.name, metrics, halves)
         card.write(written)
         _replace(folder, written, [file.file for network in card.networks for file in network.files])
+        progress(STEPS, STEPS)
     return card
 
 

@@ -46,6 +46,7 @@ def test_the_simulated_vehicle_s_file_is_its_calibration() -> None:
     drive = pytest.importorskip("anyseg_core.sim.drive", reason="the simulator needs pip install anyseg_ros[sim]")
     parameters = from_values(file_values("simulated_vehicle.yaml"))
     np.testing.assert_allclose(parameters.rig.camera_from_lidar(), drive.camera_from_lidar(), atol=1e-6)
+    np.testing.assert_allclose(parameters.rig.base_from_lidar(), drive.base_from_lidar(), atol=1e-6)
 
 
 def test_values_round_trip() -> None:
