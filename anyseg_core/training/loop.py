@@ -26,7 +26,7 @@ from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
-from anyseg_core.runtime.model_card import ClassSpec
+from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
 from anyseg_core.terminal import Report, console, progress_bar
 from anyseg_core.training.batches import Batches, open_dataset
 from anyseg_core.training.checkpoint import (
@@ -342,11 +342,19 @@ def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> Trainin
 def _terms(config: TrainConfig) -> tuple[str, bool]:
     """The licences that bind the student: of its data, and of the runs that it starts from or that teach it."""
     teacher = config.method.teacher if isinstance(config.method, TaughtConfig) else None
-    runs = [path for path in (config.model.init_from, teacher) if path is not None and path.is_dir()]
-    states = [load_state(find_checkpoint(path)) for path in runs]
-    terms = [config.data.terms(), *((state.licence, state.non_commercial) for state in states)]
+    sources = [path for path in (config.model.first_weights, teacher) if path is not None and path.is_dir()]
+    terms = [config.data.terms(), *(_terms_of(source) for source in sources)]
     words = dict.fromkeys(part for licence, _ in terms for part in licence.split("; ") if part)
     return "; ".join(words), any(bound for _, bound in terms)
+
+
+def _terms_of(source: Path) -> tuple[str, bool]:
+    """Those of a student's folder, or of a run of ours."""
+    if (source / CARD_NAME).is_file():
+        record = load_card(source, verify=False).training
+        return record.licence, record.non_commercial
+    state = load_state(find_checkpoint(source))
+    return state.licence, state.non_commercial
 
 
 def _check_same_run(stored: TrainingState, wanted: TrainingState) -> None:
