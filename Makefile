@@ -10,7 +10,7 @@ UV     := UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_LINK_MODE=copy $(BIN)/uv
 SPEC   := setup.py pyproject.toml
 LOCKS  := requirements
 
-.PHONY: demo test test-no-torch test-extras test-oldest test-newest test-gpu-stubs test-robot robot-size fuzz lint format
+.PHONY: demo test test-no-torch test-extras test-oldest test-newest test-gpu-stubs test-robot robot-size fuzz lint format docs
 .PHONY: students lock wheel clean
 
 demo: $(VENV)/.robot
@@ -71,6 +71,10 @@ test-robot:
 robot-size: $(VENV)/.robot
 	$(BIN)/python test/robot_size.py
 
+# The documentation as a site, in out/site.
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -113,6 +117,12 @@ $(VENV)/.test: $(VENV)/.robot $(LOCKS)/test.txt
 	$(PIP) $(TORCH)
 	$(PIP) --no-deps -e .
 	$(BIN)/python -m pip check
+	touch $@
+
+# What builds the documentation: the above, for its reference is made from the code.
+$(VENV)/.docs: $(VENV)/.test $(LOCKS)/docs.txt
+	$(PIP) --no-deps --require-hashes -r $(LOCKS)/docs.txt
+	$(PIP) --no-deps -e .
 	touch $@
 
 # The lock files anew, within setup.py's ranges; see requirements/README.md.
