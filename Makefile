@@ -10,7 +10,7 @@ UV     := UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_LINK_MODE=copy $(BIN)/uv
 SPEC   := setup.py pyproject.toml
 LOCKS  := requirements
 
-.PHONY: demo test test-no-torch test-extras test-oldest test-newest test-gpu-stubs test-robot robot-size fuzz lint format
+.PHONY: demo test test-no-torch test-extras test-oldest test-newest test-gpu-stubs test-robot robot-size fuzz lint format docs
 .PHONY: students lock wheel clean
 
 demo: $(VENV)/.robot
@@ -35,7 +35,7 @@ test-extras: $(VENV)/.test
 
 # Both ends of every range in setup.py, but that of [gpu], which needs a driver, and the newest torch.
 RANGE_EXTRAS := ros sim replay train pretrained muses nyu potsdam openvino fleet events test
-RANGE_TESTS ?= test/core/runtime test/core/injection test/core/export test/ros/bags test/ros/pipeline test/ros/inject test/project/test_cli.py
+RANGE_TESTS ?= test/core/runtime test/core/export/test_export.py test/ros/bags test/ros/pipeline
 test-oldest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
 test-oldest test-newest: test-%: $(VENV)/.test
@@ -70,6 +70,10 @@ test-robot:
 # What a robot installs beside TensorRT, by package, for each kind of board; the limit is 300 MB.
 robot-size: $(VENV)/.robot
 	$(BIN)/python test/robot_size.py
+
+# The documentation as a site, in out/site.
+docs: $(VENV)/.docs
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -113,6 +117,12 @@ $(VENV)/.test: $(VENV)/.robot $(LOCKS)/test.txt
 	$(PIP) $(TORCH)
 	$(PIP) --no-deps -e .
 	$(BIN)/python -m pip check
+	touch $@
+
+# What builds the documentation: the above, for its reference is made from the code.
+$(VENV)/.docs: $(VENV)/.test $(LOCKS)/docs.txt
+	$(PIP) --no-deps --require-hashes -r $(LOCKS)/docs.txt
+	$(PIP) --no-deps -e .
 	touch $@
 
 # The lock files anew, within setup.py's ranges; see requirements/README.md.

@@ -49,7 +49,7 @@ class Pictures:
     @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, self.size, self.inputs, self.layout)
+        return fingerprint_of(files, self.size, self.inputs)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -86,7 +86,8 @@ class Scans:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self._files, self.size, self.inputs, self.layout, self.views, self.label_radius)
+        own = self.layout.classes, self.layout.full_intensity, self.layout.forward_deg  # the rest changes no sample
+        return fingerprint_of(self._files, self.size, self.inputs, own, self.views, self.label_radius)
 
     def __len__(self) -> int:
         return len(self._files) * self.views

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import onnx
 import onnxruntime
-import onnxscript
 import torch
 from numpy.typing import NDArray
-from onnxscript import opset20
-from torch import Tensor, nn
 
 from anyseg_core.data.sample import Sample
 from anyseg_core.methods import SupervisedConfig
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.models.encoders import ENCODERS, encoder_name
+from anyseg_core.models.network_file import NETWORK_NAME, write_network, write_onnx
 from anyseg_core.models.student_network import (
     ExportedNetwork,
     StudentDecoder,
@@ -48,8 +45,6 @@ from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load
 from anyseg_core.training.evaluation import decide_labels, subset_name
 from anyseg_core.training.same_meaning import open_same
 
-NETWORK_NAME = "student.onnx"
-OPSET = 20
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 MIN_AGREEMENT: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.97}
 """Share of pixels on which the written network and the trained one must give the same label, over all subsets. Rounding
@@ -90,44 +85,12 @@ class ExportOptions:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
+STEPS = 6
+"""Of an export, as its progress counts them."""
+
+
 class ExportError(Exception):
     """A network that must not be shipped; the message says what differs."""
-
-
-def _gelu(x: onnxscript.FLOAT, approximate: str = "none") -> onnxscript.FLOAT:
-    """GELU as one operator, which it is since opset 20; the exporter's five cost a tenth of the engine's time."""
-    return opset20.Gelu(x, approximate=approximate)  # type: ignore[return-value]  # onnxscript types it by its schema
-
-
-def write_network(network: ExportedNetwork, path: Path, size: tuple[int, int], count: int | None = None) -> None:
-    """Write the ONNX file, weights inside, for `count` modalities; None = any number."""
-    members = len(network.members)
-    # Two images, so that no dimension of the traced graph is mistaken for a constant 1.
-    images = torch.zeros(count or 2, *size, 3, dtype=torch.uint8)
-    modality = torch.tensor(network.members)[torch.arange(count or 2) % members]
-    any_count = torch.export.Dim("modalities", min=1, max=max(members, 2))
-    dynamic = None if count else {"images": {0: any_count}, "modality": {0: any_count}}
-    _write(network, path, {"images": images, "modality": modality}, ["labels", "confidence"], dynamic)
-
-
-def _write(
-    network: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Any = None
-) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=dynamic,
-            opset_version=OPSET,
-            custom_translation_table={torch.ops.aten.gelu.default: _gelu},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
 
 
 def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> PartFiles:
@@ -135,13 +98,13 @@ def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> P
     parts = PartFiles.beside(file)
     decoder = StudentDecoder(network, size).eval()
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
-    _write(
+    write_onnx(
         StudentEncoder(network).eval(),
         parts.encoder,
         {"images": image, "modality": torch.tensor([network.members[-1]])},
         ["features"],
     )
-    _write(decoder, parts.decoder, {"features": torch.zeros(decoder.length)}, ["labels", "confidence"])
+    write_onnx(decoder, parts.decoder, {"features": torch.zeros(decoder.length)}, ["labels", "confidence"])
     for part in parts:
         _borrow_weights(part, file)
     return parts
@@ -163,30 +126,43 @@ def _borrow_weights(part: Path, whole: Path) -> None:
 
 
 def export(
-    checkpoint: Path, folder: Path, name: str | None = None, options: ExportOptions = ExportOptions()
+    checkpoint: Path,
+    folder: Path,
+    name: str | None = None,
+    options: ExportOptions = ExportOptions(),
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> ModelCard:
     """Write the student of a checkpoint (or of a run's newest) to `folder`, replacing what was there.
+
+    `progress` is called with (done, total) steps: loaded, written, proven, quantised, halved, carded.
 
     Raises:
         CheckpointError, DataError: the checkpoint or the data for the parity check cannot be read.
         ExportError: the written network and the trained one disagree, or int8 loses too much; nothing is written.
     """
     checkpoint = find_checkpoint(checkpoint)
+    progress(0, STEPS)
     model, state = load_model(checkpoint)
     state = _with_options(state, options)
+    progress(1, STEPS)
     with tempfile.TemporaryDirectory() as scratch:
         written = Path(scratch)
         parts = _plan_parts(model, state, options, written)
         _write_parts(parts, state, options)
+        progress(2, STEPS)
         metrics = _proof(model, state, options, parts)
+        progress(3, STEPS)
         if options.precision == "int8":
             metrics |= _quantise_all(state, options, parts)
         for part in parts:
             _note_precision(part.file, options.precision)
+        progress(4, STEPS)
         halves = _write_halves(model, state, options, parts)
+        progress(5, STEPS)
         card = make_card(state, parts, name or state.config.name, metrics, halves)
         card.write(written)
         _replace(folder, written, [file.file for network in card.networks for file in network.files])
+        progress(STEPS, STEPS)
     return card
 
 

@@ -123,7 +123,7 @@ def encode_frame(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | Non
     if not frame.kind.is_points and min(frame.data.shape[:2]) == 0:
         raise InputError(f"{frame.modality} frame is empty: shape {frame.data.shape}")
     try:
-        return _ENCODERS[frame.kind](frame, spec, size, rig)
+        return ENCODERS[frame.kind](frame, spec, size, rig)
     except InputError:
         raise
     except (ValueError, cv2.error) as error:  # nothing that a sensor sends may end the thread that makes the masks
@@ -148,7 +148,7 @@ def _encode_events(frame: SensorFrame, spec: InputSpec, size: Size, _rig: Rig | 
 
 
 def _encode_lidar(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
-    if rig is None:
+    if rig is None or rig.missing:
         raise InputError(
             "LiDAR points need camera intrinsics and extrinsics: publish camera_info or set the parameters"
         )
@@ -156,7 +156,7 @@ def _encode_lidar(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | No
 
 
 _Encoder = Callable[[SensorFrame, InputSpec, Size, "Rig | None"], Image]
-_ENCODERS: dict[SensorKind, _Encoder] = {
+ENCODERS: dict[SensorKind, _Encoder] = {
     CAMERA: _encode_camera,
     DEPTH: _encode_depth,
     EVENT: _encode_events,

@@ -58,7 +58,7 @@ class _Strict(BaseModel):
 class Encoding(_Strict):
     """How raw data become the uint8 [H, W, 3] image of the network. `input_images` encodes."""
 
-    kind: Any
+    kind: Any = ""
     """The encoding's name in a card."""
 
 

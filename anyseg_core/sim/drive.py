@@ -292,6 +292,13 @@ def rig_of(config: DriveConfig) -> Rig:
     return Rig(config.camera(), camera_from_lidar())
 
 
+def base_from_lidar() -> NDArray[np.float64]:
+    """4x4 rigid transform from the LiDAR frame to the vehicle's base: on the ground below the camera, x ahead, z up."""
+    transform = _body_from_lidar()
+    transform[2, 3] += CAMERA_HEIGHT_M
+    return transform
+
+
 def camera_from_lidar() -> NDArray[np.float64]:
     """4x4 rigid transform from the LiDAR frame to the camera's optical frame."""
     optical_from_body = np.eye(4)

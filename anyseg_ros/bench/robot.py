@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from anyseg_ros.bench.live_figures import (
     read_publish_log,
     slope_per_minute,
 )
+from anyseg_ros.bench.planner_listener import listening
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.bench.steadiness import fixed_work_ms, watched
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
@@ -43,6 +45,8 @@ DRIVE_S = 8.0
 RATE_HZ = 10.0
 LATENCY_RATE_HZ = 5.0
 """Slow enough that the engine has finished when the next set arrives: waiting for it is engine time."""
+POINTS_P50_MS = 6.0
+"""That listeners to points, obstacles and grid may add to the median latency of the mask."""
 LATENCY_RUN_S = 30.0
 WARM_UP_S = 4.0
 """Of a live run: discovery, and the monitors' first frames."""
@@ -91,7 +95,7 @@ class _Bench:
         return self.drives[rate_hz]
 
 
-PARTS = ("engine", "accuracy", "latency", "drops", "memory")
+PARTS = ("engine", "accuracy", "latency", "points", "drops", "memory")
 
 
 def run(
@@ -116,6 +120,7 @@ def run(
         "engine": lambda: measure_engine(bench),
         "accuracy": lambda: measure_accuracy(bench, baseline),
         "latency": lambda: measure_latency(bench),
+        "points": lambda: measure_points(bench),
         "drops": lambda: measure_camera_drops(bench),
         "memory": lambda: measure_memory(bench, minutes),
     }
@@ -231,6 +236,20 @@ def measure_latency(bench: _Bench) -> None:
         bench.result.add(f"added latency from the set's last message, {name}", "ms", last, bar, met)
         from_anchor = [latency.anchor_ms for latency in latencies]
         bench.result.add(f"added latency from the anchor's message, {name}", "ms", from_anchor)
+
+
+def measure_points(bench: _Bench) -> None:
+    """What listeners to points, obstacles and grid add to the mask's latency: runs without and with them in turn."""
+    medians: dict[bool, list[float]] = {False: [], True: []}
+    for number, is_heard in enumerate((False, True, False, True)):
+        with listening() if is_heard else nullcontext():
+            heard = _drive_live(bench, f"points, {number}", LATENCY_RATE_HZ, LATENCY_RUN_S, ())
+        last = [latency.last_ms for latency in added_latencies(heard.masks, heard.published)]
+        bench.result.add(f"added latency, {'with' if is_heard else 'without'} a planner, run {number}", "ms", last)
+        medians[is_heard].append(float(np.median(last)))
+    added = [with_it - without for without, with_it in zip(*medians.values(), strict=True)]
+    met = float(np.median(added)) <= POINTS_P50_MS
+    bench.result.add("p50 of the mask's latency that a planner adds", "ms", added, f"<= {POINTS_P50_MS:g}", met)
 
 
 def measure_camera_drops(bench: _Bench) -> None:

@@ -23,6 +23,7 @@ from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.sim.drive import base_from_lidar
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
@@ -126,11 +127,14 @@ def _node_arguments(run: LiveRun) -> dict[str, Any]:
 
 
 def rig_parameters(rig: Rig) -> dict[str, list[float]]:
-    """The LiDAR's extrinsics as parameters of segmentation_node; a real vehicle tells them by TF."""
-    transform = np.asarray(rig.camera_from_lidar)
+    """The LiDAR's extrinsics and its place on the simulated vehicle, as parameters; a real vehicle tells them by TF."""
     return {
-        "rig.camera_from_lidar_translation_m": [float(value) for value in transform[:3, 3]],
-        "rig.camera_from_lidar_rotation_xyzw": [float(value) for value in quaternion(transform[:3, :3])],
+        f"rig.{name}_{part}": [float(value) for value in values]
+        for name, transform in (("camera_from_lidar", rig.camera_from_lidar), ("base_from_lidar", base_from_lidar()))
+        for part, values in (
+            ("translation_m", transform[:3, 3]),
+            ("rotation_xyzw", quaternion(transform[:3, :3])),
+        )
     }
 
 

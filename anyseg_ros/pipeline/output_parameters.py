@@ -132,4 +132,5 @@ def class_names(values: Mapping[str, Any]) -> ClassNames:
     for name, color in colors.items():
         if isinstance(color, (str, bytes)) or not all(isinstance(part, int) for part in color):
             raise ValueError(f"output.colors.{name} must be three integers, not {color!r}")
-    return ClassNames({n: tuple(v) for n, v in groups.items()}, ids, {n: tuple(v) for n, v in colors.items()})
+    in_order = {name: tuple(groups[name]) for name in sorted(groups)}
+    return ClassNames(in_order, ids, {n: tuple(v) for n, v in colors.items()})

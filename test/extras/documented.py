@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("fault_injection", "fleet", "replay", "training", "jetson")))
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in ("index", "robot", "data", "fault_injection", "fleet", "replay", "training", "jetson")
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,14 @@ TINY_DATASET = ("--train-drives", "1", "--val-drives", "1", "--frames", "2", "--
 OWN_TOPICS = "names a user's own topics and files"
 RULES = (
     Rule("anyseg doctor", "ros"),
+    Rule("anyseg inspect", "replay"),
     Rule("anyseg inject kinds", ""),
     Rule("anyseg inject check", ""),
     Rule("anyseg inject bag", "replay"),
     Rule("anyseg inject live", "ros,replay", is_node=True),
     Rule("anyseg simulate live", "ros,sim", ("--duration-s", "1"), is_node=True),
     Rule("anyseg simulate dataset", "sim", TINY_DATASET),
+    Rule("anyseg run --params-file my_vehicle.yaml", "ros", why_not=OWN_TOPICS),
     Rule("anyseg run --student my_student", "ros", why_not="the student is what the training before it has made"),
     Rule("anyseg run", "ros", is_node=True),
     Rule("anyseg play", "ros,replay"),
@@ -45,8 +53,12 @@ RULES = (
     Rule("anyseg replay bags/*.mcap --cluster --address", "fleet", why_not="needs a cluster at that address"),
     Rule("anyseg replay bags/*.mcap --cluster", "fleet", ("--workers", "1")),
     Rule("anyseg replay", "replay"),
+    Rule("anyseg train my_robot.yaml", "train", why_not="the labels are the user's own"),
+    Rule("anyseg evaluate runs/my_robot", "train", why_not="the run is what the training before it has made"),
+    Rule("anyseg export runs/my_robot", "train", why_not="the run is what the training before it has made"),
     Rule("anyseg train", "train"),
     Rule("anyseg adapt", "train", why_not="needs a trained run and one's own recordings"),
+    Rule("anyseg export runs/mine/run", "train", why_not="the run is what `anyseg adapt` before it has made"),
     Rule("anyseg export", "train"),
     Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),

@@ -51,18 +51,17 @@ def label_scan(
     points: NDArray[np.float32] = np.asarray(scan.data, np.float32)
     size = labels.shape[0], labels.shape[1]
     view = points_in_view(points, rig, *size)
-    pixel = view.row.astype(np.int32) * np.int32(size[1]) + view.col.astype(np.int32)  # [K]
-    found = labels.ravel().take(pixel)  # [K]
     focal_px = rig.camera.fy * size[0] / rig.camera.height
-    found[hidden_points(view.row, view.col, view.xyz[2], size, focal_px, occlusion)] = UNLABELLED
-    certain = confidence.ravel().take(pixel)
-    certain[found == UNLABELLED] = 0
+    seen = np.flatnonzero(~hidden_points(view.row, view.col, view.xyz[2], size, focal_px, occlusion))
+    pixel = view.row.astype(np.int32) * np.int32(size[1]) + view.col.astype(np.int32)  # [K]
+    pixel, index = pixel.take(seen), view.index.take(seen)  # [S]
+    found, certain = labels.ravel().take(pixel), confidence.ravel().take(pixel)
     shape = scan.cloud_shape if np.prod(scan.cloud_shape) == len(points) else (1, len(points))
     return LabelledPoints(
         scan.modality,
         points,
-        _spread(found, view.index, len(points), UNLABELLED),
-        _spread(certain, view.index, len(points), 0),
+        _spread(found, index, len(points), UNLABELLED),
+        _spread(np.where(found == UNLABELLED, np.uint8(0), certain), index, len(points), 0),
         shape,
         scan.stamp_ns,
         scan.frame_id,

@@ -27,9 +27,7 @@ _CELLS_PER_GAP = 3.3
 """Cells of the depth buffer between two points, on average."""
 _REACH = (0.9, 1.8)
 """How far a point hides others, in gaps: sideways, and up and down, where LiDARs are sparser."""
-_LEAST_CELL_PX = 1.5
-_MARGIN = 0.8
-"""Share of the bound at which a point is taken for hidden: between its points the occluder may come nearer."""
+_LEAST_CELL_PX = 2.0
 _SLACK_CELLS = 0.3
 """Where a point lies inside its cell is not known."""
 
@@ -75,8 +73,8 @@ def hidden_points(
     np.maximum.at(nearest, cell, 1 / depth_m)
     before = _before(nearest.reshape(rows, cols), gap_px / cell_px, cell_px / (focal_px * occlusion.camera_height_m))
     before = before.ravel().take(cell)  # [K], inverse depth of what stands before each point
-    # depth > 1 / before + margin, where something does
-    return depth_m * before > 1 + np.float32(_MARGIN * occlusion.bound_m) * before
+    # depth > 1 / before + bound, where something does
+    return depth_m * before > 1 + np.float32(occlusion.bound_m) * before
 
 
 def _before(nearest: Floats, gap: float, ground_slope: float) -> Floats:

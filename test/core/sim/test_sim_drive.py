@@ -18,6 +18,7 @@ from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.sim import Drive, DriveConfig, DriveFrame, Weather
 from anyseg_core.sim.drive import CAMERA_HEIGHT_M
 from anyseg_core.sim.motion import ego_motion
+from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.shapes import LABEL
 from anyseg_core.sim.world import build_world
 
@@ -181,6 +182,25 @@ def test_lidar_points_on_the_road_are_on_the_ground() -> None:
     rows, cols, _, xyz = project_points(data(frame(), Modality.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
     on_road = (frame().labels[rows, cols] == LABEL["Road"]) & (xyz[:, 2] < 12)
     assert np.median(np.abs(xyz[on_road, 1] - CAMERA_HEIGHT_M)) < 0.1
+
+
+@pytest.mark.parametrize("weather", [Weather.SUN, Weather.RAIN])
+def test_points_have_the_label_of_what_the_camera_sees_at_their_depth(weather: Weather) -> None:
+    config = in_weather(weather, width=320, height=240)
+    seen, truth = frame(config), drive(config).true_depth(20)
+    points, labels = data(seen, Modality.LIDAR), seen.point_labels
+    assert labels is not None
+    assert len(labels) == len(points)
+    rows, cols, index, xyz = project_points(points, drive(config).rig(), 240, 320)
+    same_surface = np.abs(xyz[:, 2] - truth[rows, cols]) < 0.05
+    assert same_surface.sum() > 500
+    assert (labels[index] == seen.labels[rows, cols])[same_surface].mean() > 0.95  # edges are half a pixel wide
+    assert (labels == 255).any() == (weather is Weather.RAIN)  # drops have no class
+
+
+def test_a_recording_keeps_the_labels_of_points() -> None:
+    recorded = RecordedDrive.of([frame()], drive().rig()).frame(0)
+    np.testing.assert_array_equal(recorded.point_labels, frame().point_labels)
 
 
 def test_lidar_hits_no_sky() -> None:

@@ -224,8 +224,8 @@ def test_groups_are_published_in_place_of_classes(tmp_path: Path) -> None:
         vehicle.spin_until(lambda: "lidar" in vehicle.used() and bool(high), "a mask of the group")
         clouds.clear()
         cloud, mask = points_of_a_mask(vehicle, clouds)
-        assert set(np.unique(image_view(mask, ("mono8",))).tolist()) <= {0, 77, UNLABELLED}
-        assert set(column(cloud, "label").tolist()) <= {0, 77, UNLABELLED}
+        assert set(np.unique(image_view(mask, ("mono8",))).tolist()) <= {1, 77, UNLABELLED}
+        assert set(column(cloud, "label").tolist()) <= {1, 77, UNLABELLED}
         own = {stamp_ns(m.header): m for m in high}
         vehicle.spin_until(lambda: any(stamp_ns(m.header) in own for m in vehicle.masks), "both masks of a stamp")
         pair = next(m for m in vehicle.masks if stamp_ns(m.header) in own)

@@ -74,7 +74,7 @@ def wall_and_ground(hidden_z: float, wall_z: float = 10.0) -> tuple[NDArray, NDA
 @pytest.mark.parametrize("bound_m", [0.5, 1.0, 3.0])
 def test_what_is_further_behind_than_the_bound_gets_no_label(bound_m: float) -> None:
     labels = np.full((480, 640), 9, np.uint8)
-    for gap, expected in ((bound_m, UNLABELLED), (0.5 * bound_m, 9)):
+    for gap, expected in ((1.1 * bound_m, UNLABELLED), (0.5 * bound_m, 9)):
         points, behind = wall_and_ground(10.0 + gap)
         cloud = label_scan(scan(points), labels, labels, RIG, Occlusion(bound_m=bound_m))
         assert set(cloud.labels[behind]) == {expected}
