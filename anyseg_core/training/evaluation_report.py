@@ -121,8 +121,9 @@ def _dataset(state: TrainingState, options: EvaluationOptions) -> SegmentationDa
     changes: dict[str, Any] = {}
     if options.data_root:
         changes["root"] = options.data_root
-    if options.released_protocol and state.config.data.kind == "muses":
-        changes |= {"released_protocol": True, "source": "auto"}
+    if options.released_protocol and state.config.data.kind in ("deliver", "muses"):
+        changes["released_protocol"] = True
+        changes |= {"source": "auto"} if state.config.data.kind == "muses" else {}
     data = state.config.data.model_copy(update=changes)
     return open_same(state, data, options.split or data.val_split)
 
