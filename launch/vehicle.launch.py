@@ -16,16 +16,20 @@ from launch.actions import (
 from launch.conditions import IfCondition
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from anyseg_core.runtime.modality import Modality
 from anyseg_ros.inject.live_topics import topic_parameters, topics_in, under
+from anyseg_ros.messages.default_topics import camera_info_topic
+from anyseg_ros.pipeline.parameters import RigParameters, load_parameters
 from anyseg_ros.process.setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"
+RESPAWN_DELAY_S = 2.0
 FAULTY = "faulty"
 """Prefix of the topics that the fault injector publishes and the node then reads."""
 
@@ -49,6 +53,10 @@ def arguments(config: Path) -> list[DeclareLaunchArgument]:
         "use_sim_time": ("false", "take the time from /clock"),
         "autostart": ("true", "configure and activate at once; false leaves that to a lifecycle manager"),
         "build_only": ("false", "open and warm up the networks, then end"),
+        "respawn": (
+            "false",
+            "start the node again when it has ended; else the launch ends with it",
+        ),
         "simulate": ("false", "publish the simulated vehicle's sensors too"),
         "recording": ("", "a recorded drive for the simulated vehicle; without it the drive is rendered first"),
         "injections": (
@@ -85,8 +93,10 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
     injector = _injector(context, topics)
     if injector:
         overrides |= {f"modalities.{m}.topic": under(FAULTY, topic) for m, topic in topics.items()}
+        overrides |= info_topics(load_parameters(Path(params_file)).rig, topics)
     if LaunchConfiguration("student").perform(context):
         overrides["model.student"] = ParameterValue(LaunchConfiguration("student"), value_type=str)
+    respawn = IfCondition(LaunchConfiguration("respawn")).evaluate(context)
     node = LifecycleNode(
         package=PACKAGE,
         executable="segmentation_node",
@@ -95,10 +105,30 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
         parameters=[*files, overrides],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
         output="screen",
+        respawn=respawn,
+        respawn_delay=RESPAWN_DELAY_S,
     )
-    # build_only ends the node's process when its networks are ready; the launch then has nothing left to do.
-    built = OnProcessExit(target_action=node, on_exit=[EmitEvent(event=Shutdown(reason="the engine is built"))])
-    return [RegisterEventHandler(built, condition=IfCondition(LaunchConfiguration("build_only"))), *injector, node]
+    ended = [] if respawn else [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_node_exit))]
+    return [*ended, *injector, node]
+
+
+def info_topics(rig: RigParameters, topics: Mapping[Modality, str]) -> dict[str, str]:
+    """The drivers' camera_info, which no injector passes on: not beside the injector's images."""
+    names = {Modality.CAMERA: "camera_info_topic", Modality.DEPTH: "depth_info_topic"}
+    return {
+        f"rig.{name}": getattr(rig, name) or camera_info_topic(topics[m]) for m, name in names.items() if m in topics
+    }
+
+
+def on_node_exit(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """End the launch with the node, and with a code other than 0 where the node had one: a service manager sees it."""
+    if context.is_shutdown or not event.returncode:
+        return [EmitEvent(event=Shutdown(reason="segmentation_node has ended"))]
+
+    def fail(_context: LaunchContext) -> None:
+        raise RuntimeError(f"segmentation_node has ended with code {event.returncode}")
+
+    return [OpaqueFunction(function=fail)]
 
 
 def _injector(context: LaunchContext, topics: Mapping[Modality, str]) -> list[LaunchDescriptionEntity]:

@@ -30,7 +30,12 @@ from anyseg_ros.process.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle.publisher import VehiclePublisher  # noqa: E402
 
 HEIGHT, WIDTH = 48, 80
-RIG = Rig(PinholeCamera(WIDTH, HEIGHT, 40.0, 40.0, 39.5, 23.5), RigParameters().camera_from_lidar())
+LOOKS_AHEAD = (0.5, -0.5, 0.5, 0.5)
+"""Quaternion of a LiDAR that looks where the camera does."""
+RIG = Rig(
+    PinholeCamera(WIDTH, HEIGHT, 40.0, 40.0, 39.5, 23.5),
+    RigParameters(camera_from_lidar_rotation_xyzw=LOOKS_AHEAD).camera_from_lidar(),
+)
 EVERY_STATUS = QoSProfile(depth=50, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Of a listener that may be busy when two statuses come."""
 TIMEOUT_S = 20.0
@@ -155,6 +160,7 @@ def toy_parameters(folder: Path, sensors: Sequence[Modality] = MODALITIES) -> di
     values["faults.stale_stamp.threshold"] = 1000.0
     values["faults.silent.threshold"] = 4.0
     values["output.max_mask_age_ms"] = 2000.0
+    values["rig.camera_from_lidar_rotation_xyzw"] = list(LOOKS_AHEAD)
     return values
 
 

@@ -66,6 +66,16 @@ def decode_picture(data: NDArray[np.uint8], flags: int = cv2.IMREAD_UNCHANGED) -
     return pixels
 
 
+def announced_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:
+    """(height, width) by the header of a JPEG or PNG [n], also behind a few other bytes; None where there is none."""
+    start = bytes(data[:32])
+    begin = max(start.find(PNG_MAGIC), 0)
+    try:
+        return _picture_kind(bytes(data[begin : begin + 8])).size_of(data[begin:])
+    except ImageFileError:
+        return None
+
+
 def check_picture_size(what: str, height: int, width: int) -> None:
     """Raises ImageSizeError for a picture (or point cloud) that no sensor sends."""
     if height <= 0 or width <= 0:

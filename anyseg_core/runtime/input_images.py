@@ -148,7 +148,7 @@ def _encode_events(frame: SensorFrame, spec: InputSpec, size: Size, _rig: Rig | 
 
 
 def _encode_lidar(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | None) -> Image:
-    if rig is None:
+    if rig is None or rig.missing:
         raise InputError(
             "LiDAR points need camera intrinsics and extrinsics: publish camera_info or set the parameters"
         )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
+from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
-from anyseg_ros.messages.conversions import pinhole_camera
+from anyseg_core.runtime.sensors import Sensor
+from anyseg_ros.messages.conversions import is_rectified, pinhole_camera
 from anyseg_ros.messages.odometry import Odometer
+from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
 
@@ -48,28 +52,31 @@ class TransformTree:
 
 
 class BagRig:
-    """The rig as far as the bag has told it. The depth camera's intrinsics stand in until the camera's are known."""
+    """The rig as far as the bag has told it."""
 
-    def __init__(self, parameters: RigParameters) -> None:
+    def __init__(self, parameters: RigParameters, image_topics: Mapping[Sensor, str] = MappingProxyType({})) -> None:
+        """`image_topics`: of the camera and of depth; their names say whether the pictures are rectified."""
         self._parameters = parameters
+        self._image_topics = image_topics
         self._tree = TransformTree()
         self._odometer = Odometer()
-        self._camera: PinholeCamera | None = None
-        self._depth: PinholeCamera | None = None
-        self._optical_frame = ""
-        self._told: tuple[PinholeCamera, bytes] | None = None
-        self.lidar_frame = ""
+        self._calibration = Calibration(parameters)
+        self._told: Rig | None = None
+
+    @property
+    def lidar_frame(self) -> str:
         """frame_id of the points."""
+        return self._calibration.lidar_frame
+
+    @lidar_frame.setter
+    def lidar_frame(self, frame_id: str) -> None:
+        self._calibration.lidar_frame = frame_id
 
     def on_camera_info(self, message: Any, *, is_depth: bool) -> None:
         """sensor_msgs/CameraInfo. Raises ConversionError."""
-        camera = pinhole_camera(message)
-        if is_depth:
-            self._depth = camera
-        else:
-            self._camera = camera
-        if not is_depth or not self._optical_frame:
-            self._optical_frame = message.header.frame_id
+        sensor = Sensor.DEPTH if is_depth else Sensor.CAMERA
+        camera = pinhole_camera(message, rectified=is_rectified(self._image_topics.get(sensor, "")))
+        self._calibration.set_camera(sensor, camera, message.header.frame_id)
 
     def on_transforms(self, message: Any) -> None:
         """tf2_msgs/TFMessage, static or not."""
@@ -84,15 +91,8 @@ class BagRig:
 
     def news(self) -> Rig | None:
         """The rig, where it is known and has changed since it was last told."""
-        camera = self._camera or self._depth or self._parameters.camera()
-        if camera is None:
+        rig = self._calibration.rig(self._tree.lookup if self._parameters.use_tf else None)
+        if rig is self._told:
             return None
-        found = None
-        if self._optical_frame and self.lidar_frame:
-            found = self._tree.lookup(self._optical_frame, self.lidar_frame)
-        extrinsics = self._parameters.camera_from_lidar() if found is None else found
-        key = (camera, extrinsics.tobytes())
-        if key == self._told:
-            return None
-        self._told = key
-        return Rig(camera, extrinsics)
+        self._told = rig
+        return rig

@@ -173,7 +173,9 @@ class BagSamples:
         for counts in (self.received, self.rejected, self.ignored):
             counts.clear()
         self.reasons.clear()
-        handlers = self._handlers(BagRig(self._parameters.rig))
+        handlers = self._handlers(
+            BagRig(self._parameters.rig, {m: choice.topic for m, choice in self._topics.sensors.items()})
+        )
         latest_ns = 0
         for message in self._reader.messages(self._topics.names()):
             self.messages += 1

@@ -25,12 +25,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.geometry.distortion import Distortion
 from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.image_files import (
     PNG_MAGIC,
     ImageFileError,
     ImageSizeError,
+    announced_size,
     check_picture_size,
     decode_picture,
 )
@@ -143,28 +145,89 @@ def event_frame(message: Message, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
 
 
 def lidar_frame(message: Message, sensor: Sensor = Sensor.LIDAR) -> SensorFrame:
-    """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError."""
-    points, shape = points_view(message), (int(message.height), int(message.width))
+    """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError.
+
+    Rays without a return, which many drivers send as (0, 0, 0), are NaN points. A cloud without points is a scan that
+    saw nothing.
+    """
+    shape = int(message.height), int(message.width)
+    if 0 in shape:
+        return replace(_frame(sensor, np.zeros((0, 4), np.float32), message), cloud_shape=shape)
+    points = points_view(message)
+    returned = points[:, :3].any(axis=1)
+    if not returned.all():
+        points = points.copy()
+        points[~returned, :3] = np.nan
     return replace(_frame(sensor, points, message), point_times=_point_times(message), cloud_shape=shape)
 
 
-def pinhole_camera(message: Message) -> PinholeCamera:
-    """sensor_msgs/CameraInfo -> intrinsics (`k`). Raises ConversionError, also for a lens that nobody builds."""
-    k = message.k
+def pinhole_camera(message: Message, *, rectified: bool = False) -> PinholeCamera:
+    """sensor_msgs/CameraInfo -> intrinsics of the picture as it is published, binning and region of interest applied.
+
+    Of a `rectified` picture those of `p` and the rotation `r`, of a raw one those of `k` and the lens' distortion.
+    Raises ConversionError, also for a lens that nobody builds.
+    """
+    uses_p = rectified and float(message.p[0]) > 0
+    numbers = [float(message.p[i]) for i in (0, 5, 2, 6)] if uses_p else [float(message.k[i]) for i in (0, 4, 2, 5)]
     try:
-        camera = PinholeCamera(
-            int(message.width), int(message.height), float(k[0]), float(k[4]), float(k[2]), float(k[5])
-        )
+        fx, fy, cx, cy = numbers
+        camera = _plausible(_cut(message, PinholeCamera(int(message.width), int(message.height), fx, fy, cx, cy)))
+        if uses_p:
+            return replace(camera, rectification=_rectification(message))
+        return camera if rectified else replace(camera, distortion=_distortion(message))
+    except ConversionError:
+        raise
     except ValueError as error:
         raise ConversionError(Fault.DECODE_ERROR, f"camera_info: {error}") from None
+
+
+def picture_size(message: Message) -> tuple[int, int] | None:
+    """(height, width) that an Image or CompressedImage announces; None of other messages, and where it is cut off."""
+    if hasattr(message, "encoding"):
+        return int(message.height), int(message.width)
+    return announced_size(_bytes_of(message)) if hasattr(message, "format") else None
+
+
+def is_rectified(image_topic: str) -> bool:
+    """Whether a topic's name says that its pictures are rectified, as image_proc names them: `image_rect`, ..."""
+    return any(part.startswith("image_rect") for part in image_topic.split("/"))
+
+
+def _cut(message: Message, camera: PinholeCamera) -> PinholeCamera:
+    """Intrinsics of the full sensor -> of the region of interest that is published, after binning."""
+    roi = message.roi
+    width, height = int(roi.width) or camera.width, int(roi.height) or camera.height
+    across, down = max(1, int(message.binning_x)), max(1, int(message.binning_y))
+    part = replace(camera, width=width, height=height, cx=camera.cx - roi.x_offset, cy=camera.cy - roi.y_offset)
+    return part.resized(height // down, width // across) if (across, down) != (1, 1) else part
+
+
+def _plausible(camera: PinholeCamera) -> PinholeCamera:
+    """The same camera. Raises ConversionError or ValueError for a lens that nobody builds."""
     _check_grid("camera_info", camera.height, camera.width)
     for size, focal, center in ((camera.width, camera.fx, camera.cx), (camera.height, camera.fy, camera.cy)):
         if not (size / MAX_FOCAL_RATIO <= focal <= size * MAX_FOCAL_RATIO and abs(center) <= size * MAX_FOCAL_RATIO):
-            raise ConversionError(
-                Fault.DECODE_ERROR,
-                f"camera_info: focal length {focal:g} and centre {center:g} px do not belong to {size} px",
-            )
+            raise ValueError(f"focal length {focal:g} and centre {center:g} px do not belong to {size} px")
     return camera
+
+
+def _distortion(message: Message) -> Distortion | None:
+    coefficients = [float(value) for value in message.d]
+    if not any(coefficients):
+        return None
+    if len(coefficients) == 14 and not any(coefficients[12:]):  # OpenCV's tilted sensor, not tilted
+        coefficients = coefficients[:12]
+    try:
+        return Distortion(str(message.distortion_model), tuple(coefficients))
+    except ValueError as error:
+        raise ValueError(f"{error}; rectify the pictures (image_proc) and use image_rect") from None
+
+
+def _rectification(message: Message) -> tuple[float, ...]:
+    """`r` where it is a rotation other than none."""
+    rotation = np.asarray(message.r, np.float64).reshape(3, 3)
+    is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+    return tuple(rotation.ravel().tolist()) if is_rotation and not np.allclose(rotation, np.eye(3)) else ()
 
 
 def image_view(message: Message, encodings: tuple[str, ...]) -> NDArray[Any]:

@@ -10,11 +10,12 @@ from anyseg_ros.messages.sensor_messages import default_topic
 
 DEFAULT_TOPICS: Mapping[Sensor, str] = MappingProxyType({sensor: default_topic(sensor) for sensor in DEFAULT_SENSORS})
 
-
 CAMERA_INFO = "camera/camera_info"
-
-
 DEPTH_INFO = "depth/camera_info"
-
-
 ODOMETRY = "odometry"
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """Where the intrinsics of an image topic are, as image_transport has it: `camera_info` beside the raw image."""
+    name = image_topic.removesuffix("/compressed").removesuffix("/compressedDepth")
+    return f"{name.rpartition('/')[0]}/camera_info" if "/" in name else "camera_info"

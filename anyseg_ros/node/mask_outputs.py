@@ -10,6 +10,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.health.monitor import ModalityStatus
@@ -18,7 +19,7 @@ from anyseg_core.runtime.sensors import CAMERA
 from anyseg_ros.drawing.label_images import color_image, overlay_image
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
-from anyseg_ros.messages.headers import STATE_QOS, header_of
+from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.node.status_messages import for_node, mask_array, status_array
 from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import OutputClasses
@@ -65,7 +66,7 @@ class MaskOutputs:
     ) -> None:
         """The mask and its status with what else it says; the other images only where somebody listens."""
         anchor = result.job.anchor_frame
-        header = header_of(anchor)
+        header = Header(stamp=time_message(anchor.stamp_ns), frame_id=result.frame_id)
         own = result.segmentation.resized_labels(*result.mask_size)
         labels = self._classes.of(own)
         self._mask.publish(image_message(labels, "mono8", header))

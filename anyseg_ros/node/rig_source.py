@@ -1,7 +1,9 @@
-"""Where the calibration comes from: camera_info and TF, else parameters."""
+"""Where the calibration comes from: camera_info and TF at the stamp of the scan, else parameters that a user set."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,16 @@ from sensor_msgs.msg import CameraInfo
 from anyseg_core.runtime.geometry.poses import PoseHistory
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
-from anyseg_ros.messages.conversions import ConversionError, pinhole_camera
-from anyseg_ros.messages.default_topics import CAMERA_INFO, DEPTH_INFO, ODOMETRY
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
+from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_ros.messages.conversions import ConversionError, is_rectified, pinhole_camera
+from anyseg_ros.messages.conversions import stamp_ns as message_stamp_ns
+from anyseg_ros.messages.default_topics import camera_info_topic
 from anyseg_ros.messages.odometry import Odometer
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.sensor_input import WARN_PERIOD_S, sensor_qos
+from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
 try:
@@ -27,26 +33,38 @@ except ImportError:  # the wheels have none: the rig.* parameters give the extri
     tf2_ros = None
 
 ODOMETRY_QUEUE_DEPTH = 20
+MAX_TF_AGE_NS = 100 * NS_PER_MS
+"""Of a moving transform beside the scan's stamp: publishers of 10 Hz and more are always near enough."""
 
 
 class RigSource:
-    """Keeps the rig of the pipeline up to date.
-
-    The depth camera's intrinsics stand in until the camera's arrive: students are trained on aligned images, so
-    both look at the same view.
-    """
+    """Keeps the rig of the pipeline up to date. `on_scan` is for any thread, the rest for the executor's."""
 
     def __init__(
-        self, node: Node, parameters: RigParameters, worker: InferenceWorker, *, has_lidar: bool = True
+        self,
+        node: Node,
+        parameters: RigParameters,
+        worker: InferenceWorker,
+        image_topics: Mapping[Sensor, str],
+        *,
+        has_lidar: bool = True,
     ) -> None:
-        """`has_lidar`: whether there are scans to compensate."""
+        """`image_topics`: resolved names, of which camera_info's follow; `has_lidar`: whether there are scans."""
         self._node = node
         self._parameters = parameters
         self._worker = worker
-        self._cameras: dict[str, PinholeCamera] = {}
-        self._optical_frame = self._lidar_frame = ""
-        self._set: tuple[PinholeCamera, bytes] | None = None
-        self._subscriptions = [self._subscribe(topic) for topic in (CAMERA_INFO, DEPTH_INFO)]
+        self._changing = threading.Lock()
+        self._calibration = Calibration(parameters)
+        self._set: Rig | None = None
+        self._scan_ns = 0
+        self._subscriptions = [
+            self._subscribe(sensor, image_topics[sensor], set_topic)
+            for sensor, set_topic in (
+                (Sensor.CAMERA, parameters.camera_info_topic),
+                (Sensor.DEPTH, parameters.depth_info_topic),
+            )
+            if sensor in image_topics
+        ]
         self._tf = _TransformSource(node) if parameters.use_tf and tf2_ros is not None else None
         self._odometer = Odometer()
         self._compensates = has_lidar and parameters.compensate_motion
@@ -65,21 +83,28 @@ class RigSource:
         if self._tf is not None:
             self._tf.destroy()
 
-    def refresh(self, lidar_frame: str) -> None:
-        """Hand over the rig where it has changed; `lidar_frame` is the frame_id of the points."""
-        self._lidar_frame = lidar_frame
-        camera = self._cameras.get(CAMERA_INFO) or self._cameras.get(DEPTH_INFO) or self._parameters.camera()
-        if camera is None:
-            return
-        extrinsics = self._extrinsics(lidar_frame)
-        key = (camera, extrinsics.tobytes())
-        if key != self._set:
-            self._set = key
-            self._worker.apply(lambda pipeline, _now_ns: pipeline.set_rig(Rig(camera, extrinsics)))
+    def on_scan(self, frame: SensorFrame) -> None:
+        """A scan is about to be used: where the LiDAR was at its stamp. On any thread."""
+        with self._changing:
+            self._calibration.lidar_frame, self._scan_ns = frame.frame_id, frame.stamp_ns
+        self.refresh()
 
-    def _extrinsics(self, lidar_frame: str) -> NDArray[np.float64]:
-        found = self._tf.lookup(self._optical_frame, lidar_frame) if self._tf is not None else None
-        return self._parameters.camera_from_lidar() if found is None else found
+    def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
+        """The intrinsics that camera_info told of a sensor's pictures."""
+        with self._changing:
+            return self._calibration.camera_of(sensor)
+
+    def refresh(self) -> None:
+        """Hand over the rig where it has changed."""
+        with self._changing:
+            rig = self._calibration.rig(self._lookup_at_scan if self._tf is not None else None)
+            if rig is None or rig is self._set:
+                return
+            self._set = rig
+        self._worker.apply(lambda pipeline, _now_ns: pipeline.set_rig(rig))
+
+    def _lookup_at_scan(self, target: str, source: str) -> NDArray[np.float64] | None:
+        return self._tf.lookup(target, source, self._scan_ns) if self._tf is not None else None
 
     def base_from(self, base_frame: str, frame_id: str, *, is_lidar: bool, rig: Rig) -> NDArray[np.float64] | None:
         """4x4, from a sensor's axes to the vehicle's base: by TF, else by the parameters; None where nobody knows it.
@@ -91,6 +116,8 @@ class RigSource:
         found = self._tf.lookup(base_frame, frame_id) if self._tf is not None else None
         if found is not None or not self._parameters.knows_base:
             return found
+        if rig.missing and not is_lidar:
+            return None
         base_from_lidar = self._parameters.base_from_lidar()
         return base_from_lidar if is_lidar else base_from_lidar @ np.linalg.inv(rig.camera_from_lidar)
 
@@ -101,7 +128,7 @@ class RigSource:
             self._node.get_logger().info(f"LiDAR scans are not compensated for the vehicle's motion: {why}")
             return why
         qos = sensor_qos("best_effort", ODOMETRY_QUEUE_DEPTH)
-        subscription = self._node.create_subscription(odometry, ODOMETRY, self._on_odometry, qos)
+        subscription = self._node.create_subscription(odometry, self._parameters.odometry_topic, self._on_odometry, qos)
         self._subscriptions.append(subscription)
         return f"no odometry of that time on {subscription.topic_name}"
 
@@ -116,47 +143,63 @@ class RigSource:
             self.poses.add(stamp_ns, self._odometer.pose)
         if not self._compensates:
             return
-        found = self._tf.lookup(self._lidar_frame, message.child_frame_id) if self._tf is not None else None
+        found = self._tf.lookup(self._calibration.lidar_frame, message.child_frame_id) if self._tf is not None else None
         lidar_twist = twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
         self._worker.apply(lambda pipeline, _now_ns: pipeline.on_motion(stamp_ns, lidar_twist))
 
-    def _subscribe(self, topic: str) -> Any:
+    def _subscribe(self, sensor: Sensor, image_topic: str, set_topic: str) -> Any:
+        topic = set_topic or camera_info_topic(image_topic)
+
         def on_info(message: CameraInfo) -> None:
-            self._on_info(topic, message)
+            self._on_info(sensor, topic, message, rectified=is_rectified(image_topic))
 
         return self._node.create_subscription(CameraInfo, topic, on_info, sensor_qos("best_effort"))
 
-    def _on_info(self, topic: str, message: CameraInfo) -> None:
+    def _on_info(self, sensor: Sensor, topic: str, message: CameraInfo, *, rectified: bool) -> None:
         try:
-            camera = pinhole_camera(message)
+            camera = pinhole_camera(message, rectified=rectified)
         except ConversionError as error:
             self._node.get_logger().warning(f"{topic} is ignored: {error}", throttle_duration_sec=WARN_PERIOD_S)
             return
-        if topic == CAMERA_INFO or not self._optical_frame:
-            self._optical_frame = message.header.frame_id
-        if self._cameras.get(topic) != camera:
-            self._cameras[topic] = camera
-            self.refresh(self._lidar_frame)
+        with self._changing:
+            self._calibration.set_camera(sensor, camera, message.header.frame_id)
+        self.refresh()
 
 
 class _TransformSource:
-    """The newest transform between two frames, by TF."""
+    """Transforms between two frames, by TF."""
 
     def __init__(self, node: Node) -> None:
         assert tf2_ros is not None
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
-    def lookup(self, target: str, source: str) -> NDArray[np.float64] | None:
-        """target_from_source as 4x4, or None where TF does not know it (yet)."""
+    def lookup(self, target: str, source: str, stamp_ns: int = 0) -> NDArray[np.float64] | None:
+        """target_from_source as 4x4 at that time, 0 = the newest; None where TF does not know it (yet).
+
+        Of a transform that moves, the newest stands in for one that is not `MAX_TF_AGE_NS` younger.
+        """
         if tf2_ros is None or not target or not source:
             return None
+        source, target = source.lstrip("/"), target.lstrip("/")
         try:
-            transform = self._buffer.lookup_transform(target, source, Time()).transform
+            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))
+        except tf2_ros.ExtrapolationException:
+            found = self._newest(target, source, stamp_ns)
+        except tf2_ros.TransformException:
+            found = None
+        if found is None:
+            return None
+        t, r = found.transform.translation, found.transform.rotation
+        return rigid_transform((t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
+
+    def _newest(self, target: str, source: str, stamp_ns: int) -> Any:
+        assert tf2_ros is not None
+        try:
+            found = self._buffer.lookup_transform(target, source, Time())
         except tf2_ros.TransformException:
             return None
-        t, r = transform.translation, transform.rotation
-        return rigid_transform((t.x, t.y, t.z), (r.x, r.y, r.z, r.w))
+        return found if abs(message_stamp_ns(found.header) - stamp_ns) <= MAX_TF_AGE_NS else None
 
     def destroy(self) -> None:
         """End the listener's subscriptions."""

@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
-from anyseg_core.runtime.health.monitor import ModalityStatus
+from anyseg_core.runtime.health.monitor import ModalityStatus, State
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError, usage_notice
@@ -52,6 +52,7 @@ from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
 from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
+from anyseg_ros.process.service_manager import READY, WATCHDOG, notify
 
 NAME = "segmentation_node"
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -145,8 +146,10 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
-        self._rig = RigSource(self, self._settings.rig, worker, has_lidar=any(m.kind.is_points for m in modalities))
-        self._rig.refresh("")
+        images = {m: self.resolve_topic_name(self._settings.modalities[m].topic) for m in modalities}
+        has_lidar = any(m.kind.is_points for m in modalities)
+        self._rig = RigSource(self, self._settings.rig, worker, images, has_lidar=has_lidar)
+        self._rig.refresh()
         self._inputs = [self._input(modality, worker) for modality in modalities]
         return super().on_activate(state)
 
@@ -298,9 +301,10 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
         settings = self._settings.modalities[modality]
+        assert self._rig is not None
         if modality.kind is EVENT:
-            return EventInput(self, modality, settings, worker, self._settings.events)
-        return SensorInput(self, modality, settings, worker)
+            return EventInput(self, modality, settings, worker, self._rig, self._settings.events)
+        return SensorInput(self, modality, settings, worker, self._rig)
 
     def _modalities(self) -> tuple[Modality, ...]:
         """Those that the student takes. Raises ParameterError where none of them can be an anchor."""
@@ -358,7 +362,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             publisher.publish(for_node(unconfigured_array(stamp), name))
             return
         if self._rig is not None:
-            self._refresh_rig(self._rig)
+            self._rig.refresh()  # TF may have learnt the extrinsics since the last look
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
         engine, student = self._worker.engine_state, self._segmenter.card.name
         self._log_engine(engine)
@@ -370,7 +374,14 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             lag_ns = self._lag.lag_ns()
             array = diagnostics_array(stamp, statuses, record, engine, student, topics, lag_ns)
             publisher.publish(for_node(array, name))
+            self._feed_watchdog(statuses)
         self._follow_build()
+
+    def _feed_watchdog(self, statuses: Sequence[ModalityStatus]) -> None:
+        """Tell systemd that the node does what it can: masks go out, or it says that no sensor gives it anything."""
+        nothing_lives = all(s.state not in (State.ACTIVE, State.SUSPECT) or s.reason or s.left_out for s in statuses)
+        if self._record.masks_come(statuses, self._now_ns()) or nothing_lives:
+            notify(READY, WATCHDOG)
 
     def _follow_build(self) -> None:
         """Say how a build that goes on since configure gets on; where it failed, the node is unconfigured again."""
@@ -399,10 +410,6 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self.get_logger().info(f"engine: {info.backend} on {info.device}, {info.precision} ({info.reason}){details}")
         if engine.warning:
             self.get_logger().warning(engine.warning)
-
-    def _refresh_rig(self, rig: RigSource) -> None:
-        """TF may have learnt the extrinsics since the last look."""
-        rig.refresh(next((i.frame_id for i in self._inputs if i.modality.kind.is_points), ""))
 
     def _check_connections(self) -> None:
         for sensor in self._inputs:

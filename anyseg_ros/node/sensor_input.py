@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
 from rclpy.node import Node
@@ -11,9 +11,10 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import MESSAGE_READERS, EventStream
+from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.sensors import EVENT, Sensor, SensorFrame
-from anyseg_ros.messages.conversions import ConversionError
+from anyseg_ros.messages.conversions import ConversionError, picture_size
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, SENSOR_MESSAGES
 from anyseg_ros.messages.types import install_command, message_class, message_name
 from anyseg_ros.node.decoding_thread import DecodingThread
@@ -42,19 +43,36 @@ def sensor_qos(reliability: str, depth: int = 1) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=policy)
 
 
+class CalibrationSource(Protocol):
+    """What a sensor's input needs of the calibration; `RigSource` has it."""
+
+    def on_scan(self, frame: SensorFrame) -> None:
+        """A scan is about to be used."""
+
+    def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
+        """The intrinsics that camera_info told of a sensor's pictures."""
+
+
 class SensorInput:
     """The subscription of one modality, and the thread that converts its messages."""
 
     _depth = 1
     """Messages that may wait: of frames only the newest matters."""
 
-    def __init__(self, node: Node, modality: Sensor, parameters: ModalityParameters, worker: InferenceWorker) -> None:
+    def __init__(
+        self,
+        node: Node,
+        modality: Sensor,
+        parameters: ModalityParameters,
+        worker: InferenceWorker,
+        rig: CalibrationSource,
+    ) -> None:
         self._node = node
         self.modality = modality
         self._parameters = parameters
         self._worker = worker
+        self._rig = rig
         self._complaint = ""
-        self.frame_id = ""
         self._topic = node.resolve_topic_name(parameters.topic)
         self._type, self._convert = self._type_and_converter()
         self._thread = DecodingThread(modality.value, self._decode, self._on_slow, self._depth)
@@ -116,14 +134,30 @@ class SensorInput:
         """On the sensor's thread: a message, with the converter of the type that was subscribed to when it came."""
         convert, message = waiting
         try:
+            self._check_size(message)
             frame = convert(message)
             if frame is not None:
-                self.frame_id = frame.frame_id
+                if frame.kind.is_points:
+                    self._rig.on_scan(frame)
                 self._worker.deliver(frame)
         except ConversionError as error:
             self._reject(error.fault, str(error))
         except Exception as error:  # a message that nobody foresaw must not stop the node: it is counted and named
             self._reject(Fault.DECODE_ERROR, f"{type(error).__name__}: {error}")
+
+    def _check_size(self, message: Any) -> None:
+        """Raises ConversionError where a picture would cost more than it may, before it is decoded."""
+        size = picture_size(message)
+        if size is None:
+            return
+        camera = self._rig.camera_of(self.modality)
+        if camera is not None and (size[0] > camera.height or size[1] > camera.width):
+            limit = f"camera_info says {camera.width}x{camera.height}"
+        elif size[0] * size[1] > self._parameters.max_pixels:
+            limit = f"modalities.{self.modality}.max_pixels is {self._parameters.max_pixels}"
+        else:
+            return
+        raise ConversionError(Fault.WRONG_SIZE, f"a picture of {size[1]}x{size[0]}, and {limit}")
 
     def _on_slow(self, seconds: float) -> None:
         """On the sensor's thread: it rests now, so that the others get their share of the cores."""
@@ -179,9 +213,10 @@ class EventInput(SensorInput):
         modality: Sensor,
         parameters: ModalityParameters,
         worker: InferenceWorker,
+        rig: CalibrationSource,
         events: EventParameters,
     ) -> None:
-        super().__init__(node, modality, parameters, worker)
+        super().__init__(node, modality, parameters, worker, rig)
         self._events = events
         self._name = ""
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may not run yet

@@ -23,13 +23,13 @@ from anyseg_core.runtime.engines.open_engine import BACKENDS
 from anyseg_core.runtime.engines.protocol import BuildOptions
 from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
-from anyseg_core.runtime.health.checks import applies_to
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
-from anyseg_core.runtime.health.thresholds import check_threshold
+from anyseg_core.runtime.health.thresholds import CHECKS, check_threshold
+from anyseg_core.runtime.image_files import MAX_PIXELS
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY
 from anyseg_ros.messages.sensor_messages import default_topic
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
 from anyseg_ros.pipeline.output_parameters import (
@@ -75,7 +75,7 @@ class ParameterError(ValueError):
 class ModalityParameters:
     """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
 
-    RANGES: ClassVar[Ranges] = HealthConfig.RANGES
+    RANGES: ClassVar[Ranges] = {**HealthConfig.RANGES, "max_pixels": Range(1, MAX_PIXELS)}
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
@@ -86,6 +86,8 @@ class ModalityParameters:
     min_quality: float = HealthConfig.min_quality
     """0, never, measured best with the bundled student (`anyseg bench quality`): even the camera of the simulated night
     (quality 0.14 to 0.25) and fog (0.44 to 0.58) does its masks more good than harm."""
+    max_pixels: int = 1 << 24
+    """Of a picture: a larger one is refused before it is decoded, which would cost time and memory for nothing."""
     qos: str = "best_effort"
     """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
     kind: str = ""
@@ -96,6 +98,7 @@ class ModalityParameters:
             raise ValueError("topic must not be empty; to leave the modality out set enabled to false")
         if self.qos not in RELIABILITIES:
             raise ValueError(f"qos must be one of {', '.join(RELIABILITIES)}, not {self.qos!r}")
+        check_ranges(self, self.RANGES)
         self.health({})
 
     def health(self, checks: Mapping[Fault, CheckConfig]) -> HealthConfig:
@@ -160,11 +163,17 @@ class RigParameters:
     """Take the extrinsics from TF where tf2_ros is installed and the transform exists."""
     camera_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
     """Position of the LiDAR in the camera's optical frame (x right, y down, z forward)."""
-    camera_from_lidar_rotation_xyzw: tuple[float, ...] = (0.5, -0.5, 0.5, 0.5)
-    """Quaternion of the LiDAR's axes in the optical frame; the default is a LiDAR that looks where the camera does
-    (x forward, y left, z up)."""
+    camera_from_lidar_rotation_xyzw: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    """Quaternion of the LiDAR's axes in the optical frame; zeros = not known, and without TF the LiDAR is not used.
+    (0.5, -0.5, 0.5, 0.5) is a LiDAR that looks where the camera does (x forward, y left, z up)."""
     intrinsics: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     """width, height, fx, fy, cx, cy in pixels, used until a camera_info arrives; zeros = none."""
+    camera_info_topic: str = ""
+    """Of the camera; empty = `camera_info` beside its image, as image_transport has it."""
+    depth_info_topic: str = ""
+    """The same of the depth camera."""
+    odometry_topic: str = ODOMETRY
+    """nav_msgs/Odometry of the vehicle."""
     compensate_motion: bool = True
     """Take the vehicle's own motion out of LiDAR scans where there is odometry."""
     base_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -184,8 +193,12 @@ class RigParameters:
             if len(values) != length or not np.isfinite(values).all():
                 raise ValueError(f"{name} must be {length} finite numbers, not {list(values)}")
         for name in ("camera_from_lidar_rotation_xyzw", "base_from_lidar_rotation_xyzw"):
-            if abs(np.linalg.norm(getattr(self, name)) - 1.0) > 0.01:
+            norm = np.linalg.norm(getattr(self, name))
+            is_unset = name.startswith("camera") and norm == 0
+            if abs(norm - 1.0) > 0.01 and not is_unset:
                 raise ValueError(f"{name} must be a unit quaternion (x, y, z, w)")
+        if any(self.camera_from_lidar_translation_m) and not self.knows_extrinsics:
+            raise ValueError("camera_from_lidar_translation_m needs camera_from_lidar_rotation_xyzw, which is not set")
         self.camera()
 
     def camera(self) -> PinholeCamera | None:
@@ -195,8 +208,13 @@ class RigParameters:
         width, height, fx, fy, cx, cy = self.intrinsics
         return PinholeCamera(int(width), int(height), fx, fy, cx, cy)
 
+    @property
+    def knows_extrinsics(self) -> bool:
+        """Whether somebody has said where the LiDAR sits: there is no default that could be right."""
+        return any(self.camera_from_lidar_rotation_xyzw)
+
     def camera_from_lidar(self) -> NDArray[np.float64]:
-        """The extrinsics as a 4x4 transform."""
+        """The extrinsics as a 4x4 transform, where they are known."""
         return rigid_transform(self.camera_from_lidar_translation_m, self.camera_from_lidar_rotation_xyzw)
 
     def base_from_lidar(self) -> NDArray[np.float64]:
@@ -435,7 +453,7 @@ def _override_names(sensors: Collection[Sensor]) -> dict[str, tuple[Sensor, Faul
         _override_name(sensor, fault, f.name): (sensor, fault, f.name)
         for sensor in sensors
         for fault in DEFAULT_CHECKS
-        if applies_to(fault, sensor.kind)
+        if CHECKS[fault].applies_to(sensor.kind)
         for f in dataclasses.fields(CheckConfig)
     }
 

@@ -126,6 +126,12 @@ class Result:
             size = self.job.rig.camera.height, self.job.rig.camera.width
         return size or self.segmentation.labels.shape[:2]
 
+    @property
+    def frame_id(self) -> str:
+        """Of the picture that the mask is drawn in: the anchor's; for points the calibrated camera's."""
+        anchor, rig = self.job.anchor_frame, self.job.rig
+        return rig.frame_id if anchor.kind.is_points and rig is not None and rig.frame_id else anchor.frame_id
+
 
 class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
@@ -255,7 +261,7 @@ class Pipeline:
         alive = self._alive(now_ns)
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
         statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
-        statuses = (replace(s, reason=NO_RIG) if self._lacks_rig(s) else s for s in statuses)
+        statuses = (replace(s, reason=self._why_no_rig()) if self._lacks_rig(s) else s for s in statuses)
         return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
 
     def usable(self, now_ns: int) -> tuple[Modality, ...]:
@@ -457,7 +463,19 @@ class Pipeline:
         return quality.value - self._health[modality].min_quality if quality else 0.0
 
     def _has_rig_for(self, modality: Modality) -> bool:
-        return not modality.kind.is_points or self._rig is not None
+        return not modality.kind.is_points or not self._why_no_rig()
+
+    def _why_no_rig(self) -> str:
+        """Why points cannot be drawn into a picture; empty where they can."""
+        rig = self._rig
+        if rig is None or rig.missing:
+            return NO_RIG if rig is None else rig.missing
+        newest = self._buffer.newest(rig.sensor) if rig.sensor is not None else None
+        size = newest.frame.image_size if newest is not None else None
+        if size is None or size == (rig.camera.height, rig.camera.width):
+            return ""
+        of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
+        return f"not used: camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

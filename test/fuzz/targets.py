@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from camera_infos import camera_info as camera_info_message
 
 from anyseg_core.runtime.events.decoder import (
     ENCODINGS,
@@ -129,7 +130,7 @@ def camera_info(source: ByteSource) -> bool:
     """sensor_msgs/CameraInfo -> intrinsics."""
     raw = source.take(72).ljust(72, b"\0")
     k = struct.unpack("<9d", raw) if source.chance(2) else tuple(float(byte) for byte in raw[:9])
-    message = SimpleNamespace(width=source.near(32), height=source.near(24), k=k)
+    message = camera_info_message(width=source.near(32), height=source.near(24), k=k)
     try:
         camera = conversions.pinhole_camera(message)
     except ConversionError:
@@ -173,7 +174,7 @@ def check_well_formed(frame: ModalityFrame) -> None:
     assert frame.data.dtype == np.dtype(dtype), f"{frame.modality} is {frame.data.dtype}"
     assert frame.data.ndim == ndim, f"{frame.modality} has shape {frame.data.shape}"
     assert channels is None or frame.data.shape[-1] == channels, f"{frame.modality} has shape {frame.data.shape}"
-    assert frame.data.size > 0, f"{frame.modality} is empty"
+    assert frame.data.size > 0 or frame.kind.is_points, f"{frame.modality} is empty"  # a scan may have seen nothing
 
 
 def event_stream(source: ByteSource) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterable
@@ -74,6 +75,19 @@ def test_units_have_their_sections_and_start_the_launch_file(unit: Path) -> None
     assert launched
     for file, argument in launched:
         assert f'"{argument}"' in (REPOSITORY / "launch" / file).read_text()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_units_expose_little(unit: Path, tmp_path: Path) -> None:
+    """By systemd's own account, of which 10 is the worst."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    copy = shutil.copy(unit, tmp_path)
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", copy]
+    report = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", report)
+    assert found, report
+    assert float(found[1]) < 4.0
 
 
 def test_the_guide_s_links_parameters_and_files_exist() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.geometry.distortion import Distortion
+from anyseg_core.runtime.sensors import Sensor
+
 
 @dataclass(frozen=True)
 class PinholeCamera:
-    """Intrinsics of a rectified image, in pixels (`K` of sensor_msgs/CameraInfo).
+    """Intrinsics of an image, in pixels: of a rectified one (`P` of sensor_msgs/CameraInfo) without a distortion, of a
+    raw one (`K`) with that of its lens.
 
     Raises ValueError for a size or focal length that is not positive and finite.
     """
@@ -21,6 +25,9 @@ class PinholeCamera:
     fy: float
     cx: float
     cy: float
+    distortion: Distortion | None = None
+    rectification: tuple[float, ...] = ()
+    """`R` of sensor_msgs/CameraInfo, row by row: the rotation into the axes of a rectified image; empty = none."""
 
     def __post_init__(self) -> None:
         numbers = (self.fx, self.fy, self.cx, self.cy)
@@ -32,13 +39,14 @@ class PinholeCamera:
     def resized(self, height: int, width: int) -> PinholeCamera:
         """The same camera after its image was resized to `height` x `width` (pixel centres at integers + 0.5)."""
         sx, sy = width / self.width, height / self.height
-        return PinholeCamera(
-            width,
-            height,
-            self.fx * sx,
-            self.fy * sy,
-            (self.cx + 0.5) * sx - 0.5,
-            (self.cy + 0.5) * sy - 0.5,
+        return replace(
+            self,
+            width=width,
+            height=height,
+            fx=self.fx * sx,
+            fy=self.fy * sy,
+            cx=(self.cx + 0.5) * sx - 0.5,
+            cy=(self.cy + 0.5) * sy - 0.5,
         )
 
 
@@ -52,6 +60,14 @@ class Rig:
 
     camera: PinholeCamera
     camera_from_lidar: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    source: str = ""
+    """Where the extrinsics come from, in words."""
+    missing: str = ""
+    """Why nobody knows where the LiDAR sits, in words; its points must not be drawn then. Empty = it is known."""
+    frame_id: str = ""
+    """The camera's optical frame: that of what is drawn in its picture."""
+    sensor: Sensor | None = None
+    """Whose pictures the intrinsics are of, where it is known."""
 
     def __post_init__(self) -> None:
         transform = np.asarray(self.camera_from_lidar)
@@ -166,13 +182,20 @@ def points_in_view(
         min_depth: metres; nearer points and points behind the camera are dropped.
     """
     camera = rig.camera.resized(height, width)
-    rotation = rig.camera_from_lidar[:3, :3].astype(np.float32)
-    translation = rig.camera_from_lidar[:3, 3:].astype(np.float32)
+    extrinsics = rig.camera_from_lidar
+    if camera.rectification:
+        extrinsics = np.reshape(camera.rectification, (3, 3)) @ extrinsics[:3]  # [3, 4]
+    rotation, translation = extrinsics[:3, :3].astype(np.float32), extrinsics[:3, 3:].astype(np.float32)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         xyz = rotation @ points[:, :3].T + translation  # [3, N]: coordinates apart, so that each step is contiguous
         x, y, z = xyz
-        col = x * camera.fx / z + (camera.cx + 0.5)  # [N]
-        row = y * camera.fy / z + (camera.cy + 0.5)
+        if camera.distortion is None:
+            col = x * camera.fx / z + (camera.cx + 0.5)  # [N]
+            row = y * camera.fy / z + (camera.cy + 0.5)
+        else:
+            x_drawn, y_drawn = camera.distortion.apply(x / z, y / z)
+            col = np.asarray(x_drawn * camera.fx + (camera.cx + 0.5), np.float32)
+            row = np.asarray(y_drawn * camera.fy + (camera.cy + 0.5), np.float32)
     # NaN compares false everywhere, so NaN points are dropped here.
     index = np.flatnonzero((z > min_depth) & (col >= 0) & (col < width) & (row >= 0) & (row < height))  # [K]
     return PointsInView(row.take(index), col.take(index), index, xyz.take(index, axis=1))

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from camera_infos import camera_info
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,7 +254,6 @@ def test_points_without_intensity_have_zero() -> None:
 
 CLOUD_FAULTS = [
     ({"fields": []}, Fault.DECODE_ERROR, "lacks x, y, z"),
-    ({"width": 0}, Fault.WRONG_SIZE, "empty"),
     ({"data": b"\0" * 47}, Fault.WRONG_SIZE, "47 bytes"),
     ({"point_step": 8}, Fault.WRONG_SIZE, "does not fit into point_step 8"),
     ({"height": 2, "row_step": 24}, Fault.WRONG_SIZE, "row_step 24"),
@@ -298,12 +298,12 @@ def test_any_cloud_gives_a_frame_or_a_conversion_error(
 
 def test_camera_info() -> None:
     k = [500.0, 0, 320, 0, 501, 240, 0, 0, 1]
-    camera = conversions.pinhole_camera(SimpleNamespace(width=640, height=480, k=k))
+    camera = conversions.pinhole_camera(camera_info(k=k))
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 501, 320, 240)
     for at, value in ((0, np.nan), (0, 0.0), (5, np.inf)):
         broken = [*k[:at], value, *k[at + 1 :]]
         with pytest.raises(ConversionError, match="camera_info"):
-            conversions.pinhole_camera(SimpleNamespace(width=640, height=480, k=broken))
+            conversions.pinhole_camera(camera_info(k=broken))
 
 
 # --- messages of rclpy -----------------------------------------------------------------------------------------------
@@ -362,3 +362,21 @@ def test_same_points_as_sensor_msgs_py() -> None:
     message = lidar_message(ros_frames()[3])
     theirs = point_cloud2.read_points_numpy(message, field_names=POINT_FIELDS)
     np.testing.assert_array_equal(conversions.lidar_frame(message).data, theirs)
+
+
+@pytest.mark.parametrize("changes", [{"width": 0, "data": b""}, {"height": 0, "width": 0, "data": b""}])
+def test_a_cloud_without_points_is_a_scan_that_saw_nothing(changes: dict[str, Any]) -> None:
+    message = cloud(np.ones(3, cloud_type(["x", "y", "z", "intensity"], "<f4")))
+    for name, value in changes.items():
+        setattr(message, name, value)
+    assert conversions.lidar_frame(message).data.shape == (0, 4)
+
+
+def test_rays_without_a_return_are_no_points() -> None:
+    records = np.ones(4, cloud_type(["x", "y", "z", "intensity"], "<f4"))
+    for name in "xyz":
+        records[name][[1, 3]] = 0
+    data = conversions.lidar_frame(cloud(records)).data
+    np.testing.assert_array_equal(np.isnan(data[:, :3]).all(axis=1), [False, True, False, True])
+    assert (data[:, 3] == 1).all()
+    assert not np.isnan(conversions.lidar_frame(cloud(records[[0, 2]])).data).any()

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from camera_infos import camera_info
 from fuzz.byte_source import ByteSource
 from fuzz.run import main as fuzz
 from fuzz.targets import NETWORK_SIZE, SPECS, TARGETS
@@ -123,7 +124,7 @@ K = [16.0, 0.0, 15.5, 0.0, 16.0, 11.5, 0.0, 0.0, 1.0]
     ],
 )
 def test_intrinsics_of_no_lens_are_refused(changes: dict[str, Any], words: str) -> None:
-    message = SimpleNamespace(**{"width": 32, "height": 24, "k": K, **changes})
+    message = camera_info(**{"width": 32, "height": 24, "k": K, **changes})
     with pytest.raises(ConversionError, match=words):
         conversions.pinhole_camera(message)
 

@@ -111,7 +111,7 @@ def test_only_lidar_left_gives_masks_of_the_camera_s_size(vehicle: Vehicle) -> N
     vehicle.masks.clear()
     vehicle.spin_masks(3)
     mask = vehicle.masks[-1]
-    assert (mask.height, mask.width, mask.header.frame_id) == (RIG.camera.height, RIG.camera.width, "lidar_frame")
+    assert (mask.height, mask.width, mask.header.frame_id) == (RIG.camera.height, RIG.camera.width, "camera_frame")
 
 
 def test_no_mask_when_all_are_lost_and_recovery(vehicle: Vehicle) -> None:

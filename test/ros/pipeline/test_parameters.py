@@ -144,6 +144,7 @@ MISTAKES = [
     ({"rig.intrinsics": [640.0, 480.0, 0.0, 0.0, 320.0, 240.0]}, "focal lengths positive"),
     ({"rig.camera_from_lidar_rotation_xyzw": [0.0, 0.0, 0.0, 2.0]}, "unit quaternion"),
     ({"rig.camera_from_lidar_translation_m": [0.0]}, "must be 3 finite numbers"),
+    ({"rig.camera_from_lidar_translation_m": [0.0, 1.0, 0.0]}, "needs camera_from_lidar_rotation_xyzw"),
     ({"output.min_confidence": -0.1}, "min_confidence must be in"),
     ({"output.overlay_opacity": 2.0}, "overlay_opacity must be in"),
     ({"autostart": "yes"}, "autostart: must be true or false"),
@@ -173,7 +174,7 @@ def test_what_may_change_at_run_time() -> None:
 
 def test_the_default_lidar_looks_where_the_camera_does() -> None:
     forward, left, up = np.eye(3)
-    rotation = RigParameters().camera_from_lidar()[:3, :3]
+    rotation = RigParameters(camera_from_lidar_rotation_xyzw=(0.5, -0.5, 0.5, 0.5)).camera_from_lidar()[:3, :3]
     np.testing.assert_allclose(rotation @ forward, [0, 0, 1], atol=1e-12)
     np.testing.assert_allclose(rotation @ left, [-1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(rotation @ up, [0, -1, 0], atol=1e-12)

@@ -1,0 +1,83 @@
+"""What is known of camera and LiDAR: intrinsics, extrinsics, and why the LiDAR cannot be placed where it cannot.
+
+The node and the replay of bags decide by this same file. Nothing is guessed: extrinsics come from TF or from a user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.sensors import Sensor
+from anyseg_ros.pipeline.parameters import RigParameters
+
+Lookup = Callable[[str, str], "NDArray[np.float64] | None"]
+"""target_from_source as 4x4 of the frames (target, source), or None where nothing connects the two."""
+FROM_TF, FROM_PARAMETERS = "TF", "the parameters rig.camera_from_lidar_*"
+
+
+class Calibration:
+    """Gathers what messages say; `rig` is what follows from it. Not thread-safe: the caller serialises the calls.
+
+    The depth camera's intrinsics stand in until the camera's are known: students are trained on aligned images, so
+    both look at the same view.
+    """
+
+    def __init__(self, parameters: RigParameters) -> None:
+        self._parameters = parameters
+        self._cameras: dict[Sensor, tuple[PinholeCamera, str]] = {}
+        self._known: tuple[object, ...] = ()
+        self._rig: Rig | None = None
+        self.lidar_frame = ""
+        """frame_id of the points; empty before the first."""
+
+    def set_camera(self, sensor: Sensor, camera: PinholeCamera, frame_id: str) -> None:
+        """Intrinsics of the pictures of `Sensor.CAMERA` or `Sensor.DEPTH`, and their optical frame."""
+        self._cameras[sensor] = camera, frame_id.lstrip("/")
+
+    def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
+        """The intrinsics that a message told."""
+        return self._cameras[sensor][0] if sensor in self._cameras else None
+
+    @property
+    def optical_frame(self) -> str:
+        """Of the camera whose intrinsics are used; empty where it is not known."""
+        return next((self._cameras[s][1] for s in (Sensor.CAMERA, Sensor.DEPTH) if s in self._cameras), "")
+
+    def rig(self, lookup: Lookup | None) -> Rig | None:
+        """The rig as it is known now, the same object as long as nothing changes; None without intrinsics.
+
+        `lookup` asks TF; None where there is no TF.
+        """
+        sensor = next((s for s in (Sensor.CAMERA, Sensor.DEPTH) if s in self._cameras), None)
+        camera = self._cameras[sensor][0] if sensor is not None else self._parameters.camera()
+        if camera is None:
+            return None
+        extrinsics, source, missing = self._extrinsics(lookup)
+        known = camera, extrinsics.tobytes(), source, missing, self.optical_frame, sensor
+        if known != self._known:
+            self._known = known
+            self._rig = Rig(camera, extrinsics, source, missing, self.optical_frame, sensor)
+        return self._rig
+
+    def _extrinsics(self, lookup: Lookup | None) -> tuple[NDArray[np.float64], str, str]:
+        """camera_from_lidar 4x4, where it comes from, and why it is not known."""
+        optical, lidar = self.optical_frame, self.lidar_frame.lstrip("/")
+        found = lookup(optical, lidar) if lookup is not None and optical and lidar else None
+        if found is not None:
+            return found, f"{FROM_TF} ({lidar} in {optical})", ""
+        if self._parameters.knows_extrinsics:
+            return self._parameters.camera_from_lidar(), FROM_PARAMETERS, ""
+        return np.eye(4), "", f"not used: {self._why_missing(lookup)}, and rig.camera_from_lidar_* are not set"
+
+    def _why_missing(self, lookup: Lookup | None) -> str:
+        if lookup is None:
+            return "TF is not used (rig.use_tf is false, or tf2_ros is not installed)"
+        if not self.lidar_frame:
+            return "the points have no frame_id that TF could be asked for"
+        if not self.optical_frame:
+            return "camera_info has no frame_id that TF could be asked for"
+        return f"TF does not connect {self.lidar_frame.lstrip('/')} with {self.optical_frame} at that time"
