@@ -156,7 +156,7 @@ def _coco_mask(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
 
 
 def _coco_runs(text: str) -> list[int]:
-    """Five bits a character and one that says whether more follow; from the fourth run on the difference to two before."""
+    """Five bits a character and one that says whether more follow; from the fourth on the difference to two before."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
