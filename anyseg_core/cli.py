@@ -53,7 +53,9 @@ def simulate_dataset(
     train_drives: Annotated[int, typer.Option(min=0, help="Drives, each in a world of its own.")] = 160,
     val_drives: Annotated[int, typer.Option(min=0)] = 20,
     test_drives: Annotated[int, typer.Option(min=0)] = 0,
-    frames: Annotated[int, typer.Option(min=1, help="Frames kept of a drive, 0.8 s apart.")] = 12,
+    frames: Annotated[int, typer.Option(min=1, help="Frames kept of a drive.")] = 12,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between the frames that are kept.")] = 0.8,
+    size: Annotated[tuple[int, int], typer.Option(min=1, help="Height and width of the images.")] = (256, 256),
     workers: Workers = 0,
 ) -> None:
     """Write a data set in DELIVER's layout, with all five weathers."""
@@ -67,6 +69,8 @@ def simulate_dataset(
             val_drives,
             frames,
             test_drives=test_drives,
+            size=size,
+            every_s=every_s,
             workers=workers or available_cores(),
             progress=progress,
         )
@@ -214,6 +218,25 @@ def print_points(lost: dict[str, float]) -> None:
     for subset, points in lost.items():
         table.add_row(subset, f"{points:+.2f}")
     console.print(table)
+
+
+@data_commands.command("import-labels")
+def data_import_labels(
+    source: Annotated[Path, typer.Argument(help="Folder of colour codes or Labelme files, CVAT's .xml, COCO's .json.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the PNGs of class indices.")],
+    classes: Annotated[str, typer.Option(help="Names with commas, or a JSON file (dataset.json) of name and color.")],
+    form: Annotated[str, typer.Option(help="colors, cvat, labelme or coco; default: by its looks.")] = "auto",
+) -> None:
+    """Bring labels that another tool has exported into the form that everything here reads."""
+    from anyseg_core.data.import_labels import import_labels
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.class_lists import parse_classes
+
+    if form not in ("auto", "colors", "cvat", "labelme", "coco"):
+        raise fail(f"form {form!r} is not known; known: auto, colors, cvat, labelme, coco")
+    with errors_told(DataError, OSError, ValueError):
+        written = import_labels(source, out, parse_classes(classes), form)  # type: ignore[arg-type]
+    console.print(f"{len(written)} label images in {out}", soft_wrap=True)
 
 
 @data_commands.command("check")
@@ -430,6 +453,28 @@ def measure_street(student: str, root: Path, threads: int, limit: int | None) ->
 
     with errors_told(DataError, EngineError, StudentError):
         return run_measurement(student, root, threads, limit)
+
+
+def nearest_width(height: int, aspect: float) -> int:
+    """The multiple of 32 that is nearest to a height's width."""
+    return max(32, round(height * aspect / 32) * 32)
+
+
+def measure_forms(
+    runs: list[Path], sizes: list[tuple[int, int]], strides: list[int], samples: int, out: Path, threads: int
+) -> None:
+    """What `anyseg bench pareto` does; torch is loaded here."""
+    from anyseg_core.benchmarks.pareto import PARETO_NAME, ParetoOptions, as_json, measure_forms, table
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.export.student import ExportError
+    from anyseg_core.training.checkpoint import CheckpointError
+
+    options = ParetoOptions(tuple(sizes), tuple(strides), samples, threads=threads)
+    with errors_told(CheckpointError, DataError, ExportError, ValueError):
+        rows = measure_forms(runs, options, out, console.print)
+    console.print(table(rows))
+    (out / PARETO_NAME).write_text(as_json(rows, options, command_line()))
+    console.print(f"written: {out / PARETO_NAME}")
 
 
 def compare_methods(

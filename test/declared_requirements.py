@@ -1,30 +1,40 @@
-"""What setup.py declares, for tests: its arguments and the names in its requirements."""
+"""What setup.py declares, for tests: its requirements, and the names in them."""
 
 from __future__ import annotations
 
-import os
-import runpy
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
 from repository import REPOSITORY
 
+DECLARED = """
+import json, runpy
+from unittest import mock
+with mock.patch("setuptools.setup") as setup:
+    runpy.run_path("setup.py")
+print(json.dumps({name: setup.call_args.kwargs[name] for name in ("install_requires", "extras_require")}))
+"""
+
 
 def declared_setup() -> dict[str, Any]:
-    """The arguments that setup.py gives to setuptools."""
-    pytest.importorskip("setuptools", reason="setuptools is not installed")
-    before = Path.cwd()
-    os.chdir(REPOSITORY)
-    try:
-        with mock.patch("setuptools.setup") as setup:
-            runpy.run_path("setup.py")
-    finally:
-        os.chdir(before)
-    return dict(setup.call_args.kwargs)
+    """`install_requires` and `extras_require` as setup.py gives them to setuptools."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed")
+    return _declared()
+
+
+@functools.cache
+def _declared() -> dict[str, Any]:
+    """In a process of its own: setuptools refuses to be imported after the standard library's distutils."""
+    done = subprocess.run([sys.executable, "-c", DECLARED], cwd=REPOSITORY, text=True, capture_output=True, check=True)
+    return json.loads(done.stdout)
 
 
 def names_of(requirements: Iterable[str]) -> set[str]:

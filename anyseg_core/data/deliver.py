@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
@@ -54,6 +55,8 @@ class Deliver:
     Args:
         conditions: the weathers to take; all where empty.
         cases: the failure cases to take; where empty, all drives, with and without a failure.
+        released_protocol: resize as AnySeg's release does: HHA, LiDAR and events bilinearly, events first to the size
+            of the camera's image by the nearest pixel. Zeros, which mean "nothing measured", then bleed into edges.
         depth: the folder of the depth modality; AnySeg and CMNeXt read `hha`. `auto` takes `depth` where it is there.
 
     Raises DataError when the root, the split or a file is missing, or a condition or case is unknown.
@@ -61,7 +64,7 @@ class Deliver:
 
     classes: tuple[LabelClass, ...] = DELIVER
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the choices of one data set, named by keyword
         self,
         root: Path,
         split: str,
@@ -72,7 +75,9 @@ class Deliver:
         conditions: Sequence[str] = (),
         cases: Sequence[str] = (),
         depth: Literal["auto", "depth", "hha"] = "auto",
+        released_protocol: bool = False,
     ) -> None:
+        self.released_protocol = released_protocol
         self.root, self.split, self.size = root, split, size
         if not root.is_dir():
             raise DataError(f"no data at {root}; set data.root to a data set, or write one with `anyseg simulate`")
@@ -107,7 +112,7 @@ class Deliver:
     @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, self.size, self.inputs)
+        return fingerprint_of(files, self.size, self.inputs, self.released_protocol)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -136,8 +141,16 @@ class Deliver:
         require_same_view(path, image, self._labels[index], labels)
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
+        if self.released_protocol and modality is not Modality.CAMERA:
+            return _resized_as_released(image, self.size, labels.shape if modality is Modality.EVENT else image.shape)
         # Zeros of the other modalities mean "nothing measured" and must not bleed into their neighbours.
         return camera_image(image, self.size) if modality is Modality.CAMERA else resize_nearest(image, self.size)
+
+
+def _resized_as_released(image: NDArray[np.uint8], size: Size, view: tuple[int, ...]) -> NDArray[np.uint8]:
+    """[h, w, 3] -> [H, W, 3], bilinear; before that by the nearest pixel to the (height, width) of `view`."""
+    whole = resize_nearest(image, (view[0], view[1]))
+    return np.asarray(cv2.resize(whole, (size[1], size[0]), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def shift_labels(raw: NDArray[np.uint8], num_classes: int, path: Path) -> NDArray[np.uint8]:

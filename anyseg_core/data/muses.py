@@ -74,7 +74,8 @@ class Muses:
 
     Args:
         conditions: weathers and times of day to take, such as fog or night; all where empty.
-        source: `raw` sensors, `png` of the SDK, or whichever is there.
+        source: `raw` sensors, `png` of the SDK, or `auto`: raw where it is there. The SDK's LiDAR images also hold
+            points from behind the camera, mirrored into the picture.
         motion_compensation: of raw LiDAR points, by the GNSS' speed and turn.
         released_protocol: read the files as AnySeg's release does, faults included: void is road, of 16-bit images
             the high byte remains, red and blue of the SDK's images are swapped, nothing is normalised.
@@ -115,8 +116,8 @@ class Muses:
         if wanted != "auto":
             return wanted
         beside = [spec.modality for spec in self.inputs if spec.modality is not Modality.CAMERA]
-        has_images = self.released_protocol or all(self._png(0, modality).is_file() for modality in beside)
-        return "png" if has_images else "raw"
+        has_raw = all(self._raw(0, modality).is_file() for modality in beside) and (self.root / "calib.json").is_file()
+        return "raw" if has_raw and not self.released_protocol else "png"
 
     @property
     def description(self) -> str:
@@ -198,6 +199,9 @@ class Muses:
     def _file(self, index: int, modality: Modality) -> Path:
         if modality is Modality.CAMERA or self.source == "png":
             return self._png(index, modality)
+        return self._raw(index, modality)
+
+    def _raw(self, index: int, modality: Modality) -> Path:
         return self._beside(index, modality, self.root, _RAW_ENDING[modality])
 
     def _png(self, index: int, modality: Modality) -> Path:
@@ -230,7 +234,9 @@ def projected_lidar_image(stored: NDArray[Any], size: Size, encoding: LidarEncod
     """
     rows, cols = np.nonzero(stored[..., 0] > 100 * 150)  # 0 metres = no point
     distance, intensity, height = stored[rows, cols].astype(np.float32).T / 150 - 100  # [K] each
-    rows, cols = rows * size[0] // stored.shape[0], cols * size[1] // stored.shape[1]
+    # The centre of each stored pixel, so that none is shifted by half a cell.
+    rows = (2 * rows + 1) * size[0] // (2 * stored.shape[0])
+    cols = (2 * cols + 1) * size[1] // (2 * stored.shape[1])
     span = encoding.max_height_m - encoding.min_height_m
     values = np.stack(
         [

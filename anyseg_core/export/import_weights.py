@@ -93,6 +93,8 @@ def load_released(model: AnymodalSegmenter, weights: Mapping[str, Tensor], sourc
     left = [key for key in weights if not key.startswith(("encoder.", "decoder.")) and key not in _UNUSED]
     if left:
         raise CheckpointError(f"{source} has weights of no part of this network: {', '.join(left[:5])}")
+    if not isinstance(model.encoder, MixTransformer):
+        raise CheckpointError(f"{source} is a network of MiT: set model.backbone to mit_b0 to mit_b5")
     try:
         load_encoder_weights(model.encoder, encoder)
         model.head.load_state_dict(head_weights(model.head, decoder), strict=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import logging
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,17 +13,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import onnx
 import onnxruntime
-import onnxscript
 import torch
 from numpy.typing import NDArray
-from onnxscript import opset20
-from torch import Tensor, nn
 
 from anyseg_core.data.sample import Sample
 from anyseg_core.methods import SupervisedConfig
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.models.encoders import ENCODERS, encoder_name
+from anyseg_core.models.network_file import NETWORK_NAME, write_network, write_onnx
 from anyseg_core.models.student_network import (
     ExportedNetwork,
     StudentDecoder,
@@ -50,8 +45,6 @@ from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load
 from anyseg_core.training.evaluation import decide_labels, subset_name
 from anyseg_core.training.same_meaning import open_same
 
-NETWORK_NAME = "student.onnx"
-OPSET = 20
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 MIN_AGREEMENT: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.995, "bf16": 0.97}
 """Share of pixels on which the written network and the trained one must give the same label, over all subsets. Rounding
@@ -100,66 +93,18 @@ class ExportError(Exception):
     """A network that must not be shipped; the message says what differs."""
 
 
-def _gelu(x: onnxscript.FLOAT, approximate: str = "none") -> onnxscript.FLOAT:
-    """GELU as one operator, which it is since opset 20; the exporter's five cost a tenth of the engine's time."""
-    return opset20.Gelu(x, approximate=approximate)  # type: ignore[return-value]  # onnxscript types it by its schema
-
-
-def write_network(network: ExportedNetwork, path: Path, size: tuple[int, int], count: int | None = None) -> None:
-    """Write the ONNX file, weights inside, for `count` modalities; None = any number."""
-    members = len(network.members)
-    # Two images, so that no dimension of the traced graph is mistaken for a constant 1.
-    images = torch.zeros(count or 2, *size, 3, dtype=torch.uint8)
-    modality = torch.tensor(network.members)[torch.arange(count or 2) % members]
-    any_count = torch.export.Dim("modalities", min=1, max=max(members, 2))
-    dynamic = None if count else {"images": {0: any_count}, "modality": {0: any_count}}
-    _write(network, path, {"images": images, "modality": modality}, ["labels", "confidence"], dynamic)
-
-
-def _write(
-    network: nn.Module, path: Path, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Any = None
-) -> None:
-    with warnings.catch_warnings(), _without_torchvision():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=dynamic,
-            opset_version=OPSET,
-            custom_translation_table={torch.ops.aten.gelu.default: _gelu},
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
-@contextmanager
-def _without_torchvision() -> Iterator[None]:
-    """Without the exporter's warnings of torchvision's operators, where that is not installed; none of them is used."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def write_parts(network: StudentNetwork, file: Path, size: tuple[int, int]) -> PartFiles:
     """Write the two parts of a network beside its `file`, from which they borrow their weights."""
     parts = PartFiles.beside(file)
     decoder = StudentDecoder(network, size).eval()
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
-    _write(
+    write_onnx(
         StudentEncoder(network).eval(),
         parts.encoder,
         {"images": image, "modality": torch.tensor([network.members[-1]])},
         ["features"],
     )
-    _write(decoder, parts.decoder, {"features": torch.zeros(decoder.length)}, ["labels", "confidence"])
+    write_onnx(decoder, parts.decoder, {"features": torch.zeros(decoder.length)}, ["labels", "confidence"])
     for part in parts:
         _borrow_weights(part, file)
     return parts

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from anyseg_core.export.student import NETWORK_NAME, write_network, write_parts
+from anyseg_core.export.student import write_parts
 from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.network_file import NETWORK_NAME, write_network
 from anyseg_core.models.student_network import StudentNetwork
 
 MODALITIES, CLASSES, HEAD_WIDTH, LABEL_STRIDE = 4, 25, 128, 2

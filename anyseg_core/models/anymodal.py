@@ -171,6 +171,19 @@ class AnymodalSegmenter(SegmentationModel):
     def together(self, contributions: Tensor) -> Tensor:
         return self.head.decide(self.meet(contributions))
 
+    @torch.no_grad()
+    def shares(self, images: Tensor) -> Tensor:
+        """How much each modality of one sample counts where, [M, H/4, W/4], summing to 1 over M: the finest stage's.
+
+        Args:
+            images: uint8 [M, H, W, 3], one per modality of the network, in its order.
+        """
+        features = self.encode(images, torch.arange(len(images), device=images.device))
+        if self.gates is None:
+            return features[0].new_full(features[0].shape[:3], 1 / len(images))
+        weights = self.gates(features)[0][..., 0]  # [M, H/4, W/4]
+        return weights / weights.sum(dim=0)
+
     def subset_logits(self, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:
         """See the base. Each modality is encoded once: fusion is a mean, and the head is linear up to its batch norm,
         so a subset costs only the mean of what its members contribute there; with gates the head, too.

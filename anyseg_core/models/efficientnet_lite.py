@@ -45,6 +45,7 @@ _STAGES = (
 _FEATURE_STAGES = (1, 2, 4, 6)
 """The last stages at strides 4, 8, 16 and 32."""
 _STEM_WIDTH = 32
+NORM_EPS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _norm(width: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(width, eps=NORM_EPS, momentum=0.01)
 
 
 class InvertedResidual(nn.Module):
@@ -131,6 +132,7 @@ class InvertedResidual(nn.Module):
 
 _PAIRS = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
 """The convolutions of a block, and the batch norm behind each."""
+_NORM_BEHIND = {"_conv_stem": "_bn0"} | dict(_PAIRS)
 
 
 class EfficientNetLite(nn.Module):
@@ -179,6 +181,21 @@ class EfficientNetLite(nn.Module):
                 if hasattr(block, conv):
                     _fold(block, conv, norm)
         return network
+
+    @torch.no_grad()
+    def unfold(self, folded: Mapping[str, Tensor]) -> None:
+        """Take the weights of a `folded` copy: each batch norm adds its convolution's bias and changes nothing else."""
+        weights = dict(folded)
+        for key in folded:
+            if key.endswith(".bias"):
+                path, conv = key.removesuffix(".bias").rpartition(".")[::2]
+                norm = f"{path}.{_NORM_BEHIND[conv]}".removeprefix(".")
+                bias = weights.pop(key)
+                weights |= {f"{norm}.bias": bias, f"{norm}.weight": torch.ones_like(bias)}
+                weights |= {f"{norm}.running_mean": torch.zeros_like(bias)}
+                weights |= {f"{norm}.running_var": torch.full_like(bias, 1 - NORM_EPS)}
+                weights |= {f"{norm}.num_batches_tracked": torch.tensor(0)}
+        self.load_state_dict(weights, strict=True)
 
 
 def _make_blocks(spec: EfficientNetLiteSpec, drop_path: float) -> tuple[nn.ModuleList, tuple[int, ...]]:

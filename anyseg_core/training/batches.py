@@ -151,6 +151,7 @@ def _open_muses(config: DataConfig, split: str) -> FileDataset:
 
 def _open_deliver(config: DataConfig, split: str) -> FileDataset:
     choice = {"conditions": config.conditions, "cases": config.cases, "depth": config.depth}
+    choice["released_protocol"] = config.released_protocol
     return Deliver(config.root, split, config.size, config.modalities, config.limit, **choice)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ No random state is kept: everything random is drawn from (seed, step).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from anyseg_core.models.base import SegmentationModel
 from anyseg_core.models.deeplab import DeepLabSpec
 from anyseg_core.models.encoders import ENCODERS, NoPretrainedWeightsError, encoder_name, imagenet_weights
 from anyseg_core.models.resnet import ResNet, load_resnet_weights
+from anyseg_core.models.student_weights import read_student
 from anyseg_core.models.unimodal import DisentangledNetworks, RegeneratingNetworks, UnimodalNetworks
-from anyseg_core.runtime.model_card import ClassSpec, InputSpec, sha256_of
+from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, InputSpec, sha256_of
 from anyseg_core.training.config import TrainConfig
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -233,18 +234,20 @@ def init_encoder(encoder: nn.Module, source: Path, backbone: str) -> str:
     """Give an encoder its first weights; returns what was taken, in words.
 
     Args:
-        source: `imagenet`, a run or a checkpoint of ours, or a file of published weights: of MiT as SegFormer or
-            Hugging Face name them, of EfficientNet-Lite as its authors do, of ResNet as torchvision does.
+        source: `imagenet`, a run, a checkpoint or a student of ours, or a file of published weights: of MiT as
+            SegFormer or Hugging Face name them, of EfficientNet-Lite as its authors do, of ResNet as torchvision does.
         backbone: the encoder's name.
 
     Raises CheckpointError that names the source.
     """
     try:
-        if isinstance(encoder, ResNet):
-            load_resnet_weights(encoder, _read(source))
-        elif source == IMAGENET:
+        if source == IMAGENET:
             ENCODERS[encoder_name(backbone)].load(encoder, imagenet_weights(backbone))
             return f"encoder {encoder_name(backbone)} from ImageNet; the rest of the network is new"
+        if isinstance(encoder, ResNet):
+            load_resnet_weights(encoder, _read(source))
+        elif (source / CARD_NAME).is_file():
+            return _take_from_student(encoder, source, backbone)
         elif source.is_dir():
             return _take_from_run(encoder, find_checkpoint(source))
         else:
@@ -264,11 +267,19 @@ def _take_from_run(encoder: nn.Module, checkpoint: Path) -> str:
     own = {key.removeprefix("encoder."): value for key, value in weights.items() if key.startswith("encoder.")}
     encoder.load_state_dict(own, strict=True)
     state = load_state(checkpoint)
-    sensors = ", ".join(spec.modality.value for spec in state.inputs)
-    return (
-        f"encoder of {state.config.name}, step {state.step}, trained on {sensors} and {len(state.classes)} classes; "
-        "the head is new"
-    )
+    return _encoder_in_words(f"{state.config.name}, step {state.step}", state.inputs, len(state.classes))
+
+
+def _take_from_student(encoder: nn.Module, folder: Path, backbone: str) -> str:
+    """The encoder of a student, which may have had other sensors and classes."""
+    student, card = read_student(folder, backbone)
+    encoder.load_state_dict(student.encoder.state_dict(), strict=True)
+    return _encoder_in_words(f"student {card.name}", card.inputs, len(card.classes))
+
+
+def _encoder_in_words(owner: str, inputs: Sequence[InputSpec], classes: int) -> str:
+    sensors = ", ".join(str(spec.modality) for spec in inputs)
+    return f"encoder of {owner}, trained on {sensors} and {classes} classes; the rest of the network is new"
 
 
 def _read(source: Path) -> dict[str, Tensor]:

@@ -37,7 +37,7 @@ _SETTINGS_OF_KINDS = {
     "depth": ("deliver", "nyu_depth"),
     "source": ("muses",),
     "motion_compensation": ("muses",),
-    "released_protocol": ("muses",),
+    "released_protocol": ("deliver", "muses"),
     "window": ("potsdam",),
     "every": ("mid_air",),
     "layout": ("pictures", "scans"),
@@ -88,7 +88,7 @@ class DataConfig(_Strict):
     motion_compensation: bool = True
     """Of MUSES' raw LiDAR points."""
     released_protocol: bool = False
-    """Read MUSES as AnySeg's release does, faults included, to compare with its tables: see `data/muses.py`."""
+    """Read MUSES or DELIVER as AnySeg's release does, faults included, to compare with its tables."""
 
     window: tuple[int, int] | None = None
     """(height, width) in pixels of Potsdam's tiles that make a sample; as many as `size` has where null."""

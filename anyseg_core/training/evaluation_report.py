@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.html_report import render_report
+from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.evaluation import (
     ALL,
@@ -118,8 +121,9 @@ def _dataset(state: TrainingState, options: EvaluationOptions) -> SegmentationDa
     changes: dict[str, Any] = {}
     if options.data_root:
         changes["root"] = options.data_root
-    if options.released_protocol and state.config.data.kind == "muses":
-        changes |= {"released_protocol": True, "source": "auto"}
+    if options.released_protocol and state.config.data.kind in ("deliver", "muses"):
+        changes["released_protocol"] = True
+        changes |= {"source": "auto"} if state.config.data.kind == "muses" else {}
     data = state.config.data.model_copy(update=changes)
     return open_same(state, data, options.split or data.val_split)
 
@@ -282,6 +286,8 @@ def _grid(evaluation: Evaluation, index: int) -> tuple[str, Image]:
     pictures.append(("ground truth", palette[sample.labels]))
     device = next(evaluation.model.parameters()).device
     images = torch.from_numpy(np.array(sample.images)).to(device)
+    if isinstance(evaluation.model, AnymodalSegmenter) and evaluation.model.gates is not None:
+        pictures += _share_pictures(evaluation.model.shares(images).cpu().numpy(), modalities)
     answers = dict(subset_logits(evaluation.model, images))
     for subset in present_subsets(sample):
         logits = answers[subset]
@@ -289,6 +295,19 @@ def _grid(evaluation: Evaluation, index: int) -> tuple[str, Image]:
         labels[sample.labels == UNLABELLED] = 0  # where nothing is scored
         pictures.append((subset_name(subset, tuple(modalities)), labels))
     return sample.name, tile(pictures, columns=len(modalities) + 1)
+
+
+def _share_pictures(shares: NDArray[np.float32], modalities: Sequence[Sensor]) -> list[tuple[str, Image]]:
+    """Who is believed where, by shares [M, h, w]: a picture of each modality, white = it alone, and of the first."""
+    gray = np.rint(255 * shares).astype(np.uint8)
+    pictures = [
+        (f"{modality.value}: {100 * share.mean():.0f} % of the weight", np.repeat(picture[..., None], 3, axis=2))
+        for modality, share, picture in zip(modalities, shares, gray, strict=True)
+    ]
+    hues = np.linspace(0, 180, len(modalities), endpoint=False).astype(np.uint8)
+    most = np.full((*shares.shape[1:], 3), 255, np.uint8)
+    most[..., 0] = hues[shares.argmax(axis=0)]
+    return [*pictures, ("most weight (a colour each)", cast("Image", cv2.cvtColor(most, cv2.COLOR_HSV2RGB)))]
 
 
 def tile(pictures: list[tuple[str, Image]], columns: int, width: int = _PICTURE_PX) -> Image:

@@ -26,6 +26,7 @@ from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights
+from anyseg_core.models.student_weights import calibrate_norms
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
 from anyseg_core.terminal import Report, console, progress_bar
 from anyseg_core.training.batches import Batches, open_dataset
@@ -48,6 +49,8 @@ from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
 METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
+CALIBRATION_SAMPLES = 32
+"""From which an encoder that comes without batch norm's statistics takes them."""
 
 
 class TrainingError(Exception):
@@ -145,11 +148,24 @@ class _Trainer:
 
     def _take_first_weights(self, source: Path) -> str:
         """Returns what was taken, in words."""
+        is_student = (source / CARD_NAME).is_file()
         if self.config.model.init_head:
+            if is_student:
+                raise CheckpointError(f"{source} is a student: `anyseg import-weights` makes a run of it for init_head")
             load_weights(find_checkpoint(source), self.network)
             return f"the whole network of {source}"
         taken = [init_encoder(encoder, source, self.config.model.backbone) for encoder in self.network.encoders]
+        if is_student:  # which has no batch norms any more: they begin with the statistics of the new data
+            calibrate_norms(self.network.eval(), self._encode_a_few)
         return taken[0]
+
+    def _encode_a_few(self) -> None:
+        """Run the encoders on some training samples, one at a time."""
+        chosen = np.linspace(0, len(self.train_set) - 1, min(CALIBRATION_SAMPLES, len(self.train_set))).astype(int)
+        for index in chosen.tolist():
+            images = torch.from_numpy(np.array(self.train_set[index].images))
+            for encoder in self.network.encoders:
+                encoder(self.network.normalise(images, torch.arange(len(images))))
 
     @property
     def done(self) -> float:
@@ -340,7 +356,7 @@ def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> Trainin
 
 
 def _terms(config: TrainConfig) -> tuple[str, bool]:
-    """The licences that bind the student: of its data, and of the runs that it starts from or that teach it."""
+    """The licences that bind the student: of its data, and of the runs and students it starts from or that teach it."""
     teacher = config.method.teacher if isinstance(config.method, TaughtConfig) else None
     sources = [path for path in (config.model.first_weights, teacher) if path is not None and path.is_dir()]
     terms = [config.data.terms(), *(_terms_of(source) for source in sources)]

@@ -262,6 +262,21 @@ def bench_evaluate(
     _report("Evaluation over subsets of the sensors", found, notes, json_file)
 
 
+@bench.command("pareto")
+def bench_pareto(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of students, or checkpoints.")],
+    heights: Annotated[str, typer.Option(help="Input heights, multiples of 32, with commas.")] = "192,288",
+    aspect: Annotated[float, typer.Option(min=0.2, help="Width of the input / its height: the camera's.")] = 4 / 3,
+    label_strides: Annotated[str, typer.Option(help="Grids of the labels in pixels, with commas.")] = "1,2",
+    samples: Annotated[int, typer.Option(min=1, help="Validation samples that mIoU is measured on.")] = 40,
+    out: Annotated[Path, typer.Option(help="Folder of the exported forms and of the table.")] = Path("out/pareto"),
+    threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = 2,
+) -> None:
+    """What each form of a student costs and sees: input size x label grid, mIoU and times on every CPU engine here."""
+    sizes = [(height, core.nearest_width(height, aspect)) for height in map(int, heights.split(","))]
+    core.measure_forms(runs, sizes, [int(stride) for stride in label_strides.split(",")], samples, out, threads)
+
+
 @bench.command("methods")
 def bench_methods(
     plan: Annotated[Path, typer.Argument(help="What to compare.")] = Path("config/train/ablation/vehicle_sim.yaml"),

@@ -23,9 +23,8 @@ from anyseg_core.runtime.engines.open_engine import BACKENDS
 from anyseg_core.runtime.engines.protocol import BuildOptions
 from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
-from anyseg_core.runtime.health.checks import applies_to
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, CheckConfig, Fault, HealthConfig
-from anyseg_core.runtime.health.thresholds import check_threshold
+from anyseg_core.runtime.health.thresholds import CHECKS, check_threshold
 from anyseg_core.runtime.image_files import MAX_PIXELS
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
@@ -468,7 +467,7 @@ def _override_names(sensors: Collection[Sensor]) -> dict[str, tuple[Sensor, Faul
         _override_name(sensor, fault, f.name): (sensor, fault, f.name)
         for sensor in sensors
         for fault in DEFAULT_CHECKS
-        if applies_to(fault, sensor.kind)
+        if CHECKS[fault].applies_to(sensor.kind)
         for f in dataclasses.fields(CheckConfig)
     }
 

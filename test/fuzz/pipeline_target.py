@@ -22,7 +22,7 @@ from anyseg_core.runtime.health.monitor import (
     State,
     clock_was_set,
 )
-from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, THRESHOLD_RANGES
+from anyseg_core.runtime.health.thresholds import CHECKS, DEFAULT_CHECKS
 from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_ros.pipeline import pipeline as pipeline_module
@@ -149,7 +149,7 @@ class PipelineFuzz:
         checks = {
             fault: CheckConfig(
                 enabled=choice((True, True, False)),
-                threshold=choice((*THRESHOLD_RANGES.get(fault, (0.0, 1e6)), DEFAULT_CHECKS[fault].threshold)),
+                threshold=choice((*CHECKS[fault].limits, DEFAULT_CHECKS[fault].threshold)),
                 fail_count=choice((1, 2, 3, 50)),
                 recover_count=choice((1, 3)),
                 recover_time_s=choice((0.0, 0.5, 30.0)),

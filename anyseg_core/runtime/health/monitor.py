@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from anyseg_core.runtime.health.checks import TIMING_FAULTS, Failure, failed_checks
+from anyseg_core.runtime.health.checks import Failure, failed_checks
 from anyseg_core.runtime.health.history import History, LearntPeriod, UsualProfile
 from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_of
 from anyseg_core.runtime.health.state import ALLOWED_TRANSITIONS, HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.health.statistics import EventStatistics, statistics_of
-from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, CheckConfig, Fault
+from anyseg_core.runtime.health.thresholds import CHECKS, DEFAULT_CHECKS, CheckConfig, Fault
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
@@ -379,7 +379,7 @@ class HealthMonitor:
             self._enter(State.FAILED, now_ns)
         if self._state is State.FAILED and self._present:
             self._latched |= self._config.check(self._present.fault).latch
-            self._distrusted |= self._present.fault not in TIMING_FAULTS
+            self._distrusted |= not CHECKS[self._present.fault].is_timing
 
     def _enter(self, state: State, now_ns: int) -> None:
         self._state = state

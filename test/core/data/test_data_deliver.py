@@ -11,6 +11,7 @@ import pytest
 from shapes_dataset import SIDE, shape_labels, write_png, write_shapes
 
 from anyseg_core.data.deliver import INPUTS_NAME, Deliver, shift_labels
+from anyseg_core.data.files import read_image
 from anyseg_core.data.packed import PackedDataset
 from anyseg_core.data.sample import IMAGENET_MEAN, DataError
 from anyseg_core.runtime.modality import MODALITIES, Modality
@@ -27,6 +28,16 @@ def root(tmp_path: Path) -> Path:
 def test_labels_are_shifted_and_ignored() -> None:
     raw = np.array([[0, 1, 25, 255]], np.uint8)
     np.testing.assert_array_equal(shift_labels(raw, 25, Path("label.png")), [[255, 0, 24, 255]])
+
+
+def test_the_release_s_protocol_resizes_bilinearly(root: Path) -> None:
+    small = (SIDE // 2, SIDE // 2)
+    ours, released = Deliver(root, "train", small), Deliver(root, "train", small, released_protocol=True)
+    whole = read_image(ours.image_path(0, Modality.LIDAR))
+    expected = cv2.resize(whole, small[::-1], interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(released[0].images[3], expected)
+    np.testing.assert_array_equal(released[0].images[0], ours[0].images[0])  # the camera's image
+    assert released.fingerprint != ours.fingerprint
 
 
 LABEL_FILE = "semantic/sun/train/MAP_1_point0/000000_semantic_front.png"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anyseg_core.data.muses import Muses
+from anyseg_core.data.muses import Muses, projected_lidar_image
 from anyseg_core.data.muses_sensors import (
     EVENT_WINDOW_US,
     IMAGE_SIZE,
@@ -25,6 +25,7 @@ from anyseg_core.data.muses_sensors import (
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.input_images import event_image, lidar_image
 from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.model_card import LidarEncoding
 
 h5py = pytest.importorskip("h5py", reason="MUSES' events need pip install anyseg_ros[train]")
 
@@ -247,15 +248,25 @@ def projected(root: Path) -> Path:
 
 
 def test_the_sdk_s_images_give_what_the_raw_sensors_give(projected: Path) -> None:
-    png = Muses(projected, "train", SIZE)
-    raw = Muses(projected, "train", SIZE, source="raw", motion_compensation=False)
-    assert (png.source, raw.source) == ("png", "raw")
+    png = Muses(projected, "train", SIZE, source="png")
+    raw = Muses(projected, "train", SIZE, motion_compensation=False)
+    assert (png.source, raw.source) == ("png", "raw")  # where both are there, the raw sensors are read
     ours, theirs = raw[0], png[0]
     np.testing.assert_array_equal(ours.images[1], theirs.images[1])  # events, to the last count
     drawn, expected = theirs.images[2].astype(int), ours.images[2].astype(int)
     both = (drawn[..., 0] > 0) & (expected[..., 0] > 0)
     assert both.sum() > 0.85 * (expected[..., 0] > 0).sum()  # the SDK keeps one point a pixel, and rounds it
     assert np.median(np.abs(drawn - expected)[both], axis=0).max() <= 12  # range from the LiDAR, not from the camera
+
+
+def test_the_points_of_an_sdk_image_are_not_shifted() -> None:
+    """A point in the middle of its stored pixel stays in the middle, at whatever size it is drawn."""
+    encoding = LidarEncoding(max_range_m=120.0, max_intensity=255.0, point_radius=0)
+    stored = np.full((4, 6, 3), 100 * 150, np.uint16)
+    stored[1, 2] = (np.array([10, 50, 1]) + 100) * 150
+    for size, at in (((4, 6), (1, 2)), ((8, 12), (3, 5)), ((2, 3), (0, 1))):
+        drawn = projected_lidar_image(stored, size, encoding)
+        assert [tuple(place) for place in np.argwhere(drawn[..., 0] > 0)] == [at]
 
 
 def test_the_release_s_protocol_has_its_faults(projected: Path) -> None:

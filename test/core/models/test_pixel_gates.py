@@ -112,3 +112,13 @@ def test_gates_need_missing_modalities_to_be_gone() -> None:
     channels = [[0.5] * 3] * 2
     with pytest.raises(ValueError, match="cannot be had with missing zero"):
         AnymodalSegmenter(channels, channels, 5, fusion="gated", missing="zero")
+
+
+@torch.no_grad()
+def test_shares_say_who_counts_where() -> None:
+    images = random_images()[0]
+    even, uneven = make_network().shares(images), open_gates(make_network()).shares(images)
+    assert even.shape == (MODALITIES, HEIGHT // 4, WIDTH // 4)
+    torch.testing.assert_close(even, torch.full_like(even, 0.25))
+    torch.testing.assert_close(uneven.sum(dim=0), torch.ones(HEIGHT // 4, WIDTH // 4))
+    assert float(uneven.std()) > 0.01

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fuzz.damaged_bags import fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap_bytes import McapForm, write_mcap
@@ -525,6 +526,13 @@ def test_a_file_of_any_bytes_is_survived(content: bytes, tmp_path: Path) -> None
     ):
         assert not file.contents.counts
         assert list(file.messages(ALL)) == []
+
+
+def test_damaged_bags_are_refused_or_what_is_missing_is_said(tmp_path: Path) -> None:
+    """Of every storage; `python test/fuzz/damaged_bags.py` does this a hundred thousand times."""
+    outcomes, failures = fuzz(250, 4, tmp_path)
+    assert not failures
+    assert {outcome.split()[-1] for outcome in outcomes} == {"refused", "complete", "said"}
 
 
 def test_lidar_is_read_as_it_was_written(mcap: Path) -> None:

@@ -260,6 +260,13 @@ CLOUD_FAULTS = [
 ]
 
 
+def test_an_organised_cloud_says_its_rows_and_columns() -> None:
+    points = np.zeros((4, 6), cloud_type(("x", "y", "z", "intensity"), "<f4"))
+    frame = conversions.lidar_frame(cloud(points, padding=3))
+    assert frame.cloud_shape == (4, 6)
+    assert len(frame.data) == 24
+
+
 @pytest.mark.parametrize(("changes", "fault", "words"), CLOUD_FAULTS)
 def test_malformed_clouds_are_named(changes: dict[str, Any], fault: Fault, words: str) -> None:
     message = cloud(np.ones(3, cloud_type(["x", "y", "z", "intensity"], "<f4")))
