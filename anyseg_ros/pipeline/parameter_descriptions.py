@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeGuard
 
 from anyseg_core.runtime.health.state import HealthConfig
-from anyseg_core.runtime.health.thresholds import THRESHOLD_RANGES, CheckConfig, Fault
+from anyseg_core.runtime.health.thresholds import CHECKS, CheckConfig, Fault
 from anyseg_core.runtime.ranges import Range
 from anyseg_ros.pipeline.parameters import SECTIONS, ModalityParameters, Parameters
 
@@ -30,7 +30,7 @@ def about(name: str) -> About:
     part = _part_of(section)
     allowed = getattr(part, "RANGES", {}).get(field_name)
     if part is CheckConfig and field_name == "threshold":
-        allowed = THRESHOLD_RANGES.get(Fault(section.rpartition(".")[2]), allowed)
+        allowed = CHECKS[Fault(section.rpartition(".")[2])].limits
     docs = {**_field_docs(HealthConfig), **_field_docs(part)} if part is ModalityParameters else _field_docs(part)
     return About(" ".join(docs.get(field_name, "").split()), allowed)
 
