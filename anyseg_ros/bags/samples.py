@@ -236,7 +236,7 @@ class BagSamples:
     def _look_at_times(self, frame: ModalityFrame) -> None:
         """Say it where the times of a scan's points are of another clock than its stamp."""
         times = frame.point_times
-        if times is None or self.received[Modality.LIDAR] > _SCANS_LOOKED_AT or len(times) == 0:
+        if times is None or self.received[frame.modality] > _SCANS_LOOKED_AT or len(times) == 0:
             return
         if point_seconds(times, frame.stamp_ns) is None:
             self.ignored["scan whose points have times of another clock than its stamp: taken for one moment"] += 1

@@ -62,6 +62,8 @@ RULES = (
     Rule("anyseg export", "train"),
     Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),
+    Rule("anyseg data kitti-bag", "replay", why_not="needs a drive of KITTI"),
+    Rule("anyseg demo --student street --bag", "ros,replay", why_not="needs the bag of a drive of KITTI"),
     Rule("anyseg data from-bag drive1", "replay", why_not=OWN_TOPICS),
     Rule("anyseg data from-bag", "replay"),
     Rule("anyseg data check", "train", ("--kind", "folder", "--split", "train")),

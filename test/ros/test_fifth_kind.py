@@ -120,7 +120,7 @@ def radar_message(index: int) -> Written:
     raw = points(index).view(np.uint8).ravel()
     names = ("x", "y", "z", "intensity", "velocity")
     message = TYPES["sensor_msgs/msg/PointCloud2"](
-        header=header(stamp_ns, "radar"), height=1, width=400, point_step=20, row_step=8000, data=raw,
+        header=header(stamp_ns, "lidar"), height=1, width=400, point_step=20, row_step=8000, data=raw,
         fields=[field(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(names)],
         is_bigendian=False, is_dense=True,
     )  # fmt: skip
