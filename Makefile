@@ -24,7 +24,7 @@ test: $(VENV)/.test
 # TensorRT and no driver, as torch's CUDA build brings them; beside a plugin that imports test modules, as launch_testing's.
 NO_TORCH_VENV ?= .venv-no-torch
 test-no-torch: $(VENV)/.test
-	$(UV) venv --quiet --clear --python $(BIN)/python $(NO_TORCH_VENV)
+	$(UV) venv --quiet --clear --seed --python $(BIN)/python $(NO_TORCH_VENV)
 	$(UV) pip install --quiet --python $(NO_TORCH_VENV) --constraint $(LOCKS)/test.txt -e ".[ros,sim,replay,test]" $(GPU_HALVES)
 	PYTHONPATH=test $(NO_TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile -p importing_plugin
 GPU_HALVES := "cuda-bindings>=12.8,<14" tensorrt-cu13-bindings==11.4.0.106
@@ -39,7 +39,7 @@ RANGE_TESTS ?= test/core/runtime test/core/export/test_export.py test/ros/bags t
 test-oldest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
 test-oldest test-newest: test-%: $(VENV)/.test
-	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$*
+	$(UV) venv --quiet --clear --seed --python $(BIN)/python .venv-$*
 	$(UV) pip compile --quiet setup.py $(RANGE_EXTRAS:%=--extra %) --override $(LOCKS)/no_torch.txt \
 	  --resolution $(RESOLUTION) --python-version $$($(BIN)/python -c 'import platform; print(platform.python_version())') \
 	  -o .venv-$*/requirements.txt

@@ -220,6 +220,25 @@ def print_points(lost: dict[str, float]) -> None:
     console.print(table)
 
 
+@data_commands.command("import-labels")
+def data_import_labels(
+    source: Annotated[Path, typer.Argument(help="Folder of colour codes or Labelme files, CVAT's .xml, COCO's .json.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the PNGs of class indices.")],
+    classes: Annotated[str, typer.Option(help="Names with commas, or a JSON file (dataset.json) of name and color.")],
+    form: Annotated[str, typer.Option(help="colors, cvat, labelme or coco; default: by its looks.")] = "auto",
+) -> None:
+    """Bring labels that another tool has exported into the form that everything here reads."""
+    from anyseg_core.data.import_labels import import_labels
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.class_lists import parse_classes
+
+    if form not in ("auto", "colors", "cvat", "labelme", "coco"):
+        raise fail(f"form {form!r} is not known; known: auto, colors, cvat, labelme, coco")
+    with errors_told(DataError, OSError, ValueError):
+        written = import_labels(source, out, parse_classes(classes), form)  # type: ignore[arg-type]
+    console.print(f"{len(written)} label images in {out}", soft_wrap=True)
+
+
 @data_commands.command("check")
 def data_check(
     root: Annotated[

@@ -31,6 +31,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -52,7 +53,7 @@ class StudentError(Exception):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Encoding(_Strict):
@@ -192,7 +193,15 @@ class NetworkFile(_Strict):
     """An ONNX file of the student's folder."""
 
     file: str
+    """Its name in the folder."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _inside_the_folder(cls, file: str) -> str:
+        if Path(file).is_absolute() or ".." in Path(file).parts or not file:
+            raise ValueError(f"{file!r} is no file of the student's folder")
+        return file
 
 
 class NetworkParts(_Strict):

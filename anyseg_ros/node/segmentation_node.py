@@ -13,7 +13,7 @@ from traceback import format_exception
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportUsage]  # where every distribution has it
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -47,6 +47,7 @@ from anyseg_ros.node.status_messages import (
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.computer_lag import BEAT_NS, ComputerLag
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
+from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
 from anyseg_ros.pipeline.planner_products import output_classes
@@ -256,13 +257,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _declare_parameters(self) -> None:
         """Those that were not set at the start; unknown ones that were are reported at configure."""
-        descriptor = ParameterDescriptor(dynamic_typing=True)  # 10 is a fine 10.0; `parameters` checks the types
         defaults = node_parameters.defaults_for(self._parameter_values())
         for name, value in node_parameters.to_values(defaults).items():
-            if self.has_parameter(name):
-                self.set_descriptor(name, descriptor)
-            else:
-                self.declare_parameter(name, value, descriptor, ignore_override=True)
+            if not self.has_parameter(name):
+                self.declare_parameter(name, value, _descriptor(name, value), ignore_override=True)
+            self.set_descriptor(name, _descriptor(name, value))
 
     def _parameter_values(self) -> dict[str, Any]:
         return {name: parameter.value for name, parameter in self.get_parameters_by_prefix("").items()}
@@ -438,6 +437,19 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         while self._configured:
             self._configured.pop()()
         self._worker = self._segmenter = self._outputs = self._planners = None
+
+
+def _descriptor(name: str, value: Any) -> ParameterDescriptor:
+    """What `ros2 param describe` tells of a parameter. 10 is a fine 10.0, so types are checked by `parameters`."""
+    told = about(name)
+    descriptor = ParameterDescriptor(name=name, dynamic_typing=True, description=told.description)
+    descriptor.type = Parameter.Type.from_parameter_value(value).value
+    if told.allowed is not None and isinstance(value, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=told.allowed.low, to_value=told.allowed.high)]
+    elif told.allowed is not None:
+        low, high = int(told.allowed.low), int(told.allowed.high)
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return descriptor
 
 
 def start(node: SegmentationNode) -> int | None:

@@ -188,6 +188,9 @@ class SensorInput:
         others = {info.topic_type for info in publishers} - {wanted}
         if others and len(others) == len({info.topic_type for info in publishers}):
             return self._type_complaint(others, wanted, remedy)
+        if len(publishers) > 1:
+            names = ", ".join(sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in publishers))
+            return f"{self._topic} ({self.modality}) has {len(publishers)} publishers ({names}): their frames are mixed"
         return ""
 
     def _type_complaint(self, found: set[str], wanted: str, remedy: str) -> str:

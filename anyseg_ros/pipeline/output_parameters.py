@@ -51,7 +51,9 @@ class PointParameters:
     """`output.points`: labelled points. Raises ValueError that names the field."""
 
     occlusion_bound_m: float = Occlusion.bound_m
+    """A point this much behind the nearest one of its pixel's surroundings is hidden, and gets no label."""
     camera_height_m: float = Occlusion.camera_height_m
+    """Of the camera above the ground, for points that it sees at a flat angle."""
     depth_stride: int = 4
     """Every so many pixels along and across a depth image make a point, where no LiDAR lives."""
 

@@ -374,13 +374,27 @@ def defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
     return Parameters(blocks, overrides=default_overrides(sensors), sync=SyncConfig(anchor_order=sensors))
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A key that stands twice in one mapping is a mistake: YAML would take the last without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As SafeLoader; raises ConstructorError for a key that stands there twice."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def load_parameters(path: Path) -> Parameters:
     """From a ROS parameter file, such as config/vehicle.yaml: what it says for `/**` or for segmentation_node.
 
     Raises ParameterError that names the file and every mistake in it.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a safe loader
         ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
         if not ours:
             raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")

@@ -123,7 +123,8 @@ class Sinks:
             self.video = MaskVideo(options.video, classes, parameters)
         if options.write_bag is not None:
             if options.write_bag.exists():
-                raise ReplayError(f"{options.write_bag} exists already: a bag is written to a new folder")
+                remedy = "delete it, --resume writes it anew" if options.replay.resume else "name a new folder"
+                raise ReplayError(f"{options.write_bag} exists already: {remedy}")
             self.bag = MaskBag(options.write_bag, classes, parameters)
         self._other = other
         self._open = ExitStack()

@@ -124,7 +124,7 @@ class Bench:
         """A fresh environment with these extras and nothing else, from the locked versions."""
         started = time.monotonic()
         environment = self.folder / f"venv_{extras.replace(',', '_')}"
-        subprocess.run([self.uv, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
+        subprocess.run([self.uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(environment)], check=True)
         what = f"{REPOSITORY}[{extras}]" if extras else str(REPOSITORY)
         trains = {"train", "muses", "nyu", "potsdam"} & set(extras.split(","))
         words = [

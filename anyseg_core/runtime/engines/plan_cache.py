@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from anyseg_core.runtime.engines.protocol import BuildCancelledError
 
 MAGIC = b"ANYSEG-PLAN 1\n"
 LOCK_POLL_S = 0.2
+_LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+"""A lock file that is a link leads somewhere else, and is not followed."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class PlanCache:
     def _read(self, key: PlanKey) -> CachedPlan | None:
         """The plan, where there is one, whole, and made for exactly this key."""
         try:
+            self._check_folder()
             with self.path(key).open("rb") as file:
                 if file.readline() != MAGIC:
                     return None
@@ -140,7 +144,8 @@ class PlanCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = self.path(key).with_suffix(".lock").open("wb")
+            self._check_folder()
+            lock = os.fdopen(os.open(self.path(key).with_suffix(".lock"), _LOCK_FLAGS, 0o600), "wb")
         except OSError as error:
             raise _UnusableFolderError(error) from error
         with lock:
@@ -149,6 +154,14 @@ class PlanCache:
                     raise BuildCancelledError("the wait for another process that builds this engine was given up")
                 time.sleep(LOCK_POLL_S)
             yield
+
+    def _check_folder(self) -> None:
+        """Raises OSError where somebody else could have put a plan there: a plan is code that the GPU runs."""
+        found = self.folder.stat()
+        if found.st_uid not in (os.geteuid(), 0):
+            raise PermissionError(f"{self.folder} belongs to another user (uid {found.st_uid})")
+        if found.st_mode & stat.S_IWOTH:
+            raise PermissionError(f"{self.folder} can be written by everybody")
 
     def _remedy(self, error: OSError | _UnusableFolderError) -> str:
         return (

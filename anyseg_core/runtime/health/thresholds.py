@@ -61,6 +61,7 @@ class CheckConfig:
         "recover_time_s": Range(0.0, 3600.0),
     }
     enabled: bool = True
+    """Whether it is looked for at all."""
     threshold: float = 0.0
     """In the check's own unit, see `CHECKS`; 0 where the check has none."""
     fail_count: int = 3

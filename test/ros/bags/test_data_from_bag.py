@@ -62,6 +62,7 @@ def run(*words: object) -> Result:
 
 
 def test_the_commands_from_bag_and_check(bag: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="anyseg data check needs the extra [train]")
     done = run("data", "from-bag", bag, tmp_path / "mine", "--every-s", "0.1")
     assert done.exit_code == 0, done.output
     assert "4 samples of camera, depth, event, lidar" in done.output
@@ -107,6 +108,7 @@ def test_a_bag_without_labels_gives_frames_to_label(bag: Path, tmp_path: Path) -
 def test_what_is_not_there_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
+    pytest.importorskip("torch", reason="anyseg data check needs the extra [train]")
     monkeypatch.chdir(tmp_path)
     done = run("data", *words)
     assert done.exit_code == 2

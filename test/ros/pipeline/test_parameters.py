@@ -14,6 +14,7 @@ from anyseg_core.runtime.engines.protocol import BuildOptions
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import (
     ModelParameters,
     ParameterError,
@@ -21,6 +22,7 @@ from anyseg_ros.pipeline.parameters import (
     RigParameters,
     changeable_at_run_time,
     from_values,
+    load_parameters,
     to_values,
 )
 
@@ -190,3 +192,18 @@ def test_engines_are_built_and_kept_as_the_parameters_say() -> None:
     model = ModelParameters(precision="fp32", engine_cache_dir="~/engines")
     assert model.build_options() == BuildOptions("fp32", Path.home() / "engines")
     assert ModelParameters().build_options() == BuildOptions()
+
+
+def test_a_key_that_stands_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    sync: {deadline_ms: 10.0}\n    sync: {join_wait_ms: 1.0}\n")
+    with pytest.raises(ParameterError, match="'sync' stands twice"):
+        load_parameters(file)
+
+
+def test_every_parameter_has_a_description_of_its_own_and_every_number_a_range() -> None:
+    values = to_values()
+    assert [name for name in values if not about(name).description] == []
+    assert about("modalities.camera.max_age_ms").allowed == (1.0, 60_000.0)
+    assert about("faults.dark.threshold").allowed == (0.0, 255.0)
+    assert about("modalities.lidar.faults.noisy.threshold").allowed == (0.0, 1.0)

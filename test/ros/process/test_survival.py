@@ -27,6 +27,7 @@ from toy_student import write_toy_student
 from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_ros.node.decoding_thread import DecodingThread
 from anyseg_ros.node.segmentation_node import SegmentationNode, end_of
+from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
@@ -365,3 +366,29 @@ def test_a_change_of_a_parameter_that_is_fixed_is_refused_and_the_same_value_is_
     same, other = (Parameter("modalities.camera.topic", value=value) for value in (topic, "elsewhere"))
     assert vehicle.node.set_parameters([same])[0].successful
     assert not vehicle.node.set_parameters([other])[0].successful
+
+
+def test_each_parameter_has_a_descriptor_of_its_own(vehicle: Vehicle) -> None:
+    names = sorted(node_parameters.to_values())
+    descriptors = vehicle.node.describe_parameters(names)
+    assert [d.name for d in descriptors] == names
+    assert all(d.type == vehicle.node.get_parameter(d.name).type_.value for d in descriptors)
+    described = {d.name: d for d in descriptors}
+    highest = {d.name: r.to_value for d in descriptors for r in (*d.floating_point_range, *d.integer_range)}
+    assert highest["modalities.camera.expected_rate_hz"] == 1000.0
+    assert highest["faults.dark.threshold"] == 255.0
+    assert highest["model.threads"] == 1024
+    assert "older than this" in described["output.max_mask_age_ms"].description
+
+
+def test_a_dump_of_the_node_s_own_parameters_can_be_loaded(vehicle: Vehicle) -> None:
+    names = list(vehicle.node.get_parameters_by_prefix(""))
+    results = vehicle.node.set_parameters(vehicle.node.get_parameters(names))
+    assert [r.reason for r in results if not r.successful] == []
+
+
+def test_a_second_publisher_of_a_sensor_is_named(vehicle: Vehicle) -> None:
+    vehicle.spin_masks(1)
+    vehicle.driver.create_publisher(Image, "camera/image_raw", 1)
+    camera = next(sensor for sensor in vehicle.node._inputs if sensor.modality == "camera")
+    vehicle.spin_until(lambda: "2 publishers" in camera._connection_complaint(), "the complaint")

@@ -1,0 +1,96 @@
+"""Labels of other tools become class indices; what is not known is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from anyseg_core.data.import_labels import _coco_runs, import_labels
+from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.label_files import read_labels
+from anyseg_core.runtime.model_card import ClassSpec
+
+CLASSES = (ClassSpec(name="road", color=(128, 64, 128)), ClassSpec(name="hole", color=(255, 120, 0)))
+SQUARE = [[2, 1], [5, 1], [5, 4], [2, 4]]
+EXPECTED = np.full((8, 10), 255, np.uint8)
+EXPECTED[1:5, 2:6] = 1
+
+
+def coco(segmentation: object, name: str = "hole") -> dict:
+    return {
+        "categories": [{"id": 7, "name": name}],
+        "images": [{"id": 3, "file_name": "a/frame_1.jpg", "height": 8, "width": 10}],
+        "annotations": [{"image_id": 3, "category_id": 7, "segmentation": segmentation}],
+    }
+
+
+def column_runs() -> list[int]:
+    """EXPECTED as COCO counts: column by column, outside and inside in turn."""
+    inside = (EXPECTED == 1).T.ravel()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(int)))
+    return np.diff(np.concatenate([[0], edges, [inside.size]])).tolist()
+
+
+def cvat(shape: str) -> str:
+    picture = f'<image name="x/frame_1.jpg" width="10" height="8"><tag label="day"/>{shape}</image>'
+    return f"<annotations>{picture}</annotations>"
+
+
+LABELME = {
+    "imagePath": "frame_1.jpg", "imageHeight": 8, "imageWidth": 10, "shapes": [{"label": "hole", "points": SQUARE}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels/frame_1.json", json.dumps(LABELME)),
+        ("coco.json", json.dumps(coco([np.ravel(SQUARE).tolist()]))),
+        ("runs.json", json.dumps(coco({"size": [8, 10], "counts": column_runs()}))),
+        ("a.xml", cvat('<polygon label="hole" points="2,1;5,1;5,4;2,4" z_order="0"/>')),
+        ("m.xml", cvat('<mask label="hole" left="2" top="1" width="4" height="4" rle="0,16"/>')),
+    ],
+)
+def test_each_form_gives_the_same_labels(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    (written,) = import_labels(path.parent if "/" in name else path, tmp_path / "out", CLASSES)
+    assert written.name == "frame_1.png"
+    np.testing.assert_array_equal(read_labels(written, 2), EXPECTED)
+
+
+def test_colour_codes(tmp_path: Path) -> None:
+    rgb = np.zeros((8, 10, 3), np.uint8)
+    rgb[1:5, 2:6] = CLASSES[1].color
+    cv2.imwrite(str(tmp_path / "frame_1.png"), rgb[..., ::-1])
+    (written,) = import_labels(tmp_path, tmp_path / "out", CLASSES)
+    np.testing.assert_array_equal(read_labels(written, 2), EXPECTED)
+    rgb[0, 0] = (1, 2, 3)
+    cv2.imwrite(str(tmp_path / "frame_1.png"), rgb[..., ::-1])
+    with pytest.raises(DataError, match=r"frame_1\.png has the colour \(1, 2, 3\), which is of no class"):
+        import_labels(tmp_path, tmp_path / "out", CLASSES)
+
+
+def test_runs_in_coco_s_text() -> None:
+    assert _coco_runs("52204") == [5, 2, 2, 2, 6]  # from the fourth on: the difference to the last but one
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("coco.json", json.dumps(coco([[1, 1, 2, 2, 3, 3]], "tree")), "class 'tree'; known: road, hole"),
+        ("a.xml", cvat('<box label="hole" xtl="1" ytl="1" xbr="2" ybr="2"/>'), "has a box"),
+        ("a.xml", "<annotations>", "no file of CVAT"),
+        ("a.json", "[]", "no instances file"),
+        ("a.txt", "", "no folder, .xml or .json file"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=says):
+        import_labels(tmp_path / name, tmp_path / "out", CLASSES)
