@@ -40,7 +40,8 @@ def test_frames_and_calibration(drive: Path) -> None:
     moments = [*recorded.frames()]
     assert [stamp for stamp, _ in moments] == [10**9, 11 * 10**8, 12 * 10**8]
     assert moments[2][1][Modality.CAMERA].data[0, 0, 0] == 2
-    _, cols, _, xyz = project_points(moments[0][1][Modality.LIDAR].data, recorded.rig, 40, 120)
+    points = np.asarray(moments[0][1][Modality.LIDAR].data, np.float32)
+    _, cols, _, xyz = project_points(points, recorded.rig, 40, 120)
     assert xyz[0] == pytest.approx([-1 + (4.5 - 60 * 0.003) / 72, -0.08 + (0.2 - 20 * 0.003) / 72, 9.733], abs=1e-4)
     assert cols[0] < 60  # left of the middle
 

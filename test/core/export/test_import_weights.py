@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from anyseg_core.export.import_weights import import_weights
@@ -52,7 +52,7 @@ def released(model: AnymodalSegmenter) -> dict[str, Tensor]:
     return weights
 
 
-def official(encoder: MixTransformer) -> dict[str, Tensor]:
+def official(encoder: nn.Module) -> dict[str, Tensor]:
     """The keys of SegFormer's own files."""
     renamed = {}
     for key, value in encoder.state_dict().items():
@@ -110,7 +110,7 @@ def test_a_released_network_becomes_a_checkpoint_of_ours(
 def test_the_imported_head_answers_as_the_authors_head(network: AnymodalSegmenter) -> None:
     """Their decoder, written out with their keys and their order, against the head it came from."""
     weights, features = released(network), [
-        torch.randn(2, dim, 16 >> stage, 16 >> stage) for stage, dim in enumerate(network.encoder.dims)
+        torch.randn(2, dim, 16 >> stage, 16 >> stage) for stage, dim in enumerate(MixTransformer("b0").dims)
     ]  # fmt: skip
     maps = []
     for stage in (3, 2, 1, 0):

@@ -50,7 +50,7 @@ def test_overrides(config_file: Path) -> None:
         ("budget.max_steps=null", "max_steps, max_epochs, max_minutes"),
         ("budget.resolution_schedule=[[0.1, 64]]", "ascend from 0"),
         ("budget.resolution_schedule=[[0.0, 100]]", "multiples of 32"),
-        ("method.name=sorcery", "'supervised', 'anyseg'"),
+        ("method.name=sorcery", "'supervised', 'self_distilled', 'anyseg'"),
         ("method.name=anyseg", "method.anyseg.teacher"),
         ("method.umd=5", "method.supervised.umd"),
         ("optim.lr", "key=value"),

@@ -46,6 +46,7 @@ def test_masks_go_on_after_the_camera_and_every_one_is_filmed(bag: Path, tmp_pat
     film = cv2.VideoCapture(str(out / FILM))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == len(with_fault)
     picture = cv2.imread(str(out / PICTURE))
+    assert picture is not None
     assert picture.shape[:2] in ((2 * 48, 64), (3 * 48, 64))  # with the camera, and without it
 
 

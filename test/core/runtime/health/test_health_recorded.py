@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_events import recorded_messages
+from event_messages import recorded_messages
 
 from anyseg_core.runtime.events.stream import EventStream
 from anyseg_core.runtime.health.checks import failed_checks

@@ -158,5 +158,5 @@ def test_a_limit_that_is_lifted_at_run_time_takes_it_in_again() -> None:
 def test_an_impossible_limit_is_refused_by_name(value: float) -> None:
     with pytest.raises(ValueError, match="min_quality must be in"):
         HealthConfig(min_quality=value)
-    with pytest.raises(ValueError, match="keep_at_least must be at least 1"):
+    with pytest.raises(ValueError, match=r"keep_at_least must be in \[1, 100\]"):
         SyncConfig(keep_at_least=0)
