@@ -278,7 +278,9 @@ def test_a_process_that_was_stopped_publishes_no_old_mask(tmp_path: Path) -> Non
             ages.clear()
             process.send_signal(signal.SIGCONT)
             _spin(node, lambda: len(ages) > 5)
-            assert max(ages) < 900.0  # 500 when it leaves, and the way here on a busy machine; stopped for 1000
+            # Stopped for 1000: 500 when it leaves, and the way here on a busy machine. One mask may have been checked and
+            # not written yet when the process was stopped.
+            assert sorted(ages)[-2] < 900.0
     finally:
         process.terminate()
         node.destroy_node()
@@ -382,7 +384,8 @@ def test_each_parameter_has_a_descriptor_of_its_own(vehicle: Vehicle) -> None:
 
 
 def test_a_dump_of_the_node_s_own_parameters_can_be_loaded(vehicle: Vehicle) -> None:
-    names = list(vehicle.node.get_parameters_by_prefix(""))
+    read_only = "start_type_description_service"  # rclpy's own
+    names = [name for name in vehicle.node.get_parameters_by_prefix("") if name != read_only]
     results = vehicle.node.set_parameters(vehicle.node.get_parameters(names))
     assert [r.reason for r in results if not r.successful] == []
 
