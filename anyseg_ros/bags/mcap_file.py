@@ -36,6 +36,8 @@ _FOOTER_BYTES = _RECORD_BYTES + 20 + len(_MAGIC)
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x03, 0x04, 0x05, 0x06
 _CHUNK_INDEX, _STATISTICS, _DATA_END, _LAST_OPCODE = 0x08, 0x0B, 0x0F, 0x0F
 _PRIVATE_OPCODES = 0x80
+_SUMMARY_OPCODES = [bytes([opcode]) for opcode in (0x02, 0x03, 0x04, 0x08, 0x0A, 0x0B, 0x0D, 0x0E)]
+"""Of the records that may follow the end of the data."""
 _LEAST_BYTES = {_SCHEMA: 6, _CHANNEL: 8, _MESSAGE: 22, _CHUNK: 40, _CHUNK_INDEX: 64, _STATISTICS: 46}
 _UNKNOWN_TYPE = "unknown type (no schema)"
 
@@ -74,6 +76,7 @@ class McapFile:
         self._statistics: dict[int, int] | None = None
         self._promised_messages = 0
         self._framing = ""
+        self._met: Counter[str] = Counter()  # while the chunks were counted
         self.problems: Counter[str] = Counter()
         with path.open("rb") as file:
             damage, is_lossy = self._read_summary(file)
@@ -106,6 +109,8 @@ class McapFile:
         if start == 0:
             return "has no index", False
         end = self._size - _FOOTER_BYTES
+        if start > end:
+            return "is damaged (its footer points outside of the file)", True
         for opcode, content in _records(file, start, end, Counter()):
             self._names.take(opcode, content)
             if opcode == _CHUNK_INDEX and (entry := _index_entry(content)) is not None:
@@ -124,6 +129,9 @@ class McapFile:
             file.seek(at)
             opcode, length = struct.unpack("<BQ", file.read(_RECORD_BYTES))
             if opcode == _DATA_END:
+                file.seek(at + _RECORD_BYTES + length)
+                if file.read(1) not in _SUMMARY_OPCODES:
+                    self._framing = f"the data end at byte {at}, before the end of the file"
                 return
             if not (0 < opcode <= _LAST_OPCODE or opcode >= _PRIVATE_OPCODES):
                 self._framing = f"no record at byte {at}"
@@ -188,7 +196,7 @@ class McapFile:
             promised=_by_topic(promised),
             start_ns=min((extent.first_ns for extent in timed), default=NO_TIME_NS),
             end_ns=1 + max((extent.last_ns for extent in timed), default=-1),
-            damage=damage or self._shortage(counts.total()),
+            damage=damage or self._shortage(counts),
             is_lossy=is_lossy or not damage,
             notes=self._notes([chunk for chunk in unindexed if inside[chunk.start]]),
         )
@@ -206,8 +214,15 @@ class McapFile:
             counts[self._names.channel(number)] += messages
         return +counts
 
-    def _shortage(self, found: int) -> str:
-        """Where the statistics promise a number of messages only, and not of each channel."""
+    def _shortage(self, counts: Counter[Channel]) -> str:
+        """What is missing although the file looks whole: messages without a topic, damaged chunks, promised ones."""
+        if unknown := sum(messages for channel, messages in counts.items() if not channel.topic):
+            return f"has {unknown} messages of topics that it does not name"
+        if self._met:
+            return f"is damaged ({', '.join(self._met)})"
+        if self._framing:
+            return f"is damaged ({self._framing})"
+        found = counts.total()
         lacking = found < self._promised_messages and not self._statistics
         return f"has {found} of the {self._promised_messages} messages that its statistics promise" if lacking else ""
 
@@ -219,7 +234,7 @@ class McapFile:
         """The messages of a chunk by channel; none of a damaged one."""
         return Counter(
             int.from_bytes(content[:2], "little")
-            for opcode, content in self._records_of(file, chunk, Counter())
+            for opcode, content in self._records_of(file, chunk, self._met)
             if opcode == _MESSAGE
         )
 

@@ -127,6 +127,8 @@ class SqliteFile:
         known = dict.fromkeys(self._channels.values(), 0)
         for number, channel in self._channels.items():
             known[channel] += counts[number]
+        if (unknown := counts.total() - sum(known.values())) and not damage:
+            damage = f"has {unknown} messages of topics that it does not name"
         return Contents(
             counts=known,
             promised={channel.topic: count for channel, count in known.items()},
@@ -171,7 +173,11 @@ class SqliteFile:
 
 def _channels(database: sqlite3.Connection) -> dict[int, Channel]:
     rows: Any = database.execute("SELECT id, name, type, serialization_format FROM topics")
-    return {number: Channel(str(name), ros2_type(str(kind)), str(encoding)) for number, name, kind, encoding in rows}
+    return {
+        number: Channel(str(name), ros2_type(str(kind)), str(encoding))
+        for number, name, kind, encoding in rows
+        if isinstance(number, int)
+    }
 
 
 def _listed(numbers: Collection[int]) -> str:
