@@ -110,7 +110,7 @@ $(VENV)/.robot: $(VENV)/bin/python $(SPEC) $(LOCKS)/demo.txt
 # What runs the tests: the above, torch, and the checkers.
 $(VENV)/.test: $(VENV)/.robot $(LOCKS)/test.txt
 	@echo "make: the tests' packages go into $(VENV): 0.5 GB to download, and $(TORCH), whose default for Linux is the CUDA"
-	@echo "make: build: 2.7 GB more, 6 GB on disk in all. With less:"
+	@echo "make: build: 2.7 GB more, 7 GB on disk in all. With less:"
 	@echo "make:   make test TORCH='torch==2.13.0 --index-url INDEX'   with the CPU index that pytorch.org names"
 	@echo "make:   make test-robot                                     the robot's tests alone, without torch"
 	$(PIP) --no-deps --require-hashes -r $(LOCKS)/test.txt
