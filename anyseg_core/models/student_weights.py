@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.anymodal import AnymodalSegmenter, MissingPolicy
 from anyseg_core.models.efficientnet_lite import EfficientNetLite
 from anyseg_core.models.network_file import NETWORK_NAME, write_network
 from anyseg_core.models.student_network import StudentNetwork
@@ -42,7 +42,13 @@ def read_student(folder: Path, backbone: str, drop_path: float = 0.0) -> tuple[A
     """
     card = load_card(folder)
     file = only_network(card, folder)
-    graph = onnx.load(str(file)).graph
+    try:
+        return _filled(card, file, backbone, drop_path, "remove"), card
+    except StudentWeightsError:  # the card does not name the policy, and the exporter names its constants freely
+        return _filled(card, file, backbone, drop_path, "zero"), card
+
+
+def _filled(card: ModelCard, file: Path, backbone: str, drop_path: float, missing: MissingPolicy) -> AnymodalSegmenter:
     found = _tensors(file)
     model = AnymodalSegmenter(
         [spec.mean for spec in card.inputs],
@@ -51,11 +57,11 @@ def read_student(folder: Path, backbone: str, drop_path: float = 0.0) -> tuple[A
         backbone,
         len(found["bias"]),
         drop_path=drop_path,
-        missing="zero" if "zero0" in found else "remove",
-        fusion="gated" if any(node.op_type == "Tanh" for node in graph.node) else "mean",
+        missing=missing,
+        fusion="gated" if any(node.op_type == "Tanh" for node in onnx.load(str(file)).graph.node) else "mean",
     )
     load_exported(model.eval(), file, card)
-    return model, card
+    return model
 
 
 def only_network(card: ModelCard, folder: Path) -> Path:

@@ -105,7 +105,8 @@ class RecordedDrive:
             about = json.loads(str(archive["about"]))
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']}, expected {_FORMAT}")
-            rig = Rig(PinholeCamera(**about["camera"]), archive["camera_from_lidar"])
+            camera = {name: tuple(v) if isinstance(v, list) else v for name, v in about["camera"].items()}
+            rig = Rig(PinholeCamera(**camera), archive["camera_from_lidar"])
             sensors = [Sensor(name, kind) for name, kind in about["sensors"].items()]
             return cls(rig, about["stamps_ns"], archive, sensors)
         except FileNotFoundError:

@@ -32,8 +32,14 @@ def print_inspection(found: Inspection, console: Console) -> None:
     for problem in found.problems:
         console.print(f"[yellow]bag:[/] {escape(problem)}", soft_wrap=True, highlight=False)
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    longest = max((len(facts.choice.topic) for facts in found.topics), default=0)
     for column in ("topic", "type", "messages", "Hz", "is", "encoding"):
-        table.add_column(column, justify="right" if column in ("messages", "Hz") else "left")
+        table.add_column(
+            column,
+            justify="right" if column in ("messages", "Hz") else "left",
+            overflow="fold",
+            min_width=longest if column == "topic" else None,  # a name in one piece can be copied
+        )
     for facts in found.topics:
         table.add_row(*(escape(cell) for cell in topic_row(facts)))
     console.print(table)

@@ -74,7 +74,15 @@ def test_shipped_plans_make_valid_runs_with_one_budget(path: Path) -> None:
 
 
 def test_there_are_shipped_plans() -> None:
-    names = {"vehicle_sim", "vehicle_sim_small", "pothole", "pothole_small", "rgbd_sim", "rgbd_pothole"}
+    names = {
+        "vehicle_sim",
+        "vehicle_sim_lite",
+        "vehicle_sim_small",
+        "pothole",
+        "pothole_small",
+        "rgbd_sim",
+        "rgbd_pothole",
+    }
     names |= {"anyseg_claims", "crodino_claims", "crodino_claims_pothole"}
     assert {path.stem for path in SHIPPED} == names
 

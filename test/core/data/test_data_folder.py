@@ -209,7 +209,7 @@ def test_what_a_data_set_is_can_be_told_without_its_files(root: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"released_protocol": True}, "released_protocol is a setting of kind muses"),
+        ({"kind": "folder", "released_protocol": True}, "released_protocol is a setting of kinds deliver and muses"),
         ({"kind": "muses", "cases": ["motionblur"]}, "cases is a setting of kind deliver"),
         ({"kind": "folder", "conditions": ["fog"]}, "kinds deliver and muses"),
     ],

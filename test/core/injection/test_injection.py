@@ -455,7 +455,7 @@ def scene(seed: int, stamp_ns: int) -> ModalityFrame:
     [
         ("drop", {}, Fault.SILENT),
         ("freeze", {}, Fault.FROZEN),
-        ("delay", {"delay_s": 0.3}, Fault.STALE_STAMP),
+        ("delay", {"delay_s": 0.6}, Fault.STALE_STAMP),  # older than max_age_ms: younger frames are late, and used
         ("stamp_offset", {"offset_s": -2.0}, Fault.STALE_STAMP),
         ("stamp_offset", {"offset_s": 2.0}, Fault.FUTURE_STAMP),
         ("stamp_regression", {}, Fault.STAMP_REGRESSION),
@@ -468,7 +468,7 @@ def scene(seed: int, stamp_ns: int) -> ModalityFrame:
 def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dict[str, float], fault: Fault) -> None:
     """The two halves of the project meet: what is injected is what is reported."""
     injector = Injector(InjectionSchedule.parse({"injections": [entry(kind, "camera", **parameters)]}))
-    monitor = HealthMonitor(Modality.CAMERA, HealthConfig(), 5 * S)
+    monitor = HealthMonitor(Modality.CAMERA, HealthConfig(expected_rate_hz=10.0), 5 * S)
     reported = []
     status = monitor.status(5 * S)
     for index in range(40):

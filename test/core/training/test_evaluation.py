@@ -250,7 +250,7 @@ def test_the_report_has_all_its_files_and_figures(checkpoint: Path, tmp_path: Pa
     assert set(metrics["iou_by_subset"]) == set(NAMES)
     assert set(metrics["groups"]) == {"sun", "night", "overexposure"}
     page = write_report(evaluation, tmp_path / "report", "anyseg evaluate runs/x").read_text()
-    assert page.count('src="data:image/png;base64,') == 4  # bars, heat map, two grids
+    assert page.count('src="data:image/png;base64,') == 5  # bars, heat map, calibration, two grids
     assert f"{metrics['rmm']['mean']:.2f}" in page
     written = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert written == metrics | {"command": "anyseg evaluate runs/x"}

@@ -18,7 +18,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from repository import REPOSITORY
-from ros_harness import NS, PERIOD_S, RIG, TIMEOUT_S, live_frame, status_values, toy_parameters
+from ros_harness import HEIGHT, NS, PERIOD_S, RIG, TIMEOUT_S, WIDTH, live_frame, status_values, toy_parameters
 from sensor_msgs.msg import Image
 
 from anyseg_core.runtime.modality import Modality
@@ -78,7 +78,7 @@ class Bystander:
 
     def _send(self) -> None:
         for modality in ALIVE:
-            self._vehicle.publish(live_frame(modality, self.node.get_clock().now().nanoseconds))
+            self._vehicle.publish(live_frame(modality, self.node.get_clock().now().nanoseconds, HEIGHT, WIDTH))
 
     def _on_mask(self, _mask: Image) -> None:
         self.masks += 1

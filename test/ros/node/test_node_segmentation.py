@@ -260,7 +260,7 @@ def test_thresholds_change_at_run_time_and_bad_ones_are_refused(vehicle: Vehicle
 
     assert set_one("faults.silent.threshold", 5.0) == (True, "")
     refused = {
-        "faults.silent.fail_count": (0, "fail_count must be in [1, 1000]"),
+        "faults.silent.fail_count": (0, "out of range. Min: 1, Max: 1000"),
         "modalities.camera.max_age_ms": (1.0, "max_age_ms 1 is less than the period"),
         "sync.anchor_order": (["radar"], "unknown sensor 'radar'"),
         "model.student": ("other", "only before configure"),

@@ -158,7 +158,9 @@ def test_a_ros1_bag_gives_the_same_masks(tmp_path: Path, segmenter: Segmenter) -
 
 def test_lidar_needs_its_calibration(tmp_path: Path, segmenter: Segmenter) -> None:
     """From the bag, from parameters, or it is not used."""
-    calibrated = ReplayOptions(parameters=from_values({"rig.intrinsics": [64.0, 48.0, 50.0, 50.0, 32.0, 24.0]}))
+    rig = {"rig.intrinsics": [64.0, 48.0, 50.0, 50.0, 32.0, 24.0]}
+    rig["rig.camera_from_lidar_rotation_xyzw"] = [0.5, -0.5, 0.5, 0.5]
+    calibrated = ReplayOptions(parameters=from_values(rig))
     for name, topics, options in (
         ("bag", {LIDAR, INFO, TF, CAMERA}, ReplayOptions()),
         ("parameters", {LIDAR, CAMERA}, calibrated),
