@@ -129,7 +129,7 @@ class McapFile:
             file.seek(at)
             opcode, length = struct.unpack("<BQ", file.read(_RECORD_BYTES))
             if opcode == _DATA_END:
-                file.seek(at + _RECORD_BYTES + length)
+                file.seek(min(at + _RECORD_BYTES + length, self._size))
                 if file.read(1) not in _SUMMARY_OPCODES:
                     self._framing = f"the data end at byte {at}, before the end of the file"
                 return
@@ -174,9 +174,10 @@ class McapFile:
         known = {extent.start for extent in self._extents}
         with self._path.open("rb") as file:
             for entry in self._index.values():
+                if entry.start in known or entry.end > self._size:
+                    continue
                 file.seek(entry.start)
-                header = file.read(_RECORD_BYTES)
-                if entry.start not in known and header[:1] == bytes([_CHUNK]) and entry.end <= self._size:
+                if file.read(_RECORD_BYTES)[:1] == bytes([_CHUNK]):
                     self._found_chunk(file, entry.start, entry.end)
 
     # --- counts ------------------------------------------------------------------------------------------------------

@@ -99,6 +99,8 @@ class SqliteFile:
             "SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages NOT INDEXED GROUP BY 1"
         )
         found = {number: (count, first, last) for number, count, first, last in rows}
+        if not all(isinstance(value, int) for times in found.values() for value in times):
+            raise ValueError("a time in it is no number")
         total = sum(count for count, _, _ in found.values())
         (by_index,) = database.execute("SELECT count(*) FROM messages").fetchone()
         first_id, last_id = database.execute("SELECT min(id), max(id) FROM messages").fetchone()
@@ -145,6 +147,9 @@ class SqliteFile:
         which = f"topic_id IN ({_listed(wanted)})"
         rows = database.execute(f"SELECT topic_id, timestamp, data FROM messages WHERE {which} ORDER BY timestamp, id")
         for number, received_ns, data in rows:
+            if not isinstance(received_ns, int):
+                self.problems["rows whose time is no number"] += 1
+                continue
             yield StoredMessage(wanted[number], received_ns, _bytes(data))
 
     def _by_row(self, database: sqlite3.Connection, wanted: dict[int, Channel], skip: int) -> Iterator[StoredMessage]:
