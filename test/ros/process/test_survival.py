@@ -278,8 +278,8 @@ def test_a_process_that_was_stopped_publishes_no_old_mask(tmp_path: Path) -> Non
             ages.clear()
             process.send_signal(signal.SIGCONT)
             _spin(node, lambda: len(ages) > 5)
-            # Stopped for 1000: 500 when it leaves, and the way here on a busy machine. One mask may have been checked and
-            # not written yet when the process was stopped.
+            # Stopped for 1000: 500 when it leaves, and the way here on a busy machine. One mask may have been checked
+            # and not written yet when the process was stopped.
             assert sorted(ages)[-2] < 900.0
     finally:
         process.terminate()
