@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import cv2
@@ -105,7 +105,7 @@ class RecordedDrive:
             about = json.loads(str(archive["about"]))
             if about["format"] != _FORMAT:
                 raise ValueError(f"format {about['format']}, expected {_FORMAT}")
-            camera = {name: tuple(v) if isinstance(v, list) else v for name, v in about["camera"].items()}
+            camera: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in about["camera"].items()}
             rig = Rig(PinholeCamera(**camera), archive["camera_from_lidar"])
             sensors = [Sensor(name, kind) for name, kind in about["sensors"].items()]
             return cls(rig, about["stamps_ns"], archive, sensors)
