@@ -14,8 +14,8 @@ from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS, Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.clock_steps import ClockSteps
 from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
@@ -152,11 +152,11 @@ class InferenceWorker:
             self._segmenter = None
         self._thread.shutdown()
 
-    def deliver(self, frame: ModalityFrame) -> None:
+    def deliver(self, frame: SensorFrame) -> None:
         """Hand over a frame; never waits for inference."""
         self.apply(lambda pipeline, now_ns: pipeline.on_frame(frame, now_ns))
 
-    def reject(self, modality: Modality, fault: Fault, reason: str) -> None:
+    def reject(self, modality: Sensor, fault: Fault, reason: str) -> None:
         """Report a malformed message or a fault of the transport."""
         self.apply(lambda pipeline, now_ns: pipeline.on_rejected(modality, fault, reason, now_ns))
 
@@ -249,7 +249,7 @@ class InferenceWorker:
         self._listener.on_inference_failure(error)
         self._listener.on_statuses(job.statuses)
 
-    def _encode(self, frame: ModalityFrame, rig: Rig | None) -> None:
+    def _encode(self, frame: SensorFrame, rig: Rig | None) -> None:
         """Have the network image ready, and on its way to the device, before the mask is begun."""
         assert self._segmenter is not None
         with suppress(InputError, EngineError):  # it is told of when the mask is made

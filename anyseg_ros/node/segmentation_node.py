@@ -24,10 +24,9 @@ from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus, State
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import StudentError, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import EVENT, point_sensor
+from anyseg_core.runtime.sensors import EVENT, Sensor, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
@@ -298,14 +297,14 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
         self._worker.apply(apply)
 
-    def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
+    def _input(self, modality: Sensor, worker: InferenceWorker) -> SensorInput:
         settings = self._settings.modalities[modality]
         assert self._rig is not None
         if modality.kind is EVENT:
             return EventInput(self, modality, settings, worker, self._rig, self._settings.events)
         return SensorInput(self, modality, settings, worker, self._rig)
 
-    def _modalities(self) -> tuple[Modality, ...]:
+    def _modalities(self) -> tuple[Sensor, ...]:
         """Those that the student takes. Raises ParameterError where none of them can be an anchor."""
         assert self._segmenter is not None
         taken = self._segmenter.modalities
@@ -338,7 +337,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may run at any speed
         self.create_timer(BEAT_NS / NS_PER_S, self._lag.beat, clock=steady)
 
-    def _offer_switch(self, modality: Modality) -> None:
+    def _offer_switch(self, modality: Sensor) -> None:
         def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
             change = Parameter(f"modalities.{modality}.enabled", value=request.data)
             result = self.set_parameters([change])[0]

@@ -75,7 +75,7 @@ class SensorInput:
         self._complaint = ""
         self._topic = node.resolve_topic_name(parameters.topic)
         self._type, self._convert = self._type_and_converter()
-        self._thread = DecodingThread(modality.value, self._decode, self._on_slow, self._depth)
+        self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth)
         self._subscription = self._subscribe_first()
 
     def _type_and_converter(self) -> tuple[type, _Converter]:

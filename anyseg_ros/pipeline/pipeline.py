@@ -30,10 +30,9 @@ from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import point_sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
 
@@ -52,7 +51,7 @@ FASTER = 0.75
 JOIN_PATIENCE_NS = 2000 * NS_PER_MS
 """A sensor that is alive and in no mask for this long, and for `JOIN_PERIODS` of its own, never joins."""
 JOIN_PERIODS = 3
-NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
+NO_RIG = "camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class SyncConfig:
         "join_wait_ms": Range(0.0, 1000.0),
         "keep_at_least": Range(1, 100),
     }
-    anchor_order: tuple[Modality, ...] = MODALITIES
+    anchor_order: tuple[Sensor, ...] = DEFAULT_SENSORS
     """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
     max_time_diff_ms: float = 50.0
     """Largest difference between the stamps of the anchor and of a frame that joins it."""
@@ -88,8 +87,8 @@ class SyncConfig:
 class Job:
     """The frames of one mask, and the health that chose them."""
 
-    anchor: Modality
-    frames: Mapping[Modality, ModalityFrame]
+    anchor: Sensor
+    frames: Mapping[Sensor, SensorFrame]
     """The anchor's and those that joined it."""
     rig: Rig | None
     created_ns: int
@@ -100,11 +99,11 @@ class Job:
     """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
 
     @property
-    def anchor_frame(self) -> ModalityFrame:
+    def anchor_frame(self) -> SensorFrame:
         return self.frames[self.anchor]
 
     @cached_property
-    def scan(self) -> ModalityFrame | None:
+    def scan(self) -> SensorFrame | None:
         """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
         points = point_sensor(self.frames)
         scan = self.frames[points] if points is not None else None
@@ -138,7 +137,7 @@ class Pipeline:
 
     def __init__(
         self,
-        health: Mapping[Modality, HealthConfig],
+        health: Mapping[Sensor, HealthConfig],
         sync: SyncConfig,
         segmenter: Segmenter,
         now_ns: int,
@@ -160,7 +159,7 @@ class Pipeline:
 
     # --- what happens, in the order of the clock -----------------------------------------------------------------
 
-    def on_frame(self, frame: ModalityFrame, now_ns: int) -> None:
+    def on_frame(self, frame: SensorFrame, now_ns: int) -> None:
         """A well-formed frame was received."""
         now_ns = self._advance(now_ns)
         monitor = self._monitors[frame.modality]
@@ -169,7 +168,7 @@ class Pipeline:
             self._buffer.put(frame, now_ns)
         self._judge(frame.modality)
 
-    def on_rejected(self, modality: Modality, fault: Fault, reason: str, now_ns: int) -> None:
+    def on_rejected(self, modality: Sensor, fault: Fault, reason: str, now_ns: int) -> None:
         """A malformed message, or a fault of the transport."""
         self._monitors[modality].on_rejected(fault, reason, self._advance(now_ns))
 
@@ -217,7 +216,7 @@ class Pipeline:
         self._wakeup_ns = min((time for time in times if time is not None), default=None)
         return self._wakeup_ns
 
-    def next_to_encode(self) -> tuple[ModalityFrame, Rig | None] | None:
+    def next_to_encode(self) -> tuple[SensorFrame, Rig | None] | None:
         """A frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
 
         Each frame is named once. What is encoded while an anchor waits for its companions delays no mask.
@@ -251,7 +250,7 @@ class Pipeline:
     # --- state and settings --------------------------------------------------------------------------------------
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
+    def modalities(self) -> tuple[Sensor, ...]:
         """Those that are watched and used."""
         return tuple(self._monitors)
 
@@ -260,11 +259,11 @@ class Pipeline:
         now_ns = self._advance(now_ns)
         alive = self._alive(now_ns)
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
-        statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
-        statuses = (replace(s, reason=self._why_no_rig()) if self._lacks_rig(s) else s for s in statuses)
-        return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
+        statuses = [monitor.status(now_ns) for monitor in self._monitors.values()]
+        left_out |= {s.modality: self._why_no_rig() for s in statuses if self._lacks_rig(s)}
+        return tuple(replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses)
 
-    def usable(self, now_ns: int) -> tuple[Modality, ...]:
+    def usable(self, now_ns: int) -> tuple[Sensor, ...]:
         """The modalities that a mask may use now."""
         alive = self._alive(now_ns)
         left_out = self._left_out(alive)
@@ -278,7 +277,7 @@ class Pipeline:
         """Odometry: how the LiDAR moved at a time, in its own axes."""
         self._motion.add(stamp_ns, twist)
 
-    def set_enabled(self, modality: Modality, enabled: bool, now_ns: int) -> None:
+    def set_enabled(self, modality: Sensor, enabled: bool, now_ns: int) -> None:
         """Take a modality out of use, or let it start again."""
         self._monitors[modality].set_enabled(enabled, self._advance(now_ns))
         if not enabled:
@@ -295,7 +294,7 @@ class Pipeline:
         for monitor in self._monitors.values():
             monitor.clear_faults(self._advance(now_ns))
 
-    def reconfigure(self, health: Mapping[Modality, HealthConfig], sync: SyncConfig, now_ns: int) -> None:
+    def reconfigure(self, health: Mapping[Sensor, HealthConfig], sync: SyncConfig, now_ns: int) -> None:
         """Use other limits from now on, for the same modalities."""
         now_ns = self._advance(now_ns)
         for modality, monitor in self._monitors.items():
@@ -309,12 +308,12 @@ class Pipeline:
     def _start_anew(self, now_ns: int) -> None:
         self._now_ns = now_ns
         self._wakeup_ns: int | None = None  # when the caller was last asked to come
-        self._poor: set[Modality] = set()  # whose quality has fallen below its limit
+        self._poor: set[Sensor] = set()  # whose quality has fallen below its limit
         self._last_stamp_ns: int | None = None
-        self._anchored: dict[Modality, ModalityFrame] = {}  # the last anchor of each modality
-        self._named: dict[Modality, ModalityFrame] = {}  # by `next_to_encode`
-        self._in_mask_ns: dict[Modality, int] = {}  # when each was in a mask, or began to be usable beside one
-        self._apart: dict[Modality, str] = {}  # how far from the anchor those are that do not join
+        self._anchored: dict[Sensor, SensorFrame] = {}  # the last anchor of each modality
+        self._named: dict[Sensor, SensorFrame] = {}  # by `next_to_encode`
+        self._in_mask_ns: dict[Sensor, int] = {}  # when each was in a mask, or began to be usable beside one
+        self._apart: dict[Sensor, str] = {}  # how far from the anchor those are that do not join
         self._buffer.clear()
 
     def _advance(self, now_ns: int) -> int:
@@ -324,7 +323,7 @@ class Pipeline:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
-    def _late_ns(self, modality: Modality) -> int:
+    def _late_ns(self, modality: Sensor) -> int:
         """From when on the next frame of a modality is late, and another one may take its place."""
         newest = self._buffer.newest(modality)
         if newest is None:
@@ -341,11 +340,11 @@ class Pipeline:
                 return None
         return None
 
-    def _candidates(self, now_ns: int) -> list[Modality]:
+    def _candidates(self, now_ns: int) -> list[Sensor]:
         usable = self.usable(now_ns)
         return [modality for modality in self._sync.anchor_order if modality in usable]
 
-    def _is_needed(self, modality: Modality, anchor: Modality) -> bool:
+    def _is_needed(self, modality: Sensor, anchor: Sensor) -> bool:
         """Whether a mask will likely be made of every frame of a sensor: it is used, and no faster than the anchor.
 
         A sensor that recovers is not used yet; of a faster one most frames are encoded for nothing.
@@ -368,7 +367,7 @@ class Pipeline:
     def _may_anchor(self, entry: BufferedFrame, now_ns: int) -> bool:
         return self._is_new(entry.frame) and self._is_young(entry, now_ns)
 
-    def _is_new(self, frame: ModalityFrame) -> bool:
+    def _is_new(self, frame: SensorFrame) -> bool:
         """Whether it may be an anchor. Once at most: two clocks that are a second apart would take turns for ever."""
         if self._anchored.get(frame.modality) is frame:
             return False
@@ -382,7 +381,7 @@ class Pipeline:
         awaited = any(self._is_on_its_way(modality, anchor, given_up_ns) for modality in others)
         return given_up_ns if awaited else now_ns
 
-    def _is_on_its_way(self, modality: Modality, anchor: BufferedFrame, given_up_ns: int) -> bool:
+    def _is_on_its_way(self, modality: Sensor, anchor: BufferedFrame, given_up_ns: int) -> bool:
         """Whether a frame that fits the anchor better than what is here can arrive before `given_up_ns`.
 
         By the stamps: arrivals jitter more, and a frame that was late does not make the next one late.
@@ -396,7 +395,7 @@ class Pipeline:
         joins = abs(behind_ns - period_ns) <= self._sync.max_time_diff_ms * NS_PER_MS
         return fits_better and joins and newest.frame.stamp_ns + period_ns + delay_ns <= given_up_ns
 
-    def _frames_with(self, anchor: ModalityFrame, now_ns: int) -> dict[Modality, ModalityFrame]:
+    def _frames_with(self, anchor: SensorFrame, now_ns: int) -> dict[Sensor, SensorFrame]:
         """The anchor and the frames that belong to it."""
         frames = {anchor.modality: anchor}
         max_difference_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
@@ -407,7 +406,7 @@ class Pipeline:
             self._note(modality, anchor, joins=modality in frames)
         return frames
 
-    def _note(self, modality: Modality, anchor: ModalityFrame, *, joins: bool) -> None:
+    def _note(self, modality: Sensor, anchor: SensorFrame, *, joins: bool) -> None:
         """Remember when a usable sensor was in a mask, and how far from the anchor it was where it is not."""
         if joins or modality not in self._in_mask_ns:
             self._in_mask_ns[modality] = self._now_ns
@@ -421,7 +420,7 @@ class Pipeline:
             f"{apart_ms:.0f} ms from the anchor ({anchor.modality}), more than sync.max_time_diff_ms {limit_ms:g}"
         )
 
-    def _never_joins(self, alive: Sequence[Modality], now_ns: int) -> dict[Modality, str]:
+    def _never_joins(self, alive: Sequence[Sensor], now_ns: int) -> dict[Sensor, str]:
         """Which of the living are in no mask, and how far from the anchor they are."""
         return {
             m: self._apart[m]
@@ -438,13 +437,13 @@ class Pipeline:
         stamps_are_trusted = self._health[entry.frame.modality].check(Fault.STALE_STAMP).enabled
         return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
 
-    def _alive(self, now_ns: int) -> list[Modality]:
+    def _alive(self, now_ns: int) -> list[Sensor]:
         """Those that are usable, whatever their quality; where none is, those that only their timing has failed."""
         with_rig = [(m, monitor) for m, monitor in self._monitors.items() if self._has_rig_for(m)]
         alive = [m for m, monitor in with_rig if monitor.usable(now_ns)]
         return alive or [m for m, monitor in with_rig if monitor.usable_in_need(now_ns)]
 
-    def _judge(self, modality: Modality) -> None:
+    def _judge(self, modality: Sensor) -> None:
         """Note a quality that has crossed its limit; upwards by a margin, so that the masks do not flicker."""
         quality, limit = self._monitors[modality].quality, self._health[modality].min_quality
         if quality is None or quality.value >= limit + (QUALITY_MARGIN if limit > 0 else 0):
@@ -452,17 +451,17 @@ class Pipeline:
         elif quality.value < limit:
             self._poor.add(modality)
 
-    def _left_out(self, alive: Sequence[Modality]) -> dict[Modality, str]:
+    def _left_out(self, alive: Sequence[Sensor]) -> dict[Sensor, str]:
         """Which of them a mask is made without and why: the poorest, as long as enough others remain."""
         poor = sorted((m for m in alive if m in self._poor), key=self._headroom)
         count = max(0, min(len(poor), len(alive) - self._sync.keep_at_least))
         return {m: f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}" for m in poor[:count]}
 
-    def _headroom(self, modality: Modality) -> float:
+    def _headroom(self, modality: Sensor) -> float:
         quality = self._monitors[modality].quality
         return quality.value - self._health[modality].min_quality if quality else 0.0
 
-    def _has_rig_for(self, modality: Modality) -> bool:
+    def _has_rig_for(self, modality: Sensor) -> bool:
         return not modality.kind.is_points or not self._why_no_rig()
 
     def _why_no_rig(self) -> str:
@@ -475,7 +474,7 @@ class Pipeline:
         if size is None or size == (rig.camera.height, rig.camera.width):
             return ""
         of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
-        return f"not used: camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+        return f"camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

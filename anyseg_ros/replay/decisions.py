@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.samples import (
     BagSamples,
@@ -32,7 +32,7 @@ class Decided:
     """From 0, in the order of all scenarios' masks."""
     lane: Lane
     job: Job
-    scene: ModalityFrame | None
+    scene: SensorFrame | None
     """What the bag's camera (or another sensor) saw last."""
 
 
@@ -53,7 +53,7 @@ class Decisions:
     """Iterate over it, once."""
 
     def __init__(
-        self, samples: BagSamples, scene: Modality, open_lanes: Callable[[int], list[Lane]], encode_from: int = 0
+        self, samples: BagSamples, scene: Sensor, open_lanes: Callable[[int], list[Lane]], encode_from: int = 0
     ) -> None:
         """What to decide on.
 
@@ -67,7 +67,7 @@ class Decisions:
         self._open_lanes = open_lanes
         self._encode_from = encode_from
         self._number = 0
-        self._scene: ModalityFrame | None = None
+        self._scene: SensorFrame | None = None
         self.start_ns = 0
         self.end_ns = 0
         self.rig: Rig | None = None

@@ -31,9 +31,8 @@ import numpy as np
 
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
@@ -150,7 +149,7 @@ class _Replay:
         self.scorer = self._open_scorer(clues)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
         self.inference = SharedInference()
-        self.last_reason: dict[Modality, str] = {}
+        self.last_reason: dict[Sensor, str] = {}
         """What the health of each sensor said last, with all sensors."""
         self.resumed = 0
         self._open_log()
@@ -182,7 +181,7 @@ class _Replay:
         mapping = dict(self.options.topics)
         if self.options.parameters is not None:  # the topics that the node would subscribe to, where the bag has them
             there = {choice.topic.lstrip("/") for choice in self.reader.topics}
-            named = {m.value: p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
+            named = {str(m): p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
             mapping = named | mapping
         wanted = [m for m in self.segmenter.modalities if parameters.modalities[m].enabled]
         sensors = find_topics(connections, mapping, wanted)
@@ -291,7 +290,7 @@ class _Replay:
             "bag": self.reader.path.name,
             "content": self.reader.fingerprint(),
             "topics": {choice.topic: count for choice, count in self.reader.topics.items()},
-            "sensors": {m.value: choice.topic for m, choice in self.topics.sensors.items()},
+            "sensors": {str(m): choice.topic for m, choice in self.topics.sensors.items()},
             "student": self.segmenter.card.model_dump(mode="json"),
             "parameters": to_values(self.parameters),
             "scenarios": {s.name: s.schedule.model_dump(mode="json") if s.schedule else {} for s in self.scenarios},
@@ -419,7 +418,7 @@ class _Replay:
             origin = f"{self._available_labels()} label images of {self.truth.origin}"
             yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
 
-    def _why_unused(self, modality: Modality) -> str:
+    def _why_unused(self, modality: Sensor) -> str:
         """The reason that is known best: nothing in the bag, stamps of 0, else the last one that its health gave."""
         if not self.samples.received[modality]:
             return "not a single frame of it was in the bag"
@@ -464,7 +463,7 @@ def _state_line(change: StateChange, start_ns: int) -> str:
     content = {
         "scenario": change.scenario,
         "t_s": round((change.now_ns - start_ns) / NS_PER_S, 6),
-        "modality": change.modality.value,
+        "modality": str(change.modality),
         "state": change.state.value,
         "fault": change.fault.value if change.fault else "",
         "reason": change.reason,
