@@ -36,11 +36,10 @@ from pydantic import (
     model_validator,
 )
 
-from anyseg_core.runtime.engines.network_content import NetworkContent, inside
-from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.known_answer import KnownAnswer
 from anyseg_core.runtime.label_sets import UNLABELLED, Surface
 from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.network_content import NetworkContent, NetworkFileError, inside
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
 
 CARD_NAME = "model.json"
@@ -413,7 +412,7 @@ def _read_network(file: Path, sha256: str) -> NetworkContent:
         data = file.read_bytes()
         _verify(file, hashlib.sha256(data).hexdigest(), sha256)
         return NetworkContent.of(file, data)
-    except (EngineError, OSError) as error:
+    except (NetworkFileError, OSError) as error:
         raise StudentError(str(error)) from error
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.engines.cuda.device import DeviceError
-from anyseg_core.runtime.engines.network_content import NetworkContent, Parts
+from anyseg_core.runtime.engines.network import Parts
 from anyseg_core.runtime.engines.open_engine import open_engine
 from anyseg_core.runtime.engines.protocol import (
     BuildOptions,
@@ -33,6 +33,7 @@ from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.known_answer import KnownAnswer, known_images
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card, read_networks
+from anyseg_core.runtime.network_content import NetworkContent
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engines.network_content import Network, NetworkContent, Parts, content_of
+from anyseg_core.runtime.engines.network import Network, Parts, content_of
 from anyseg_core.runtime.engines.protocol import Encoded, EngineError, EngineInfo, Features, Labels
+from anyseg_core.runtime.network_content import NetworkContent
 
 
 class _Tensor(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anyseg_core.runtime.engines.network_content import Network, Parts, content_of
+from anyseg_core.runtime.engines.network import Network, Parts, content_of
 from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildOptions, Engine, EngineError
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")

@@ -21,7 +21,7 @@ from anyseg_core.runtime.engines.cuda.bindings import Graph
 from anyseg_core.runtime.engines.cuda.device import DeviceError, DeviceMemory, PinnedMemory, Stream
 from anyseg_core.runtime.engines.cuda.open_device import open_device
 from anyseg_core.runtime.engines.device_images import DeviceImages
-from anyseg_core.runtime.engines.network_content import Network, content_of
+from anyseg_core.runtime.engines.network import Network, content_of
 from anyseg_core.runtime.engines.plan_cache import CachedPlan, PlanCache, PlanKey
 from anyseg_core.runtime.engines.protocol import BuildOptions, BuildProgress, EngineError, EngineInfo, Labels
 from anyseg_core.runtime.engines.tensorrt_build import (

@@ -10,8 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engines.external_data import ExternalTensor, external_tensors
-from anyseg_core.runtime.engines.protocol import EngineError
+from anyseg_core.runtime.external_data import ExternalTensor, external_tensors
+
+
+class NetworkFileError(Exception):
+    """A network file that cannot be used; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +30,27 @@ class NetworkContent:
 
     @classmethod
     def read(cls, path: Path) -> NetworkContent:
-        """Raises EngineError where the file cannot be read, and what `of` raises."""
+        """Raises NetworkFileError where the file cannot be read, and what `of` raises."""
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise EngineError(f"cannot read {path}: {error}. Copy the student folder again.") from error
+            raise NetworkFileError(f"cannot read {path}: {error}. Copy the student folder again.") from error
         return cls.of(path, data)
 
     @classmethod
     def of(cls, path: Path, data: bytes) -> NetworkContent:
         """The content of the file at `path`, and what it takes from others, read now.
 
-        Raises EngineError where one cannot be read, it is no ONNX, or it names a file outside of its own folder.
+        Raises NetworkFileError where one cannot be read, it is no ONNX, or it names a file outside of its own folder.
         """
         try:
             tensors = tuple(external_tensors(data))
             names = {inside(tensor.location) for tensor in tensors}
             external = {name: (path.parent / name).read_bytes() for name in names}
         except OSError as error:
-            raise EngineError(f"{path} needs a file: {error}. Copy the student folder again.") from error
+            raise NetworkFileError(f"{path} needs a file: {error}. Copy the student folder again.") from error
         except (ValueError, OverflowError) as error:
-            raise EngineError(
+            raise NetworkFileError(
                 f"cannot load {path}, it is no sound ONNX file: {error}. "
                 "Copy the student folder again, or export it again."
             ) from error
@@ -62,28 +65,8 @@ class NetworkContent:
         """Of the network file, as hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
-    def alone(self) -> bytes:
-        """The content of a network that needs no other file; EngineError where it needs one, and the remedy."""
-        if self.external:
-            raise EngineError(
-                f"{self} takes weights from {', '.join(sorted(self.external))}, which this engine cannot be given from "
-                "memory: export the student with its weights inside, or set model.backend to onnxruntime"
-            )
-        return self.data
-
     def __str__(self) -> str:
         return str(self.path)
-
-
-Network = Path | NetworkContent
-"""What an engine is opened from; of a path, the content is read at once."""
-Parts = tuple[Network, Network]
-"""A network in two: its encoder and its decoder."""
-
-
-def content_of(network: Network) -> NetworkContent:
-    """The content of a network, read where it is a path. Raises EngineError."""
-    return network if isinstance(network, NetworkContent) else NetworkContent.read(network)
 
 
 def inside(name: str) -> str:
