@@ -48,7 +48,7 @@ FASTER = 0.75
 JOIN_PATIENCE_NS = 2000 * NS_PER_MS
 """A sensor that is alive and in no mask for this long, and for `JOIN_PERIODS` of its own, never joins."""
 JOIN_PERIODS = 3
-NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
+NO_RIG = "camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,9 @@ class Pipeline:
         now_ns = self._advance(now_ns)
         alive = self._alive(now_ns)
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
-        statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
-        statuses = (replace(s, reason=self._why_no_rig()) if self._lacks_rig(s) else s for s in statuses)
-        return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
+        statuses = [monitor.status(now_ns) for monitor in self._monitors.values()]
+        left_out |= {s.modality: self._why_no_rig() for s in statuses if self._lacks_rig(s)}
+        return tuple(replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses)
 
     def usable(self, now_ns: int) -> tuple[Sensor, ...]:
         """The modalities that a mask may use now."""
@@ -402,7 +402,7 @@ class Pipeline:
         if size is None or size == (rig.camera.height, rig.camera.width):
             return ""
         of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
-        return f"not used: camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+        return f"camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

@@ -239,7 +239,7 @@ def test_lidar_waits_for_the_calibration() -> None:
     world.pipeline = Pipeline({LIDAR: HealthConfig()}, SyncConfig(), T0)
     world.deliver(LIDAR, 0)
     assert world.jobs == []
-    assert world.pipeline.statuses(world.now_ns)[0].reason == NO_RIG
+    assert world.pipeline.statuses(world.now_ns)[0].left_out == NO_RIG
     world.pipeline.set_rig(RIG)
     world.poll()
     assert segment(cast(Segmenter, EchoSegmenter()), world.jobs[0]).mask_size == (30, 40)
