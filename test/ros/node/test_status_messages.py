@@ -132,10 +132,10 @@ def test_ok_means_that_every_sensor_is_in_masks_that_come() -> None:
 
 
 def test_what_keeps_the_masks_from_coming_is_said() -> None:
-    lidar = replace(status(Sensor.LIDAR), reason="not used: camera intrinsics are not known")
+    lidar = replace(status(Sensor.LIDAR), left_out="camera intrinsics are not known")
     dead = [status(m, State.FAILED, Fault.SILENT) for m in DEFAULT_SENSORS[:3]]
     message = inference_status([*dead, lidar], InferenceRecord(), NOW_NS)
-    told = "no label image: lidar: not used: camera intrinsics are not known"
+    told = "no label image: lidar: camera intrinsics are not known"
     assert (message.level, message.message) == (ERROR, told)
     assert inference_status(dead, InferenceRecord(), NOW_NS).message == "no label image: no modality is usable"
     withheld = InferenceRecord().with_too_old("the mask was 900 ms old", 900.0)
