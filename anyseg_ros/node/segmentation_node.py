@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from traceback import format_exception
 from typing import Any
 
@@ -201,8 +202,15 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """Publish a mask and its status."""
         assert self._outputs is not None
         assert self._planners is not None
-        self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
-        self._planners.on_result(result, self._rig)
+        assert self._worker is not None
+        too_old_ms = partial(self._worker.too_old_ms, result)
+        opacity, also = self._settings.output.overlay_opacity, self._planners.status(result.job)
+        age_ms = self._outputs.publish_result(result, opacity, too_old_ms, also)
+        if age_ms is not None:
+            self.on_too_old(age_ms)
+            self.on_statuses(result.job.statuses)
+            return
+        self._planners.on_result(result, self._rig, too_old_ms)
         self._status_log.tell(result.job.statuses)
         segmentation, now_ns = result.segmentation, self._now_ns()
         self._record = replace(

@@ -237,20 +237,39 @@ def _wait_until(condition: Any) -> None:
 # --- no old mask -----------------------------------------------------------------------------------------------------
 
 
-def test_a_mask_that_is_too_old_when_it_is_ready_is_not_published(
-    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mask_that_is_too_old_when_it_is_ready_is_not_published(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-    worker = vehicle.node._worker
-    assert worker is not None
-    monkeypatch.setattr(worker, "max_mask_age_ms", 0.0)  # every mask is older
+    limit = "output.max_mask_age_ms"
+    assert vehicle.node.set_parameters([Parameter(limit, value=1.0)])[0].successful  # every mask is older
     vehicle.spin_until(lambda: vehicle.node._record.too_old > 1, "masks that are withheld")
     vehicle.masks.clear()
     vehicle.spin_for(0.3)
     assert not vehicle.masks
     assert vehicle.used() == set()
-    monkeypatch.setattr(worker, "max_mask_age_ms", 1000.0)
+    assert vehicle.node.set_parameters([Parameter(limit, value=2000.0)])[0].successful
     vehicle.spin_masks(3)
+
+
+def test_a_mask_that_grows_old_while_its_message_is_made_is_not_published(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the process had been stopped between the worker's look at the clock and the publisher's call."""
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    seen: list[Any] = []
+
+    def stopped_after_the_first_look(result: Any) -> float | None:
+        if any(result is other for other in seen):
+            return 1066.0
+        seen.append(result)
+        return None
+
+    monkeypatch.setattr(vehicle.node._worker, "too_old_ms", stopped_after_the_first_look)
+    vehicle.spin_until(lambda: vehicle.node._record.too_old > 1, "masks that are withheld")
+    vehicle.masks.clear()
+    vehicle.spin_until(lambda: vehicle.node._record.too_old > 4, "more of them")
+    assert not vehicle.masks
+    assert "1066 ms old when it was ready" in vehicle.node._record.last_error
+    assert vehicle.used() == set()
 
 
 def test_a_process_that_was_stopped_publishes_no_old_mask(tmp_path: Path) -> None:
