@@ -112,10 +112,9 @@ class Observer:
     def __init__(self, node_name: str, sensor_topics: Mapping[str, tuple[type, str]]) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import Image
-
-        from anyseg_ros.process.node_process import new_executor
 
         self.heard = Heard()
         self.node: Node = rclpy.create_node("observer")
@@ -125,7 +124,7 @@ class Observer:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         for sensor, (kind, topic) in sensor_topics.items():
             self.node.create_subscription(kind, topic, self._on_sensor(sensor), 20)
-        self._executor = new_executor()
+        self._executor = SingleThreadedExecutor()  # rclpy 9's events executor gives no message its times
         self._executor.add_node(self.node)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._spin, name="observer", daemon=True)

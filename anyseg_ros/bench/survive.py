@@ -321,27 +321,31 @@ def attacked(lab: Lab, attack: Attack) -> Outcome:
     """A node's life with one attack in it."""
     outcome = Outcome(attack.name)
     with lab.running(attack.name, attack.parameters):
-        if not lab.spin_until(lab.segments_with_all, START_S):
-            outcome.faults.append("it never segmented with every sensor")
-            return outcome
-        begun_ns = time.time_ns()
-        lab.spin(BEFORE_S)
-        rate_hz = lab.observer.heard.masks_between(begun_ns, time.time_ns()) / BEFORE_S
-        before_mb, attacked_ns = resident_mb(lab.process.pid), time.time_ns()
-        try:
-            attack.run(lab)
-        except UnansweredError as error:
-            outcome.faults.append(str(error))
-        ended_ns = time.time_ns()
-        if _recovered(lab, ended_ns):
-            outcome.recover_s = (time.time_ns() - ended_ns) / NS_PER_S
-            outcome.kept_mb = max(0.0, resident_mb(lab.process.pid) - before_mb)
-        attack_s = (ended_ns - attacked_ns) / NS_PER_S
-        made = lab.observer.heard.masks_between(attacked_ns, ended_ns)
-        outcome.lost, outcome.may_lose = max(0.0, rate_hz * attack_s - made), rate_hz * attack.may_lose_s
+        if lab.spin_until(lab.segments_with_all, START_S):
+            _attack_now(lab, attack, outcome)
+        else:
+            outcome.faults.append(f"it did not segment with every sensor within {START_S:g} s")
     outcome.exit_code = lab.exit_code
     outcome.faults += untruths(lab.observer.forget())
     return outcome
+
+
+def _attack_now(lab: Lab, attack: Attack, outcome: Outcome) -> None:
+    begun_ns = time.time_ns()
+    lab.spin(BEFORE_S)
+    rate_hz = lab.observer.heard.masks_between(begun_ns, time.time_ns()) / BEFORE_S
+    before_mb, attacked_ns = resident_mb(lab.process.pid), time.time_ns()
+    try:
+        attack.run(lab)
+    except UnansweredError as error:
+        outcome.faults.append(str(error))
+    ended_ns = time.time_ns()
+    if _recovered(lab, ended_ns):
+        outcome.recover_s = (time.time_ns() - ended_ns) / NS_PER_S
+        outcome.kept_mb = max(0.0, resident_mb(lab.process.pid) - before_mb)
+    attack_s = (ended_ns - attacked_ns) / NS_PER_S
+    made = lab.observer.heard.masks_between(attacked_ns, ended_ns)
+    outcome.lost, outcome.may_lose = max(0.0, rate_hz * attack_s - made), rate_hz * attack.may_lose_s
 
 
 def _recovered(lab: Lab, since_ns: int) -> bool:

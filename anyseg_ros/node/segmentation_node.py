@@ -161,6 +161,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return self.get_parameter("autostart").value is not False  # of a wrong type: configuring says so
 
     @property
+    def sensor_topics(self) -> dict[Sensor, str]:
+        """The full name of each sensor's topic while the node is active, whether it is subscribed to yet or not."""
+        return {sensor.modality: sensor.topic for sensor in self._inputs}
+
+    @property
     def is_building(self) -> bool:
         """Whether the engine is being built, since the node was configured."""
         return self._building
@@ -377,7 +382,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if statuses is None:  # configured, not active
             publisher.publish(for_node(engine_array(stamp, engine, student), name))
         else:
-            topics = {sensor.modality: sensor.topic for sensor in self._inputs}
+            topics = self.sensor_topics
             record = replace(self._record, callback_errors=self.callback_errors)
             lag_ns = self._lag.lag_ns()
             array = diagnostics_array(stamp, statuses, record, engine, student, topics, lag_ns)
