@@ -218,13 +218,35 @@ def test_messages_that_wait_are_decoded_in_order_and_the_newest_wins() -> None:
 
 def test_a_decoder_over_its_budget_is_told_and_rests() -> None:
     slow: list[float] = []
-    thread = DecodingThread("test", lambda _message: time.sleep(0.05), slow.append, budget_s=0.01)
+    thread = DecodingThread("test", lambda _message: _compute(0.05), slow.append, budget_s=0.01)
     thread.put(0)
     _wait_until(lambda: bool(slow))
     assert slow[0] >= 0.05
     thread.put(1)
     assert not thread._waiting  # dropped
     thread.stop()
+
+
+def test_a_decoder_that_waits_for_a_busy_computer_is_not_called_slow() -> None:
+    slow: list[float] = []
+    seen: list[int] = []
+
+    def decode(message: int) -> None:
+        time.sleep(0.05)
+        seen.append(message)
+
+    thread = DecodingThread("test", decode, slow.append, budget_s=0.01)
+    for message in (0, 1):
+        thread.put(message)
+        _wait_until(lambda message=message: message in seen)
+    thread.stop()
+    assert not slow
+
+
+def _compute(seconds: float) -> None:
+    begun_s = time.thread_time()
+    while time.thread_time() < begun_s + seconds:
+        pass
 
 
 def _wait_until(condition: Any) -> None:
