@@ -62,10 +62,14 @@ class FolderOptions:
     """A folder of label images named by stamp; None: the bag's label topic, if it has one."""
     classes: tuple[ClassSpec, ...] = ()
     """Of a new data set; empty: those of the card."""
+    val_share: float = 0.0
+    """Of the bag's duration, at its end, whose samples go to the split `val` instead; 0 to 1."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is not known; known: {', '.join(SPLITS)}")
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"the share of the bag for val must be from 0 to below 1, not {self.val_share:g}")
 
 
 @dataclass
@@ -73,6 +77,8 @@ class Written:
     """What came of a bag."""
 
     samples: int = 0
+    validation: int = 0
+    """Of them, those that went to `val` by `FolderOptions.val_share`."""
     labelled: int = 0
     incomplete: int = 0
     """Moments left out because a sensor had no frame near them."""
@@ -92,7 +98,7 @@ class _Moment:
 
 
 def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions) -> Written:
-    """Write a bag's samples to `<root>/<split>/<bag's name>`, with the calibration of this bag.
+    """Write a bag's samples to `<root>/<split>/<bag's name>`, its end to `val` where asked for, with its calibration.
 
     A sample is taken at each label image, where there are any, else at each frame of the first sensor: such samples
     wait for their `_label.png`. Only moments that every sensor saw are written. A new data set gets the card's
@@ -118,13 +124,18 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
     if collector.folder is not None and not clues.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
-    folder = root / options.split / (bag.stem if bag.is_file() else bag.name)
+    drive = bag.stem if bag.is_file() else bag.name
+    span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
+    cut_ns: float | None = None  # from here on samples are for validation
     written = Written(modalities=collector.modalities)
     for stamp_ns, frames, labels in collector.complete_moments(samples):
         if labels is not None:
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
-        write_sample(folder, f"{stamp_ns:019d}", frames, labels)
+        cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
+        validates = options.val_share > 0 and stamp_ns >= cut_ns
+        write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", frames, labels)
         written.samples += 1
+        written.validation += validates
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
@@ -136,11 +147,20 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             f"({collector.incomplete} moments, {written.rejected} bad messages): {why}"
         )
     if collector.rig is not None:
-        write_rig(folder, collector.rig)
+        for split in {options.split, "val"} if written.validation else {options.split}:
+            write_rig(root / split / drive, collector.rig)
     if not (root / DESCRIPTION_NAME).exists():
         write_description(root, description)
-    written.advice = [*collector.offsets(), *collector.depth_range(description)]
+    written.advice = [*collector.offsets(), *collector.depth_range(description), *_about_validation(written, options)]
     return written
+
+
+def _about_validation(written: Written, options: FolderOptions) -> list[str]:
+    if not options.val_share:
+        return []
+    if written.validation in (0, written.samples):
+        return [f"{written.validation} of {written.samples} samples are in val: change --val-share or --every-s"]
+    return ["val is the end of the same drive, so scores on it flatter: a drive of its own tells more"]
 
 
 def _description_for(
