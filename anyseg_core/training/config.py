@@ -59,7 +59,7 @@ class DataConfig(_Strict):
         "deliver", "muses", "folder", "pothole", "nyu_depth", "potsdam", "mid_air", "pictures", "scans", "mixture"
     ] = "deliver"
     """`folder` is one's own data; `pictures` and `scans` are described by a layout, `mixture` is several data sets at
-    once: docs/training.md."""
+    once: docs/training/data_sets.md."""
     root: Path
     """Folder of the data set; of a mixture, the folder that its parts' roots are in."""
     cache: Path | None = Path("datasets/cache")

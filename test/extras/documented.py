@@ -13,7 +13,17 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("index", "robot", "data", "fault_injection", "fleet", "replay", "training", "jetson")
+        for name in (
+            "index",
+            "robot",
+            "data",
+            "fault_injection",
+            "fleet",
+            "replay",
+            "training",
+            "weights",
+            "jetson/engine",
+        )
     ),
 )
 

@@ -79,6 +79,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(600)  # trains, exports and replays: half a minute on an idle machine
 def test_from_a_bag_to_masks_of_the_own_student(workplace: Path) -> None:
     pytest.importorskip("torch", reason="training needs torch")
     done = [command for page in ("robot.md", "data.md") for command in commands(page) if not is_elsewhere(command)]
@@ -105,7 +106,7 @@ def yaml_blocks() -> Iterator[tuple[str, str]]:
         yield from ((page, block) for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
 
 
-@pytest.mark.parametrize(("page", "block"), yaml_blocks())
+@pytest.mark.parametrize(("page", "block"), list(yaml_blocks()))
 def test_files_on_the_pages_are_valid(page: str, block: str, tmp_path: Path) -> None:
     tree = yaml.safe_load(block)
     if "/**" in tree:
