@@ -35,7 +35,7 @@ def preset_topics(name: str) -> dict[Sensor, str]:
     path = preset_file(name)
     named = yaml.safe_load(path.read_text())["/**"]["ros__parameters"]["modalities"]
     parameters = load_parameters(path)
-    return {sensor: found.topic for sensor, found in parameters.modalities.items() if sensor.value in named}
+    return {sensor: found.topic for sensor, found in parameters.modalities.items() if str(sensor) in named}
 
 
 def notes_of(name: str) -> list[str]:
@@ -60,11 +60,10 @@ def write_preset(path: Path, names: Sequence[str]) -> None:
     for name in names:
         for sensor, topic in preset_topics(name).items():
             if sensor in topics:
-                raise PresetError(f"{name} and a preset before it both bring a {sensor.value}: keep one of them")
+                raise PresetError(f"{name} and a preset before it both bring a {sensor}: keep one of them")
             topics[sensor] = topic
     modalities: dict[str, Any] = {
-        sensor.value: {"topic": topics[sensor]} if sensor in topics else {"enabled": False}
-        for sensor in DEFAULT_SENSORS
+        str(sensor): {"topic": topics[sensor]} if sensor in topics else {"enabled": False} for sensor in DEFAULT_SENSORS
     }
     head = [line for name in names for line in (f"{name}:", *notes_of(name), "")]
     head.append("config/vehicle.yaml has every other parameter.")

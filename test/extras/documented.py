@@ -60,6 +60,7 @@ RULES = (
     Rule("anyseg preset", ""),
     Rule("anyseg replay my_bag --student students/my_robot", "replay", why_not=TUTORIAL),
     Rule("anyseg run", "ros", is_node=True),
+    Rule("anyseg watch", "ros", ("--port", "0"), is_node=True),
     Rule("anyseg play", "ros,replay"),
     Rule("anyseg replay-live", "ros,replay"),
     Rule("anyseg replay my_bag --map", "replay", why_not=OWN_TOPICS),
