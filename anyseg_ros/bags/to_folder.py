@@ -146,12 +146,21 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             f"({collector.incomplete} moments, {written.rejected} bad messages): {why}"
         )
     if collector.rig is not None:
-        for split in {options.split, "val"} if written.validation else {options.split}:
-            write_rig(root / split / drive, collector.rig)
+        _write_rigs(collector.rig, root, drive, {options.split, "val"} if written.validation else {options.split})
     if not (root / DESCRIPTION_NAME).exists():
         write_description(root, description)
-    written.advice = [*collector.offsets(), *collector.depth_range(description), *_about_validation(written, options)]
+    written.advice = [
+        *collector.offsets(),
+        *collector.depth_range(description),
+        *collector.left_out(),
+        *_about_validation(written, options),
+    ]
     return written
+
+
+def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:
+    for split in splits:
+        write_rig(root / split / drive, rig)
 
 
 def _about_validation(written: Written, options: FolderOptions) -> list[str]:
@@ -204,6 +213,8 @@ class _Collector:
         self.modalities = modalities
         self.rig: Rig | None = None
         self.incomplete = 0
+        self.thinned = 0
+        """Labelled moments that came too soon after the one before."""
         self.folder = FolderLabels(options.labels) if options.labels else None
         self._has_labels = topics.companions.labels is not None
         self._apart_ms: dict[Sensor, list[float]] = {}
@@ -247,6 +258,13 @@ class _Collector:
             if abs(ms) > _OFFSET_MS
         ]
 
+    def left_out(self) -> list[str]:
+        """Labels are dear: how many of them came too soon to be taken."""
+        if not self.thinned:
+            return []
+        apart = f"less than {self._every_ns / NS_PER_S:g} s after another"
+        return [f"{self.thinned} labelled moments {apart} were left out: --every-s 0 takes all"]
+
     def depth_range(self, description: FolderDescription) -> list[str]:
         """What the encoding's range should be, by the depths that were measured."""
         advice = []
@@ -259,6 +277,7 @@ class _Collector:
                     f"{spec.modality}: 1, 50 and 99 % of the depths are below {near:.2g}, {middle:.2g} and {far:.2g} m"
                 )
                 text += f"; near_m is {spec.encoding.near_m:g}, far_m {spec.encoding.far_m:g} in {DESCRIPTION_NAME}"
+                text += ": change them there before you train where they cut off or squeeze the scene"
                 if beyond >= 0.1:
                     text += f"; {beyond:.1f} % are beyond {MAX_DEPTH_M:g} m, which are stored as not measured"
                 advice.append(text)
@@ -278,6 +297,8 @@ class _Collector:
         if self._last_ns is None or moment.stamp_ns - self._last_ns >= self._every_ns:
             self._waiting.append(moment)
             self._last_ns = moment.stamp_ns
+        elif moment.labels is not None:
+            self.thinned += 1
 
     def _ready(self, before_ns: int | None) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
         while self._waiting and (before_ns is None or self._waiting[0].stamp_ns < before_ns):

@@ -26,7 +26,6 @@ TINY = " ".join(
         "data.cache=null",
         "optim.batch_size=2",
         "budget.max_steps=3",
-        "budget.resolution_schedule=[]",
         "record.validations=1",
         "machine.accelerator=cpu",
         "machine.torch_threads=1",
@@ -37,6 +36,7 @@ ADDED = {"anyseg data from-bag": "--every-s 0.1", "anyseg train": TINY}
 ELSEWHERE = {
     "anyseg run": "a node over DDS: test/ros/process, and `make test-extras`",
     "ros2 launch": "test/ros/launch",
+    "anyseg watch": "serves until Ctrl-C",
     "tensorboard": "runs until Ctrl-C; what it shows: test/core/training/test_training_watched.py",
     "anyseg inject live": "a node: test/ros/inject, and `make test-extras`",
     "anyseg replay my_bag --injections": "ten scenarios, and `make test-extras`",
