@@ -17,7 +17,7 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.bench.fault_drives import PERIOD_NS, START_NS, Delivery, Play, PlayableDrive, Scene
 from anyseg_ros.bench.fault_trials import FAULT_S, SimulatedNode, Trial, effect_of, judge
-from anyseg_ros.pipeline.pipeline import Job
+from anyseg_ros.pipeline.jobs import Job
 
 HEALTHY, BROKEN_IN, WITHOUT, AS_MADE = "healthy", "broken sensor in", "without it", "as made"
 MAX_INSTANTS = 5

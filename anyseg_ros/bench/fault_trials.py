@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, ScheduledInjection, Stage
 from anyseg_core.runtime.health.monitor import Fault, State
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bench.fault_drives import PERIOD_NS, RATE_HZ, START_NS, Delivery, Play, PlayableDrive, Scene, Transport
+from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.pipeline import Pipeline
 
 
 class Change(NamedTuple):
@@ -66,10 +66,7 @@ class SimulatedNode:
         self._hiccups = play.hiccups()
         self._now_ns = START_NS
         settings = Parameters()
-        # The segmenter is only for `Pipeline.run`, which is not called here.
-        self._pipeline = Pipeline(
-            settings.health(play.modalities), settings.sync, cast("Segmenter", None), self._now_ns
-        )
+        self._pipeline = Pipeline(settings.health(play.modalities), settings.sync, self._now_ns)
         self._pipeline.set_rig(play.drive.rig)
         self._states: dict[Sensor, tuple[State, Fault | None]] = {}
         self.record = RunRecord()

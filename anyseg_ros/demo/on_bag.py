@@ -21,7 +21,7 @@ from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.replay.offline import ReplayOptions
 from anyseg_ros.replay.run import RunOptions, run_replay
 from anyseg_ros.replay.scenarios import Scenario

@@ -19,7 +19,7 @@ from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.pipeline.engine_owner import EnginePhase, EngineState
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 
 PREFIX = "anyseg: "
 ENGINE = "engine"

@@ -1,7 +1,7 @@
-"""Frames in, label images out: buffer, health and segmenter with an injected clock; no rclpy, no threads.
+"""Decides which frames make a mask, and when: buffer and health with an injected clock; no network, rclpy or threads.
 
-The node and the replay of bags run this same file, so one log gives one result. Every call but `run` is told the
-time and belongs under the caller's lock; `run` is the heavy one and touches nothing but its job and the segmenter.
+The node and the replay of bags run this same file, so one log gives one result. Every call takes the time of the
+caller's clock and belongs under the caller's lock. `jobs.segment` turns what `poll` gives into a label image.
 
 Which frames make a mask:
 
@@ -21,20 +21,17 @@ Which frames make a mask:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar
 
-from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
+from anyseg_core.runtime.geometry.motion import MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
-from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
-from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
+from anyseg_ros.pipeline.jobs import Job
 
 STAMP_JUMP_NS = 1000 * NS_PER_MS
 """A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
@@ -83,55 +80,6 @@ class SyncConfig:
         check_ranges(self, self.RANGES)
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """The frames of one mask, and the health that chose them."""
-
-    anchor: Sensor
-    frames: Mapping[Sensor, SensorFrame]
-    """The anchor's and those that joined it."""
-    rig: Rig | None
-    created_ns: int
-    statuses: tuple[ModalityStatus, ...]
-    born_ns: int
-    """When the anchor's frame was acquired; when it was received, where its sensor's stamps are not trusted."""
-    motion: LidarMotion | None = None
-    """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
-
-    @property
-    def anchor_frame(self) -> SensorFrame:
-        return self.frames[self.anchor]
-
-    @cached_property
-    def scan(self) -> SensorFrame | None:
-        """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
-        points = point_sensor(self.frames)
-        scan = self.frames[points] if points is not None else None
-        return scan if scan is None or self.motion is None else self.motion.compensate(scan)
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A mask at network size and the job that it was made from."""
-
-    job: Job
-    segmentation: Segmentation
-
-    @property
-    def mask_size(self) -> tuple[int, int]:
-        """(height, width) of the mask: the anchor's image; for LiDAR the calibrated camera's."""
-        size = self.job.anchor_frame.image_size
-        if size is None and self.job.rig is not None:
-            size = self.job.rig.camera.height, self.job.rig.camera.width
-        return size or self.segmentation.labels.shape[:2]
-
-    @property
-    def frame_id(self) -> str:
-        """Of the picture that the mask is drawn in: the anchor's; for points the calibrated camera's."""
-        anchor, rig = self.job.anchor_frame, self.job.rig
-        return rig.frame_id if anchor.kind.is_points and rig is not None and rig.frame_id else anchor.frame_id
-
-
 class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
 
@@ -139,18 +87,11 @@ class Pipeline:
         self,
         health: Mapping[Sensor, HealthConfig],
         sync: SyncConfig,
-        segmenter: Segmenter,
         now_ns: int,
-        min_confidence: float = 0.0,
     ) -> None:
-        """Watch and use the modalities that `health` configures, all of which the segmenter must take.
-
-        Pixels whose confidence is below `min_confidence` (0..1) get no label.
-        """
-        self._min_confidence = min_confidence
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
         self._health = dict(health)
         self._sync = sync
-        self._segmenter = segmenter
         self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
         self._buffer = FrameBuffer()
         self._rig: Rig | None = None
@@ -216,36 +157,23 @@ class Pipeline:
         self._wakeup_ns = min((time for time in times if time is not None), default=None)
         return self._wakeup_ns
 
-    def next_to_encode(self) -> tuple[SensorFrame, Rig | None] | None:
-        """A frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
+    def take_frame_to_encode(self) -> tuple[SensorFrame, Rig | None] | None:
+        """Take a frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
 
-        Each frame is named once. What is encoded while an anchor waits for its companions delays no mask.
+        Each frame is given once. What is encoded while an anchor waits for its companions delays no mask.
         """
         candidates = self._candidates(self._now_ns)
         for modality in self._monitors:
             entry = self._buffer.newest(modality)
-            if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
+            if entry is None or entry.frame is self._given_to_encode.get(modality) or not self._is_new(entry.frame):
                 continue
             if not candidates or not self._is_needed(modality, candidates[0]):
                 continue
-            self._named[modality] = entry.frame
+            self._given_to_encode[modality] = entry.frame
             # A scan that is to be compensated waits for the stamp of its anchor.
             if self._has_rig_for(modality) and not (modality.kind.is_points and self._motion):
                 return entry.frame, self._rig
         return None
-
-    def encode_ahead(self, job: Job) -> None:
-        """Make the network images that `run` will need, on any thread. What cannot be encoded is for `run` to say."""
-        for modality, frame in job.frames.items():
-            if not modality.kind.is_points or job.motion is None:  # which makes another scan of it
-                with suppress(InputError):
-                    self._segmenter.network_image(frame, job.rig)
-
-    def run(self, job: Job) -> Result:
-        """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        scan = job.scan
-        frames = {**job.frames} if scan is None else {**job.frames, scan.modality: scan}
-        return Result(job, self._segmenter.segment(frames, job.rig).unknown_below(self._min_confidence))
 
     # --- state and settings --------------------------------------------------------------------------------------
 
@@ -311,7 +239,7 @@ class Pipeline:
         self._poor: set[Sensor] = set()  # whose quality has fallen below its limit
         self._last_stamp_ns: int | None = None
         self._anchored: dict[Sensor, SensorFrame] = {}  # the last anchor of each modality
-        self._named: dict[Sensor, SensorFrame] = {}  # by `next_to_encode`
+        self._given_to_encode: dict[Sensor, SensorFrame] = {}  # by `take_frame_to_encode`
         self._in_mask_ns: dict[Sensor, int] = {}  # when each was in a mask, or began to be usable beside one
         self._apart: dict[Sensor, str] = {}  # how far from the anchor those are that do not join
         self._buffer.clear()

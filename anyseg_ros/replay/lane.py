@@ -8,11 +8,11 @@ from typing import NamedTuple
 from anyseg_core.injection import InjectionSchedule, Injector
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.replay.scenarios import Scenario
 
 _LEAST_STEP_NS = NS_PER_MS
@@ -33,14 +33,10 @@ class StateChange(NamedTuple):
 class Lane:
     """Plays one scenario. Its methods give the jobs that fall due, in the order of time."""
 
-    def __init__(
-        self, scenario: Scenario, parameters: Parameters, segmenter: Segmenter, start_ns: int, engine_ms: float
-    ) -> None:
+    def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
         """`engine_ms`: how long the network is taken to run; while it does, no other set is begun."""
         self.scenario = scenario
-        doubt = parameters.output.min_confidence
-        health = parameters.health(scenario.modalities)
-        self.pipeline = Pipeline(health, parameters.sync, segmenter, start_ns, doubt)
+        self.pipeline = Pipeline(parameters.health(scenario.modalities), parameters.sync, start_ns)
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns

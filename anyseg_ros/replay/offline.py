@@ -38,8 +38,8 @@ from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, To
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
-from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
 from anyseg_ros.replay.lane import Lane, StateChange
@@ -148,12 +148,13 @@ class _Replay:
             options.conditions.require([s.name for s in self.scenarios], names, self.duration_s, has_labels=has_labels)
         self.scorer = self._open_scorer(clues)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
-        self.inference = SharedInference()
+        self.inference = SharedInference(segmenter, self.parameters.output.min_confidence)
         self.last_reason: dict[Sensor, str] = {}
         """What the health of each sensor said last, with all sensors."""
         self.resumed = 0
         self._open_log()
-        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, encode_from=self.log.kept)
+        ahead = self.inference.encode_ahead
+        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, ahead, encode_from=self.log.kept)
 
     def run(self, progress: Callable[[int, int], None] | None) -> ReplayResult:
         """The network runs on the caller's thread, whose engine it is; the bag is read and decided on another."""
@@ -303,7 +304,7 @@ class _Replay:
 
     def _open_lanes(self, start_ns: int) -> list[Lane]:
         engine_ms = self.options.engine_ms
-        return [Lane(scenario, self.parameters, self.segmenter, start_ns, engine_ms) for scenario in self.scenarios]
+        return [Lane(scenario, self.parameters, start_ns, engine_ms) for scenario in self.scenarios]
 
     # --- each mask ---------------------------------------------------------------------------------------------------
 
@@ -329,7 +330,7 @@ class _Replay:
     def _made(self, decided: Decided, record: MaskRecord) -> MadeMask:
         job = decided.job
         try:
-            segmentation = self.inference.run(decided.lane.pipeline, job)
+            segmentation = self.inference.run(job)
         except (InputError, EngineError) as error:
             return MadeMask(replace(record, error=str(error)), job.created_ns, None)
         result = Result(job, segmentation)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import numpy as np
 
@@ -23,10 +22,10 @@ from anyseg_core.runtime.health.monitor import (
     clock_was_set,
 )
 from anyseg_core.runtime.health.thresholds import CHECKS, DEFAULT_CHECKS
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.pipeline import pipeline as pipeline_module
-from anyseg_ros.pipeline.pipeline import STAMP_JUMP_NS, Job, Pipeline, SyncConfig
+from anyseg_ros.pipeline.jobs import Job
+from anyseg_ros.pipeline.pipeline import STAMP_JUMP_NS, Pipeline, SyncConfig
 from fuzz.byte_source import ByteSource
 
 MS = 1_000_000
@@ -62,7 +61,7 @@ class PipelineFuzz:
         self._last: dict[Sensor, SensorFrame] = {}
         self._last_stamp_ns: int | None = None
         self._latest_ns = self.now_ns
-        self._pipeline = Pipeline(self._health(), self._sync(), cast("Segmenter", None), self.now_ns)
+        self._pipeline = Pipeline(self._health(), self._sync(), self.now_ns)
         if source.chance(2):
             self._pipeline.set_rig(RIG)
 
@@ -173,7 +172,7 @@ class PipelineFuzz:
             self._check_job(job, self._pipeline.usable(self.now_ns))
         else:
             raise AssertionError(f"{MAX_POLLS} masks at one moment")
-        while self._pipeline.next_to_encode() is not None:
+        while self._pipeline.take_frame_to_encode() is not None:
             pass
         wakeup_ns = self._pipeline.next_wakeup_ns(self.now_ns)
         assert wakeup_ns is None or wakeup_ns > self._latest_ns, "a wakeup in the past would be a busy loop"

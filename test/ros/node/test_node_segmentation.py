@@ -22,6 +22,7 @@ from anyseg_ros.drawing.state_strip import AMBER
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.status_messages import status_key
+from anyseg_ros.pipeline.engine_owner import EngineOwner
 from anyseg_ros.pipeline.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
@@ -70,8 +71,8 @@ def test_a_late_subscriber_is_told_the_names_of_the_classes(vehicle: Vehicle) ->
     topic = f"/{NS}/segmentation_node/segmentation/label_info"
     vehicle.driver.create_subscription(vision_msgs.LabelInfo, topic, heard.append, STATE_QOS)
     vehicle.spin_until(lambda: bool(heard), "the label info")
-    assert vehicle.node._segmenter is not None
-    classes = vehicle.node._segmenter.card.classes
+    assert vehicle.node._card is not None
+    classes = vehicle.node._card.classes
     assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(i, c.name) for i, c in enumerate(classes)]
 
 
@@ -141,9 +142,9 @@ def test_diagnostics_name_the_lost_sensor_and_warn_of_inference(vehicle: Vehicle
     assert levels["engine"] == b"\x00"
 
 
-@pytest.mark.parametrize("broken", ["run", "poll"])
+@pytest.mark.parametrize("broken", [(EngineOwner, "segment"), (Pipeline, "poll")])
 def test_a_bug_is_told_with_its_traceback_and_the_next_frames_are_segmented(
-    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: tuple[type, str]
 ) -> None:
     vehicle.spin_masks(2)
 
@@ -155,7 +156,7 @@ def test_a_bug_is_told_with_its_traceback_and_the_next_frames_are_segmented(
         return "no label image: KeyError('a bug')" in values.get("inference", {}).get("message", "")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pipeline, broken, fail)
+        patch.setattr(*broken, fail)
         vehicle.spin_until(told, "the bug in diagnostics")
         levels = {status_key(status.name): status.level for status in vehicle.diagnostics[-1].status}
     assert levels["inference"] == b"\x02"
@@ -281,6 +282,14 @@ def test_one_sensor_s_threshold_changes_at_run_time_and_back(vehicle: Vehicle) -
     assert vehicle.fault_of(Sensor.CAMERA) == "dark"
     assert vehicle.node.set_parameters([Parameter(name)])[0].successful  # as `ros2 param delete` does
     vehicle.spin_until(lambda: vehicle.used() == ALL, "masks with the camera")
+
+
+def test_what_is_withheld_changes_at_run_time(vehicle: Vehicle) -> None:
+    vehicle.spin_masks(1)
+    assert vehicle.node.set_parameters([Parameter("output.min_confidence", value=1.0)])[0].successful
+    vehicle.spin_until(lambda: 255 in bytes(vehicle.masks[-1].data), "a mask with pixels that have no label")
+    assert vehicle.node.set_parameters([Parameter("output.max_mask_age_ms", value=1.0)])[0].successful
+    vehicle.spin_until(lambda: vehicle.node._record.too_old > 0, "a mask that is withheld for its age")
 
 
 def test_a_poor_sensor_is_left_out_and_the_status_and_overlay_say_so(vehicle: Vehicle) -> None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import HealthConfig
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
@@ -97,7 +96,7 @@ def test_depth_s_intrinsics_stand_in_until_the_camera_s_come() -> None:
 def pipeline(rig: Rig) -> Pipeline:
     """All sensors once at 1 s."""
     config = {m: HealthConfig(10.0) for m in DEFAULT_SENSORS}
-    made = Pipeline(config, SyncConfig(), cast("Segmenter", None), 0)
+    made = Pipeline(config, SyncConfig(), 0)
     made.set_rig(rig)
     for sensor in DEFAULT_SENSORS:
         made.on_frame(live_frame(sensor, 1000 * MS), 1005 * MS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from fuzz.byte_source import ByteSource
 from fuzz.pipeline_target import run_pipeline
@@ -11,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.health.monitor import CheckConfig, Fault, HealthConfig, HealthMonitor, State
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.pipeline.pipeline import CATCH_UP_NS, Pipeline, SyncConfig
 
@@ -46,7 +43,7 @@ CAMERA, DEPTH = DEFAULT_SENSORS[:2]
 def pipeline(**checks: CheckConfig) -> Pipeline:
     """Of camera and depth at 10 Hz."""
     config = HealthConfig(10.0, checks={Fault(name): check for name, check in checks.items()})
-    return Pipeline({CAMERA: config, DEPTH: config}, SyncConfig(), cast("Segmenter", None), 0)
+    return Pipeline({CAMERA: config, DEPTH: config}, SyncConfig(), 0)
 
 
 def frame(modality: Sensor, stamp_ns: int) -> SensorFrame:

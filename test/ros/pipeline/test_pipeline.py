@@ -19,7 +19,8 @@ from anyseg_core.runtime.health.monitor import CheckConfig, Fault, HealthConfig,
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
-from anyseg_ros.pipeline.pipeline import NO_RIG, Job, Pipeline, SyncConfig
+from anyseg_ros.pipeline.jobs import Job, encode_ahead, segment
+from anyseg_ros.pipeline.pipeline import NO_RIG, Pipeline, SyncConfig
 
 MS = 1_000_000
 T0 = 1_000_000 * MS
@@ -60,7 +61,7 @@ class World:
 
     def __post_init__(self) -> None:
         health = {m: HealthConfig(RATE_HZ, self.max_age_ms, checks=self.checks) for m in self.modalities}
-        self.pipeline = Pipeline(health, self.sync, cast(Segmenter, EchoSegmenter()), T0)
+        self.pipeline = Pipeline(health, self.sync, T0)
         self.pipeline.set_rig(RIG)
         self.now_ns = T0
 
@@ -235,19 +236,19 @@ def test_a_sensor_clock_that_was_set_back_does_not_end_the_masks() -> None:
 
 def test_lidar_waits_for_the_calibration() -> None:
     world = World(modalities=[LIDAR])
-    world.pipeline = Pipeline({LIDAR: HealthConfig()}, SyncConfig(), cast(Segmenter, EchoSegmenter()), T0)
+    world.pipeline = Pipeline({LIDAR: HealthConfig()}, SyncConfig(), T0)
     world.deliver(LIDAR, 0)
     assert world.jobs == []
     assert world.pipeline.statuses(world.now_ns)[0].left_out == NO_RIG
     world.pipeline.set_rig(RIG)
     world.poll()
-    assert world.pipeline.run(world.jobs[0]).mask_size == (30, 40)
+    assert segment(cast(Segmenter, EchoSegmenter()), world.jobs[0]).mask_size == (30, 40)
 
 
 def test_the_mask_has_the_anchor_s_size() -> None:
     world = World(modalities=[CAMERA])
     world.deliver(CAMERA, 0)
-    result = world.pipeline.run(world.jobs[0])
+    result = segment(cast(Segmenter, EchoSegmenter()), world.jobs[0])
     assert result.mask_size == (48, 64)
     assert result.segmentation.modalities == (CAMERA,)
 
@@ -288,7 +289,7 @@ def test_a_simulated_clock_that_is_told_starts_anew() -> None:
     """Before, it reads 0: no frame has an age then, and what is waited for is not years late afterwards."""
     world = World()
     health = {m: HealthConfig(RATE_HZ) for m in DEFAULT_SENSORS}
-    world.pipeline = Pipeline(health, world.sync, cast(Segmenter, EchoSegmenter()), 0)
+    world.pipeline = Pipeline(health, world.sync, 0)
     world.now_ns = 0
     for modality in DEFAULT_SENSORS:
         world.pipeline.on_frame(live_frame(modality, T0), 0)
@@ -387,24 +388,23 @@ def test_the_frames_of_a_job_are_encoded_ahead_but_for_a_scan_that_is_going_to_b
     world = World()
     world.drive(0, 300, DEFAULT_SENSORS)
     segmenter = CountingSegmenter()
-    pipeline = Pipeline({CAMERA: HealthConfig()}, SyncConfig(), cast(Segmenter, segmenter), T0)
-    pipeline.encode_ahead(world.jobs[-1])
+    encode_ahead(cast(Segmenter, segmenter), world.jobs[-1])
     assert segmenter.encoded == [CAMERA, EVENT, LIDAR]
     segmenter.encoded.clear()
     moving = Twist(np.array([10.0, 0, 0]), np.zeros(3))
-    pipeline.encode_ahead(replace(world.jobs[-1], motion=LidarMotion(world.now_ns, moving)))
+    encode_ahead(cast(Segmenter, segmenter), replace(world.jobs[-1], motion=LidarMotion(world.now_ns, moving)))
     assert segmenter.encoded == [CAMERA, EVENT]
 
 
 def test_a_frame_is_named_for_encoding_once_and_only_while_a_mask_may_need_it() -> None:
     world = World()
     world.drive(0, 300, DEFAULT_SENSORS)
-    assert world.pipeline.next_to_encode() is None  # all are older than the last mask, or in it
+    assert world.pipeline.take_frame_to_encode() is None  # all are older than the last mask, or in it
     frame = live_frame(DEPTH, T0 + 300 * MS)
     world.run_until(300)
     world.pipeline.on_frame(frame, world.now_ns)
-    assert world.pipeline.next_to_encode() == (frame, RIG)
-    assert world.pipeline.next_to_encode() is None
+    assert world.pipeline.take_frame_to_encode() == (frame, RIG)
+    assert world.pipeline.take_frame_to_encode() is None
 
 
 def test_a_sensor_faster_than_the_anchor_is_not_encoded_for_nothing() -> None:
@@ -413,11 +413,11 @@ def test_a_sensor_faster_than_the_anchor_is_not_encoded_for_nothing() -> None:
     for late_ms in (33, 66):  # a depth camera of 30 Hz beside a camera of 10 Hz
         world.run_until(200 + late_ms)
         world.pipeline.on_frame(live_frame(DEPTH, T0 + (200 + late_ms) * MS), world.now_ns)
-    assert world.pipeline.next_to_encode() is None
+    assert world.pipeline.take_frame_to_encode() is None
     camera = live_frame(CAMERA, T0 + 300 * MS)
     world.run_until(300)
     world.pipeline.on_frame(camera, world.now_ns)
-    assert world.pipeline.next_to_encode() == (camera, RIG)
+    assert world.pipeline.take_frame_to_encode() == (camera, RIG)
 
 
 class DoubtfulSegmenter(EchoSegmenter):
@@ -431,10 +431,10 @@ class DoubtfulSegmenter(EchoSegmenter):
 @pytest.mark.parametrize(("min_confidence", "right"), [(0.0, 7), (0.4, 7), (0.41, 255)])
 def test_a_pixel_below_the_least_confidence_has_no_label(min_confidence: float, right: int) -> None:
     segmenter = cast(Segmenter, DoubtfulSegmenter())
-    pipeline = Pipeline({CAMERA: HealthConfig()}, SyncConfig(join_wait_ms=0.0), segmenter, T0, min_confidence)
+    pipeline = Pipeline({CAMERA: HealthConfig()}, SyncConfig(join_wait_ms=0.0), T0)
     pipeline.on_frame(live_frame(CAMERA, T0), T0)
     job = pipeline.poll(T0)
     assert job is not None
-    result = pipeline.run(job).segmentation
+    result = segment(segmenter, job, min_confidence).segmentation
     assert result.labels.tolist() == [[7, right]] * 4
     assert result.confidence[0].tolist() == [250, 102]  # which stays as it was

@@ -19,7 +19,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 from anyseg_core.runtime.sensors import Sensor, in_order
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.replay.live import plan_of
 from anyseg_ros.replay.live_comparison import Heard, LiveMask, LiveOptions, compare, differences_between
 from anyseg_ros.replay.mask_records import MaskRecord

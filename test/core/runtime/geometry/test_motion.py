@@ -22,6 +22,7 @@ from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics
 from anyseg_ros.messages.conversions import ConversionError, lidar_frame
 from anyseg_ros.messages.odometry import Odometer
+from anyseg_ros.pipeline.jobs import segment
 from anyseg_ros.pipeline.parameters import Parameters, RigParameters
 from anyseg_ros.pipeline.pipeline import Pipeline, SyncConfig
 from anyseg_ros.replay.offline import ReplayOptions, replay
@@ -185,19 +186,19 @@ class Recorder:
 def test_the_pipeline_segments_compensated_points_and_keeps_the_raw_frame_in_the_job() -> None:
     segmenter = Recorder()
     health = {m: HealthConfig(10.0, checks={}) for m in (Sensor.CAMERA, Sensor.LIDAR)}
-    pipeline = Pipeline(health, SyncConfig(join_wait_ms=0.0), cast(Segmenter, segmenter), STAMP - S)
+    pipeline = Pipeline(health, SyncConfig(join_wait_ms=0.0), STAMP - S)
     pipeline.set_rig(Rig(PinholeCamera(40, 30, 20.0, 20.0, 19.5, 14.5)))
     pipeline.on_frame(live_frame(Sensor.LIDAR, STAMP - 95 * MS), STAMP - 90 * MS)
-    assert pipeline.next_to_encode() is not None
+    assert pipeline.take_frame_to_encode() is not None
     pipeline.on_motion(STAMP, AHEAD)
     scan = live_frame(Sensor.LIDAR, STAMP + 5 * MS)
     pipeline.on_frame(scan, STAMP + 5 * MS)
-    assert pipeline.next_to_encode() is None  # it waits for its anchor
+    assert pipeline.take_frame_to_encode() is None  # it waits for its anchor
     pipeline.on_frame(live_frame(Sensor.CAMERA, STAMP + 45 * MS), STAMP + 45 * MS)
     job = pipeline.poll(STAMP + 45 * MS)
     assert job is not None
     assert str(job.motion) == "20.00 m/s, 0.000 rad/s"
-    pipeline.run(job)
+    segment(cast(Segmenter, segmenter), job)
     moved = segmenter.frames[0][Sensor.LIDAR].data - scan.data
     np.testing.assert_allclose(moved[:, 0], -0.8, atol=1e-4)
     assert job.frames[Sensor.LIDAR].data is scan.data

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import cast
 
 import cv2
 import numpy as np
@@ -18,7 +17,6 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import HealthConfig, ModalityStatus, State
 from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.pipeline.pipeline import Pipeline, SyncConfig
 
@@ -91,7 +89,7 @@ class World:
     def __init__(self, min_quality: Mapping[Sensor, float], keep_at_least: int = 2) -> None:
         health = {m: HealthConfig(min_quality=min_quality.get(m, 0.0)) for m in DEFAULT_SENSORS}
         self.sync = SyncConfig(keep_at_least=keep_at_least)
-        self.pipeline = Pipeline(health, self.sync, cast("Segmenter", None), START_NS)
+        self.pipeline = Pipeline(health, self.sync, START_NS)
         self.pipeline.set_rig(RIG)
         self.now = START_NS
         self.rng = np.random.default_rng(0)
