@@ -42,9 +42,7 @@ class Alignment:
         """The intrinsics of the pictures that come out for those that camera_info tells."""
         return replace(camera, distortion=None) if self._rectifies else camera
 
-    def aligned(
-        self, frame: SensorFrame, cameras: Mapping[Sensor, KnownCamera], lookup: Lookup | None
-    ) -> SensorFrame:
+    def aligned(self, frame: SensorFrame, cameras: Mapping[Sensor, KnownCamera], lookup: Lookup | None) -> SensorFrame:
         """The frame of `Sensor.CAMERA` or `Sensor.DEPTH` as it is to be used; those of other sensors as they are.
 
         Raises ConversionError where the parameters ask for what the messages do not tell: an unaligned picture would be
@@ -81,7 +79,7 @@ class Alignment:
 
 
 def why_unregistered(cameras: Mapping[Sensor, KnownCamera]) -> str:
-    """Why depth does not look like the camera's picture, from both camera_infos; empty where it does, or is not known."""
+    """Why depth is not of the camera's picture, by both camera_infos; empty where it is, or nobody knows."""
     if not {Sensor.CAMERA, Sensor.DEPTH} <= set(cameras):
         return ""
     camera, depth = cameras[Sensor.CAMERA], cameras[Sensor.DEPTH]

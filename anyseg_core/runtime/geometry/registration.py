@@ -1,4 +1,4 @@
-"""Pictures of one lens or place -> those of another: lens distortion taken out, depth brought into the camera's picture.
+"""Pictures of one lens or place -> those of another: rectified ones, and depth in the camera's picture.
 
 What image_proc's `rectify` and depth_image_proc's `register` do in ROS 2.
 """
@@ -25,7 +25,7 @@ class Rectification:
 
     def __init__(self, raw: PinholeCamera) -> None:
         self.camera = replace(raw, distortion=None)
-        col, row = np.meshgrid(np.arange(raw.width, dtype=np.float64), np.arange(raw.height, dtype=np.float64))  # [H, W]
+        row, col = np.mgrid[: raw.height, : raw.width].astype(np.float64)  # [H, W] each
         x, y = (col - raw.cx) / raw.fx, (row - raw.cy) / raw.fy
         if raw.distortion is not None:
             x, y = raw.distortion.apply(x, y)
