@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 OUT_OF_USE = (State.FAILED, State.RECOVERING)
 
@@ -19,7 +19,7 @@ class StatusLog:
 
     def __init__(self, warn: Callable[[str], object], inform: Callable[[str], object]) -> None:
         self._warn, self._inform = warn, inform
-        self._told: dict[Modality, set[Fault | None]] = {}  # the faults that were logged of those out of use
+        self._told: dict[Sensor, set[Fault | None]] = {}  # the faults that were logged of those out of use
 
     def tell(self, statuses: Iterable[ModalityStatus]) -> None:
         """The statuses at one moment."""
