@@ -473,6 +473,9 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
         list[str] | None, typer.Option("--map", help="ROLE:=TOPIC, such as camera:=/front/image; repeatable.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of label PNGs named by stamp.")] = None,
+    params_file: Annotated[
+        Path | None, typer.Option(help="Of the vehicle: whether pictures are rectified, depth registered.")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Of a new data set: names with commas, or a JSON file of name and color.")
     ] = None,
@@ -484,10 +487,14 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
     from anyseg_ros.bags.topics import TopicError
+    from anyseg_ros.pipeline.parameters import ParameterError, Parameters, load_parameters
 
-    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError, ValueError):
+    with core.errors_told(BagError, NothingToWriteError, ParameterError, OSError, StudentError, TopicError, ValueError):
         names = parse_classes(classes) if classes else ()
-        options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, val_share)
+        parameters = load_parameters(params_file) if params_file else Parameters()
+        options = FolderOptions(
+            split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, val_share, parameters
+        )
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
     for problem in written.problems:
         core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
