@@ -20,6 +20,7 @@ from anyseg_core.data.muses import TIMES, WEATHERS
 from anyseg_core.data.sample import Sample, SegmentationDataset
 from anyseg_core.models.anymodal import select_present, upsample_logits
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
+from anyseg_core.runtime import sensors
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.sensors import Sensor
@@ -32,7 +33,7 @@ from anyseg_core.training.same_meaning import open_same
 
 def subset_name(subset: Subset, modalities: tuple[Sensor, ...]) -> str:
     """`camera+depth`."""
-    return "+".join(str(modalities[index]) for index in subset)
+    return sensors.subset_name(modalities[index] for index in subset)
 
 
 def subset_logits(model: SegmentationModel, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:

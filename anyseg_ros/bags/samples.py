@@ -228,7 +228,7 @@ class BagSamples:
                 self._look_at_times(frame)
                 if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
-                    yield from self._news(rig, now_ns)
+                    yield from self._changed_rig(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 
         return on_message
@@ -264,7 +264,7 @@ class BagSamples:
         except Exception as error:  # as in the node: it is ignored and said
             self.ignored[f"{message.topic}: {error}"] += 1
             return
-        yield from self._news(rig, now_ns)
+        yield from self._changed_rig(rig, now_ns)
 
     def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:
         if not self._parameters.rig.compensate_motion:
@@ -286,8 +286,8 @@ class BagSamples:
         yield LabelSample(now_ns, conversions.stamp_ns(decoded.header), labels)
 
     @staticmethod
-    def _news(rig: BagRig, now_ns: int) -> Iterator[Sample]:
-        known = rig.news()
+    def _changed_rig(rig: BagRig, now_ns: int) -> Iterator[Sample]:
+        known = rig.changed()
         if known is not None:
             yield RigSample(now_ns, known)
 

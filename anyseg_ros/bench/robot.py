@@ -17,7 +17,7 @@ from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order, subset_name
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
@@ -185,7 +185,7 @@ def accuracy_table(student: SubsetScores, baseline: SubsetScores) -> Table:
     table.add_column("sensors")
     for column in ("student", "baseline", "difference"):
         table.add_column(column, justify="right")
-    rows = [("+".join(map(str, subset)), student.pooled[subset], baseline.pooled[subset]) for subset in student.pooled]
+    rows = [(subset_name(subset), student.pooled[subset], baseline.pooled[subset]) for subset in student.pooled]
     rows.append((f"mean of {len(rows)}", _mean(student.pooled), _mean(baseline.pooled)))
     for name, ours, theirs in rows:
         table.add_row(name, f"{ours:.1f}", f"{theirs:.1f}", f"{ours - theirs:+.1f}")
@@ -202,7 +202,7 @@ def add_accuracy(result: Benchmark, student: SubsetScores, baseline: SubsetScore
         means = [_mean(one_drive) for one_drive in scores.by_drive]
         result.add(f"mIoU, mean of {count} subsets, drive by drive: {name}", "%", means)
         for subset, miou in scores.pooled.items():
-            result.add(f"mIoU, {'+'.join(map(str, subset))}: {name}", "%", [miou], listed=len(subset) == 1)
+            result.add(f"mIoU, {subset_name(subset)}: {name}", "%", [miou], listed=len(subset) == 1)
 
 
 def _mean(mious: Mapping[tuple[Sensor, ...], float]) -> float:

@@ -40,7 +40,6 @@ from anyseg_ros.node.status_messages import (
     engine_array,
     for_node,
     unconfigured_array,
-    used_ages_ms,
 )
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.computer_lag import BEAT_NS, ComputerLag
@@ -50,6 +49,7 @@ from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.pipeline.planner_products import output_classes
+from anyseg_ros.pipeline.status_lines import used_ages_ms
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 from anyseg_ros.process.service_manager import READY, WATCHDOG, notify

@@ -33,8 +33,9 @@ from anyseg_ros.live_run.run import rig_parameters
 from anyseg_ros.messages.conversions import image_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import MASK, status_key
+from anyseg_ros.node.status_messages import status_key
 from anyseg_ros.pipeline.parameters import to_values
+from anyseg_ros.pipeline.status_lines import MASK
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.replay.live_comparison import (

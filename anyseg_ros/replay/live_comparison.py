@@ -16,7 +16,7 @@ from rich.table import Table
 from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, subset_name
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.ground_truth import TopicLabels
 from anyseg_ros.bags.reader import BagReader
@@ -160,7 +160,7 @@ def differences_between(records: Sequence[MaskRecord], heard: Heard) -> tuple[in
 
 
 def _names(used: Sequence[Sensor]) -> str:
-    return "+".join(used) or "unknown sensors"
+    return subset_name(used) or "unknown sensors"
 
 
 def _label_reach_ns(offline: Iterable[MaskRecord]) -> int:
