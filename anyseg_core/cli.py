@@ -212,6 +212,20 @@ def export(
     console.print(f"student {card.name} written to {folder}")
 
 
+def known_answer(
+    student: Annotated[str, typer.Argument(help="A bundled student's name, or a student's folder.")],
+) -> None:
+    """Write a student's known answers into its card, where it was exported without: they are checked at every start."""
+    from anyseg_core.runtime.card_answers import write_known_answers
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError, find_student
+
+    with errors_told(StudentError, EngineError, OSError):
+        folder = find_student(student)
+        count = write_known_answers(folder)
+    console.print(f"{count} known answers written into {folder / 'model.json'}")
+
+
 def print_points(lost: dict[str, float]) -> None:
     """Points of mIoU that a smaller precision costs, per subset, as a table."""
     table = Table("modalities", "points of mIoU lost")
@@ -571,5 +585,5 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands with the `anyseg` application."""
     app.add_typer(simulate, name="simulate")
     app.add_typer(data_commands, name="data")
-    for command in (train, adapt, evaluate, export, import_weights):
+    for command in (train, adapt, evaluate, export, known_answer, import_weights):
         app.command()(command)

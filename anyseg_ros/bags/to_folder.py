@@ -61,6 +61,8 @@ class FolderOptions:
     """A folder of label images named by stamp; None: the bag's label topic, if it has one."""
     classes: tuple[ClassSpec, ...] = ()
     """Of a new data set; empty: those of the card."""
+    parameters: Parameters = field(default_factory=Parameters)
+    """Of the node that the student will run in: whether pictures are rectified, depth registered, how events count."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -113,7 +115,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
     clues = look_ahead(reader, topics)
-    samples = BagSamples(reader, topics, Parameters(), uses_stamps=clues.uses_stamps)
+    samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
     if collector.folder is not None and not clues.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
