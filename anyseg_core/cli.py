@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from anyseg_core.benchmarks.street import StreetFigure
     from anyseg_core.benchmarks.training import Measurement
     from anyseg_core.data.check import SplitCheck
+    from anyseg_core.data.datasets import DataConfig
     from anyseg_core.sim.recorded_drive import RecordedDrive
-    from anyseg_core.training.config import DataConfig
 
 
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
@@ -261,8 +261,7 @@ def data_check(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="deliver, muses, folder, pothole, nyu_depth, potsdam, mid_air, pictures or scans; default: by what is "
-            "there."
+            help="Of data set, as data.kind in a training's file; an unknown one lists them. Default: by what is there."
         ),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Repeatable; default: train and val.")] = None,
@@ -291,17 +290,17 @@ def data_check(
 
 def known_kind(root: Path) -> str:
     """The kind of data set by what lies there; ends the command where it is unknown."""
-    from anyseg_core.data.check import kind_of
+    from anyseg_core.data.datasets import DATASETS, kind_of
 
     if (kind := kind_of(root)) is None:
-        raise fail(f"{root} is no data set that is known by its looks: give --kind, which --help lists")
+        raise fail(f"{root} is no data set that is known by its looks: give --kind: {', '.join(DATASETS)}")
     return kind
 
 
 def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
     """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
-    from anyseg_core.training.batches import has_split, open_files, parts_of
+    from anyseg_core.data.datasets import has_split, open_files, parts_of
 
     if settings.kind != "mixture":
         found, usable = check_split(open_files(settings, split))

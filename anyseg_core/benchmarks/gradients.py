@@ -9,10 +9,11 @@ from typing import NamedTuple, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.methods import AnySeg, AnySegConfig, Batch
 from anyseg_core.methods.losses import Variant
 from anyseg_core.models.anymodal import AnymodalSegmenter
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import find_checkpoint, load_anymodal, load_teacher
 from anyseg_core.training.evaluation import best_device
 

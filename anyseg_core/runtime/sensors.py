@@ -158,7 +158,10 @@ def point_sensor(sensors: Collection[Sensor]) -> Sensor | None:
     """
     found = [sensor for sensor in sensors if sensor.kind.is_points]
     if len(found) > 1:
-        raise ValueError(f"{', '.join(found)} deliver points, and the extrinsics of only one sensor can be told")
+        raise ValueError(
+            f"{' and '.join(found)} deliver points, and the extrinsics of only one such sensor can be given (rig.*): "
+            "export the student with one of them, and run a node of its own for the other"
+        )
     return found[0] if found else None
 
 

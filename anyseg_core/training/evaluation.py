@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anyseg_core.data.datasets import DataConfig, open_dataset
 from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
 from anyseg_core.data.mixture import Mixture
@@ -25,9 +26,7 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import tracked
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
-from anyseg_core.training.config import DataConfig
 from anyseg_core.training.same_meaning import open_same
 
 
