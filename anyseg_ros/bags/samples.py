@@ -101,7 +101,7 @@ class BagTopics:
 
 
 @dataclass(frozen=True)
-class Clues:
+class BagTiming:
     """What the bag's beginning tells."""
 
     rates_hz: Mapping[Sensor, float]
@@ -112,7 +112,7 @@ class Clues:
     """The sensors some of whose stamps are 0, with how many: their driver does not set header.stamp."""
 
 
-def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
+def look_ahead(reader: BagReader, topics: BagTopics) -> BagTiming:
     """Rates and clock from the first seconds."""
     modality_of = {choice.topic: modality for modality, choice in topics.sensors.items()}
     times: dict[Sensor, list[int]] = {}
@@ -134,7 +134,7 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
     streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
     rates = {m: rate for m, received in times.items() if m not in streams and (rate := _rate_hz(received))}
     without = {modality: f"{number} of {stamped[modality]}" for modality, number in (+zeros).items()}
-    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
+    return BagTiming(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
 
 
 def _rate_hz(received_ns: list[int]) -> float | None:

@@ -27,7 +27,7 @@ from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, FrameSample, LabelSample, RigSample, look_ahead
+from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
 from anyseg_ros.pipeline.parameters import Parameters
 
@@ -114,10 +114,10 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         )
     description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
-    clues = look_ahead(reader, topics)
-    samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
+    timing = look_ahead(reader, topics)
+    samples = BagSamples(reader, topics, options.parameters, uses_stamps=timing.uses_stamps)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
-    if collector.folder is not None and not clues.uses_stamps:
+    if collector.folder is not None and not timing.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
     folder = root / options.split / (bag.stem if bag.is_file() else bag.name)
     written = Written(modalities=collector.modalities)
@@ -129,7 +129,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
-    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, clues)
+    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, timing)
     if not written.samples:
         why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
         raise NothingToWriteError(
@@ -168,14 +168,14 @@ def _description_for(
     return there
 
 
-def _unusable(samples: BagSamples, clues: Clues) -> list[str]:
+def _unusable(samples: BagSamples, timing: BagTiming) -> list[str]:
     """What of the bag could not be used, with reasons."""
     found = [f"{count} x {text}" for text, count in samples.ignored.items()]
     for modality, reasons in samples.reasons.items():
         reason, count = reasons.most_common(1)[0]
         found.append(f"{modality}: {count} messages rejected: {reason}")
     return found + [
-        f"{modality}: the stamps of {number} messages are 0" for modality, number in clues.without_stamps.items()
+        f"{modality}: the stamps of {number} messages are 0" for modality, number in timing.without_stamps.items()
     ]
 
 

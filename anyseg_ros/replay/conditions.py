@@ -233,9 +233,11 @@ def _group_verdict(group: Group, parts: list[list[_Judge]]) -> list[Verdict]:
     """A condition of a group holds where it holds for each of its scenarios."""
     verdicts = [[judge.verdict() for judge in part] for part in parts]
     held = [all(verdict.passed for verdict in part) for part in verdicts]
-    told = "; ".join(f"{'+' if v.passed else '-'} {v.name} [{v.scenario}]: {v.text}" for part in verdicts for v in part)
+    texts = "; ".join(
+        f"{'+' if v.passed else '-'} {v.name} [{v.scenario}]: {v.text}" for part in verdicts for v in part
+    )
     concerned = sorted({v.scenario for part in verdicts for v in part})
-    return [Verdict(group.name, ", ".join(concerned), any(held) if group.any_of else all(held), told)]
+    return [Verdict(group.name, ", ".join(concerned), any(held) if group.any_of else all(held), texts)]
 
 
 def _judges(condition: Condition, scenarios: Sequence[str], classes: Sequence[str]) -> list[_Judge]:
