@@ -1,4 +1,4 @@
-"""One scenario in simulated time: a pipeline of its own, its sensors, its faults. No clock but the one it is told."""
+"""One scenario in simulated time: a pipeline of its own, its sensors, its injections, and the caller's clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StateChange(NamedTuple):
     reason: str
 
 
-class Lane:
+class ScenarioRun:
     """Plays one scenario. Its methods give the jobs that fall due, in the order of time."""
 
     def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
