@@ -25,12 +25,12 @@ class StatusLog:
         """The statuses at one moment."""
         for status in statuses:
             if status.state in OUT_OF_USE:
-                self._tell_failure(status)
+                self._log_failure(status)
             elif status.modality in self._logged:
                 del self._logged[status.modality]
                 self._inform(f"{status.modality} is no longer failed, but {status.state}")
 
-    def _tell_failure(self, status: ModalityStatus) -> None:
+    def _log_failure(self, status: ModalityStatus) -> None:
         logged = self._logged.setdefault(status.modality, set())
         if status.fault not in logged:
             logged.add(status.fault)

@@ -72,7 +72,7 @@ class ReplayOptions:
     parameters: Parameters | None = None
     """The node's. None: its defaults, with the sensors' rates as the bag has them."""
     topics: Mapping[str, str] = field(default_factory=dict)
-    """Role to topic, as `bag_topics.parse_mapping` gives it; the others are found."""
+    """Role to topic, as `bags.topics.parse_mapping` gives it; the others are found."""
     subsets: bool = False
     """Also every proper subset of the sensors."""
     injections: tuple[Path, ...] = ()

@@ -14,7 +14,7 @@ class Log:
         self.lines: list[str] = []
         self._log = StatusLog(self.lines.append, self.lines.append)
 
-    def tell(self, state: State, fault: Fault | None = None, modality: Sensor = Sensor.CAMERA) -> None:
+    def add(self, state: State, fault: Fault | None = None, modality: Sensor = Sensor.CAMERA) -> None:
         self._log.add([status(state, fault, modality)])
 
 
