@@ -191,9 +191,9 @@ def test_every_message_is_played_in_order_and_not_before_its_time(audience: Call
     ours = audience(clock=True)
     ours.player.start()
     ours.spin_until(lambda: ours.player.ended and len(ours.outputs) == MESSAGES, "all messages")
-    assert [name for name, _ in ours.heard] == [f"frame {i}" for i in range(MESSAGES)]
+    assert [name for name, _ in ours.outputs] == [f"frame {i}" for i in range(MESSAGES)]
     # The first may arrive late by its way through DDS, so the others may follow it more closely than recorded.
-    assert ours.heard[-1][1] - ours.heard[0][1] > 0.5 * (MESSAGES - 1) * PERIOD_NS
+    assert ours.outputs[-1][1] - ours.outputs[0][1] > 0.5 * (MESSAGES - 1) * PERIOD_NS
     assert ours.player.counts.published == MESSAGES
     assert ours.player.counts.skipped == {f"/unknown ({NOWHERE})": MESSAGES}
     assert ours.player.failure is None
@@ -229,7 +229,7 @@ def test_it_loops_until_it_is_ended_and_remaps(audience: Callable[..., Audience]
     ours = audience(topic="/other", loop=True, rate=20.0, remap={"/header": "/other"})
     ours.player.start()
     ours.spin_until(lambda: len(ours.outputs) >= 2 * MESSAGES, "two rounds")
-    names = [name for name, _ in ours.heard[: 2 * MESSAGES]]
+    names = [name for name, _ in ours.outputs[: 2 * MESSAGES]]
     assert names == 2 * [f"frame {i}" for i in range(MESSAGES)]
 
 
