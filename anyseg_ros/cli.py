@@ -304,7 +304,7 @@ def replay_live(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.topics import parse_mapping
-    from anyseg_ros.live_run.run import LiveRunError
+    from anyseg_ros.live_run.child_process import LiveRunError
     from anyseg_ros.replay.live import run_live
     from anyseg_ros.replay.live_comparison import LiveOptions
 

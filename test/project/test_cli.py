@@ -204,6 +204,28 @@ def test_a_part_that_is_not_installed_is_named_with_its_extra(blocked: str, comm
     assert f' install -e ".[{extra}]"' in done.stderr
 
 
+WITHOUT_SIMULATOR = """
+from typer.testing import CliRunner
+from anyseg_ros.cli import app
+
+for command in ("replay", "replay-live", "play", "inspect", "data from-bag", "inject bag"):
+    rest = {"data from-bag": ["out"], "inject bag": ["out", "--injections", "config/injections/camera_lost.yaml"]}
+    result = CliRunner().invoke(app, [*command.split(), "no_such_bag", *rest.get(command, [])])
+    print(command, result.exit_code, "no_such_bag" in result.output, result.exception)
+"""
+
+
+@pytest.mark.ros
+def test_commands_on_bags_need_no_simulator() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    done = run_without("trimesh,embreex", WITHOUT_SIMULATOR)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(" 2 True ")[0] for line in done.stdout.splitlines() if " 2 True " in line] == [
+        "replay", "replay-live", "play", "inspect", "data from-bag", "inject bag",
+    ], done.stdout  # fmt: skip
+
+
 @simulator
 def test_a_simulated_bag_reads_back(tmp_path: Path) -> None:
     from rosbags.highlevel import AnyReader
