@@ -211,8 +211,10 @@ from anyseg_ros.cli import app
 for command in ("replay", "replay-live", "play", "inspect", "data from-bag", "inject bag"):
     rest = {"data from-bag": ["out"], "inject bag": ["out", "--injections", "config/injections/camera_lost.yaml"]}
     result = CliRunner().invoke(app, [*command.split(), "no_such_bag", *rest.get(command, [])])
-    print(command, result.exit_code, "no_such_bag" in result.output, result.exception)
+    if not ("no_such_bag" in result.output and isinstance(result.exception, SystemExit)):
+        print(command, result.output, repr(result.exception))
 """
+"""Prints what does not end with a word on the bag."""
 
 
 @pytest.mark.ros
@@ -220,10 +222,7 @@ def test_commands_on_bags_need_no_simulator() -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     pytest.importorskip("rosbags", reason="rosbags is not installed")
     done = run_without("trimesh,embreex", WITHOUT_SIMULATOR)
-    assert done.returncode == 0, done.stderr
-    assert [line.split(" 2 True ")[0] for line in done.stdout.splitlines() if " 2 True " in line] == [
-        "replay", "replay-live", "play", "inspect", "data from-bag", "inject bag",
-    ], done.stdout  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @simulator
