@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -151,8 +152,14 @@ def train(
 
     with errors_reported(ConfigError, DataError, CheckpointError, TrainingError):
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
-    console.print(f"checkpoint: {checkpoint}")
-    print_metrics(json.loads((checkpoint.parents[1] / METRICS_NAME).read_text()))
+    run = checkpoint.parents[1]
+    console.print(f"checkpoint: {checkpoint}", soft_wrap=True)
+    print_metrics(json.loads((run / METRICS_NAME).read_text()))
+    words = shlex.quote(str(run))
+    print_next(
+        f"anyseg evaluate {words} --out {shlex.quote(str(run / 'report'))}",
+        f"anyseg export {words} students/{run.name}",
+    )
 
 
 def evaluate(
@@ -184,7 +191,9 @@ def evaluate(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
     if out:
-        console.print(f"report: {write_report(evaluation, out, command_line())}")
+        console.print(f"report: {write_report(evaluation, out, command_line())}", soft_wrap=True)
+    name = evaluation.state.config.name
+    print_next(f"anyseg export {shlex.quote(str(checkpoint))} students/{name}")
 
 
 def export(
@@ -209,7 +218,9 @@ def export(
     lost = card.training.metrics.get("int8_miou_points_lost")
     if lost:
         print_points(lost)
-    console.print(f"student {card.name} written to {folder}")
+    console.print(f"student {card.name} written to {folder}", soft_wrap=True)
+    student = shlex.quote(str(folder))
+    print_next(f"anyseg replay BAG --student {student}", f"anyseg run --student {student}")
 
 
 def known_answer(
@@ -555,6 +566,13 @@ def print_methods(rows: dict) -> None:
         cells = [cell(row[name]) for name in ("mean", subsets[-1], worst, "EMM")]
         table.add_row(variant, str(len(row["seeds"])), *cells)
     console.print(table)
+
+
+def print_next(*commands: str) -> None:
+    """What one does next, each command on a line of its own to be copied."""
+    console.print("next:")
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_metrics(metrics: dict) -> None:

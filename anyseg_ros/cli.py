@@ -287,6 +287,27 @@ def inspect(
     raise core.verdict(bool(found.sensors))
 
 
+@app.command()
+def preset(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Drivers, such as realsense ouster; none: list them.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as my_vehicle.yaml.")] = None,
+) -> None:
+    """Parameters for the topics of well-known drivers: RealSense, ZED, Ouster, Velodyne, Prophesee."""
+    from anyseg_ros.pipeline.presets import PresetError, notes_of, preset_names, preset_topics, write_preset
+
+    with core.errors_reported(PresetError, OSError):
+        for name in names or preset_names():
+            topics = ", ".join(f"{sensor} {topic}" for sensor, topic in preset_topics(name).items())
+            core.console.print(f"[bold]{name}[/]: {topics}", soft_wrap=True, highlight=False)
+            for note in notes_of(name) if names else ():
+                core.console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+        if write is not None:
+            write_preset(write, names or ())
+            core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
+
+
 @app.command("replay-live")
 def replay_live(
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
@@ -306,7 +327,7 @@ def replay_live(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.topics import parse_mapping
-    from anyseg_ros.live_run.run import LiveRunError
+    from anyseg_ros.live_run.child_process import LiveRunError
     from anyseg_ros.replay.live import run_live
     from anyseg_ros.replay.live_comparison import LiveOptions
 
@@ -460,6 +481,7 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     classes: Annotated[
         str | None, typer.Option(help="Of a new data set: names with commas, or a JSON file of name and color.")
     ] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the bag, at its end, whose samples go to val.")] = 0.0,
 ) -> None:
     """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
     from anyseg_core.runtime.class_lists import parse_classes
@@ -474,17 +496,22 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     ):
         names = parse_classes(classes) if classes else ()
         parameters = load_parameters(params_file) if params_file else Parameters()
-        options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, parameters)
+        options = FolderOptions(
+            split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, val_share, parameters
+        )
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
     for problem in written.problems:
         core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
     for advice in written.advice:
         core.console.print(f"[yellow]note:[/] {advice}", soft_wrap=True, highlight=False)
+    where = f"{root / split}" + (f" ({written.validation} in {root / 'val'})" if written.validation else "")
+    sensors = ", ".join(written.modalities)
     core.console.print(
-        f"{written.samples} samples of {', '.join(written.modalities)} in {root / split}, {written.labelled} of them "
-        f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
+        f"{written.samples} samples of {sensors} in {where}, {written.labelled} of them labelled; "
+        f"{written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
     )
-    core.console.print(f"next: anyseg data check {root} --split {split}")
+    of_split = "" if written.validation else f" --split {split}"
+    core.console.print(f"next: anyseg data check {root}{of_split}", soft_wrap=True)
 
 
 def _check_ros_arguments(context: typer.Context) -> None:

@@ -40,7 +40,7 @@ class DataConfig(BaseModel):
 
     kind: str = "deliver"
     """A name of `DATASETS`: `folder` is one's own data; `pictures` and `scans` are described by a layout, `mixture` is
-    several data sets at once: docs/training.md."""
+    several data sets at once: docs/training/data_sets.md."""
     root: Path
     """Folder of the data set; of a mixture, the folder that its parts' roots are in."""
     cache: Path | None = Path("datasets/cache")

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
+from anyseg_core.runtime.extras import pip_install
 from anyseg_core.runtime.geometry.poses import PoseHistory
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
@@ -138,7 +139,7 @@ class RigSource:
     def _subscribe_odometry(self) -> str:
         odometry = message_class("nav_msgs/msg/Odometry")
         if odometry is None:
-            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or pip install ros-nav-msgs)"
+            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or {pip_install('ros-nav-msgs')})"
             self._node.get_logger().info(f"LiDAR scans are not compensated for the vehicle's motion: {why}")
             return why
         qos = sensor_qos("best_effort", ODOMETRY_QUEUE_DEPTH)

@@ -16,7 +16,7 @@ FOREIGN = frozenset(
         *("SAME", "computeNormalsSquareSupport", "patchSize", "tools/val_mm_EMM.py", "val_mm_RMM.py", "val_mm_NM.py"),
         *("align_depth", "dmesg", "steal", "tegrastats"),
         # made by a command
-        *("reference/parameters.md", "reference/training.md", "report.md", "runs/ablation/table.md"),
+        *("report.md", "runs/ablation/table.md"),
         # examples
         *("CD", "NAME", "NAME_", "out_NAME"),
     }
@@ -24,7 +24,8 @@ FOREIGN = frozenset(
 PAST = ("CHANGELOG.md", "docs/decisions.md")
 """They tell of what was there once, too."""
 _TEXTS = (".cfg", ".html", ".in", ".json", ".rviz", ".service", ".sh", ".toml", ".xml", ".yaml", ".yml", "Makefile")
-_FILE = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.(?:py|md))\b")
+_FILE = re.compile(r"(?<![\w/.-])((?!reference/)(?:[\w-]+/)*[\w-]+\.(?:py|md))\b")
+"""Not those of the reference, which is made with the site."""
 _PATH = re.compile(r"(?<![\w/.~-])((?:anyseg_core|anyseg_ros|config|docker|docs|launch|test)/[\w./-]*\w)")
 _SYMBOL = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`")
 
