@@ -265,8 +265,8 @@ class InferenceWorker:
         return True
 
     def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
-        """Whether a state or fault differs from what the listener was told last."""
-        now = tuple((str(s.modality), str(s.state), str(s.fault)) for s in statuses)
+        """Whether a state, fault or remark differs from what the listener was told last."""
+        now = tuple((str(s.modality), str(s.state), str(s.fault), s.remark) for s in statuses)
         if now == self._told:
             return False
         self._told = now

@@ -154,6 +154,7 @@ def modality_status(status: ModalityStatus, used_age_ms: float | None) -> Diagno
         "quality_cause": status.quality.cause if status.quality else "",
         "left_out": status.left_out,
         "remark": status.remark,
+        **status.details,
         "received": status.received,
         "rejected": status.rejected,
         "first_s": _seconds(status.first_ns),
@@ -163,6 +164,7 @@ def modality_status(status: ModalityStatus, used_age_ms: float | None) -> Diagno
         **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
     }
     message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
+    message += f"; {status.remark}" if status.remark else ""
     return _status(f"{status.modality} status", _level(status, is_used=used_age_ms is not None), message, values)
 
 
@@ -326,8 +328,7 @@ def _not_ready(engine: EngineState) -> str:
 def _quiet_message(status: ModalityStatus) -> str:
     if status.left_out:
         return f"{status.state}, left out: {status.left_out}"
-    quiet = f"{status.state}: {status.reason}" if status.reason else str(status.state)
-    return f"{quiet}; {status.remark}" if status.remark else quiet
+    return f"{status.state}: {status.reason}" if status.reason else str(status.state)
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -36,6 +36,7 @@ from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
+from anyseg_ros.pipeline.intensity_fit import IntensityFit, fit_of
 
 STAMP_JUMP_NS = 1000 * NS_PER_MS
 """A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
@@ -155,6 +156,7 @@ class Pipeline:
         self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
         self._buffer = FrameBuffer()
         self._rig: Rig | None = None
+        self._remarks: dict[Modality, str] = {}  # of the connection
         self._motion = MotionHistory()
         self._start_anew(now_ns)
 
@@ -260,7 +262,7 @@ class Pipeline:
         now_ns = self._advance(now_ns)
         alive = self._alive(now_ns)
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
-        statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
+        statuses = (self._explained(monitor.status(now_ns)) for monitor in self._monitors.values())
         statuses = (replace(s, reason=self._why_no_rig()) if self._lacks_rig(s) else s for s in statuses)
         return tuple(replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
 
@@ -278,11 +280,16 @@ class Pipeline:
         """Odometry: how the LiDAR moved at a time, in its own axes."""
         self._motion.add(stamp_ns, twist)
 
+    def set_remark(self, modality: Modality, remark: str) -> None:
+        """What a person should mend about the connection of a sensor; empty = nothing."""
+        self._remarks[modality] = remark
+
     def set_enabled(self, modality: Modality, enabled: bool, now_ns: int) -> None:
         """Take a modality out of use, or let it start again."""
         self._monitors[modality].set_enabled(enabled, self._advance(now_ns))
         if not enabled:
             self._buffer.drop(modality)
+            self._remarks.pop(modality, None)
 
     def restart(self, now_ns: int) -> None:
         """The clock was set: nothing that was timed by it counts. Told by the caller where only it can know."""
@@ -476,6 +483,23 @@ class Pipeline:
             return ""
         of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
         return f"not used: camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+
+    def _explained(self, status: ModalityStatus) -> ModalityStatus:
+        """With what is known of the sensor beside its health."""
+        remarks, details = [self._remarks.get(status.modality, "")], {}
+        if status.modality.kind.is_points:
+            details["extrinsics"] = self._rig.source or "none" if self._rig is not None else "none"
+            if (fit := self._intensity_fit(status.modality)) is not None:
+                details["intensity"] = fit.text
+                remarks.append(fit.remark)
+        return replace(status, remark="; ".join(filter(None, remarks)), details=details)
+
+    def _intensity_fit(self, modality: Modality) -> IntensityFit | None:
+        """Of the newest scan; None before it, and where nobody looked."""
+        newest = self._buffer.newest(modality)
+        if newest is None or newest.frame.intensity is None:
+            return None
+        return fit_of(newest.frame, self._segmenter.card)
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)
