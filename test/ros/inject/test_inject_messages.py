@@ -300,7 +300,7 @@ def test_corruption_hits_its_share_of_whole_rows_and_keeps_the_size() -> None:
 
 
 def test_a_message_that_cannot_be_read_goes_through_and_is_counted() -> None:
-    foreign = serialized(Modality.CAMERA, image("bayer_rggb8", RGB[..., 0]))
+    foreign = serialized(Modality.CAMERA, image("nv24", RGB[..., 0]))
     torn = SensorMessage(Modality.CAMERA, IMAGE, foreign.cdr[:30])
     injector = MessageInjector(schedule(Modality.CAMERA, "noise"), {Modality.CAMERA: IMAGE})
     assert [injector.apply(message, 1.5) for message in (foreign, torn)] == [[foreign], [torn]]
