@@ -360,7 +360,7 @@ def adapt(
 
     wait_without_spinning()
     from anyseg_core.data.sample import DataError
-    from anyseg_core.runtime.modality import Modality
+    from anyseg_core.runtime.sensors import Sensor
     from anyseg_core.training.adaptation import AdaptOptions
     from anyseg_core.training.adaptation import adapt as run_adaptation
     from anyseg_core.training.checkpoint import CheckpointError
@@ -370,7 +370,7 @@ def adapt(
     if out.exists():
         raise fail(f"{out} exists already: choose another folder, or remove it")
     with errors_told(CheckpointError, ConfigError, DataError, TrainingError, ValueError):
-        sensors = tuple(Modality.parse(name) for name in trusted or ["camera"])
+        sensors = tuple(Sensor(name) for name in trusted or ["camera"])
         options = AdaptOptions(unlabelled, labelled, sensors, min_confidence, minutes, rehearse)
         adapted = run_adaptation(run, out, options)
     if unlabelled:

@@ -146,6 +146,28 @@ def run(
     _run_node(node_main, [*arguments, *context.args])
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def watch(
+    context: typer.Context,
+    node: Annotated[str, typer.Option(help="Full name of the node to watch.")] = "/segmentation_node",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes a free one.")] = 8450,
+    host: Annotated[
+        str, typer.Option(help="Where the page is served. 0.0.0.0 shows the pictures to everybody in the network.")
+    ] = "127.0.0.1",
+) -> None:
+    """Show in a browser what a running node sees: camera, label image, sensors over time, what is lost."""
+    _check_ros_arguments(context)
+    if not node.startswith("/"):
+        node = f"/{node}"
+
+    from anyseg_ros.watch.watch_node import serve
+
+    def say(url: str) -> None:
+        core.console.print(f"{node}: {url}, until Ctrl-C", soft_wrap=True, highlight=False)
+
+    _run_node(lambda: sys.exit(serve(node, host, port, say)), context.args)
+
+
 @app.command()
 def play(
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],

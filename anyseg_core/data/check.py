@@ -82,7 +82,7 @@ def _empty_shares(dataset: UsableSamples, most: int = 50) -> dict[str, float]:
     """Of at most so many samples, evenly spread."""
     chosen = np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)
     empty = np.mean([[(~image.any(axis=2)).mean() for image in dataset[int(i)].images] for i in chosen], axis=0)
-    return {spec.modality.value: 100 * float(share) for spec, share in zip(dataset.inputs, empty, strict=True)}
+    return {str(spec.modality): 100 * float(share) for spec, share in zip(dataset.inputs, empty, strict=True)}
 
 
 def contact_sheet(dataset: UsableSamples, rows: int = 6) -> Image:
@@ -90,7 +90,7 @@ def contact_sheet(dataset: UsableSamples, rows: int = 6) -> Image:
     chosen = np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int)
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(dataset.classes)] = [entry.color for entry in dataset.classes]
-    titles = [*(spec.modality.value for spec in dataset.inputs), "labels", "labels on the first"]
+    titles = [*(str(spec.modality) for spec in dataset.inputs), "labels", "labels on the first"]
     strips = [np.hstack([_title(title) for title in titles])]
     for index in chosen:
         sample = dataset[int(index)]

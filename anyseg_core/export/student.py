@@ -195,7 +195,7 @@ def _plan_parts(model: SegmentationModel, state: TrainingState, options: ExportO
     if isinstance(model, UnimodalNetworks):
         if options.precision == "int8":
             raise ExportError("int8 of a student with a network per sensor is not supported; choose fp16")
-        names = [spec.modality.value for spec in state.inputs]
+        names = [str(spec.modality) for spec in state.inputs]
         everything = tuple(range(len(names)))
         # One per sensor, and one for when all live: the mean of their probabilities is exact inside a graph only.
         groups = dict.fromkeys([*((member,) for member in everything), everything])

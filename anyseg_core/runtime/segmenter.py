@@ -31,9 +31,8 @@ from anyseg_core.runtime.engines.protocol import (
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
-from anyseg_core.runtime.sensors import SensorFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +43,7 @@ class Segmentation:
     """uint8 [H, W] at network size."""
     confidence: Labels
     """uint8 [H, W], 255 = certain."""
-    modalities: tuple[Modality, ...]
+    modalities: tuple[Sensor, ...]
     """The modalities that it was made from, in the card's order."""
     encode_s: float
     """Seconds spent turning frames into network images, those not counted that were encoded before."""
@@ -75,7 +74,7 @@ class _Network:
     spec: NetworkSpec
     engine: Engine
 
-    def serves(self, modalities: Collection[Modality]) -> bool:
+    def serves(self, modalities: Collection[Sensor]) -> bool:
         return self.spec.serves(modalities)
 
 
@@ -100,8 +99,8 @@ class Segmenter:
         """Called while a device runs the network and this thread is free, until it gives False. It may `encode`."""
         self._folder = folder
         self._networks: list[_Network] = []
-        self._images: WeakKeyDictionary[ModalityFrame, _NetworkImage] = WeakKeyDictionary()
-        self._sent: dict[Modality, NDArray[np.uint8]] = {}  # the newest of each modality
+        self._images: WeakKeyDictionary[SensorFrame, _NetworkImage] = WeakKeyDictionary()
+        self._sent: dict[Sensor, NDArray[np.uint8]] = {}  # the newest of each modality
 
     @classmethod
     def load(cls, student: str | Path) -> Segmenter:
@@ -149,7 +148,7 @@ class Segmenter:
             raise
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
+    def modalities(self) -> tuple[Sensor, ...]:
         """What the student can use, in the card's order."""
         return self.card.modalities
 
@@ -160,7 +159,7 @@ class Segmenter:
             raise EngineError(f"the engines of student {self.card.name} are closed")
         return self._networks[0].engine.info
 
-    def segment(self, frames: Mapping[Modality, ModalityFrame], rig: Rig | None = None) -> Segmentation:
+    def segment(self, frames: Mapping[Sensor, SensorFrame], rig: Rig | None = None) -> Segmentation:
         """Segment from exactly these frames; `rig` is needed where LiDAR is among them.
 
         Where no network takes all of them together, each modality's network runs alone and the pixels are
@@ -207,21 +206,21 @@ class Segmenter:
             )
         return SensorFrame(sensor, data, stamp_ns=0)
 
-    def network_image(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
+    def network_image(self, frame: SensorFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
         """The network image uint8 [H, W, 3] of a frame, which is made once and kept as long as the frame is.
 
         On any thread: `segment` finds what was made ahead. Raises InputError where it cannot be encoded.
         """
         return self._network_image(frame, rig).image
 
-    def _network_image(self, frame: ModalityFrame, rig: Rig | None) -> _NetworkImage:
+    def _network_image(self, frame: SensorFrame, rig: Rig | None) -> _NetworkImage:
         kept = self._images.get(frame)
         if kept is None or kept.rig is not rig:
             spec = self.card.inputs[self.card.index_of(frame.modality)]
             kept = self._images[frame] = _NetworkImage(rig, encode_frame(frame, spec, self.card.input_size, rig))
         return kept
 
-    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> None:
+    def encode(self, frame: SensorFrame, rig: Rig | None = None) -> None:
         """Have the frame's network image made, and the engine begin with what it can do before its companions come:
         bring it to a device of its own, or encode it. Raises InputError and EngineError.
         """
@@ -230,7 +229,7 @@ class Segmenter:
             if network.serves([frame.modality]):
                 self._begin(network.engine, frame.modality, made)
 
-    def _begin(self, engine: Engine, modality: Modality, made: _NetworkImage) -> None:
+    def _begin(self, engine: Engine, modality: Sensor, made: _NetworkImage) -> None:
         index = self.card.index_of(modality)
         if isinstance(engine, PartedEngine):
             if made.encoded is None:
@@ -246,7 +245,7 @@ class Segmenter:
         while self._networks:
             self._networks.pop().engine.close()
 
-    def _check(self, frames: Mapping[Modality, ModalityFrame]) -> None:
+    def _check(self, frames: Mapping[Sensor, SensorFrame]) -> None:
         if not self._networks:
             raise EngineError(f"the engines of student {self.card.name} are closed")
         if not frames:
@@ -255,7 +254,7 @@ class Segmenter:
         if unknown:
             raise InputError(f"student {self.card.name} does not take {', '.join(unknown)}")
 
-    def _plan(self, live: tuple[Modality, ...]) -> list[tuple[_Network, tuple[Modality, ...]]]:
+    def _plan(self, live: tuple[Sensor, ...]) -> list[tuple[_Network, tuple[Sensor, ...]]]:
         """Which network runs on which modalities: the smallest that takes all, else one per modality."""
         by_size = sorted(self._networks, key=lambda network: len(network.spec.modalities))
         for network in by_size:
@@ -264,7 +263,7 @@ class Segmenter:
         return [(next(n for n in by_size if n.serves([modality])), (modality,)) for modality in live]
 
     def _run(
-        self, network: _Network, group: tuple[Modality, ...], made: Mapping[Modality, _NetworkImage]
+        self, network: _Network, group: tuple[Sensor, ...], made: Mapping[Sensor, _NetworkImage]
     ) -> tuple[Labels, Labels]:
         index = np.array([self.card.index_of(modality) for modality in group], np.int64)  # [M]
         present = [made[modality].image for modality in group]

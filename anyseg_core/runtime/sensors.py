@@ -101,16 +101,6 @@ class Sensor(str):
         """Another process declares it anew."""
         return Sensor, (str(self), self.kind.name)
 
-    @property
-    def value(self) -> str:
-        """The plain name."""
-        return str(self)
-
-    @classmethod
-    def parse(cls, name: str) -> Sensor:
-        """The sensor of that name."""
-        return cls(name)
-
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
         from pydantic_core import core_schema

@@ -22,7 +22,7 @@ from anyseg_core.models.anymodal import select_present, upsample_logits
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import tracked
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
@@ -30,9 +30,9 @@ from anyseg_core.training.config import DataConfig
 from anyseg_core.training.same_meaning import open_same
 
 
-def subset_name(subset: Subset, modalities: tuple[Modality, ...]) -> str:
+def subset_name(subset: Subset, modalities: tuple[Sensor, ...]) -> str:
     """`camera+depth`."""
-    return "+".join(modalities[index].value for index in subset)
+    return "+".join(str(modalities[index]) for index in subset)
 
 
 def subset_logits(model: SegmentationModel, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:

@@ -282,7 +282,7 @@ def _grid(evaluation: Evaluation, index: int) -> tuple[str, Image]:
     palette[len(state.classes) : UNLABELLED] = 160  # coarse labels of a mixture
     palette[: len(state.classes)] = [entry.color for entry in state.classes]
     modalities = [spec.modality for spec in dataset.inputs]
-    pictures = [(modality.value, np.array(image)) for modality, image in zip(modalities, sample.images, strict=True)]
+    pictures = [(str(modality), np.array(image)) for modality, image in zip(modalities, sample.images, strict=True)]
     pictures.append(("ground truth", palette[sample.labels]))
     device = next(evaluation.model.parameters()).device
     images = torch.from_numpy(np.array(sample.images)).to(device)
@@ -301,7 +301,7 @@ def _share_pictures(shares: NDArray[np.float32], modalities: Sequence[Sensor]) -
     """Who is believed where, by shares [M, h, w]: a picture of each modality, white = it alone, and of the first."""
     gray = np.rint(255 * shares).astype(np.uint8)
     pictures = [
-        (f"{modality.value}: {100 * share.mean():.0f} % of the weight", np.repeat(picture[..., None], 3, axis=2))
+        (f"{modality!s}: {100 * share.mean():.0f} % of the weight", np.repeat(picture[..., None], 3, axis=2))
         for modality, share, picture in zip(modalities, shares, gray, strict=True)
     ]
     hues = np.linspace(0, 180, len(modalities), endpoint=False).astype(np.uint8)

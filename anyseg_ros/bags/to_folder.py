@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from anyseg_core.runtime.geometry.depth_geometry import measured_pixels
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.label_files import check_classes
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, LidarEncoding, ModelCard
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
@@ -25,7 +24,7 @@ from anyseg_core.runtime.sample_folder import (
     write_rig,
     write_sample,
 )
-from anyseg_core.runtime.sensors import DEPTH, point_sensor
+from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
@@ -81,7 +80,7 @@ class Written:
     """Moments left out because a sensor had no frame near them."""
     rejected: int = 0
     """Messages that were no frame."""
-    modalities: tuple[Modality, ...] = ()
+    modalities: tuple[Sensor, ...] = ()
     problems: list[str] = field(default_factory=list)
     """What is wrong with the bag itself, and what of it could not be used."""
     advice: list[str] = field(default_factory=list)
@@ -151,7 +150,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
 
 
 def _description_for(
-    root: Path, card: ModelCard, sensors: tuple[Modality, ...], options: FolderOptions
+    root: Path, card: ModelCard, sensors: tuple[Sensor, ...], options: FolderOptions
 ) -> FolderDescription:
     """That of the data set where there is one, which the bag must fit, else a new one."""
     path = root / DESCRIPTION_NAME
@@ -194,7 +193,7 @@ def _with_intensity(description: FolderDescription, full_scale: float) -> Folder
     return description.model_copy(update={"inputs": tuple(with_range(spec) for spec in description.inputs)})
 
 
-def _in_units_of(description: FolderDescription, frame: ModalityFrame, full_scale: float) -> ModalityFrame:
+def _in_units_of(description: FolderDescription, frame: SensorFrame, full_scale: float) -> SensorFrame:
     """A scan whose intensity has the range of the data set; any other frame as it is."""
     encoding = next(spec.encoding for spec in description.inputs if spec.modality == frame.modality)
     if not isinstance(encoding, LidarEncoding) or not full_scale or full_scale == encoding.max_intensity:
@@ -218,23 +217,23 @@ def _unusable(samples: BagSamples, clues: Clues) -> list[str]:
 class _Collector:
     """Puts the frames together that belong to a moment, which may arrive before and after it."""
 
-    def __init__(self, modalities: tuple[Modality, ...], topics: BagTopics, options: FolderOptions) -> None:
+    def __init__(self, modalities: tuple[Sensor, ...], topics: BagTopics, options: FolderOptions) -> None:
         self.modalities = modalities
         self.rig: Rig | None = None
         self.incomplete = 0
         self.folder = FolderLabels(options.labels) if options.labels else None
         self._has_labels = topics.companions.labels is not None
-        self._apart_ms: dict[Modality, list[float]] = {}
-        self._depths_m: dict[Modality, list[float]] = {}
+        self._apart_ms: dict[Sensor, list[float]] = {}
+        self._depths_m: dict[Sensor, list[float]] = {}
         self._every_ns = int(options.every_s * NS_PER_S)
         self._reach_ns = int(options.max_time_diff_s * NS_PER_S)
-        self._frames: dict[Modality, deque[ModalityFrame]] = {m: deque(maxlen=_KEPT_FRAMES) for m in modalities}
+        self._frames: dict[Sensor, deque[SensorFrame]] = {m: deque(maxlen=_KEPT_FRAMES) for m in modalities}
         self._waiting: deque[_Moment] = deque()
         self._last_ns: int | None = None
 
     def complete_moments(
         self, samples: Iterable[object]
-    ) -> Iterator[tuple[int, list[ModalityFrame], NDArray[np.uint8] | None]]:
+    ) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
         """Stamp, frames and labels of each moment that every sensor saw."""
         for sample in samples:
             if isinstance(sample, RigSample):
@@ -282,7 +281,7 @@ class _Collector:
                 advice.append(text)
         return advice
 
-    def _look_at(self, moment_ns: int, frames: list[ModalityFrame]) -> None:
+    def _look_at(self, moment_ns: int, frames: list[SensorFrame]) -> None:
         for frame in frames:
             self._apart_ms.setdefault(frame.modality, []).append((frame.stamp_ns - moment_ns) / NS_PER_MS)
             if frame.kind is DEPTH:
@@ -297,7 +296,7 @@ class _Collector:
             self._waiting.append(moment)
             self._last_ns = moment.stamp_ns
 
-    def _ready(self, before_ns: int | None) -> Iterator[tuple[int, list[ModalityFrame], NDArray[np.uint8] | None]]:
+    def _ready(self, before_ns: int | None) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
         while self._waiting and (before_ns is None or self._waiting[0].stamp_ns < before_ns):
             moment = self._waiting.popleft()
             frames = [self._nearest(modality, moment.stamp_ns) for modality in self.modalities]
@@ -308,6 +307,6 @@ class _Collector:
             else:
                 self.incomplete += 1
 
-    def _nearest(self, modality: Modality, stamp_ns: int) -> ModalityFrame | None:
+    def _nearest(self, modality: Sensor, stamp_ns: int) -> SensorFrame | None:
         near = min(self._frames[modality], key=lambda frame: abs(frame.stamp_ns - stamp_ns), default=None)
         return near if near is not None and abs(near.stamp_ns - stamp_ns) <= self._reach_ns else None

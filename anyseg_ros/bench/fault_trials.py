@@ -6,25 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, ScheduledInjection, Stage
 from anyseg_core.runtime.health.monitor import Fault, State
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bench.fault_drives import PERIOD_NS, RATE_HZ, START_NS, Delivery, Play, PlayableDrive, Scene, Transport
+from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.pipeline import Pipeline
 
 
 class Change(NamedTuple):
     """A sensor went from one state to another."""
 
     at_ns: int
-    modality: Modality
+    modality: Sensor
     state: State
     fault: Fault | None
     reason: str
@@ -36,7 +36,7 @@ class MadeMask(NamedTuple):
 
     at_ns: int
     stamp_ns: int
-    used: frozenset[Modality]
+    used: frozenset[Sensor]
 
 
 @dataclass
@@ -66,12 +66,9 @@ class SimulatedNode:
         self._hiccups = play.hiccups()
         self._now_ns = START_NS
         settings = Parameters()
-        # The segmenter is only for `Pipeline.run`, which is not called here.
-        self._pipeline = Pipeline(
-            settings.health(play.modalities), settings.sync, cast("Segmenter", None), self._now_ns
-        )
+        self._pipeline = Pipeline(settings.health(play.modalities), settings.sync, self._now_ns)
         self._pipeline.set_rig(play.drive.rig)
-        self._states: dict[Modality, tuple[State, Fault | None]] = {}
+        self._states: dict[Sensor, tuple[State, Fault | None]] = {}
         self.record = RunRecord()
 
     def run(self) -> RunRecord:
@@ -131,7 +128,7 @@ class Trial:
     """One fault of one sensor in one scene."""
 
     kind: str
-    modality: Modality
+    modality: Sensor
     scene: Scene
     seed: int
 
@@ -254,7 +251,7 @@ class Alarm:
     """A sensor without a fault that was called suspect or failed."""
 
     scene: str
-    modality: Modality
+    modality: Sensor
     state: State
     fault: Fault | None
     reason: str
@@ -291,7 +288,7 @@ def run_clean(job: tuple[Scene, Sequence[int], Path]) -> CleanRun:
             if c.state in (State.SUSPECT, State.FAILED)
         ]
         masks += len(record.masks)
-        incomplete += sum(len(mask.used) < len(MODALITIES) for mask in record.masks[1:])
+        incomplete += sum(len(mask.used) < len(DEFAULT_SENSORS) for mask in record.masks[1:])
     return CleanRun(scene.name, len(seeds) * PASS_S / 3600, tuple(alarms), masks, incomplete)
 
 
@@ -308,7 +305,7 @@ class FlapTrial:
     """A sensor that is broken and well in turn, every 300 ms."""
 
     kind: str
-    modality: Modality
+    modality: Sensor
     scene: Scene
     seed: int
 

@@ -16,9 +16,8 @@ from rich.table import Table
 from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
@@ -206,7 +205,7 @@ def add_accuracy(result: Benchmark, student: SubsetScores, baseline: SubsetScore
             result.add(f"mIoU, {'+'.join(map(str, subset))}: {name}", "%", [miou], listed=len(subset) == 1)
 
 
-def _mean(mious: Mapping[tuple[Modality, ...], float]) -> float:
+def _mean(mious: Mapping[tuple[Sensor, ...], float]) -> float:
     return mean_over_subsets(list(mious.values()))
 
 
@@ -219,15 +218,15 @@ class _Heard:
 
     recording: Recording
     masks: list[MadeMask]
-    published: dict[int, dict[Modality, int]]
+    published: dict[int, dict[Sensor, int]]
 
 
 def measure_latency(bench: _Bench) -> None:
     """Added latency with every sensor, and with the camera alone."""
-    for name, silent in (("4 sensors", ()), ("camera only", MODALITIES[1:])):
+    for name, silent in (("4 sensors", ()), ("camera only", DEFAULT_SENSORS[1:])):
         faults = [{"modality": str(m), "kind": "drop", "start_s": 0.0} for m in silent]
         heard = _drive_live(bench, f"latency, {name}", LATENCY_RATE_HZ, LATENCY_RUN_S, faults)
-        wanted = tuple(m for m in MODALITIES if m not in silent)
+        wanted = tuple(m for m in DEFAULT_SENSORS if m not in silent)
         latencies = added_latencies((m for m in heard.masks if m.used == wanted), heard.published)
         last = [latency.last_ms for latency in latencies]
         p50, p95 = (float(np.percentile(last, percent)) for percent in (50, 95)) if last else (np.inf, np.inf)
@@ -270,7 +269,7 @@ def _measure_camera_drops(bench: _Bench, rate_hz: float) -> None:
     name = f"camera drops at {rate_hz:g} Hz"
     with watched() as stolen:
         heard = _drive_live(bench, name, rate_hz, WARM_UP_S + DROPS * DROP_EVERY_S, faults)
-    reactions = reactions_to(heard.masks, heard.published, Modality.CAMERA, silence_ms=1000.0 * DROP_S / 2)
+    reactions = reactions_to(heard.masks, heard.published, Sensor.CAMERA, silence_ms=1000.0 * DROP_S / 2)
     longest_ms = max(2 * 1000.0 / rate_hz, 150.0)
     met = max((reaction.ms for reaction in reactions), default=np.inf) <= longest_ms
     bench.result.add(f"reaction, {name}", "ms", [r.ms for r in reactions], f"max <= {longest_ms:g}", met)
@@ -339,7 +338,7 @@ def _drive_live(
         bench.student,
         schedule,
         loop_s=seconds,
-        node_parameters={f"modalities.{m}.expected_rate_hz": rate_hz for m in MODALITIES},
+        node_parameters={f"modalities.{m}.expected_rate_hz": rate_hz for m in DEFAULT_SENSORS},
         vehicle_parameters={"publish_log": log, "unpack_first": True},
         keep_images=False,
         log_folder=folder,

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from anyseg_core.runtime.geometry.projection import project_points
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.replay.offline import ReplayOptions
 from anyseg_ros.replay.run import RunOptions, run_replay
 from anyseg_ros.replay.scenarios import Scenario
@@ -93,7 +93,7 @@ class Film:
         if (frame.shape[1], frame.shape[0]) != self._size:
             frame = np.asarray(cv2.resize(frame, self._size), np.uint8)
         self._writer.write(np.ascontiguousarray(frame[..., ::-1]))
-        self._keep(frame, has_camera=Modality.CAMERA in result.job.frames)
+        self._keep(frame, has_camera=Sensor.CAMERA in result.job.frames)
 
     def _keep(self, frame: Image, *, has_camera: bool) -> None:
         if has_camera and not self._lost:
@@ -119,7 +119,7 @@ def draw_mask(result: Result, colors: Image) -> Image:
     """RGB: the mask over the camera's picture, or dimmed without one; LiDAR's points in the colours of their labels."""
     labels = result.segmentation.resized_labels(*result.mask_size)
     colored = color_image(labels, colors)
-    camera, lidar = (result.job.frames.get(modality) for modality in (Modality.CAMERA, Modality.LIDAR))
+    camera, lidar = (result.job.frames.get(modality) for modality in (Sensor.CAMERA, Sensor.LIDAR))
     if camera is not None and camera.data.shape == colored.shape:
         drawn = overlay_image(np.asarray(camera.data, np.uint8), colored, OPACITY)
     else:

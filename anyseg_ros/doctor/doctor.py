@@ -258,7 +258,7 @@ def _students() -> Iterator[Finding]:
             yield Finding(name, Level.MISSING, "unusable", str(error))
             continue
         height, width = card.input_size
-        detail = f"{width}x{height}, {len(card.classes)} classes, {', '.join(m.value for m in card.modalities)}"
+        detail = f"{width}x{height}, {len(card.classes)} classes, {', '.join(str(m) for m in card.modalities)}"
         yield Finding(name, Level.OK, detail, usage_notice(card) or "")
 
 

@@ -268,7 +268,7 @@ def active_faults_message(active: list[ActiveInjection], now_ns: int, start_ns: 
 def _fault_status(fault: ActiveInjection, start_ns: int) -> DiagnosticStatus:
     entry = fault.entry
     values = {
-        "modality": entry.modality.value,
+        "modality": str(entry.modality),
         "kind": entry.kind,
         "start_ns": start_ns + round(entry.start_s * NS_PER_S),
         "end_ns": start_ns + round(entry.end_s * NS_PER_S) if entry.end_s < math.inf else "",

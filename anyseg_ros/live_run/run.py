@@ -20,8 +20,8 @@ from sensor_msgs.msg import Image
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import base_from_lidar
 from anyseg_core.sim.recorded_drive import RecordedDrive
@@ -197,7 +197,7 @@ class _Listener(Node):
             sample = StatusSample(
                 mask_ns,
                 received_ns,
-                Modality.parse(name.removesuffix(" status")),
+                Sensor(name.removesuffix(" status")),
                 State(entry["state"]),
                 entry["fault"],
                 entry["used"] == "true",

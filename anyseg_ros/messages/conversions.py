@@ -109,7 +109,7 @@ def lidar_frame(message: Message, sensor: Sensor = Sensor.LIDAR, scale: FullScal
     if 0 in shape:
         return replace(_frame(sensor, np.zeros((0, 4), np.float32), message), cloud_shape=shape)
     points = points_view(message)
-    returned = points[:, :3].any(axis=1)
+    returned = np.asarray(points[:, :3].any(axis=1))
     if not returned.all():
         points = points.copy()
         points[~returned, :3] = np.nan

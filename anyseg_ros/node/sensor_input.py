@@ -79,8 +79,12 @@ class SensorInput:
         self._topic = node.resolve_topic_name(parameters.topic)
         self._type, self._convert = self._type_and_converter()
         self._logged_reasons: set[str] = set()
-        self._thread = DecodingThread(modality.value, self._decode, self._on_slow, self._depth)
-        self._subscription = self._subscribe_first()
+        self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth)
+        self._subscription: Any = None
+
+    def start(self) -> None:
+        """Subscribe. Its messages are converted and handed over from now on."""
+        self._subscription = self._subscribe()
 
     def _type_and_converter(self) -> tuple[type, _Converter]:
         """The usual message of such sensors, or a compressed one where the topic's name says so."""
@@ -114,9 +118,6 @@ class SensorInput:
         """Have it in the status, and so once in the log, where nobody publishes the topic or it has another type."""
         complaint = self._connection_complaint()
         self._worker.apply(lambda pipeline, _now_ns: pipeline.set_remark(self.modality, complaint))
-
-    def _subscribe_first(self) -> Any:
-        return self._subscribe()
 
     def _subscribe(self, raw: bool = False) -> Any:
         qos = sensor_qos(self._parameters.qos, self._depth)
@@ -225,17 +226,19 @@ class EventInput(SensorInput):
         super().__init__(node, modality, parameters, worker, rig)
         self._events = events
         self._name = ""
+        self._timer: Any = None
+
+    def start(self) -> None:
+        """Look for a publisher, now and again, and subscribe to what it publishes."""
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may not run yet
-        self._timer = node.create_timer(EVENT_TYPE_PERIOD_S, self._follow_type, clock=steady)
+        self._timer = self._node.create_timer(EVENT_TYPE_PERIOD_S, self._follow_type, clock=steady)
         self._follow_type()
 
     def destroy(self) -> None:
         """End the subscription."""
-        self._node.destroy_timer(self._timer)
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
         super().destroy()
-
-    def _subscribe_first(self) -> Any:
-        return None
 
     def _follow_type(self) -> None:
         """Subscribe where all publishers have one type, it is known, installed, and not subscribed to already."""

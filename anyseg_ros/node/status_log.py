@@ -1,12 +1,12 @@
-"""What the log says of the sensors: each fault once when it is confirmed, and once when the sensor is back; and what is
-to be mended."""
+"""What the log says of the sensors: each fault once when it is confirmed, once when the sensor is back, and what is to be
+mended when it changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 OUT_OF_USE = (State.FAILED, State.RECOVERING)
 
@@ -20,8 +20,8 @@ class StatusLog:
 
     def __init__(self, warn: Callable[[str], object], inform: Callable[[str], object]) -> None:
         self._warn, self._inform = warn, inform
-        self._told: dict[Modality, set[Fault | None]] = {}  # the faults that were logged of those out of use
-        self._remarks: dict[Modality, str] = {}  # the newest that was logged
+        self._told: dict[Sensor, set[Fault | None]] = {}  # the faults that were logged of those out of use
+        self._remarks: dict[Sensor, str] = {}
 
     def tell(self, statuses: Iterable[ModalityStatus]) -> None:
         """The statuses at one moment."""
@@ -35,8 +35,8 @@ class StatusLog:
 
     def _tell_remark(self, status: ModalityStatus) -> None:
         if status.remark and status.remark != self._remarks.get(status.modality):
-            self._remarks[status.modality] = status.remark
             self._warn(f"{status.modality}: {status.remark}")
+        self._remarks[status.modality] = status.remark
 
     def _tell_failure(self, status: ModalityStatus) -> None:
         told = self._told.setdefault(status.modality, set())

@@ -15,11 +15,11 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, Fault, ModalityStatus, State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.pipeline.engine_owner import EnginePhase, EngineState
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 
 PREFIX = "anyseg: "
 ENGINE = "engine"
@@ -49,13 +49,13 @@ class InferenceRecord:
     failures: int = 0
     last_error: str = ""
     """Of the last attempt; empty when it succeeded."""
-    used_ages_ms: Mapping[Modality, float] = field(default_factory=dict)
+    used_ages_ms: Mapping[Sensor, float] = field(default_factory=dict)
     """What the last mask was made from, with the age that each frame had then."""
     blocked: str = ""
     """Why no mask can be made now; empty while one can."""
     last_mask_ns: int | None = None
     """When the last mask was published; None before the first."""
-    in_mask_ns: Mapping[Modality, int] = field(default_factory=dict)
+    in_mask_ns: Mapping[Sensor, int] = field(default_factory=dict)
     """When each modality was last in a mask that was published."""
     max_mask_age_ms: float = float("inf")
     """`output.max_mask_age_ms`"""
@@ -78,7 +78,7 @@ class InferenceRecord:
             return False
         return now_ns - self.last_mask_ns <= _patience_ns(statuses, self)
 
-    def in_masks(self, modality: Modality, now_ns: int, patience_ns: int) -> bool:
+    def in_masks(self, modality: Sensor, now_ns: int, patience_ns: int) -> bool:
         """Whether it was in a mask within that time."""
         last_ns = self.in_mask_ns.get(modality)
         return last_ns is not None and now_ns - last_ns <= patience_ns
@@ -89,7 +89,7 @@ class InferenceRecord:
 
 
 def status_array(
-    stamp: Time, statuses: Sequence[ModalityStatus], used_ages_ms: Mapping[Modality, float]
+    stamp: Time, statuses: Sequence[ModalityStatus], used_ages_ms: Mapping[Sensor, float]
 ) -> DiagnosticArray:
     """`~/modality_status`: one status a modality; `used_ages_ms` are those in the mask of that stamp."""
     array = DiagnosticArray(status=[modality_status(s, used_ages_ms.get(s.modality)) for s in statuses])
@@ -131,7 +131,7 @@ def status_key(name: str) -> str:
     return name.partition(": ")[2]
 
 
-def used_ages_ms(result: Result) -> dict[Modality, float]:
+def used_ages_ms(result: Result) -> dict[Sensor, float]:
     """The modalities of a mask, and the age of each frame when the mask was begun."""
     job = result.job
     return {m: (job.created_ns - job.frames[m].stamp_ns) / 1e6 for m in result.segmentation.modalities}
@@ -199,7 +199,7 @@ def diagnostics_array(
     record: InferenceRecord,
     engine: EngineState,
     student: str,
-    topics: Mapping[Modality, str] = MappingProxyType({}),
+    topics: Mapping[Sensor, str] = MappingProxyType({}),
     lag_ns: int = 0,
 ) -> DiagnosticArray:
     """`/diagnostics`: every modality, by its (resolved) topic too, inference, and engine; `lag_ns`: the computer's."""

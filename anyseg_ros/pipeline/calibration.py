@@ -71,7 +71,7 @@ class Calibration:
             return found, f"{FROM_TF} ({lidar} in {optical})", ""
         if self._parameters.knows_extrinsics:
             return self._parameters.camera_from_lidar(), FROM_PARAMETERS, ""
-        return np.eye(4), "", f"not used: {self._why_missing(lookup)}, and rig.camera_from_lidar_* are not set"
+        return np.eye(4), "", f"{self._why_missing(lookup)}, and rig.camera_from_lidar_* are not set"
 
     def _why_missing(self, lookup: Lookup | None) -> str:
         if lookup is None:

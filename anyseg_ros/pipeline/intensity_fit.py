@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from anyseg_core.runtime.model_card import LidarEncoding, ModelCard
+from anyseg_core.runtime.model_card import Encoding, LidarEncoding
 from anyseg_core.runtime.sensors import Intensity, Sensor, SensorFrame
 from anyseg_ros.messages.conversions import INTENSITY_FIELDS
 
@@ -21,9 +21,8 @@ class IntensityFit(NamedTuple):
     """What a person should mend; empty where there is nothing."""
 
 
-def fit_of(frame: SensorFrame, card: ModelCard) -> IntensityFit | None:
+def fit_of(frame: SensorFrame, encoding: Encoding) -> IntensityFit | None:
     """How the intensity of a scan fits what the student was trained with; None where nobody looked."""
-    encoding = card.inputs[card.index_of(frame.modality)].encoding
     if frame.intensity is None or not isinstance(encoding, LidarEncoding):
         return None
     return _fit(frame.intensity, encoding, frame.modality)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.samples import (
     BagSamples,
@@ -17,7 +17,7 @@ from anyseg_ros.bags.samples import (
     RigSample,
     Sample,
 )
-from anyseg_ros.pipeline.pipeline import Job
+from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.replay.lane import Lane, StateChange
 
 AFTERWARDS_NS = NS_PER_S // 10
@@ -32,7 +32,7 @@ class Decided:
     """From 0, in the order of all scenarios' masks."""
     lane: Lane
     job: Job
-    scene: ModalityFrame | None
+    scene: SensorFrame | None
     """What the bag's camera (or another sensor) saw last."""
 
 
@@ -53,21 +53,28 @@ class Decisions:
     """Iterate over it, once."""
 
     def __init__(
-        self, samples: BagSamples, scene: Modality, open_lanes: Callable[[int], list[Lane]], encode_from: int = 0
+        self,
+        samples: BagSamples,
+        scene: Sensor,
+        open_lanes: Callable[[int], list[Lane]],
+        encode_ahead: Callable[[Job], None],
+        encode_from: int = 0,
     ) -> None:
         """What to decide on.
 
         Args:
             scene: whose frames are for people to look at.
             open_lanes: is told the time at which the bag begins.
+            encode_ahead: called with each job as soon as it is decided.
             encode_from: number of the first mask whose network images are made ahead; those before it are there.
         """
         self._samples = samples
         self._scene_of = scene
         self._open_lanes = open_lanes
+        self._encode_ahead = encode_ahead
         self._encode_from = encode_from
         self._number = 0
-        self._scene: ModalityFrame | None = None
+        self._scene: SensorFrame | None = None
         self.start_ns = 0
         self.end_ns = 0
         self.rig: Rig | None = None
@@ -117,7 +124,7 @@ class Decisions:
     def _decided(self, lane: Lane, jobs: Iterator[Job]) -> Iterator[Decided]:
         for job in jobs:
             if self._number >= self._encode_from:
-                lane.pipeline.encode_ahead(job)
+                self._encode_ahead(job)
             yield Decided(self._number, lane, job, self._scene)
             self._number += 1
 

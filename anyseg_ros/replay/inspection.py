@@ -117,7 +117,7 @@ def inspect(
     ]
     _add_clocks(facts, stamps)
     rig = _decode_beginning(reader, BagTopics(sensors, companions), facts, notes) if sensors else None
-    for role, choice in [*((s.value, c) for s, c in sensors.items()), *vars(companions).items()]:
+    for role, choice in [*((str(s), c) for s, c in sensors.items()), *vars(companions).items()]:
         if choice is not None:
             topics[choice.topic].role = role
     duration_s = max(0, reader.end_ns - reader.start_ns) / NS_PER_S

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rosbags.typesys import Stores, get_typestore
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.ground_truth import TopicLabels
 from anyseg_ros.bags.reader import BagReader
@@ -78,7 +78,7 @@ class Heard:
     """Everything that the node said."""
 
     masks: list[LiveMask] = field(default_factory=list)
-    used: dict[int, tuple[Modality, ...]] = field(default_factory=dict)
+    used: dict[int, tuple[Sensor, ...]] = field(default_factory=dict)
     """By the mask's stamp."""
 
 
@@ -129,7 +129,7 @@ def compare(options: LiveOptions, heard: Heard) -> Comparison:
 
 
 def _score(name: str, classes: int) -> ScenarioScore:
-    return ScenarioScore(Scenario(name, MODALITIES), classes)
+    return ScenarioScore(Scenario(name, DEFAULT_SENSORS), classes)
 
 
 def differences_between(records: Sequence[MaskRecord], heard: Heard) -> tuple[int, list[Difference]]:
@@ -159,7 +159,7 @@ def differences_between(records: Sequence[MaskRecord], heard: Heard) -> tuple[in
     return same, found
 
 
-def _names(used: Sequence[Modality]) -> str:
+def _names(used: Sequence[Sensor]) -> str:
     return "+".join(used) or "unknown sensors"
 
 
@@ -192,7 +192,7 @@ def _made(number: int, mask: LiveMask, first_ns: int, scenario: str, heard: Hear
         scenario=scenario,
         t_s=(mask.stamp_ns - first_ns) / NS_PER_S,
         stamp_ns=mask.stamp_ns,
-        anchor=used[0] if used else Modality.CAMERA,
+        anchor=used[0] if used else Sensor.CAMERA,
         used=used,
         age_ms=mask.late_ms,
         size=(labels.shape[0], labels.shape[1]),

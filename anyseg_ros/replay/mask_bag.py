@@ -17,8 +17,8 @@ from anyseg_core.runtime.points.labelled import LabelledPoints
 from anyseg_core.runtime.sensors import in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.clouds import packed_cloud
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import OutputClasses, label_points
 from anyseg_ros.replay.mask_sinks import overlay_of
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.label_files import is_same_view
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.ground_truth import GroundTruth, GroundTruthError, Truth
 from anyseg_ros.replay.consistency import FlickerMeter, ReferenceMasks, agreement
@@ -34,7 +34,7 @@ class MadeMask:
     """When it was begun, in simulated time."""
     labels: Labels | None
     """uint8 [h, w] at network size; None where making it failed."""
-    scene: ModalityFrame | None = None
+    scene: SensorFrame | None = None
     """What the bag's camera (or another sensor) saw then, for the report's pictures."""
 
 
@@ -62,7 +62,7 @@ class MaskScorer:
         self,
         num_classes: int,
         truth: GroundTruth,
-        half_period_ns: Mapping[Modality, int],
+        half_period_ns: Mapping[Sensor, int],
         reference_within_ns: int | None = None,
     ) -> None:
         """A scorer of the masks of one replay.

@@ -31,17 +31,16 @@ import numpy as np
 
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
 from anyseg_ros.pipeline.intensity_fit import fit_of
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
-from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
 from anyseg_ros.replay.lane import Lane, StateChange
@@ -150,12 +149,13 @@ class _Replay:
             options.conditions.require([s.name for s in self.scenarios], names, self.duration_s, has_labels=has_labels)
         self.scorer = self._open_scorer(clues)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
-        self.inference = SharedInference()
-        self.last_reason: dict[Modality, str] = {}
+        self.inference = SharedInference(segmenter, self.parameters.output.min_confidence)
+        self.last_reason: dict[Sensor, str] = {}
         """What the health of each sensor said last, with all sensors."""
         self.resumed = 0
         self._open_log()
-        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, encode_from=self.log.kept)
+        ahead = self.inference.encode_ahead
+        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, ahead, encode_from=self.log.kept)
 
     def run(self, progress: Callable[[int, int], None] | None) -> ReplayResult:
         """The network runs on the caller's thread, whose engine it is; the bag is read and decided on another."""
@@ -183,7 +183,7 @@ class _Replay:
         mapping = dict(self.options.topics)
         if self.options.parameters is not None:  # the topics that the node would subscribe to, where the bag has them
             there = {choice.topic.lstrip("/") for choice in self.reader.topics}
-            named = {m.value: p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
+            named = {str(m): p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
             mapping = named | mapping
         wanted = [m for m in self.segmenter.modalities if parameters.modalities[m].enabled]
         sensors = find_topics(connections, mapping, wanted)
@@ -292,7 +292,7 @@ class _Replay:
             "bag": self.reader.path.name,
             "content": self.reader.fingerprint(),
             "topics": {choice.topic: count for choice, count in self.reader.topics.items()},
-            "sensors": {m.value: choice.topic for m, choice in self.topics.sensors.items()},
+            "sensors": {str(m): choice.topic for m, choice in self.topics.sensors.items()},
             "student": self.segmenter.card.model_dump(mode="json"),
             "parameters": to_values(self.parameters),
             "scenarios": {s.name: s.schedule.model_dump(mode="json") if s.schedule else {} for s in self.scenarios},
@@ -305,7 +305,7 @@ class _Replay:
 
     def _open_lanes(self, start_ns: int) -> list[Lane]:
         engine_ms = self.options.engine_ms
-        return [Lane(scenario, self.parameters, self.segmenter, start_ns, engine_ms) for scenario in self.scenarios]
+        return [Lane(scenario, self.parameters, start_ns, engine_ms) for scenario in self.scenarios]
 
     # --- each mask ---------------------------------------------------------------------------------------------------
 
@@ -331,7 +331,7 @@ class _Replay:
     def _made(self, decided: Decided, record: MaskRecord) -> MadeMask:
         job = decided.job
         try:
-            segmentation = self.inference.run(decided.lane.pipeline, job)
+            segmentation = self.inference.run(job)
         except (InputError, EngineError) as error:
             return MadeMask(replace(record, error=str(error)), job.created_ns, None)
         result = Result(job, segmentation)
@@ -423,11 +423,11 @@ class _Replay:
     def _notes_on_intensity(self) -> Iterator[str]:
         """What the intensity of the scans is, and what to mend about it."""
         scan = self.samples.newest_scan
-        fit = fit_of(scan, self.segmenter.card) if scan is not None else None
+        fit = fit_of(scan, self.segmenter.card.encodings[scan.modality]) if scan is not None else None
         if scan is not None and fit is not None:
             yield f"{scan.modality}: intensity: {fit.text}" + (f"; {fit.remark}" if fit.remark else "")
 
-    def _why_unused(self, modality: Modality) -> str:
+    def _why_unused(self, modality: Sensor) -> str:
         """The reason that is known best: nothing in the bag, stamps of 0, else the last one that its health gave."""
         if not self.samples.received[modality]:
             return "not a single frame of it was in the bag"
@@ -472,7 +472,7 @@ def _state_line(change: StateChange, start_ns: int) -> str:
     content = {
         "scenario": change.scenario,
         "t_s": round((change.now_ns - start_ns) / NS_PER_S, 6),
-        "modality": change.modality.value,
+        "modality": str(change.modality),
         "state": change.state.value,
         "fault": change.fault.value if change.fault else "",
         "reason": change.reason,

@@ -47,6 +47,7 @@ RULES = (
     Rule("anyseg run --params-file my_vehicle.yaml", "ros", why_not=OWN_TOPICS),
     Rule("anyseg run --student my_student", "ros", why_not="the student is what the training before it has made"),
     Rule("anyseg run", "ros", is_node=True),
+    Rule("anyseg watch", "ros", ("--port", "0"), is_node=True),
     Rule("anyseg play", "ros,replay"),
     Rule("anyseg replay-live", "ros,replay"),
     Rule("anyseg replay my_bag --map", "replay", why_not=OWN_TOPICS),

@@ -17,7 +17,7 @@ from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
 from anyseg_core.runtime.extras import missing_part
-from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 from anyseg_ros.cli import app
 
 ROOT = typer.main.get_command(app)
@@ -227,7 +227,7 @@ def test_a_simulated_drive_reads_back(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     drive = RecordedDrive.load(file)
     assert len(drive) == 2
-    assert set(drive.frame(1).frames) == set(MODALITIES)
+    assert set(drive.frame(1).frames) == set(DEFAULT_SENSORS)
 
 
 @pytest.mark.parametrize(("columns", "width"), [(None, "160"), ("100", "100")])

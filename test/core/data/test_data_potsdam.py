@@ -12,7 +12,7 @@ from anyseg_core.data.potsdam import Potsdam
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
 from anyseg_core.runtime.label_sets import POTSDAM
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.config import ConfigError, DataConfig, parse_config
 
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, root: Path) -> None:
 def test_the_rgb_tiles_do_as_well_and_depth_may_be_left_out(root: Path) -> None:
     (root / "4_Ortho_RGBIR/top_potsdam_2_10_RGBIR.tif").unlink()
     write(root / "2_Ortho_RGB/top_potsdam_2_10_RGB.tif", aerial()[..., :3])
-    sample = Potsdam(root, "train", SIZE, [Modality.CAMERA])[0]
+    sample = Potsdam(root, "train", SIZE, [Sensor.CAMERA])[0]
     assert sample.images.shape == (1, *SIZE, 3)
     assert sample.images[0, 5, 9].tolist() == [5, 9, 7]
 

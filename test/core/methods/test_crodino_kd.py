@@ -27,7 +27,7 @@ from anyseg_core.methods.rgbd_losses import (
 )
 from anyseg_core.models.deeplab import DeepLabSpec
 from anyseg_core.models.unimodal import DisentangledNetworks
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.training.batches import Batches, open_dataset
 from anyseg_core.training.checkpoint import CheckpointError
 from anyseg_core.training.config import ConfigError
@@ -52,7 +52,7 @@ def moved_apart(seed: int, side: int = 32) -> tuple[Tensor, Tensor]:
     labels, rng = np.zeros((side, side), np.uint8), np.random.default_rng(seed)
     smooth = SensorPipeline(scale=(0.8, 1.4), rotation_deg=(-40, 40))
     config = DecoupledConfig(depth=smooth, event=smooth)
-    view = augment_apart(image, labels, (Modality.EVENT,) * 2, (side, side), config, rng)
+    view = augment_apart(image, labels, (Sensor.EVENT,) * 2, (side, side), config, rng)
     return torch.from_numpy(view.images[..., 0].astype(np.float32)), torch.from_numpy(view.to_view)
 
 

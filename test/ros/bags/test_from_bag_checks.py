@@ -31,8 +31,8 @@ from typer.testing import CliRunner, Result
 
 from anyseg_core.data.folder import Folder
 from anyseg_core.runtime.class_lists import parse_classes
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.sample_folder import DESCRIPTION_NAME, RIG_NAME, frame_from_stored, stored_image
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.cli import app
 
 EVERYTHING = {CAMERA, DEPTH, EVENTS, LIDAR, INFO, LABELS, TF}
@@ -150,8 +150,8 @@ def test_offsets_and_the_range_of_depth_are_said(tmp_path: Path) -> None:
 
 def test_depth_that_16_bits_cannot_hold_is_not_measured() -> None:
     metres = np.array([[10.0, 65.5, 65.534, 70.0, 300.0, np.inf, np.nan, 0.0, -1.0]], np.float32)
-    stored = stored_image(ModalityFrame(Modality.DEPTH, metres, 0))
-    back = frame_from_stored(Modality.DEPTH, stored).data
+    stored = stored_image(SensorFrame(Sensor.DEPTH, metres, 0))
+    back = frame_from_stored(Sensor.DEPTH, stored).data
     np.testing.assert_allclose(back, [[10.0, 65.5, 65.534, 0, 0, 0, 0, 0, 0]], atol=1e-3)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 
@@ -61,7 +61,7 @@ def test_camera_encodings(encoding: str, size: tuple[int, int], seed: int, paddi
     }[encoding]
     frame = conversions.camera_frame(image(sent, encoding, padding))
     np.testing.assert_array_equal(frame.data, rgb)
-    assert (frame.modality, frame.stamp_ns, frame.frame_id) == (Modality.CAMERA, 12_000_000_034, "optical")
+    assert (frame.modality, frame.stamp_ns, frame.frame_id) == (Sensor.CAMERA, 12_000_000_034, "optical")
 
 
 @settings(deadline=None)
@@ -309,19 +309,19 @@ def test_camera_info() -> None:
 # --- messages of rclpy -----------------------------------------------------------------------------------------------
 
 
-def ros_frames() -> list[ModalityFrame]:
+def ros_frames() -> list[SensorFrame]:
     rng = np.random.default_rng(1)
     return [
-        ModalityFrame(Modality.CAMERA, rng.integers(0, 255, (5, 7, 3), np.uint8), 5_000_000_006, "camera"),
-        ModalityFrame(Modality.DEPTH, rng.uniform(0, 9, (5, 7)).astype(np.float32), 5_000_000_006, "depth"),
-        ModalityFrame(Modality.EVENT, rng.integers(0, 9, (5, 7, 2), np.uint8), 5_000_000_006, "event"),
-        ModalityFrame(Modality.LIDAR, rng.uniform(-9, 9, (11, 4)).astype(np.float32), 5_000_000_006, "lidar"),
+        SensorFrame(Sensor.CAMERA, rng.integers(0, 255, (5, 7, 3), np.uint8), 5_000_000_006, "camera"),
+        SensorFrame(Sensor.DEPTH, rng.uniform(0, 9, (5, 7)).astype(np.float32), 5_000_000_006, "depth"),
+        SensorFrame(Sensor.EVENT, rng.integers(0, 9, (5, 7, 2), np.uint8), 5_000_000_006, "event"),
+        SensorFrame(Sensor.LIDAR, rng.uniform(-9, 9, (11, 4)).astype(np.float32), 5_000_000_006, "lidar"),
     ]
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("frame", ros_frames(), ids=lambda frame: frame.modality.value)
-def test_frames_survive_the_way_through_a_message(frame: ModalityFrame) -> None:
+@pytest.mark.parametrize("frame", ros_frames(), ids=lambda frame: str(frame.modality))
+def test_frames_survive_the_way_through_a_message(frame: SensorFrame) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     from rclpy.serialization import deserialize_message, serialize_message
 
@@ -333,7 +333,7 @@ def test_frames_survive_the_way_through_a_message(frame: ModalityFrame) -> None:
         "depth": conversions.depth_frame,
         "event": conversions.event_frame,
     }
-    name = frame.modality.value
+    name = str(frame.modality)
     message = to_message.get(name, vp.lidar_message)(frame)
     received = deserialize_message(serialize_message(message), type(message))
     read = from_message.get(name, conversions.lidar_frame)(received)

@@ -234,7 +234,9 @@ def test_a_picture_is_not_turned_as_its_exif_says() -> None:
     tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
     exif = b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff
     whole = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
-    assert cv2.imdecode(np.frombuffer(whole[:2] + exif + whole[2:], np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
+    turned = cv2.imdecode(np.frombuffer(whole[:2] + exif + whole[2:], np.uint8), cv2.IMREAD_COLOR)
+    assert turned is not None
+    assert turned.shape == (64, 48, 3)
     message = SimpleNamespace(header=HEADER, format="jpeg", data=whole[:2] + exif + whole[2:])
     assert conversions.compressed_camera_frame(message).data.shape == (48, 64, 3)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.node.status_log import StatusLog
 
 
@@ -14,11 +16,11 @@ class Log:
         self.lines: list[str] = []
         self._log = StatusLog(self.lines.append, self.lines.append)
 
-    def tell(self, state: State, fault: Fault | None = None, modality: Modality = Modality.CAMERA) -> None:
+    def tell(self, state: State, fault: Fault | None = None, modality: Sensor = Sensor.CAMERA) -> None:
         self._log.tell([status(state, fault, modality)])
 
 
-def status(state: State, fault: Fault | None, modality: Modality) -> ModalityStatus:
+def status(state: State, fault: Fault | None, modality: Sensor) -> ModalityStatus:
     return ModalityStatus(
         modality=modality, state=state, fault=fault, reason="why", age_ms=None, rate_hz=None, received=0, rejected=0,
         fault_counts={}, first_ns=None, last_ns=None, since_ns=0,
@@ -56,5 +58,14 @@ def test_the_return_is_logged_once_and_the_next_failure_again() -> None:
 def test_each_sensor_has_failures_of_its_own() -> None:
     log = Log()
     log.tell(State.FAILED, Fault.DARK)
-    log.tell(State.FAILED, Fault.SILENT, Modality.LIDAR)
+    log.tell(State.FAILED, Fault.SILENT, Sensor.LIDAR)
     assert log.lines == ["camera failed: dark: why", "lidar failed: silent: why"]
+
+
+def test_what_is_to_be_mended_is_logged_when_it_changes() -> None:
+    lines: list[str] = []
+    log = StatusLog(lines.append, lines.append)
+    quiet = status(State.ACTIVE, None, Sensor.CAMERA)
+    for remark in ("nobody publishes it", "nobody publishes it", "", "", "it is another type", "it is another type"):
+        log.tell([replace(quiet, remark=remark)])
+    assert lines == ["camera: nobody publishes it", "camera: it is another type"]

@@ -18,8 +18,8 @@ from anyseg_core.runtime.geometry.depth_geometry import (
 )
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame, hha_image
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import HhaEncoding, InputSpec
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 CAMERA = PinholeCamera(width=160, height=120, fx=100.0, fy=110.0, cx=79.5, cy=59.5)
 SIZE = (120, 160)
@@ -113,7 +113,7 @@ def test_hha_is_an_encoding_of_a_card() -> None:
     spec = InputSpec.model_validate(
         {"modality": "depth", "encoding": {"kind": "hha", "camera_height_m": CAMERA_HEIGHT}}
     )
-    frame = ModalityFrame(Modality.DEPTH, street(), 0)
+    frame = SensorFrame(Sensor.DEPTH, street(), 0)
     image = encode_frame(frame, spec, (60, 80), Rig(CAMERA))
     assert abs(int(image[50, 40, 1]) - 255 / 8) <= 2
     with pytest.raises(InputError, match="camera_info"):
