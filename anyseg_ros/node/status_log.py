@@ -1,5 +1,5 @@
-"""What the log says of the sensors: each fault once when it is confirmed, once when the sensor is back, and what is to be
-mended when it changes."""
+"""What the log says of the sensors: each fault once when it is confirmed, once when the sensor is back, and what a
+person should mend whenever it changes."""
 
 from __future__ import annotations
 

@@ -191,6 +191,37 @@ def test_malformed_images_are_counted_and_named(vehicle: Vehicle, message: Image
     assert vehicle.used() == {"depth"}
 
 
+def test_an_encoding_that_is_refused_is_logged_once_and_stays_in_the_status(
+    vehicle: Vehicle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vehicle.alive = set()
+    bad = vehicle.driver.create_publisher(Image, "camera/image_raw", 5)
+    for count in range(3, 12, 3):
+
+        def rejected(count: int = count) -> bool:
+            bad.publish(Image(encoding="nv24", height=4, width=4, step=4, data=[count] * 48))
+            return int(vehicle.states()["camera"]["rejected"]) >= count
+
+        vehicle.spin_until(rejected, f"{count} rejected images")
+        assert "encoding 'nv24' is not known; known here: rgb8" in vehicle.states()["camera"]["message"]
+    assert capfd.readouterr().err.count("malformed camera message: encoding 'nv24' is not known") == 1
+
+
+def test_a_topic_of_another_type_is_named_in_the_status(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = "is sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set modalities.camera.topic or remap it"
+    with running({**toy_parameters(tmp_path), "modalities.camera.topic": "packed/image"}) as vehicle:
+        vehicle.driver.create_publisher(CompressedImage, "packed/image", 5)
+
+        def is_told() -> bool:
+            vehicle.node._check_connections()
+            camera = vehicle.states().get("camera", {"remark": "", "message": ""})
+            return words in camera["remark"] and words in camera["message"]
+
+        vehicle.spin_until(is_told, "the remark")
+        vehicle.spin_masks(2)
+    assert capfd.readouterr().err.count(words) == 1
+
+
 def test_points_without_coordinates_are_counted_and_named(vehicle: Vehicle) -> None:
     vehicle.alive = {Sensor.DEPTH}
     vehicle.spin_masks(1)
