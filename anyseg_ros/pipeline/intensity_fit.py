@@ -34,9 +34,9 @@ def _fit(intensity: Intensity, encoding: LidarEncoding, sensor: Sensor) -> Inten
         text = f"the points have no intensity ({fields}), which the student was trained with: labels may be worse"
         return IntensityFit("none", text)
     if not intensity.full_scale:
-        return IntensityFit(f"{intensity.field}, 0 in every point so far")
+        return IntensityFit(f"field {intensity.field}, 0 in every point so far")
     how = "learnt" if intensity.is_learnt else "set"
-    text = f"{intensity.field}, 0 to {intensity.full_scale:g} ({how})"
+    text = f"field {intensity.field}, 0 to {intensity.full_scale:g} ({how})"
     if intensity.full_scale != encoding.max_intensity:
         text += f", brought to the student's 0 to {encoding.max_intensity:g}"
     if intensity.is_learnt and intensity.full_scale > MOST_COMMON:

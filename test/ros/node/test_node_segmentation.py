@@ -200,7 +200,7 @@ def test_an_encoding_that_is_refused_is_logged_once_and_stays_in_the_status(
 
         def rejected(count: int = count) -> bool:
             bad.publish(Image(encoding="nv24", height=4, width=4, step=4, data=[count] * 48))
-            return int(vehicle.states()["camera"]["rejected"]) >= count
+            return int(vehicle.states().get("camera", {"rejected": "0"})["rejected"]) >= count
 
         vehicle.spin_until(rejected, f"{count} rejected images")
         assert "encoding 'nv24' is not known; known here: rgb8" in vehicle.states()["camera"]["message"]

@@ -125,12 +125,16 @@ def status_with(intensity: Intensity | None, trained: float = 255.0, rig: Rig | 
 @pytest.mark.parametrize(
     ("intensity", "text", "remark"),
     [
-        (Intensity("i", 1.0, True), "i, 0 to 1 (learnt), brought to the student's 0 to 255", ""),
-        (Intensity("i", 255.0, False), "i, 0 to 255 (set)", ""),
-        (Intensity("i", 0.0, True), "i, 0 in every point so far", ""),
+        (Intensity("i", 1.0, True), "field i, 0 to 1 (learnt), brought to the student's 0 to 255", ""),
+        (Intensity("i", 255.0, False), "field i, 0 to 255 (set)", ""),
+        (Intensity("i", 0.0, True), "field i, 0 in every point so far", ""),
         (Intensity("", 0.0, True), "none", "the points have no intensity"),
-        (Intensity("signal", 2048.0, True), "signal, 0 to 2048 (learnt), brought", "set modalities.lidar.full_scale"),
-        (Intensity("signal", 2048.0, False), "signal, 0 to 2048 (set), brought", ""),
+        (
+            Intensity("signal", 2048.0, True),
+            "field signal, 0 to 2048 (learnt), brought",
+            "set modalities.lidar.full_scale",
+        ),
+        (Intensity("signal", 2048.0, False), "field signal, 0 to 2048 (set), brought", ""),
     ],
 )
 def test_the_status_says_what_comes_and_what_is_to_be_mended(intensity: Intensity, text: str, remark: str) -> None:
@@ -164,4 +168,4 @@ def test_a_replay_says_the_same(tmp_path: Path) -> None:
     student = write_toy_student(tmp_path / "student")
     options = ReplayOptions(student=str(student))
     result = replay(write_ros2(tmp_path / "bag", written), tmp_path / "out", options)
-    assert "lidar: intensity: reflectivity, 0 to 1 (learnt), brought to the student's 0 to 255" in result.notes
+    assert "lidar: intensity: field reflectivity, 0 to 1 (learnt), brought to the student's 0 to 255" in result.notes
