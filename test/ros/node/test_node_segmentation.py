@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
+import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
@@ -209,16 +210,22 @@ def test_an_encoding_that_is_refused_is_logged_once_and_stays_in_the_status(
 
 def test_a_topic_of_another_type_is_named_in_the_status(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = "is sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set modalities.camera.topic or remap it"
-    with running({**toy_parameters(tmp_path), "modalities.camera.topic": "packed/image"}) as vehicle:
-        vehicle.driver.create_publisher(CompressedImage, "packed/image", 5)
+    others = rclpy.Context()  # of another process: in one a topic has one type
+    rclpy.init(context=others)
+    try:
+        driver = rclpy.create_node("other_driver", namespace=NS, context=others)
+        driver.create_publisher(CompressedImage, "packed/image", 5)
+        with running({**toy_parameters(tmp_path), "modalities.camera.topic": "packed/image"}) as vehicle:
 
-        def is_told() -> bool:
-            vehicle.node._check_connections()
-            camera = vehicle.states().get("camera", {"remark": "", "message": ""})
-            return words in camera["remark"] and words in camera["message"]
+            def is_told() -> bool:
+                vehicle.node._check_connections()
+                camera = vehicle.states().get("camera", {"remark": "", "message": ""})
+                return words in camera["remark"] and words in camera["message"]
 
-        vehicle.spin_until(is_told, "the remark")
-        vehicle.spin_masks(2)
+            vehicle.spin_until(is_told, "the remark")
+            vehicle.spin_masks(2)
+    finally:
+        rclpy.shutdown(context=others)
     assert capfd.readouterr().err.count(words) == 1
 
 
