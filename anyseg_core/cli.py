@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -151,8 +152,14 @@ def train(
 
     with errors_told(ConfigError, DataError, CheckpointError, TrainingError):
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
-    console.print(f"checkpoint: {checkpoint}")
-    print_metrics(json.loads((checkpoint.parents[1] / METRICS_NAME).read_text()))
+    run = checkpoint.parents[1]
+    console.print(f"checkpoint: {checkpoint}", soft_wrap=True)
+    print_metrics(json.loads((run / METRICS_NAME).read_text()))
+    words = shlex.quote(str(run))
+    print_next(
+        f"anyseg evaluate {words} --out {shlex.quote(str(run / 'report'))}",
+        f"anyseg export {words} students/{run.name}",
+    )
 
 
 def evaluate(
@@ -184,7 +191,9 @@ def evaluate(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
     if out:
-        console.print(f"report: {write_report(evaluation, out, command_line())}")
+        console.print(f"report: {write_report(evaluation, out, command_line())}", soft_wrap=True)
+    name = evaluation.state.config.name
+    print_next(f"anyseg export {shlex.quote(str(checkpoint))} students/{name}")
 
 
 def export(
@@ -209,7 +218,23 @@ def export(
     lost = card.training.metrics.get("int8_miou_points_lost")
     if lost:
         print_points(lost)
-    console.print(f"student {card.name} written to {folder}")
+    console.print(f"student {card.name} written to {folder}", soft_wrap=True)
+    student = shlex.quote(str(folder))
+    print_next(f"anyseg replay BAG --student {student}", f"anyseg run --student {student}")
+
+
+def known_answer(
+    student: Annotated[str, typer.Argument(help="A bundled student's name, or a student's folder.")],
+) -> None:
+    """Write a student's known answers into its card, where it was exported without: they are checked at every start."""
+    from anyseg_core.runtime.card_answers import write_known_answers
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError, find_student
+
+    with errors_told(StudentError, EngineError, OSError):
+        folder = find_student(student)
+        count = write_known_answers(folder)
+    console.print(f"{count} known answers written into {folder / 'model.json'}")
 
 
 def print_points(lost: dict[str, float]) -> None:
@@ -544,6 +569,13 @@ def print_methods(rows: dict) -> None:
     console.print(table)
 
 
+def print_next(*commands: str) -> None:
+    """What one does next, each command on a line of its own to be copied."""
+    console.print("next:")
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
+
+
 def print_metrics(metrics: dict) -> None:
     """mIoU per subset as a table, and how far its confidence is off, where that was measured."""
     table = Table("modalities", "mIoU, %", *(["ECE, %"] if "ece" in metrics else []))
@@ -571,5 +603,5 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands with the `anyseg` application."""
     app.add_typer(simulate, name="simulate")
     app.add_typer(data_commands, name="data")
-    for command in (train, adapt, evaluate, export, import_weights):
+    for command in (train, adapt, evaluate, export, known_answer, import_weights):
         app.command()(command)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
-from anyseg_core.completion import complete_scenarios
+from anyseg_core.completion import complete_scenarios, complete_students
 from anyseg_core.terminal import set_verbosity
 from anyseg_ros.bench.commands import bench
 from anyseg_ros.process.extras import missing_part_named
@@ -53,6 +53,13 @@ def anyseg(
     set_verbosity(verbose=verbose, quiet=quiet)
 
 
+StudentOfParameters = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a bundled student, or a student's folder; default: the parameters'.",
+        autocompletion=complete_students,
+    ),
+]
 Injections = Annotated[
     Path | None,
     typer.Option(
@@ -123,9 +130,7 @@ def _demo_on_bag(bag: Path, out: Path, student: str, injections: Path | None) ->
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
     context: typer.Context,
-    student: Annotated[
-        str | None, typer.Option(help="Name of a bundled student, or a student's folder; default: the parameters'.")
-    ] = None,
+    student: StudentOfParameters = None,
     params_file: Annotated[Path | None, typer.Option(help="Parameters, such as config/vehicle.yaml.")] = None,
     namespace: Annotated[str, typer.Option(help="Of the node and its relative topics.")] = "",
 ) -> None:
@@ -196,12 +201,13 @@ def play(
 def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     bags: Annotated[list[Path], typer.Argument(help="Folder, .mcap, .db3 or .bag file; or several bags.")],
     out: Annotated[Path, typer.Option(help="Folder of results and report.")] = Path("out/replay"),
-    student: Annotated[str | None, typer.Option(help="Bundled student or folder; default: the parameters'.")] = None,
+    student: StudentOfParameters = None,
     params_file: Annotated[Path | None, typer.Option(help="Default: the node's own, at the bag's rates.")] = None,
     topics: TopicMap = None,
     subsets: Annotated[bool, typer.Option("--subsets", help="Also every subset of the sensors.")] = False,
     injections: Annotated[
-        list[Path] | None, typer.Option(help="Schedule of injections or a folder of them; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Schedule of injections or a folder of them; repeatable.", autocompletion=complete_scenarios),
     ] = None,
     conditions: Annotated[Path | None, typer.Option(help="Such as config/replay/conditions.yaml.")] = None,
     labels: Annotated[str | None, typer.Option(help="Topic, or folder of PNGs named by stamp.")] = None,
@@ -279,6 +285,27 @@ def inspect(
     raise core.verdict(bool(found.sensors))
 
 
+@app.command()
+def preset(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Drivers, such as realsense ouster; none: list them.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as my_vehicle.yaml.")] = None,
+) -> None:
+    """Parameters for the topics of well-known drivers: RealSense, ZED, Ouster, Velodyne, Prophesee."""
+    from anyseg_ros.pipeline.presets import PresetError, notes_of, preset_names, preset_topics, write_preset
+
+    with core.errors_told(PresetError, OSError):
+        for name in names or preset_names():
+            topics = ", ".join(f"{sensor} {topic}" for sensor, topic in preset_topics(name).items())
+            core.console.print(f"[bold]{name}[/]: {topics}", soft_wrap=True, highlight=False)
+            for note in notes_of(name) if names else ():
+                core.console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+        if write is not None:
+            write_preset(write, names or ())
+            core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
+
+
 @app.command("replay-live")
 def replay_live(
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
@@ -298,7 +325,7 @@ def replay_live(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.topics import parse_mapping
-    from anyseg_ros.live_run.run import LiveRunError
+    from anyseg_ros.live_run.child_process import LiveRunError
     from anyseg_ros.replay.live import run_live
     from anyseg_ros.replay.live_comparison import LiveOptions
 
@@ -380,7 +407,12 @@ def inject_check(schedule: Schedule) -> None:
 def inject_into_bag(
     source: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],
     target: Annotated[Path, typer.Argument(help="The new bag's folder; must not exist.")],
-    injections: Annotated[Path, typer.Option(help="Schedule of injections; its times count from the first message.")],
+    injections: Annotated[
+        Path,
+        typer.Option(
+            help="Schedule of injections; its times count from the first message.", autocompletion=complete_scenarios
+        ),
+    ],
     topic_map: TopicMap = None,
     storage: core.BagStorage = core.BagStorage.MCAP,
 ) -> None:
@@ -433,14 +465,21 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     split: Annotated[str, typer.Option(help="train, val or test: never one drive in two of them.")] = "train",
     every_s: Annotated[float, typer.Option(min=0, help="Least time between two samples.")] = 1.0,
     max_time_diff_s: Annotated[float, typer.Option(min=0, help="Frames further apart belong to other moments.")] = 0.06,
-    student: Annotated[str, typer.Option(help="Whose classes and encodings the data set takes over.")] = "vehicle_sim",
+    student: Annotated[
+        str,
+        typer.Option(help="Whose classes and encodings the data set takes over.", autocompletion=complete_students),
+    ] = "vehicle_sim",
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="ROLE:=TOPIC, such as camera:=/front/image; repeatable.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Folder of label PNGs named by stamp.")] = None,
+    params_file: Annotated[
+        Path | None, typer.Option(help="Of the vehicle: whether pictures are rectified, depth registered.")
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Of a new data set: names with commas, or a JSON file of name and color.")
     ] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the bag, at its end, whose samples go to val.")] = 0.0,
 ) -> None:
     """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
     from anyseg_core.runtime.class_lists import parse_classes
@@ -448,20 +487,27 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
     from anyseg_ros.bags.topics import TopicError
+    from anyseg_ros.pipeline.parameters import ParameterError, Parameters, load_parameters
 
-    with core.errors_told(BagError, NothingToWriteError, OSError, StudentError, TopicError, ValueError):
+    with core.errors_told(BagError, NothingToWriteError, ParameterError, OSError, StudentError, TopicError, ValueError):
         names = parse_classes(classes) if classes else ()
-        options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names)
+        parameters = load_parameters(params_file) if params_file else Parameters()
+        options = FolderOptions(
+            split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, val_share, parameters
+        )
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
     for problem in written.problems:
         core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
     for advice in written.advice:
         core.console.print(f"[yellow]note:[/] {advice}", soft_wrap=True, highlight=False)
+    where = f"{root / split}" + (f" ({written.validation} in {root / 'val'})" if written.validation else "")
+    sensors = ", ".join(written.modalities)
     core.console.print(
-        f"{written.samples} samples of {', '.join(written.modalities)} in {root / split}, {written.labelled} of them "
-        f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
+        f"{written.samples} samples of {sensors} in {where}, {written.labelled} of them labelled; "
+        f"{written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
     )
-    core.console.print(f"next: anyseg data check {root} --split {split}")
+    of_split = "" if written.validation else f" --split {split}"
+    core.console.print(f"next: anyseg data check {root}{of_split}", soft_wrap=True)
 
 
 def _check_ros_arguments(context: typer.Context) -> None:

@@ -19,6 +19,7 @@ from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
 from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
 from anyseg_core.models.staged_encoders import STAGED_ENCODERS
+from anyseg_core.runtime.model_card import STUDENTS, bundled_students
 from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
@@ -58,7 +59,7 @@ class DataConfig(_Strict):
         "deliver", "muses", "folder", "pothole", "nyu_depth", "potsdam", "mid_air", "pictures", "scans", "mixture"
     ] = "deliver"
     """`folder` is one's own data; `pictures` and `scans` are described by a layout, `mixture` is several data sets at
-    once: docs/training.md."""
+    once: docs/training/data_sets.md."""
     root: Path
     """Folder of the data set; of a mixture, the folder that its parts' roots are in."""
     cache: Path | None = Path("datasets/cache")
@@ -213,8 +214,8 @@ class ModelConfig(_Strict):
     """The encoder's first weights: `imagenet` (the extra [pretrained], of EfficientNet-Lite), a student's folder, a
     run, or a file: MiT's of SegFormer or Hugging Face, EfficientNet-Lite's, a ResNet's with torchvision's names."""
     init_from: Path | None = None
-    """A run or a student's folder to go on from, whatever its sensors and classes are: its encoder alone, unless
-    `init_head` asks for more."""
+    """A run, a student's folder or the name of a bundled student to go on from, whatever its sensors and classes are:
+    its encoder alone, unless `init_head` asks for more."""
     init_head: bool = False
     """Start from the whole network of `init_from`, a run of ours with the same modalities, classes and widths."""
 
@@ -235,7 +236,9 @@ class ModelConfig(_Strict):
     @property
     def first_weights(self) -> Path | None:
         """Where the encoder's first weights come from; None where they are random."""
-        return self.pretrained or self.init_from
+        named = self.pretrained or self.init_from
+        is_bundled = named is not None and str(named) in bundled_students() and not named.exists()
+        return STUDENTS / named if named is not None and is_bundled else named
 
 
 class OptimConfig(_Strict):
@@ -315,13 +318,20 @@ class RecordConfig(_Strict):
     """What is written during a run."""
 
     checkpoint_steps: int = Field(default=500, gt=0)
-    """Steps between two checkpoints; the last two are kept."""
+    """Steps between two checkpoints; the last two are kept, and the best."""
     log_steps: int = Field(default=20, gt=0)
     """Steps between two entries of the TensorBoard log."""
+    validations: int = Field(default=10, ge=0)
+    """Evaluations spread over the training; the best network of them is the run's result. 0: the last step's is."""
     validate_steps: int | None = Field(default=None, gt=0)
-    """Steps between evaluations during training; the end is always evaluated."""
+    """Instead of `validations`: an evaluation every so many steps."""
     validate_samples: int = Field(default=40, gt=0)
-    """Samples, evenly spread, of the evaluations during training."""
+    """Samples, evenly spread, of the evaluations during training; the result is scored on all."""
+
+    @property
+    def has_validations(self) -> bool:
+        """Whether networks are compared during the training."""
+        return self.validations > 0 or self.validate_steps is not None
 
 
 class TrainConfig(_Strict):

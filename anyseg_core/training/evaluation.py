@@ -217,13 +217,25 @@ def summarise(
 ) -> dict[str, Any]:
     """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all of them, and by subset."""
     miou = {name: subset_miou(matrix, released_protocol=released_protocol) for name, matrix in matrices.items()}
-    largest = max(matrices, key=lambda name: name.count("+"))
+    largest = largest_subset(matrices)
     return {
         "mean": round(mean_over_subsets(list(miou.values())), 2),
         "miou": miou,
         "iou": class_iou(matrices[largest], class_names),
         "iou_by_subset": {name: class_iou(matrix, class_names) for name, matrix in matrices.items()},
     }
+
+
+def largest_subset(matrices: Mapping[str, ConfusionMatrix]) -> str:
+    """The name of the subset with the most sensors."""
+    return max(matrices, key=lambda name: name.count("+"))
+
+
+def confusion_metrics(matrices: Mapping[str, ConfusionMatrix], class_names: list[str]) -> dict[str, Any]:
+    """With all sensors: `percent` of each class's pixels (rows) that are taken for each class (columns), `classes`."""
+    counts = matrices[largest_subset(matrices)].counts
+    percent = 100 * counts[:, : len(class_names)] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return {"percent": np.round(percent, 1).tolist(), "classes": class_names}
 
 
 def class_iou(matrix: ConfusionMatrix, class_names: list[str]) -> dict[str, float]:

@@ -217,7 +217,7 @@ class BagSamples:
 
         def on_message(message: BagMessage, now_ns: int) -> Iterator[Sample]:
             try:
-                frames = list(frames_of(message))
+                frames = [rig.aligned(frame) for frame in frames_of(message)]
             except Exception as error:  # also a message that nobody foresaw is counted, as in the node
                 self.rejected[modality] += 1
                 fault = error.fault if isinstance(error, ConversionError) else Fault.DECODE_ERROR
@@ -268,6 +268,8 @@ class BagSamples:
         except Exception as error:  # as in the node: it is ignored and said
             self.ignored[f"{message.topic}: {error}"] += 1
             return
+        if why := rig.why_unregistered():
+            self.ignored[f"place of depth: {why}; it is used as it is: see rig.register_depth"] = 1
         yield from self._news(rig, now_ns)
 
     def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:

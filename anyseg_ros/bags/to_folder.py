@@ -64,10 +64,16 @@ class FolderOptions:
     """A folder of label images named by stamp; None: the bag's label topic, if it has one."""
     classes: tuple[ClassSpec, ...] = ()
     """Of a new data set; empty: those of the card."""
+    val_share: float = 0.0
+    """Of the bag's duration, at its end, whose samples go to the split `val` instead; 0 to 1."""
+    parameters: Parameters = field(default_factory=Parameters)
+    """Of the node that the student will run in: whether pictures are rectified, depth registered, how events count."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is not known; known: {', '.join(SPLITS)}")
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"the share of the bag for val must be from 0 to below 1, not {self.val_share:g}")
 
 
 @dataclass
@@ -75,6 +81,8 @@ class Written:
     """What came of a bag."""
 
     samples: int = 0
+    validation: int = 0
+    """Of them, those that went to `val` by `FolderOptions.val_share`."""
     labelled: int = 0
     incomplete: int = 0
     """Moments left out because a sensor had no frame near them."""
@@ -94,7 +102,7 @@ class _Moment:
 
 
 def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions) -> Written:
-    """Write a bag's samples to `<root>/<split>/<bag's name>`, with the calibration of this bag.
+    """Write a bag's samples to `<root>/<split>/<bag's name>`, its end to `val` where asked for, with its calibration.
 
     A sample is taken at each label image, where there are any, else at each frame of the first sensor: such samples
     wait for their `_label.png`. Only moments that every sensor saw are written. A new data set gets the card's
@@ -116,21 +124,26 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
     clues = look_ahead(reader, topics)
-    samples = BagSamples(reader, topics, Parameters(), uses_stamps=clues.uses_stamps)
+    samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
     full_intensity = _full_intensity(samples) if point_sensor(sensors) is not None else 0.0
     if not (root / DESCRIPTION_NAME).exists():
         description = _with_intensity(description, full_intensity)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
     if collector.folder is not None and not clues.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
-    folder = root / options.split / (bag.stem if bag.is_file() else bag.name)
+    drive = bag.stem if bag.is_file() else bag.name
+    span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
+    cut_ns: float | None = None  # from here on samples are for validation
     written = Written(modalities=collector.modalities)
     for stamp_ns, frames, labels in collector.complete_moments(samples):
         if labels is not None:
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
+        cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
+        validates = options.val_share > 0 and stamp_ns >= cut_ns
         stored = [_in_units_of(description, frame, full_intensity) for frame in frames]
-        write_sample(folder, f"{stamp_ns:019d}", stored, labels)
+        write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", stored, labels)
         written.samples += 1
+        written.validation += validates
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
@@ -142,11 +155,29 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             f"({collector.incomplete} moments, {written.rejected} bad messages): {why}"
         )
     if collector.rig is not None:
-        write_rig(folder, collector.rig)
+        _write_rigs(collector.rig, root, drive, {options.split, "val"} if written.validation else {options.split})
     if not (root / DESCRIPTION_NAME).exists():
         write_description(root, description)
-    written.advice = [*collector.offsets(), *collector.depth_range(description)]
+    written.advice = [
+        *collector.offsets(),
+        *collector.depth_range(description),
+        *collector.left_out(),
+        *_about_validation(written, options),
+    ]
     return written
+
+
+def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:
+    for split in splits:
+        write_rig(root / split / drive, rig)
+
+
+def _about_validation(written: Written, options: FolderOptions) -> list[str]:
+    if not options.val_share:
+        return []
+    if written.validation in (0, written.samples):
+        return [f"{written.validation} of {written.samples} samples are in val: change --val-share or --every-s"]
+    return ["val is the end of the same drive, so scores on it flatter: a drive of its own tells more"]
 
 
 def _description_for(
@@ -221,6 +252,8 @@ class _Collector:
         self.modalities = modalities
         self.rig: Rig | None = None
         self.incomplete = 0
+        self.thinned = 0
+        """Labelled moments that came too soon after the one before."""
         self.folder = FolderLabels(options.labels) if options.labels else None
         self._has_labels = topics.companions.labels is not None
         self._apart_ms: dict[Sensor, list[float]] = {}
@@ -264,6 +297,13 @@ class _Collector:
             if abs(ms) > _OFFSET_MS
         ]
 
+    def left_out(self) -> list[str]:
+        """Labels are dear: how many of them came too soon to be taken."""
+        if not self.thinned:
+            return []
+        apart = f"less than {self._every_ns / NS_PER_S:g} s after another"
+        return [f"{self.thinned} labelled moments {apart} were left out: --every-s 0 takes all"]
+
     def depth_range(self, description: FolderDescription) -> list[str]:
         """What the encoding's range should be, by the depths that were measured."""
         advice = []
@@ -276,6 +316,7 @@ class _Collector:
                     f"{spec.modality}: 1, 50 and 99 % of the depths are below {near:.2g}, {middle:.2g} and {far:.2g} m"
                 )
                 text += f"; near_m is {spec.encoding.near_m:g}, far_m {spec.encoding.far_m:g} in {DESCRIPTION_NAME}"
+                text += ": change them there before you train where they cut off or squeeze the scene"
                 if beyond >= 0.1:
                     text += f"; {beyond:.1f} % are beyond {MAX_DEPTH_M:g} m, which are stored as not measured"
                 advice.append(text)
@@ -295,6 +336,8 @@ class _Collector:
         if self._last_ns is None or moment.stamp_ns - self._last_ns >= self._every_ns:
             self._waiting.append(moment)
             self._last_ns = moment.stamp_ns
+        elif moment.labels is not None:
+            self.thinned += 1
 
     def _ready(self, before_ns: int | None) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
         while self._waiting and (before_ns is None or self._waiting[0].stamp_ns < before_ns):

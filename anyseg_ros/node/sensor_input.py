@@ -53,6 +53,10 @@ class CalibrationSource(Protocol):
     def on_scan(self, frame: SensorFrame) -> None:
         """A scan is about to be used."""
 
+    def aligned(self, frame: SensorFrame) -> SensorFrame:
+        """The frame as it is to be used. Raises ConversionError."""
+        ...
+
     def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
         """The intrinsics that camera_info told of a sensor's pictures."""
 
@@ -139,6 +143,7 @@ class SensorInput:
             self._check_size(message)
             frame = convert(message)
             if frame is not None:
+                frame = self._rig.aligned(frame)
                 if frame.kind.is_points:
                     self._rig.on_scan(frame)
                 self._worker.deliver(frame)

@@ -179,6 +179,10 @@ class RigParameters:
     """Of the camera; empty = `camera_info` beside its image, as image_transport has it."""
     depth_info_topic: str = ""
     """The same of the depth camera."""
+    rectify: bool = False
+    """Take the lens' distortion out of raw pictures of camera and depth camera, by their camera_info."""
+    register_depth: bool = False
+    """Bring depth into the camera's picture, by both camera_infos and TF, where its driver does not align it."""
     odometry_topic: str = ODOMETRY
     """nav_msgs/Odometry of the vehicle."""
     compensate_motion: bool = True

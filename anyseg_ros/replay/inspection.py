@@ -25,6 +25,7 @@ from anyseg_ros.bags.topics import (
 )
 from anyseg_ros.messages.header_stamp import header_stamp_ns
 from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.presets import matching_presets, notes_of
 
 LOOKED_AT_S = 5.0
 """Of the bag's beginning are decoded: encodings, calibration and pictures are from there."""
@@ -109,6 +110,9 @@ def inspect(
     sensors, notes = _sensors(connections, chosen)
     companions = _companions(connections, sensors, chosen, notes)
     notes += left_out(connections, sensors, companions)
+    notes += [
+        f"topics of the preset {name}: {notes_of(name)[0]}" for name in matching_presets([t for t, _ in connections])
+    ]
     topics = {choice.topic: TopicFacts(choice, count) for choice, count in reader.topics.items()}
     stamps = _read_all(reader, topics, {choice.topic: sensor for sensor, choice in sensors.items()}, progress)
     facts = [

@@ -28,8 +28,7 @@ from sensor_msgs.msg import Image
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments
-from anyseg_ros.live_run.run import rig_parameters
+from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments, transform_parameters
 from anyseg_ros.messages.conversions import image_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
@@ -95,7 +94,8 @@ def plan_of(options: LiveOptions, result: ReplayResult) -> LivePlan:
     if result.rig is not None:
         camera = result.rig.camera
         intrinsics = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
-        node |= {**rig_parameters(result.rig), "rig.intrinsics": [float(value) for value in intrinsics]}
+        node |= transform_parameters("camera_from_lidar", result.rig.camera_from_lidar)
+        node["rig.intrinsics"] = [float(value) for value in intrinsics]
     if options.injections is None:
         return LivePlan(node, {}, {}, tuple(sensors.values()))
     inputs = {topic: INJECTED + topic for topic in sensors.values()}

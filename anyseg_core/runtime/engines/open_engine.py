@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildOptions, Engine, EngineError, PartFiles
+from anyseg_core.runtime.engines.network import Network, Parts, content_of
+from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildOptions, Engine, EngineError
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 
 
 def open_engine(
-    network: Path,
+    network: Network,
     backend: str = "auto",
     threads: int = 0,
     build: BuildOptions | None = None,
     reason: str = "asked for",
-    parts: PartFiles | None = None,
+    parts: Parts | None = None,
 ) -> Engine:
     """Open the network with a backend of `BACKENDS`; `threads` 0 = all cores.
 
@@ -28,6 +27,7 @@ def open_engine(
     BuildCancelledError.
     """
     build = build or BuildOptions()
+    network = content_of(network)
     if backend not in BACKENDS:
         raise EngineError(f"unknown backend {backend!r}; known backends: {', '.join(BACKENDS)}")
     if backend == "auto":
@@ -39,7 +39,7 @@ def open_engine(
     return _open_onnx(network, threads, reason, parts)
 
 
-def _open_tensorrt_or_nothing(network: Path, build: BuildOptions, reason: str) -> Engine:
+def _open_tensorrt_or_nothing(network: Network, build: BuildOptions, reason: str) -> Engine:
     try:
         return _open_tensorrt(network, build, reason)
     except BuildCancelledError:
@@ -49,7 +49,7 @@ def _open_tensorrt_or_nothing(network: Path, build: BuildOptions, reason: str) -
         raise EngineError(f"tensorrt was asked for and cannot be used: {error}. {remedy}") from error
 
 
-def _open_best(network: Path, threads: int, build: BuildOptions, parts: PartFiles | None) -> Engine:
+def _open_best(network: Network, threads: int, build: BuildOptions, parts: Parts | None) -> Engine:
     try:
         return _open_tensorrt(network, build, "auto: TensorRT and a GPU are here")
     except BuildCancelledError:
@@ -58,7 +58,7 @@ def _open_best(network: Path, threads: int, build: BuildOptions, parts: PartFile
         return _open_onnx(network, threads, f"auto: the CPU, because {error}", parts)
 
 
-def _open_onnx(network: Path, threads: int, reason: str, parts: PartFiles | None) -> Engine:
+def _open_onnx(network: Network, threads: int, reason: str, parts: Parts | None) -> Engine:
     from anyseg_core.runtime.engines.onnx import OnnxEngine, OnnxPartsEngine
 
     if parts is not None:
@@ -66,13 +66,13 @@ def _open_onnx(network: Path, threads: int, reason: str, parts: PartFiles | None
     return OnnxEngine(network, threads=threads, reason=reason)
 
 
-def _open_openvino(network: Path, threads: int, reason: str) -> Engine:
+def _open_openvino(network: Network, threads: int, reason: str) -> Engine:
     from anyseg_core.runtime.engines.openvino import OpenvinoEngine
 
     return OpenvinoEngine(network, threads, reason)
 
 
-def _open_tensorrt(network: Path, build: BuildOptions, reason: str) -> Engine:
+def _open_tensorrt(network: Network, build: BuildOptions, reason: str) -> Engine:
     from anyseg_core.runtime.engines.tensorrt import TensorrtEngine
 
     return TensorrtEngine(network, build, reason)

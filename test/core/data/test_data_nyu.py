@@ -128,6 +128,7 @@ def test_hha_of_the_mat_file_is_computed_with_the_kinects_intrinsics(mat: Path) 
     dataset = nyu_depth(mat, "train", FULL, DEFAULT_SENSORS, 1, "hha")
     encoding = dataset.inputs[1].encoding
     assert isinstance(encoding, HhaEncoding)
+    assert encoding.normals == "fitted"
     assert dataset.rig is not None
     image = dataset[0].images[1]
     np.testing.assert_array_equal(image, hha_image(floor_depth_m(), FULL, encoding, dataset.rig.camera))

@@ -32,14 +32,11 @@ from anyseg_core.training.evaluation import (
     subset_name,
     summarise,
 )
+from anyseg_core.training.evaluation_plots import letters, plot_bars, plot_heat_map, tile
 from anyseg_core.training.evaluation_report import (
     EvaluationOptions,
     evaluate_fully,
-    letters,
-    plot_bars,
-    plot_heat_map,
     robustness_rows,
-    tile,
     write_report,
 )
 from anyseg_core.training.loop import train
@@ -250,7 +247,7 @@ def test_the_report_has_all_its_files_and_figures(checkpoint: Path, tmp_path: Pa
     assert set(metrics["iou_by_subset"]) == set(NAMES)
     assert set(metrics["groups"]) == {"sun", "night", "overexposure"}
     page = write_report(evaluation, tmp_path / "report", "anyseg evaluate runs/x").read_text()
-    assert page.count('src="data:image/png;base64,') == 5  # bars, heat map, calibration, two grids
+    assert page.count('src="data:image/png;base64,') == 6  # bars, heat map, calibration, confusion, two grids
     assert f"{metrics['rmm']['mean']:.2f}" in page
     written = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert written == metrics | {"command": "anyseg evaluate runs/x"}

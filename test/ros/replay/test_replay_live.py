@@ -82,6 +82,8 @@ def test_the_plan_gives_the_node_what_the_bag_tells(bag: Path, student: Path, tm
     assert plain.node_parameters["modalities.lidar.topic"] == "/lidar/points"
     assert plain.node_parameters["modalities.camera.expected_rate_hz"] == pytest.approx(5.0)
     assert plain.node_parameters["rig.intrinsics"][:2] == [96.0, 64.0]
+    assert len(plain.node_parameters["rig.camera_from_lidar_rotation_xyzw"]) == 4
+    assert not [name for name in plain.node_parameters if "base_from_lidar" in name], "which the bag does not tell"
     assert set(plain.await_topics) == {"/camera/image_raw", "/depth/image_rect", "/events", "/lidar/points"}
     assert not plain.injector_parameters
     broken = plan_of(LiveOptions(bag, tmp_path, str(student), faults), result)
