@@ -113,9 +113,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     """
     reader = BagReader(bag)
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
-    mapping = parse_mapping(options.mapping)
-    if options.labels is not None:
-        mapping["labels"] = ""
+    mapping = parse_mapping(options.mapping) | ({"labels": ""} if options.labels is not None else {})
     sensors = find_topics(connections, mapping, wanted=card.modalities)
     if not sensors:
         raise NothingToWriteError(
@@ -126,8 +124,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     clues = look_ahead(reader, topics)
     samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
     full_intensity = _full_intensity(samples) if point_sensor(sensors) is not None else 0.0
-    if not (root / DESCRIPTION_NAME).exists():
-        description = _with_intensity(description, full_intensity)
+    description = _with_intensity(description, 0.0 if (root / DESCRIPTION_NAME).exists() else full_intensity)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
     if collector.folder is not None and not clues.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
