@@ -170,6 +170,18 @@ def number_of(sensor: Sensor) -> int:
     return DEFAULT_SENSORS.index(sensor) if sensor in DEFAULT_SENSORS else crc32(sensor.encode())
 
 
+@dataclass(frozen=True)
+class Intensity:
+    """What the fourth column of a scan's points is."""
+
+    field: str
+    """Its name in the cloud; empty where the cloud has none and the column is 0."""
+    full_scale: float
+    """Of the strongest echo: 1, 255, ...; 0 where it is not known (yet)."""
+    is_learnt: bool
+    """Whether the scale follows from the data, and was not set."""
+
+
 @dataclass(frozen=True, eq=False)
 class SensorFrame:
     """One measurement of one sensor, as arrays, before any encoding for the network.
@@ -188,6 +200,8 @@ class SensorFrame:
     """Of points: [N], the cloud's own time field as it was sent, where it has one; see geometry/motion.py."""
     cloud_shape: tuple[int, int] = (0, 0)
     """Of points: (rows, columns) of an organised cloud; anything else than N points means that it is not organised."""
+    intensity: Intensity | None = None
+    """Of points: what their intensity is; None = what the student was trained with."""
 
     @property
     def kind(self) -> SensorKind:

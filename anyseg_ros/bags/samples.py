@@ -27,7 +27,7 @@ from anyseg_ros.bags.topics import CompanionTopics, TopicChoice
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns
-from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, SENSOR_MESSAGES
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, reader_of
 from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
@@ -163,6 +163,8 @@ class BagSamples:
         """Frames so far."""
         self.rejected: Counter[Sensor] = Counter()
         """Messages so far that were no frame."""
+        self.newest_scan: SensorFrame | None = None
+        """The last one so far that has points."""
         self.reasons: dict[Sensor, Counter[str]] = {}
         """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
@@ -226,6 +228,8 @@ class BagSamples:
             for frame in frames:
                 self.received[modality] += 1
                 self._look_at_times(frame)
+                if frame.kind.is_points and len(frame.data):
+                    self.newest_scan = frame
                 if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
                     yield from self._changed_rig(rig, now_ns)
@@ -250,8 +254,8 @@ class BagSamples:
             period_ns = self._parameters.health([modality])[modality].period_ns
             stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns, modality)
             return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
-        read = SENSOR_MESSAGES[modality.kind].readers[msgtype]
-        return lambda message: [read(self._decoded(message), modality)]
+        read = reader_of(modality, msgtype, self._parameters.modalities[modality].full_scale)
+        return lambda message: [read(self._decoded(message))]
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.cdr, message.msgtype)

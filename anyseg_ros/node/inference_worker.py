@@ -76,7 +76,7 @@ class InferenceWorker:
         self._changed = threading.Condition()
         self._pipeline: Pipeline | None = None
         self._loop: Future[None] | None = None
-        self._changes = StatusChanges()
+        self._changes = StatusChanges(with_remarks=True)
         self._engine: EngineOwner | None = None
         self._opening: Future[None] | None = None
         self._stuck = False
@@ -131,7 +131,7 @@ class InferenceWorker:
     def start(self, pipeline: Pipeline) -> None:
         """Begin to segment what is delivered."""
         self._pipeline = pipeline
-        self._changes = StatusChanges()
+        self._changes = StatusChanges(with_remarks=True)
         self._loop = self._thread.submit(self._run_watched, pipeline)
 
     def stop(self) -> None:

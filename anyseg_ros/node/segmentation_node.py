@@ -136,12 +136,20 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and segment."""
+        """Subscribe and segment. An exception that nobody foresaw is logged: rclpy would swallow it."""
+        try:
+            self._begin_activity()
+        except Exception as error:
+            self.get_logger().error(f"cannot activate: {''.join(format_exception(error))}")
+            return TransitionCallbackReturn.ERROR
+        return super().on_activate(state)
+
+    def _begin_activity(self) -> None:
         assert self._worker is not None
         assert self._card is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, now_ns)
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, now_ns, self._card.encodings)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -152,7 +160,6 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._inputs = [self._input(modality, worker) for modality in modalities]
         for sensor in self._inputs:
             sensor.start()
-        return super().on_activate(state)
 
     @property
     def starts_itself(self) -> bool:

@@ -51,6 +51,7 @@ def sensor_line(status: ModalityStatus, used_age_ms: float | None) -> StatusLine
         "quality_cause": status.quality.cause if status.quality else "",
         "left_out": status.left_out,
         "remark": status.remark,
+        **status.details,
         "received": status.received,
         "rejected": status.rejected,
         "first_s": _seconds(status.first_ns),
@@ -60,6 +61,7 @@ def sensor_line(status: ModalityStatus, used_age_ms: float | None) -> StatusLine
         **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
     }
     message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
+    message += f"; {status.remark}" if status.remark else ""
     return StatusLine(f"{status.modality} status", level_of(status, is_used=used_age_ms is not None), message, values)
 
 
@@ -97,8 +99,7 @@ def level_of(status: ModalityStatus, *, is_used: bool = False) -> int:
 def _quiet_message(status: ModalityStatus) -> str:
     if status.left_out:
         return f"{status.state}, left out: {status.left_out}"
-    quiet = f"{status.state}: {status.reason}" if status.reason else str(status.state)
-    return f"{quiet}; {status.remark}" if status.remark else quiet
+    return f"{status.state}: {status.reason}" if status.reason else str(status.state)
 
 
 def number_text(value: float | None, digits: int = 1) -> str:

@@ -38,6 +38,7 @@ from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, To
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
+from anyseg_ros.pipeline.intensity_fit import fit_of
 from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.replay.conditions import Conditions
@@ -388,7 +389,7 @@ class _Replay:
             rejections={modality: dict(reasons) for modality, reasons in self.samples.reasons.items()},
             labels=(self.truth.origin, self._available_labels()),
             problems=problems,
-            notes=self.notes,
+            notes=[*self.notes, *self._notes_on_intensity()],
             timings=timings,
             worst=self.worst,
             rig=self.decisions.rig,
@@ -418,6 +419,13 @@ class _Replay:
         if self.truth.origin and self._available_labels() and not any(s.scored for s in self.scores.values()):
             origin = f"{self._available_labels()} label images of {self.truth.origin}"
             yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
+
+    def _notes_on_intensity(self) -> Iterator[str]:
+        """What the intensity of the scans is, and what to mend about it."""
+        scan = self.samples.newest_scan
+        fit = fit_of(scan, self.segmenter.card.encodings[scan.modality]) if scan is not None else None
+        if scan is not None and fit is not None:
+            yield f"{scan.modality}: intensity: {fit.text}" + (f"; {fit.remark}" if fit.remark else "")
 
     def _why_unused(self, modality: Sensor) -> str:
         """The reason that is known best: nothing in the bag, stamps of 0, else the last one that its health gave."""

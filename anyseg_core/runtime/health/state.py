@@ -138,5 +138,7 @@ class ModalityStatus:
     """Why a sensor that is alive is not in the mask; the pipeline knows."""
     remark: str = ""
     """What a person should mend though the sensor is used."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """What else is known of the sensor, by name: where the extrinsics come from, the range of intensity."""
     recover_time_s: float | None = None
     """How long a failed sensor has to be good before it is used, doubled by each relapse; None while it is well."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.node.status_log import StatusLog
@@ -58,3 +60,12 @@ def test_each_sensor_has_failures_of_its_own() -> None:
     log.add(State.FAILED, Fault.DARK)
     log.add(State.FAILED, Fault.SILENT, Sensor.LIDAR)
     assert log.lines == ["camera failed: dark: why", "lidar failed: silent: why"]
+
+
+def test_what_is_to_be_mended_is_logged_when_it_changes() -> None:
+    lines: list[str] = []
+    log = StatusLog(lines.append, lines.append)
+    quiet = status(State.ACTIVE, None, Sensor.CAMERA)
+    for remark in ("nobody publishes it", "nobody publishes it", "", "", "it is another type", "it is another type"):
+        log.add([replace(quiet, remark=remark)])
+    assert lines == ["camera: nobody publishes it", "camera: it is another type"]

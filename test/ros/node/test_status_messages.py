@@ -71,6 +71,16 @@ def test_a_fault_is_told_with_its_reason_times_and_counts() -> None:
     assert values["used"] == "false"
 
 
+def test_what_is_to_be_mended_and_what_else_is_known_is_told_whatever_the_state() -> None:
+    details = {"extrinsics": "TF (lidar in optical)", "intensity": "i, 0 to 1 (learnt)"}
+    for state, level in ((State.ACTIVE, DiagnosticStatus.WARN), (State.FAILED, DiagnosticStatus.ERROR)):
+        fault = Fault.NEVER_RECEIVED if state is State.FAILED else None
+        told = replace(status(Sensor.LIDAR, state, fault), remark="the topic has another type", details=details)
+        message = modality_status(told, None)
+        assert (message.level, message.message.endswith("; the topic has another type")) == (level, True)
+        assert details.items() <= values_of(message).items()
+
+
 def test_a_sensor_that_is_left_out_is_a_warning_that_says_why() -> None:
     message = modality_status(status(left_out=LEFT_OUT), None)
     assert message.level == DiagnosticStatus.WARN
