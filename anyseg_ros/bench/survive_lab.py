@@ -50,6 +50,7 @@ class Lab:
         self._executor.add_node(self.node)
         topics = {str(s): (PointCloud2 if s.kind is LIDAR else Image, DEFAULT_TOPICS[s]) for s in DEFAULT_SENSORS}
         self.observer = Observer(NAME, topics)
+        self._others: list[Any] = []  # publishers of an attack
         self._sent = 0
         self.process: Any = None
         self.exit_code: int | None = None
@@ -79,6 +80,8 @@ class Lab:
             with child_process(module, ros_arguments(arguments), self._log_folder, log) as self.process:
                 yield
         self.exit_code = self.process.returncode
+        while self._others:
+            self.node.destroy_publisher(self._others.pop())
 
     @property
     def lives(self) -> bool:
@@ -102,8 +105,9 @@ class Lab:
         return bool(heard.masks) and len(heard.used.get(heard.masks[-1].stamp_ns, ())) == len(DEFAULT_SENSORS)
 
     def send(self, kind: type, topic: str) -> Callable[[Any], None]:
-        """A publisher of somebody else on a topic; what it is given is stamped now."""
+        """A publisher of somebody else on a topic, until the node ends; what it is given is stamped now."""
         publisher = self.node.create_publisher(kind, topic, 5)
+        self._others.append(publisher)
 
         def publish(message: Any) -> None:
             message.header.stamp = self.node.get_clock().now().to_msg()

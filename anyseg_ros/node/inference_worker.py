@@ -23,6 +23,7 @@ from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, Engine
 from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.output_parameters import OutputParameters
 from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 
 MAX_WAIT_S = 0.1
 """Between looks at the clock: a simulated one may jump, or run faster than real time."""
@@ -75,7 +76,7 @@ class InferenceWorker:
         self._changed = threading.Condition()
         self._pipeline: Pipeline | None = None
         self._loop: Future[None] | None = None
-        self._told: tuple[tuple[str, ...], ...] = ()
+        self._changes = StatusChanges(with_remarks=True)
         self._engine: EngineOwner | None = None
         self._opening: Future[None] | None = None
         self._stuck = False
@@ -130,7 +131,7 @@ class InferenceWorker:
     def start(self, pipeline: Pipeline) -> None:
         """Begin to segment what is delivered."""
         self._pipeline = pipeline
-        self._told = ()
+        self._changes = StatusChanges(with_remarks=True)
         self._loop = self._thread.submit(self._run_watched, pipeline)
 
     def stop(self) -> None:
@@ -208,14 +209,14 @@ class InferenceWorker:
             now_ns = self._time(pipeline)
             job = pipeline.poll(now_ns)
             statuses = job.statuses if job else pipeline.statuses(now_ns)
-            news = self._is_news(statuses)
-            ahead = None if job or news else pipeline.take_frame_to_encode()
-            if not (job or news or ahead):
+            has_changed = bool(self._changes.among(statuses))
+            ahead = None if job or has_changed else pipeline.take_frame_to_encode()
+            if not (job or has_changed or ahead):
                 self._changed.wait(self._wait_s(pipeline, now_ns))
                 return
         if job:
             self._segment(job)
-        elif news:
+        elif has_changed:
             self._listener.on_statuses(statuses)
         elif ahead:
             self._encode(*ahead)
@@ -270,14 +271,6 @@ class InferenceWorker:
         if ahead is None:
             return False
         self._encode(*ahead)
-        return True
-
-    def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
-        """Whether a state or fault differs from what the listener was told last."""
-        now = tuple((str(s.modality), str(s.state), str(s.fault)) for s in statuses)
-        if now == self._told:
-            return False
-        self._told = now
         return True
 
     @staticmethod
