@@ -150,7 +150,7 @@ class DataConfig(BaseModel):
         foreign = {key for row in DATASETS.values() for key in row.settings} - set(DATASETS[self.kind].settings)
         for key in sorted(foreign):
             if getattr(self, key) != type(self).model_fields[key].default:
-                kinds = [name for name, row in DATASETS.items() if key in row.settings]
+                kinds = sorted(name for name, row in DATASETS.items() if key in row.settings)
                 kind = f"kind{'s' * (len(kinds) > 1)} {' and '.join(kinds)}"
                 raise ValueError(f"{key} is a setting of {kind}, not of {self.kind}")
         return self
