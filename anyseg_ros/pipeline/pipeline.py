@@ -75,8 +75,8 @@ class SyncConfig:
     join_wait_ms: float = 25.0
     """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
     keep_at_least: int = 2
-    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone is a worse witness than
-    the same with a poor one."""
+    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone gives worse
+    masks than the same with a poor one."""
 
     def __post_init__(self) -> None:
         if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
