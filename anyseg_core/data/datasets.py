@@ -150,7 +150,7 @@ class DataConfig(BaseModel):
         foreign = {key for row in DATASETS.values() for key in row.settings} - set(DATASETS[self.kind].settings)
         for key in sorted(foreign):
             if getattr(self, key) != type(self).model_fields[key].default:
-                kinds = sorted(name for name, row in DATASETS.items() if key in row.settings)
+                kinds = [name for name, row in DATASETS.items() if key in row.settings]
                 kind = f"kind{'s' * (len(kinds) > 1)} {' and '.join(kinds)}"
                 raise ValueError(f"{key} is a setting of {kind}, not of {self.kind}")
         return self
@@ -342,17 +342,17 @@ class DatasetKind:
 
 
 DATASETS: dict[str, DatasetKind] = {
-    "muses": DatasetKind(
-        _open_muses,
-        _describe_muses,
-        settings=("conditions", "source", "motion_compensation", "released_protocol"),
-        found_by=("frame_camera",),
-    ),
     "deliver": DatasetKind(
         _open_deliver,
         lambda config: (deliver_inputs(config.root, config.modalities), Deliver.classes),
         settings=("conditions", "cases", "depth", "released_protocol"),
         found_by=("semantic",),
+    ),
+    "muses": DatasetKind(
+        _open_muses,
+        _describe_muses,
+        settings=("conditions", "source", "motion_compensation", "released_protocol"),
+        found_by=("frame_camera",),
     ),
     "folder": DatasetKind(_open_folder, _describe_folder, settings=("labels",), found_by=(DESCRIPTION_NAME,)),
     "pothole": DatasetKind(

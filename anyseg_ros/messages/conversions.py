@@ -34,16 +34,6 @@ from anyseg_core.runtime.sensors import Intensity, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.compressed_pictures import metres_of, rgb_of
 from anyseg_ros.messages.conversion_error import ConversionError
-from anyseg_ros.messages.fields import (
-    Buffered,
-    CameraInfo,
-    CompressedImage,
-    Header,
-    Image,
-    PointCloud2,
-    PointField,
-    Stamped,
-)
 from anyseg_ros.messages.pixel_formats import (
     CAMERA_FORMATS,
     DEPTH_FORMATS,
@@ -51,6 +41,9 @@ from anyseg_ros.messages.pixel_formats import (
     PIXEL_FORMATS,
     to_rgb,
 )
+
+Message = Any
+"""A ROS message: of rclpy, of rosbags, or anything else with its fields."""
 
 MAX_FOCAL_RATIO = 1000
 """Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
@@ -63,12 +56,12 @@ MAX_ALIGNMENT = 16
 """Bytes behind a row that need no explanation."""
 
 
-def stamp_ns(header: Header) -> int:
+def stamp_ns(header: Message) -> int:
     """The header's stamp in nanoseconds."""
     return int(header.stamp.sec) * NS_PER_S + int(header.stamp.nanosec)
 
 
-def camera_frame(message: Image, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None) -> SensorFrame:
+def camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None) -> SensorFrame:
     """sensor_msgs/Image -> RGB frame. Raises ConversionError.
 
     `scale` learns what pictures of 16 bits have for white; None: 65535, so that the upper 8 bits are taken.
@@ -78,24 +71,24 @@ def camera_frame(message: Image, sensor: Sensor = Sensor.CAMERA, scale: FullScal
 
 
 def compressed_camera_frame(
-    message: CompressedImage, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None
+    message: Message, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None
 ) -> SensorFrame:
     """sensor_msgs/CompressedImage (JPEG or PNG) -> RGB frame, `scale` as in `camera_frame`. Raises ConversionError."""
     return _frame(sensor, rgb_of(_bytes_of(message), message.format, scale), message)
 
 
-def depth_frame(message: Image, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
+def depth_frame(message: Message, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
     """sensor_msgs/Image (16UC1 in millimetres or 32FC1 in metres) -> depth frame. Raises ConversionError."""
     depth = image_view(message, DEPTH_FORMATS)
     return _frame(sensor, depth if depth.dtype == np.float32 else depth * np.float32(0.001), message)
 
 
-def compressed_depth_frame(message: CompressedImage, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
+def compressed_depth_frame(message: Message, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
     """sensor_msgs/CompressedImage with a 16-bit PNG -> depth frame. Raises ConversionError."""
     return _frame(sensor, metres_of(_bytes_of(message), message.format), message)
 
 
-def event_frame(message: Image, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
+def event_frame(message: Message, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
     """sensor_msgs/Image of event counts -> event frame, positive and negative. Raises ConversionError."""
     pixels = image_view(message, EVENT_FORMATS)
     if message.encoding == "8UC2":
@@ -106,7 +99,7 @@ def event_frame(message: Image, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
     return _frame(sensor, counts, message)
 
 
-def lidar_frame(message: PointCloud2, sensor: Sensor = Sensor.LIDAR, scale: FullScale | None = None) -> SensorFrame:
+def lidar_frame(message: Message, sensor: Sensor = Sensor.LIDAR, scale: FullScale | None = None) -> SensorFrame:
     """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError.
 
     Rays without a return, which many drivers send as (0, 0, 0), are NaN points. A cloud without points is a scan that
@@ -129,7 +122,7 @@ def lidar_frame(message: PointCloud2, sensor: Sensor = Sensor.LIDAR, scale: Full
 
 
 def _intensity(
-    message: PointCloud2, points: NDArray[np.float32], returned: NDArray[np.bool_], scale: FullScale
+    message: Message, points: NDArray[np.float32], returned: NDArray[np.bool_], scale: FullScale
 ) -> Intensity:
     """Rays without a return teach nothing: some drivers leave noise in them."""
     field = intensity_field(message)
@@ -138,7 +131,7 @@ def _intensity(
     return Intensity(field, full_scale, scale.is_learnt)
 
 
-def pinhole_camera(message: CameraInfo, *, rectified: bool = False) -> PinholeCamera:
+def pinhole_camera(message: Message, *, rectified: bool = False) -> PinholeCamera:
     """sensor_msgs/CameraInfo -> intrinsics of the picture as it is published, binning and region of interest applied.
 
     Of a `rectified` picture those of `p` and the rotation `r`, of a raw one those of `k` and the lens' distortion.
@@ -158,7 +151,7 @@ def pinhole_camera(message: CameraInfo, *, rectified: bool = False) -> PinholeCa
         raise ConversionError(Fault.DECODE_ERROR, f"camera_info: {error}") from None
 
 
-def picture_size(message: Any) -> tuple[int, int] | None:
+def picture_size(message: Message) -> tuple[int, int] | None:
     """(height, width) that an Image or CompressedImage announces; None of other messages, and where it is cut off."""
     if hasattr(message, "encoding"):
         return int(message.height), int(message.width)
@@ -170,7 +163,7 @@ def is_rectified(image_topic: str) -> bool:
     return any(part.startswith("image_rect") for part in image_topic.split("/"))
 
 
-def _cut(message: CameraInfo, camera: PinholeCamera) -> PinholeCamera:
+def _cut(message: Message, camera: PinholeCamera) -> PinholeCamera:
     """Intrinsics of the full sensor -> of the region of interest that is published, after binning."""
     roi = message.roi
     width, height = int(roi.width) or camera.width, int(roi.height) or camera.height
@@ -188,7 +181,7 @@ def _plausible(camera: PinholeCamera) -> PinholeCamera:
     return camera
 
 
-def _distortion(message: CameraInfo) -> Distortion | None:
+def _distortion(message: Message) -> Distortion | None:
     coefficients = [float(value) for value in message.d]
     if not any(coefficients):
         return None
@@ -200,14 +193,14 @@ def _distortion(message: CameraInfo) -> Distortion | None:
         raise ValueError(f"{error}; rectify the pictures (image_proc) and use image_rect") from None
 
 
-def _rectification(message: CameraInfo) -> tuple[float, ...]:
+def _rectification(message: Message) -> tuple[float, ...]:
     """`r` where it is a rotation other than none."""
     rotation = np.asarray(message.r, np.float64).reshape(3, 3)
     is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
     return tuple(rotation.ravel().tolist()) if is_rotation and not np.allclose(rotation, np.eye(3)) else ()
 
 
-def image_view(message: Image, encodings: Collection[str]) -> NDArray[Any]:
+def image_view(message: Message, encodings: Collection[str]) -> NDArray[Any]:
     """sensor_msgs/Image -> [h, w, channels], or [h, w] for one channel; native byte order, a view where possible.
 
     Where colour follows below the grey plane, as in nv12, h counts its rows, too.
@@ -250,13 +243,13 @@ def image_view(message: Image, encodings: Collection[str]) -> NDArray[Any]:
     return np.require(pixels, dtype.newbyteorder("="), "A")
 
 
-def intensity_field(message: PointCloud2) -> str:
+def intensity_field(message: Message) -> str:
     """The name of the field of a PointCloud2 that tells how strong the echoes were; empty where it has none."""
     by_word = {field.name.lower(): field.name for field in reversed(message.fields)}
     return next((by_word[word] for word in INTENSITY_FIELDS if word in by_word), "")
 
 
-def points_view(message: PointCloud2) -> NDArray[np.float32]:
+def points_view(message: Message) -> NDArray[np.float32]:
     """sensor_msgs/PointCloud2 -> float32 [N, 4]: x, y, z, intensity.
 
     A view where the four are float32, adjacent and in this order, as most drivers send them. Raises ConversionError.
@@ -278,11 +271,11 @@ def points_view(message: PointCloud2) -> NDArray[np.float32]:
     return columns
 
 
-def image_message(image: NDArray[np.uint8], encoding: str, header: Any) -> Any:
+def image_message(image: NDArray[np.uint8], encoding: str, header: Message) -> Message:
     """uint8 [h, w] or [h, w, 3] -> sensor_msgs/Image with that header."""
-    from sensor_msgs import msg  # deferred: reading needs no ROS
+    from sensor_msgs.msg import Image  # deferred: reading needs no ROS
 
-    message = msg.Image(header=header, encoding=encoding, height=image.shape[0], width=image.shape[1])
+    message = Image(header=header, encoding=encoding, height=image.shape[0], width=image.shape[1])
     message.step = image.strides[0] if image.flags.c_contiguous else image[0].nbytes
     message.data = byte_array(image)
     return message
@@ -295,11 +288,11 @@ def byte_array(values: NDArray[Any]) -> array.array[int]:
     return data
 
 
-def _frame(sensor: Sensor, data: NDArray[Any], message: Stamped) -> SensorFrame:
+def _frame(sensor: Sensor, data: NDArray[Any], message: Message) -> SensorFrame:
     return SensorFrame(sensor, data, stamp_ns(message.header), message.header.frame_id)
 
 
-def _bytes_of(message: Buffered) -> NDArray[np.uint8]:
+def _bytes_of(message: Message) -> NDArray[np.uint8]:
     try:
         return np.frombuffer(message.data, np.uint8)
     except (TypeError, ValueError) as error:  # ValueError: an empty array.array has no buffer in some versions
@@ -320,7 +313,7 @@ _POINT_DATATYPES: Mapping[int, str] = MappingProxyType(
 )
 
 
-def field_type(field: PointField, message: PointCloud2) -> tuple[np.dtype[Any], int]:
+def field_type(field: Message, message: Message) -> tuple[np.dtype[Any], int]:
     """(dtype, offset in bytes) of a point's field."""
     code = _POINT_DATATYPES.get(int(field.datatype))
     if code is None:
@@ -334,7 +327,7 @@ def field_type(field: PointField, message: PointCloud2) -> tuple[np.dtype[Any], 
     return dtype, int(field.offset)
 
 
-def _cloud_grid(message: PointCloud2) -> tuple[int, int, int]:
+def _cloud_grid(message: Message) -> tuple[int, int, int]:
     """(height, width, row_step), checked against the data; a single row needs no row_step."""
     height, width, point_step = int(message.height), int(message.width), int(message.point_step)
     _check_grid("point cloud", height, width)
@@ -349,7 +342,7 @@ def _cloud_grid(message: PointCloud2) -> tuple[int, int, int]:
     return height, width, row_step
 
 
-def _point_bytes(message: PointCloud2) -> NDArray[np.uint8]:
+def _point_bytes(message: Message) -> NDArray[np.uint8]:
     """[N, point_step]"""
     height, width, row_step = _cloud_grid(message)
     rows = np.ndarray((height, row_step), np.uint8, buffer=_bytes_of(message)[: height * row_step])
@@ -360,7 +353,7 @@ _TIME_FIELDS = ("t", "time", "timestamp", "offset_time", "time_stamp")
 """Of Ouster, Velodyne, Hesai and RoboSense, Livox, Nebula and Autoware."""
 
 
-def _point_times(message: PointCloud2) -> NDArray[Any] | None:
+def _point_times(message: Message) -> NDArray[Any] | None:
     """[N], a view of the time field; None where the cloud has none, or a damaged one: the points are good without."""
     field = next((field for field in message.fields if field.name in _TIME_FIELDS), None)
     if field is None:
