@@ -146,6 +146,30 @@ def bench_soak(
     raise core.verdict(met)
 
 
+@bench.command("survive")
+def bench_survive(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    minutes: Annotated[float, typer.Option(min=0, help="Of driving with random faults and storms; 0 = none.")] = 0.0,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this attack, by its name in the table; repeatable; none = the soak alone."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the drive, the faults and the logs.")] = Path("out/bench"),
+) -> None:
+    """Attack a live node: messages, requests, signals, students. Masks lost, time to recover, memory, exit code."""
+    set_up_process()
+    from anyseg_core.processes import WorkerError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bench.survive import run as run_bench
+    from anyseg_ros.live_run.run import LiveRunError
+
+    with core.errors_told(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+        met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, only=attack or ())
+    raise core.verdict(met)
+
+
 @bench.command("gpu")
 def bench_gpu(
     json_file: JsonFile = None,

@@ -84,6 +84,11 @@ class InjectorNode(Node):
             raise ValueError(f"topics.{modality}: input and output are both {source}; the node would hear itself")
         return _Relay(self, modality, source, target)
 
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """The full names of each sensor's topic before and behind this node, whether somebody uses them yet or not."""
+        return [relay.route for relay in self._relays]
+
     def _connect(self) -> None:
         for relay in self._relays:
             if relay.find_driver():
@@ -219,6 +224,11 @@ class _Relay:
         self._publisher: Any = None
         self._subscription: Any = None
         self._complaint = ""
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Full names of its input and its output."""
+        return self._node.resolve_topic_name(self._source), self._node.resolve_topic_name(self._target)
 
     def publish(self, cdr: bytes | memoryview) -> None:
         """Send a serialized message on."""
