@@ -30,7 +30,7 @@ def bench_robot(
         typer.Option(help="engine, accuracy, latency, points, drops, memory; repeatable."),
     ] = None,
 ) -> None:
-    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
+    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the targets on a robot."""
     set_up_process()
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
