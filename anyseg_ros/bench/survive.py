@@ -295,7 +295,8 @@ def run(
     result = Benchmark("Survive")
     with isolated_ros_domain(), ros():
         outcomes = _attack(console, RecordedDrive.load(drive), student, folder, only)
-        print_outcomes(console, outcomes)
+        if outcomes:
+            print_outcomes(console, outcomes)
         _add_outcomes(result, outcomes)
         if minutes > 0:
             _soak(result, drive, student, folder, minutes)
