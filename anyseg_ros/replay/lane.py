@@ -20,7 +20,7 @@ _LEAST_STEP_NS = NS_PER_MS
 
 
 class StateChange(NamedTuple):
-    """A sensor's state or fault is another one from now on."""
+    """A sensor's state or fault is another one from now on, or it is left out of the masks or no longer."""
 
     scenario: str
     now_ns: int
@@ -28,6 +28,7 @@ class StateChange(NamedTuple):
     state: State
     fault: Fault | None
     reason: str
+    """Of the fault, else of what leaves it out."""
 
 
 class Lane:
@@ -42,7 +43,7 @@ class Lane:
         self.start_ns = self._now_ns = start_ns
         self._engine_ns = int(engine_ms * NS_PER_MS)
         self._busy_until_ns = start_ns
-        self._told: dict[Sensor, tuple[State, Fault | None]] = {}
+        self._told: dict[Sensor, tuple[State, Fault | None, bool]] = {}
         self._injector = Injector(scenario.schedule or InjectionSchedule(), self._on_unreadable)
 
     def advance(self, to_ns: int) -> Iterator[Job]:
@@ -114,8 +115,9 @@ class Lane:
 
     def _note(self, statuses: tuple[ModalityStatus, ...]) -> None:
         for status in statuses:
-            now = status.state, status.fault
+            now = status.state, status.fault, bool(status.left_out)
             if self._told.get(status.modality) != now:
                 self._told[status.modality] = now
-                change = StateChange(self.scenario.name, self._now_ns, status.modality, *now, status.reason)
+                reason = status.reason or status.left_out
+                change = StateChange(self.scenario.name, self._now_ns, status.modality, *now[:2], reason)
                 self.changes.append(change)
