@@ -101,7 +101,7 @@ class BagTopics:
 
 
 @dataclass(frozen=True)
-class Clues:
+class BagTiming:
     """What the bag's beginning tells."""
 
     rates_hz: Mapping[Sensor, float]
@@ -112,7 +112,7 @@ class Clues:
     """The sensors some of whose stamps are 0, with how many: their driver does not set header.stamp."""
 
 
-def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
+def look_ahead(reader: BagReader, topics: BagTopics) -> BagTiming:
     """Rates and clock from the first seconds."""
     modality_of = {choice.topic: modality for modality, choice in topics.sensors.items()}
     times: dict[Sensor, list[int]] = {}
@@ -134,7 +134,7 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
     streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
     rates = {m: rate for m, received in times.items() if m not in streams and (rate := _rate_hz(received))}
     without = {modality: f"{number} of {stamped[modality]}" for modality, number in (+zeros).items()}
-    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
+    return BagTiming(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
 
 
 def _rate_hz(received_ns: list[int]) -> float | None:
@@ -232,7 +232,7 @@ class BagSamples:
                     self.newest_scan = frame
                 if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
-                    yield from self._news(rig, now_ns)
+                    yield from self._changed_rig(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 
         return on_message
@@ -270,7 +270,7 @@ class BagSamples:
             return
         if why := rig.why_unregistered():
             self.ignored[f"place of depth: {why}; it is used as it is: see rig.register_depth"] = 1
-        yield from self._news(rig, now_ns)
+        yield from self._changed_rig(rig, now_ns)
 
     def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:
         if not self._parameters.rig.compensate_motion:
@@ -292,8 +292,8 @@ class BagSamples:
         yield LabelSample(now_ns, conversions.stamp_ns(decoded.header), labels)
 
     @staticmethod
-    def _news(rig: BagRig, now_ns: int) -> Iterator[Sample]:
-        known = rig.news()
+    def _changed_rig(rig: BagRig, now_ns: int) -> Iterator[Sample]:
+        known = rig.changed()
         if known is not None:
             yield RigSample(now_ns, known)
 

@@ -28,7 +28,7 @@ from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, FrameSample, LabelSample, RigSample, look_ahead
+from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
 from anyseg_ros.pipeline.parameters import Parameters
 
@@ -121,12 +121,12 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         )
     description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
-    clues = look_ahead(reader, topics)
-    samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
+    timing = look_ahead(reader, topics)
+    samples = BagSamples(reader, topics, options.parameters, uses_stamps=timing.uses_stamps)
     full_intensity = _full_intensity(samples) if point_sensor(sensors) is not None else 0.0
     description = _with_intensity(description, 0.0 if (root / DESCRIPTION_NAME).exists() else full_intensity)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
-    if collector.folder is not None and not clues.uses_stamps:
+    if collector.folder is not None and not timing.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
     drive = bag.stem if bag.is_file() else bag.name
     span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
@@ -144,7 +144,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
-    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, clues)
+    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, timing)
     if not written.samples:
         why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
         raise NothingToWriteError(
@@ -231,14 +231,14 @@ def _in_units_of(description: FolderDescription, frame: SensorFrame, full_scale:
     return replace(frame, data=points)
 
 
-def _unusable(samples: BagSamples, clues: Clues) -> list[str]:
+def _unusable(samples: BagSamples, timing: BagTiming) -> list[str]:
     """What of the bag could not be used, with reasons."""
     found = [f"{count} x {text}" for text, count in samples.ignored.items()]
     for modality, reasons in samples.reasons.items():
         reason, count = reasons.most_common(1)[0]
         found.append(f"{modality}: {count} messages rejected: {reason}")
     return found + [
-        f"{modality}: the stamps of {number} messages are 0" for modality, number in clues.without_stamps.items()
+        f"{modality}: the stamps of {number} messages are 0" for modality, number in timing.without_stamps.items()
     ]
 
 

@@ -372,12 +372,10 @@ class Pipeline:
         }
 
     def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
-        max_age_ms = self._health[entry.frame.modality].max_age_ms
-        return now_ns - self._born_ns(entry) <= max_age_ms * NS_PER_MS
+        return self._health[entry.frame.modality].is_fresh(self._born_ns(entry), now_ns)
 
     def _born_ns(self, entry: BufferedFrame) -> int:
-        stamps_are_trusted = self._health[entry.frame.modality].check(Fault.STALE_STAMP).enabled
-        return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
+        return self._health[entry.frame.modality].born_ns(entry.received_ns, entry.frame.stamp_ns)
 
     def _alive(self, now_ns: int) -> list[Sensor]:
         """Those that are usable, whatever their quality; where none is, those that only their timing has failed."""
