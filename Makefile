@@ -22,11 +22,12 @@ test: $(VENV)/.test
 
 # The robot's tests in an environment of their own: without torch, as on a robot; with the Python halves of CUDA and
 # TensorRT and no driver, as torch's CUDA build brings them; beside a plugin that imports test modules, as launch_testing's.
+# NO_TORCH_TESTS: words for pytest that leave some out.
 NO_TORCH_VENV ?= .venv-no-torch
 test-no-torch: $(VENV)/.test
 	$(UV) venv --quiet --clear --seed --python $(BIN)/python $(NO_TORCH_VENV)
 	$(UV) pip install --quiet --python $(NO_TORCH_VENV) --constraint $(LOCKS)/test.txt -e ".[ros,sim,replay,test]" $(GPU_HALVES)
-	PYTHONPATH=test $(NO_TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile -p importing_plugin
+	PYTHONPATH=test $(NO_TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile -p importing_plugin $(NO_TORCH_TESTS)
 GPU_HALVES := "cuda-bindings>=12.8,<14" tensorrt-cu13-bindings==11.4.0.106
 
 # Every extra in a fresh environment with nothing else, and there every command that README and docs give for it.
