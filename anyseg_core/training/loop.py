@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import SegmentationDataset
@@ -29,7 +30,7 @@ from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.models.student_weights import calibrate_norms
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
 from anyseg_core.terminal import Report, console, progress_bar
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import (
     CheckpointError,
     TrainingState,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from anyseg_core.runtime.geometry.depth_geometry import measured_pixels
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.label_files import check_classes
-from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, ModelCard
+from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, LidarEncoding, ModelCard
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     MAX_DEPTH_M,
@@ -23,11 +24,11 @@ from anyseg_core.runtime.sample_folder import (
     write_rig,
     write_sample,
 )
-from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame
+from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, FrameSample, LabelSample, RigSample, look_ahead
+from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
 from anyseg_ros.pipeline.parameters import Parameters
 
@@ -38,6 +39,8 @@ _KEPT_FRAMES = 40
 SPLITS = ("train", "val", "test")
 _OFFSET_MS = 15.0
 """Sensors whose frames lie further than this from their moments, in the median, are said to."""
+_SCANS_LOOKED_AT = 20
+"""From which the range of intensity is learnt."""
 _DEPTH_VALUES = 200
 """Depths of each sample from which percentiles are taken, evenly spread."""
 
@@ -103,16 +106,14 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
 
     A sample is taken at each label image, where there are any, else at each frame of the first sensor: such samples
     wait for their `_label.png`. Only moments that every sensor saw are written. A new data set gets the card's
-    encodings and the classes of options or card; the dataset.json of one that is there already is never changed, and a
-    bag that does not fit it is refused.
+    encodings, with the bag's range of intensity, and the classes of options or card; the dataset.json of one that is
+    there already is never changed: a bag that does not fit it is refused, its intensity brought to that range.
 
     Raises BagError, TopicError, GroundTruthError, NothingToWriteError, OSError.
     """
     reader = BagReader(bag)
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
-    mapping = parse_mapping(options.mapping)
-    if options.labels is not None:
-        mapping["labels"] = ""
+    mapping = parse_mapping(options.mapping) | ({"labels": ""} if options.labels is not None else {})
     sensors = find_topics(connections, mapping, wanted=card.modalities)
     if not sensors:
         raise NothingToWriteError(
@@ -120,10 +121,12 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         )
     description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
-    clues = look_ahead(reader, topics)
-    samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
+    timing = look_ahead(reader, topics)
+    samples = BagSamples(reader, topics, options.parameters, uses_stamps=timing.uses_stamps)
+    full_intensity = _full_intensity(samples) if point_sensor(sensors) is not None else 0.0
+    description = _with_intensity(description, 0.0 if (root / DESCRIPTION_NAME).exists() else full_intensity)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
-    if collector.folder is not None and not clues.uses_stamps:
+    if collector.folder is not None and not timing.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
     drive = bag.stem if bag.is_file() else bag.name
     span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
@@ -134,13 +137,14 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
         cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
         validates = options.val_share > 0 and stamp_ns >= cut_ns
-        write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", frames, labels)
+        stored = [_in_units_of(description, frame, full_intensity) for frame in frames]
+        write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", stored, labels)
         written.samples += 1
         written.validation += validates
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
-    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, clues)
+    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, timing)
     if not written.samples:
         why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
         raise NothingToWriteError(
@@ -197,14 +201,44 @@ def _description_for(
     return there
 
 
-def _unusable(samples: BagSamples, clues: Clues) -> list[str]:
+def _full_intensity(samples: BagSamples) -> float:
+    """What the strongest echo of the bag's scans has, by the first of them; 0 where they do not tell."""
+    scans = (s.frame for s in samples if isinstance(s, FrameSample) and s.frame.intensity is not None)
+    scales = [scan.intensity.full_scale for scan in islice(scans, _SCANS_LOOKED_AT) if scan.intensity is not None]
+    return max(scales, default=0.0)
+
+
+def _with_intensity(description: FolderDescription, full_scale: float) -> FolderDescription:
+    """The description of a new data set, with the range of intensity that its bag has."""
+    if not full_scale:
+        return description
+
+    def with_range(spec: InputSpec) -> InputSpec:
+        if not isinstance(spec.encoding, LidarEncoding):
+            return spec
+        return spec.model_copy(update={"encoding": spec.encoding.model_copy(update={"max_intensity": full_scale})})
+
+    return description.model_copy(update={"inputs": tuple(with_range(spec) for spec in description.inputs)})
+
+
+def _in_units_of(description: FolderDescription, frame: SensorFrame, full_scale: float) -> SensorFrame:
+    """A scan whose intensity has the range of the data set; any other frame as it is."""
+    encoding = next(spec.encoding for spec in description.inputs if spec.modality == frame.modality)
+    if not isinstance(encoding, LidarEncoding) or not full_scale or full_scale == encoding.max_intensity:
+        return frame
+    points = frame.data.copy()
+    points[:, 3] *= encoding.max_intensity / full_scale
+    return replace(frame, data=points)
+
+
+def _unusable(samples: BagSamples, timing: BagTiming) -> list[str]:
     """What of the bag could not be used, with reasons."""
     found = [f"{count} x {text}" for text, count in samples.ignored.items()]
     for modality, reasons in samples.reasons.items():
         reason, count = reasons.most_common(1)[0]
         found.append(f"{modality}: {count} messages rejected: {reason}")
     return found + [
-        f"{modality}: the stamps of {number} messages are 0" for modality, number in clues.without_stamps.items()
+        f"{modality}: the stamps of {number} messages are 0" for modality, number in timing.without_stamps.items()
     ]
 
 

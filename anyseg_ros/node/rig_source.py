@@ -57,7 +57,6 @@ class RigSource:
         self._worker = worker
         self._changing = threading.Lock()
         self._calibration = Calibration(parameters)
-        self._set: Rig | None = None
         self._unregistered = ""
         self._scan_ns = 0
         self._subscriptions = [
@@ -114,10 +113,9 @@ class RigSource:
     def refresh(self) -> None:
         """Hand over the rig where it has changed."""
         with self._changing:
-            rig = self._calibration.rig(self._lookup_at_scan if self._tf is not None else None)
-            if rig is None or rig is self._set:
-                return
-            self._set = rig
+            rig = self._calibration.changed_rig(self._lookup_at_scan if self._tf is not None else None)
+        if rig is None:
+            return
         self._worker.apply(lambda pipeline, _now_ns: pipeline.set_rig(rig))
 
     def _lookup_at_scan(self, target: str, source: str) -> NDArray[np.float64] | None:

@@ -219,11 +219,11 @@ def _add_clocks(facts: list[SensorFacts], stamps: Mapping[Sensor, list[tuple[int
 
 def _decode_beginning(reader: BagReader, topics: BagTopics, facts: list[SensorFacts], notes: list[str]) -> Rig | None:
     """First frames, rejections and calibration of the first seconds."""
-    clues = look_ahead(reader, topics)
-    notes += [f"{s}: the stamps of {number} messages are 0" for s, number in clues.without_stamps.items()]
-    if clues.uses_stamps:
+    timing = look_ahead(reader, topics)
+    notes += [f"{s}: the stamps of {number} messages are 0" for s, number in timing.without_stamps.items()]
+    if timing.uses_stamps:
         notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
-    samples = BagSamples(reader, topics, Parameters(), uses_stamps=clues.uses_stamps)
+    samples = BagSamples(reader, topics, Parameters(), uses_stamps=timing.uses_stamps)
     of_sensor = {each.sensor: each for each in facts}
     rig = None
     for sample in samples:

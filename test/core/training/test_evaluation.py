@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from shapes_dataset import shapes_config, write_shapes
 from typer.testing import CliRunner
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import load_anymodal, load_model
 from anyseg_core.training.evaluation import (
     ALL,
