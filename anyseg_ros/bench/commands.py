@@ -165,7 +165,7 @@ def bench_survive(
     from anyseg_ros.bench.survive import run as run_bench
     from anyseg_ros.live_run.run import LiveRunError
 
-    with core.errors_told(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+    with core.errors_reported(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, only=attack or ())
     raise core.verdict(met)
 
