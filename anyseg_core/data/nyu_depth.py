@@ -176,7 +176,8 @@ def _read_names(root: Path, split: str) -> list[str]:
         lines = path.read_text().splitlines()
     except OSError:
         raise DataError(
-            f"{path} is missing, and so is {root / MAT_NAME}; is {root} NYUDepth v2? docs/training.md has its layouts"
+            f"{path} is missing, and so is {root / MAT_NAME}; is {root} NYUDepth v2? "
+            "docs/training/data_sets.md has its layouts"
         ) from None
     names = [Path(line.split()[0]).stem for line in lines if line.strip()]
     if not names:

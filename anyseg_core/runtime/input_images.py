@@ -108,10 +108,11 @@ def event_image(counts: Image, size: Size, encoding: EventEncoding) -> Image:
     return cast("Image", cv2.merge([*cv2.split(resized), np.zeros(size, np.uint8)]))
 
 
-def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig) -> Image:
+def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig, full_scale: float = 0.0) -> Image:
     """Points float32 [N, 4] (x, y, z, intensity) -> uint8 [H, W, 3]: range, intensity, height.
 
-    The nearest point wins a pixel. Points are projected at network resolution, so none is lost to a resize.
+    `full_scale` is the intensity of the strongest echo; 0 = `max_intensity` of the encoding. The nearest point wins a
+    pixel. Points are projected at network resolution, so none is lost to a resize.
     """
     rows, cols, index, xyz = project_points(points, rig, *size)
     if len(rows) == 0:
@@ -122,7 +123,7 @@ def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig) -
     height = (encoding.camera_height_m - encoding.min_height_m) - y  # above the lowest height; y points down
     values = np.empty((len(rows), 3), np.float32)  # [K, 3]
     values[:, 0] = 1.0 - np.log(distance) / math.log(encoding.max_range_m)
-    values[:, 1] = np.nan_to_num(points[index, 3]) / encoding.max_intensity
+    values[:, 1] = np.nan_to_num(points[index, 3]) / (full_scale or encoding.max_intensity)
     values[:, 2] = height / (encoding.max_height_m - encoding.min_height_m)
     return _splat(_to_uint8(np.clip(values, 0.0, 1.0)), rows, cols, size, encoding.point_radius)
 
@@ -180,7 +181,8 @@ def _encode_lidar(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | No
         raise InputError(
             "LiDAR points need camera intrinsics and extrinsics: publish camera_info or set the parameters"
         )
-    return lidar_image(cast("Floats", frame.data), size, cast("LidarEncoding", spec.encoding), rig)
+    full_scale = frame.intensity.full_scale if frame.intensity is not None else 0.0
+    return lidar_image(cast("Floats", frame.data), size, cast("LidarEncoding", spec.encoding), rig, full_scale)
 
 
 _Encoder = Callable[[SensorFrame, InputSpec, Size, "Rig | None"], Image]

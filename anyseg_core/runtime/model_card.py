@@ -295,6 +295,11 @@ class ModelCard(_Strict):
     def modalities(self) -> tuple[Sensor, ...]:
         return tuple(spec.modality for spec in self.inputs)
 
+    @property
+    def encodings(self) -> dict[Sensor, Encoding]:
+        """How each sensor's frames become images."""
+        return {spec.modality: spec.encoding for spec in self.inputs}
+
     def index_of(self, modality: Sensor) -> int:
         """The network's `modality` value; raises ValueError for one the student does not take."""
         return self.modalities.index(modality)
