@@ -109,6 +109,7 @@ class SimulatedNode:
         if job is not None:
             self.record.masks.append(MadeMask(self._now_ns, job.anchor_frame.stamp_ns, frozenset(job.frames)))
             self._on_job(job)
+            self._pipeline.examine(job)
         for status in self._pipeline.statuses(self._now_ns):
             now = status.state, status.fault
             if self._states.get(status.modality) != now:

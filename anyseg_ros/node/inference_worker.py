@@ -212,6 +212,7 @@ class InferenceWorker:
                 return
         if job:
             self._segment(pipeline, job)
+            pipeline.examine(job)  # when the mask is on its way
         elif news:
             self._listener.on_statuses(statuses)
         elif ahead:

@@ -15,6 +15,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, Fault, ModalityStatus, State
+from anyseg_core.runtime.health.state import ALIVE, Dispute
 from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.headers import time_message
@@ -38,6 +39,7 @@ LEVELS: Mapping[State, bytes] = {
     State.SUSPECT: DiagnosticStatus.WARN,
     State.RECOVERING: DiagnosticStatus.WARN,
     State.FAILED: DiagnosticStatus.ERROR,
+    State.DISPUTED: DiagnosticStatus.ERROR,
 }
 
 
@@ -160,15 +162,29 @@ def modality_status(status: ModalityStatus, used_age_ms: float | None) -> Diagno
         "last_s": _seconds(status.last_ns),
         "since_s": _seconds(status.since_ns),
         "recover_time_s": _number(status.recover_time_s),
+        **_dispute_values(status.dispute),
         **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
     }
     message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
     return _status(f"{status.modality} status", _level(status, is_used=used_age_ms is not None), message, values)
 
 
+def _dispute_values(dispute: Dispute | None) -> dict[str, str]:
+    """What other sensors say against it; nothing while they do not."""
+    if dispute is None:
+        return {}
+    return {
+        "dispute_partner": dispute.partner or "",
+        "dispute_value": f"{dispute.value:.4g}",
+        "dispute_unit": dispute.unit,
+        "dispute_confidence": _number(dispute.confidence, digits=2),
+        "dispute_blamed": str(dispute.is_blamed).lower(),
+    }
+
+
 def _level(status: ModalityStatus, *, is_used: bool = False) -> bytes:
     """That of the state; a sensor that is left out, or has something to mend, is not as it should be; one that has
-    failed by its timing and is used in need is not lost."""
+    failed by its timing, or is in dispute, and is used is not lost."""
     level = LEVELS[status.state]
     if is_used and level == DiagnosticStatus.ERROR:
         return DiagnosticStatus.WARN
@@ -256,7 +272,7 @@ def inference_status(
 
 def _patience_ns(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> int:
     """How long a mask may be awaited: some periods of the fastest sensor of the last one that still lives."""
-    alive = [s for s in statuses if s.modality in record.used_ages_ms and s.state in (State.ACTIVE, State.SUSPECT)]
+    alive = [s for s in statuses if s.modality in record.used_ages_ms and s.state in ALIVE]
     return min((_patience_with_ns(s) for s in alive), default=MASK_PATIENCE_NS)
 
 
@@ -268,7 +284,7 @@ def _patience_with_ns(status: ModalityStatus) -> int:
 
 def _why_none(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> str:
     """Why there is no mask: what inference failed for, else what is wrong with each sensor that lives."""
-    alive = [s for s in statuses if s.state in (State.ACTIVE, State.SUSPECT)]
+    alive = [s for s in statuses if s.state in ALIVE]
     if record.blocked:
         return record.blocked
     if not alive:

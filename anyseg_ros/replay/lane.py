@@ -40,7 +40,8 @@ class Lane:
         self.scenario = scenario
         doubt = parameters.output.min_confidence
         health = parameters.health(scenario.modalities)
-        self.pipeline = Pipeline(health, parameters.sync, segmenter, start_ns, doubt)
+        examination = parameters.cross_examination
+        self.pipeline = Pipeline(health, parameters.sync, segmenter, start_ns, doubt, examination)
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns
@@ -89,6 +90,7 @@ class Lane:
             self._busy_until_ns = self._now_ns + self._engine_ns
             self._note(job.statuses)
             told = True
+            self.pipeline.examine(job)
             yield job
             if self._engine_ns:
                 return

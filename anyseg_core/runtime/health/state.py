@@ -31,8 +31,12 @@ class State(Named):
     SUSPECT = "suspect"
     FAILED = "failed"
     RECOVERING = "recovering"
+    DISPUTED = "disputed"
+    """Well by its own checks, and the other sensors contradict it; told by the pipeline, not by the monitor."""
 
 
+ALIVE: frozenset[State] = frozenset({State.ACTIVE, State.SUSPECT, State.DISPUTED})
+"""States of sensors whose frames may be used."""
 ALLOWED_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.DISABLED: frozenset({State.WAITING}),
@@ -98,6 +102,23 @@ class HealthConfig:
 
 
 @dataclass(frozen=True)
+class Dispute:
+    """What other sensors, or the vehicle's motion, say against a sensor that is well by its own checks."""
+
+    fault: Fault
+    reason: str
+    """In words, with figures."""
+    value: float
+    unit: str
+    partner: Sensor | None
+    """The sensor that it disagrees with; None where only the sensor itself can be wrong."""
+    confidence: float
+    """That it is this one, 0.5 (of two, nobody knows which) to 1."""
+    is_blamed: bool
+    """False: of two that disagree, nothing tells which is wrong."""
+
+
+@dataclass(frozen=True)
 class ModalityStatus:
     """The health of one modality at one moment."""
 
@@ -132,3 +153,5 @@ class ModalityStatus:
     """What a person should mend though the sensor is used."""
     recover_time_s: float | None = None
     """How long a failed sensor has to be good before it is used, doubled by each relapse; None while it is well."""
+    dispute: Dispute | None = None
+    """What the other sensors say against it; None while they do not."""
