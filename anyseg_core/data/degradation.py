@@ -8,7 +8,7 @@ pixels that the fault changed are encoded anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -167,9 +167,7 @@ def _degraded_lidar(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
     return _with_moved_points(image, points, after, max_range_m)
 
 
-def _with_moved_points(
-    image: Image, before: NDArray[np.float32], after: NDArray[np.float32], max_range_m: float
-) -> Image:
+def _with_moved_points(image: Image, before: NDArray[Any], after: NDArray[Any], max_range_m: float) -> Image:
     """The image with those of its points [N, 5] that a fault changed: drawn where they are now, or not in view."""
     rows, cols = np.nonzero(image.any(axis=-1))  # [N]
     height, width = image.shape[:2]

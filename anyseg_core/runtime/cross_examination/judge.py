@@ -13,7 +13,7 @@ from anyseg_core.runtime.time_units import NS_PER_S
 
 MOST = 1.5
 """Of the sum at which a suspicion is one: more is not remembered, so that agreement ends it in reasonable time."""
-LEANING = 0.3
+LEANING = 0.5
 """Of that sum: a pair that is nearer to a suspicion vouches for neither of its sensors."""
 FORGET_NS = 5 * NS_PER_S
 """A suspicion of a pair ends when one of them has been gone for so long: nobody is left who says so."""
@@ -24,6 +24,8 @@ CONFIRMED = 3
 class Testimony(NamedTuple):
     """What one witness says of one moment."""
 
+    witness: str
+    """What was looked at; what one witness says of the same sensors is summed up, whatever it calls it."""
     fault: Fault
     sensors: tuple[Sensor, ...]
     """One, which nobody else can have caused, or a pair of which one is wrong."""
@@ -80,6 +82,12 @@ JUMPED = 4.0
 """Times the usual change of a sensor between two frames: its view has jumped."""
 JUMPED_MORE = 2.0
 """Times the other's."""
+JUMP_COUNTS = 2
+"""Sensors that speak against it, or vouch for the other, which a jump outweighs."""
+RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST = (
+    "ranges", "edges", "events", "movement", "lateness", "signs", "own past",
+)  # fmt: skip
+"""The witnesses."""
 
 
 class Judge:
@@ -88,7 +96,7 @@ class Judge:
     def __init__(self, limits: Limits, jump: Jump) -> None:
         self._limits = limits
         self._jump = jump
-        self._suspicions: dict[tuple[Fault, tuple[Sensor, ...]], Suspicion] = {}
+        self._suspicions: dict[tuple[str, tuple[Sensor, ...]], Suspicion] = {}
         self._present_ns: dict[Sensor, int] = {}
         self._outcome: dict[Sensor, Dispute] = {}
         self._confirmations = 0
@@ -99,7 +107,7 @@ class Judge:
         """The witnesses of one moment, and whose frames they saw."""
         self._present_ns |= dict.fromkeys(present, now_ns)
         for testimony in testimonies:
-            key = testimony.fault, testimony.sensors
+            key = testimony.witness, testimony.sensors
             limits = self._limit_of(testimony)
             if limits.enabled:
                 suspicion = self._suspicions.setdefault(key, Suspicion(testimony, rose_ns=now_ns))
@@ -157,7 +165,7 @@ class Judge:
         first, second = pair.newest.sensors
         if pair.blamed is None:
             cases = [self._case_against(one, pair, decided) for one in (first, second)]
-            difference = cases[0] - cases[1] or self._jumped_more(first, second, pair.rose_ns)
+            difference = cases[0] - cases[1] + JUMP_COUNTS * self._jumped_more(first, second, pair.rose_ns)
             if difference == 0:
                 return {first: _dispute(pair, second, 0.5), second: _dispute(pair, first, 0.5)}
             pair.blamed = first if difference > 0 else second
@@ -168,15 +176,16 @@ class Judge:
     def _case_against(self, sensor: Sensor, pair: Suspicion, decided: Collection[Sensor]) -> int:
         """Sensors beside the partner that it disagrees with, less those that vouch for it.
 
-        Disagreement of any kind counts; only one that agrees in the same matter vouches.
+        Disagreement of any kind counts; who agrees about places does not vouch for what changes, and the other way
+        round.
         """
         others: dict[Sensor, int] = {}
-        for (fault, involved), suspicion in self._suspicions.items():
+        for (witness, involved), suspicion in self._suspicions.items():
             rest = set(involved) - {sensor}
             if sensor not in involved or len(rest) != 1 or rest & {*pair.newest.sensors, *decided}:
                 continue
-            leans = suspicion.is_alarm or suspicion.share(self._limits(sensor, fault)) > LEANING
-            said = 1 if leans else -1 if fault is pair.newest.fault else 0
+            leans = suspicion.is_alarm or suspicion.share(self._limit_of(suspicion.newest)) > LEANING
+            said = 1 if leans else -1 if (witness == EVENTS) == (pair.newest.witness == EVENTS) else 0
             others[next(iter(rest))] = max(others.get(next(iter(rest)), -1), said)
         return sum(others.values())
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from anyseg_core.runtime.cross_examination.judge import Testimony
+from anyseg_core.runtime.cross_examination.judge import OWN_PAST, Testimony
 from anyseg_core.runtime.cross_examination.views import CameraView, LidarView, View
 from anyseg_core.runtime.cross_examination.witnesses import correlation
 from anyseg_core.runtime.health.thresholds import Fault
@@ -54,11 +54,11 @@ class OwnPast:
         if share < LOST_LIGHT and light.mean() > LEAST_LIGHT:
             color = ("red", "green", "blue")[int(light.argmin())]
             text = f"{sensor} has lost its {color}"
-            return Testimony(Fault.INCONSISTENT_CONTENT, (sensor,), 1.0, share, "share of the light", text)
+            return Testimony(OWN_PAST, Fault.INCONSISTENT_CONTENT, (sensor,), 1.0, share, "share of the light", text)
         wrong = self._is_exchanged.get(sensor, False)
         text = f"red and blue of {sensor} have changed places"
         return Testimony(
-            Fault.INCONSISTENT_CONTENT, (sensor,), 1.0 if wrong else -1.0, share, "share of the light", text
+            OWN_PAST, Fault.INCONSISTENT_CONTENT, (sensor,), 1.0 if wrong else -1.0, share, "share of the light", text
         )
 
     def _units(self, sensor: Sensor, before: View | None, view: LidarView) -> Testimony:
@@ -69,4 +69,4 @@ class OwnPast:
         gain = self._gain.get(sensor, 1.0)
         text = f"intensities of {sensor} are {gain:.3g} times what they were"
         wrong = abs(np.log(gain)) > np.log(INTENSITY_JUMP) / 2
-        return Testimony(Fault.WRONG_SCALE, (sensor,), 1.0 if wrong else -1.0, gain, "x", text)
+        return Testimony(OWN_PAST, Fault.WRONG_SCALE, (sensor,), 1.0 if wrong else -1.0, gain, "x", text)

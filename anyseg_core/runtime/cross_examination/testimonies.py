@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from anyseg_core.runtime.cross_examination.baseline import Baseline
-from anyseg_core.runtime.cross_examination.judge import Testimony
+from anyseg_core.runtime.cross_examination.judge import EDGES, EVENTS, LATENESS, MOVEMENT, RANGES, SIGNS, Testimony
 from anyseg_core.runtime.cross_examination.memory import Memory, Past
 from anyseg_core.runtime.cross_examination.views import (
     GRID,
@@ -38,6 +38,8 @@ SAME_RANGE, SAME_RANGE_SPREAD = 0.65, 0.10
 stereo camera of a short baseline has less, which is no fault."""
 SAME_RANGE_DROP, SAME_RANGE_DROP_SPREAD = 0.06, 0.03
 """The same for a share that has fallen below its usual one by so much, and by three standard deviations."""
+SAME_SCALED = 0.8
+"""Share that agrees when the scale is taken out, from which on it is only the scale that is wrong."""
 LEAST_SCALE = 0.08
 """Share by which distances must differ to be called another scale."""
 EVENTS_AGREE, EVENTS_SPREAD = 0.40, 0.20
@@ -93,12 +95,13 @@ def _ranges(depth: DepthView, lidar: LidarView, baselines: Baselines) -> Iterato
         limit = usual - max(SAME_RANGE_DROP, 3 * baseline.spread)
         against = max(against, sure(limit - found.same, SAME_RANGE_DROP_SPREAD))
     baseline.learn(found.same, found.same)
-    off = abs(found.ratio - 1.0)
-    is_scale = off > LEAST_SCALE and found.same_scaled > max(SAME_RANGE, found.same)
-    scale = f"{pair[0]} is {found.ratio:.2f} times as far as {pair[1]} ({found.pairs} points)"
-    yield Testimony(Fault.WRONG_SCALE, pair, against if is_scale else -1.0, found.ratio, "x", scale)
-    differ = f"{pair[0]} and {pair[1]} agree on {found.same:.0%} of {found.pairs} points only"
-    yield Testimony(Fault.INCONSISTENT_GEOMETRY, pair, -1.0 if is_scale else against, found.same, "share", differ)
+    is_scale = abs(found.ratio - 1.0) > LEAST_SCALE and found.same_scaled > SAME_SCALED
+    if is_scale:
+        text = f"{pair[0]} is {found.ratio:.2f} times as far as {pair[1]} ({found.pairs} points)"
+        yield Testimony(RANGES, Fault.WRONG_SCALE, pair, against, found.ratio, "x", text)
+    else:
+        text = f"{pair[0]} and {pair[1]} agree on {found.same:.0%} of {found.pairs} points only"
+        yield Testimony(RANGES, Fault.INCONSISTENT_GEOMETRY, pair, against, found.same, "share", text)
 
 
 def _edges(camera: CameraView, ranging: DepthView | LidarView, baselines: Baselines) -> Iterator[Testimony]:
@@ -118,7 +121,7 @@ def _edges(camera: CameraView, ranging: DepthView | LidarView, baselines: Baseli
     if is_fit and usual is not None:
         against = min(sure(other - found.upright, EDGES_MARGIN), sure(other - AS_WELL * usual, EDGES_MARGIN))
         text = f"edges of {pair[0]} fit {pair[1]} better {how} ({other:.2f}) than as they are ({found.upright:.2f})"
-        yield Testimony(Fault.INCONSISTENT_GEOMETRY, pair, against, other, "correlation", text)
+        yield Testimony(EDGES, Fault.INCONSISTENT_GEOMETRY, pair, against, other, "correlation", text)
 
 
 def _events(camera: CameraView, events: EventView, memory: Memory) -> Iterator[Testimony]:
@@ -136,10 +139,11 @@ def _events(camera: CameraView, events: EventView, memory: Memory) -> Iterator[T
     seen, sensor = camera.frame.modality, events.frame.modality
     opposite = f"{sensor} says the opposite of what changes in the pictures of {seen} (correlation {found:.2f})"
     is_opposite = found < OPPOSITE
-    yield Testimony(Fault.INCONSISTENT_CONTENT, (sensor,), 1.0 if is_opposite else -1.0, found, "correlation", opposite)
+    wrong = 1.0 if is_opposite else -1.0
+    yield Testimony(SIGNS, Fault.INCONSISTENT_CONTENT, (sensor,), wrong, found, "correlation", opposite)
     text = f"{sensor} does not see what changes in the pictures of {seen} (correlation {found:.2f})"
     against = -1.0 if is_opposite else sure(EVENTS_AGREE - found, EVENTS_SPREAD)
-    yield Testimony(Fault.INCONSISTENT_CONTENT, (seen, sensor), against, found, "correlation", text)
+    yield Testimony(EVENTS, Fault.INCONSISTENT_CONTENT, (seen, sensor), against, found, "correlation", text)
     agrees = is_opposite or found > EVENTS_AGREE
     now = events.frame.stamp_ns
     yield _lateness(seen, sensor, None if agrees else _lag(now, brighter, memory.changes(sensor)))
@@ -156,9 +160,9 @@ def _lag(now_ns: int, change: Floats, earlier: Sequence[Past]) -> tuple[float, f
 
 def _lateness(late: Sensor, other: Sensor, lag: tuple[float, float] | None) -> Testimony:
     if lag is None:
-        return Testimony(Fault.TIME_OFFSET, (late,), -1.0, 0.0, "ms", "")
+        return Testimony(LATENESS, Fault.TIME_OFFSET, (late,), -1.0, 0.0, "ms", "")
     text = f"{late} shows what {other} saw {lag[0]:.0f} ms before (correlation {lag[1]:.2f})"
-    return Testimony(Fault.TIME_OFFSET, (late,), 1.0, lag[0], "ms", text)
+    return Testimony(LATENESS, Fault.TIME_OFFSET, (late,), 1.0, lag[0], "ms", text)
 
 
 def movement_testimonies(views: Views, memory: Memory, speed_mps: float | None) -> Iterator[Testimony]:
@@ -187,14 +191,15 @@ def _stillness(view: View, change: float, memory: Memory, why: str) -> Testimony
         if lower is not None and lower < STILL_HALF[sensor.kind.family]:
             what, change, still = f"the lower half of {sensor}", lower, STILL_HALF[sensor.kind.family]
     text = f"{what} shows the same scene as before, though {why}"
-    return Testimony(Fault.NOT_MOVING, (sensor,), 1.0 if change < still else -1.0, change, "1 - correlation", text)
+    against = 1.0 if change < still else -1.0
+    return Testimony(MOVEMENT, Fault.NOT_MOVING, (sensor,), against, change, "1 - correlation", text)
 
 
 def _silence(events: EventView, why: str) -> Testimony:
     sensor, rate = events.frame.modality, float(events.levels.mean())
     text = f"{sensor} sees no change, though {why}"
     against = 1.0 if rate < SILENT_EVENTS else -1.0
-    return Testimony(Fault.NOT_MOVING, (sensor,), against, rate, "events per pixel", text)
+    return Testimony(MOVEMENT, Fault.NOT_MOVING, (sensor,), against, rate, "events per pixel", text)
 
 
 def sure(beyond: float, spread: float) -> float:

@@ -61,7 +61,7 @@ class CameraView:
     def warmth(self) -> Floats:
         """How much redder than blue each cell is, as a share of its light, [GRID]."""
         red, blue = (_cells(self._sample[..., channel].astype(np.float32)) for channel in (0, 2))
-        return (red - blue) / (red + blue + np.float32(_DARK))
+        return cast("Floats", (red - blue) / (red + blue + np.float32(_DARK)))
 
 
 class DepthView:

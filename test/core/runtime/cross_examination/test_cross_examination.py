@@ -193,7 +193,7 @@ def test_range_agreement_is_what_was_measured() -> None:
 
 
 def say(sensors: tuple[Sensor, ...], against: float) -> Said:
-    return Said(Fault.INCONSISTENT_GEOMETRY, sensors, against, 0.0, "", "as they say")
+    return Said("edges", Fault.INCONSISTENT_GEOMETRY, sensors, against, 0.0, "", "as they say")
 
 
 def judged(*said: Said, jumps: Mapping[Sensor, float] | None = None) -> Mapping[Sensor, Dispute]:
