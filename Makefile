@@ -6,7 +6,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install
 # uv does not read pip's settings.
-UV     := UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_LINK_MODE=copy $(BIN)/uv
+UV     := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv
 SPEC   := setup.py pyproject.toml
 LOCKS  := requirements
 
@@ -44,7 +44,7 @@ test-oldest test-newest: test-%: $(VENV)/.test
 	  --resolution $(RESOLUTION) --python-version $$($(BIN)/python -c 'import platform; print(platform.python_version())') \
 	  -o .venv-$*/requirements.txt
 	$(UV) pip install --quiet --python .venv-$* --no-deps -r .venv-$*/requirements.txt
-	$(UV) pip install --quiet --python .venv-$* -c .venv-$*/requirements.txt "$(TORCH)"
+	$(UV) pip install --quiet --python .venv-$* -c .venv-$*/requirements.txt $(TORCH)
 	PYTHONPATH=$(CURDIR) .venv-$*/bin/python -m pytest -n 2 --dist loadfile $(RANGE_TESTS)
 
 # A million malformed messages; RUNS=... for another number. Guided by coverage where atheris is installed.

@@ -21,7 +21,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.inject.live_topics import topic_parameters, topics_in, under
 from anyseg_ros.messages.default_topics import camera_info_topic
 from anyseg_ros.pipeline.parameters import RigParameters, load_parameters
@@ -112,9 +112,9 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
     return [*ended, *injector, node]
 
 
-def info_topics(rig: RigParameters, topics: Mapping[Modality, str]) -> dict[str, str]:
+def info_topics(rig: RigParameters, topics: Mapping[Sensor, str]) -> dict[str, str]:
     """The drivers' camera_info, which no injector passes on: not beside the injector's images."""
-    names = {Modality.CAMERA: "camera_info_topic", Modality.DEPTH: "depth_info_topic"}
+    names = {Sensor.CAMERA: "camera_info_topic", Sensor.DEPTH: "depth_info_topic"}
     return {
         f"rig.{name}": getattr(rig, name) or camera_info_topic(topics[m]) for m, name in names.items() if m in topics
     }
@@ -131,7 +131,7 @@ def on_node_exit(event: ProcessExited, context: LaunchContext) -> list[LaunchDes
     return [OpaqueFunction(function=fail)]
 
 
-def _injector(context: LaunchContext, topics: Mapping[Modality, str]) -> list[LaunchDescriptionEntity]:
+def _injector(context: LaunchContext, topics: Mapping[Sensor, str]) -> list[LaunchDescriptionEntity]:
     """The injector between the drivers of those topics and the node; none where the simulated vehicle breaks itself."""
     schedule = LaunchConfiguration("injections").perform(context)
     if not schedule or IfCondition(LaunchConfiguration("simulate")).evaluate(context):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame
 
 
-def live_data(modality: Modality, rng: np.random.Generator, height: int = 48, width: int = 64) -> NDArray:
+def live_data(modality: Sensor, rng: np.random.Generator, height: int = 48, width: int = 64) -> NDArray:
     """One measurement of a small scene in which no check finds a fault."""
     rows, cols = np.mgrid[:height, :width]
     if modality.kind is CAMERA:
@@ -31,7 +30,7 @@ def _points(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     return np.stack(points, axis=1).astype(np.float32)
 
 
-def live_frame(modality: Modality, stamp_ns: int, height: int = 48, width: int = 64) -> ModalityFrame:
+def live_frame(modality: Sensor, stamp_ns: int, height: int = 48, width: int = 64) -> SensorFrame:
     """A frame whose content follows from its stamp."""
     rng = np.random.default_rng(stamp_ns % 2**32)
-    return ModalityFrame(modality, live_data(modality, rng, height, width), stamp_ns, f"{modality}_frame")
+    return SensorFrame(modality, live_data(modality, rng, height, width), stamp_ns, f"{modality}_frame")

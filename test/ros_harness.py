@@ -13,7 +13,7 @@ from living_sensors import live_frame
 from toy_student import write_toy_student
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.pipeline.parameters import RigParameters
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
@@ -85,7 +85,7 @@ class Vehicle(SpunNodes):
     """segmentation_node with drivers and a listener."""
 
     def __init__(
-        self, overrides: Mapping[str, Any], namespace: str = NS, sensors: Sequence[Modality] = MODALITIES
+        self, overrides: Mapping[str, Any], namespace: str = NS, sensors: Sequence[Sensor] = DEFAULT_SENSORS
     ) -> None:
         values = [Parameter(name, value=value) for name, value in overrides.items()]
         self.node = SegmentationNode(namespace=namespace, parameter_overrides=values)
@@ -98,8 +98,8 @@ class Vehicle(SpunNodes):
         self.driver.create_subscription(Image, f"{own}/segmentation/mask", self.masks.append, 10)
         self.driver.create_subscription(DiagnosticArray, f"{own}/modality_status", self.statuses.append, EVERY_STATUS)
         self.driver.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
-        self.alive: set[Modality] = set(sensors)
-        self.sent: dict[int, set[Modality]] = {}
+        self.alive: set[Sensor] = set(sensors)
+        self.sent: dict[int, set[Sensor]] = {}
         self.ahead_ns = 0
         """Of the drivers' clock."""
         self.driver.create_timer(PERIOD_S, self._send)
@@ -133,8 +133,8 @@ class Vehicle(SpunNodes):
         """The modalities in the newest status' mask."""
         return {name for name, values in self.states().items() if values["used"] == "true"}
 
-    def fault_of(self, modality: Modality) -> str:
-        return self.states().get(modality.value, {}).get("fault", "")
+    def fault_of(self, modality: Sensor) -> str:
+        return self.states().get(str(modality), {}).get("fault", "")
 
 
 def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:
@@ -148,7 +148,7 @@ def status_values(array: DiagnosticArray) -> dict[str, dict[str, str]]:
     }
 
 
-def toy_parameters(folder: Path, sensors: Sequence[Modality] = MODALITIES) -> dict[str, Any]:
+def toy_parameters(folder: Path, sensors: Sequence[Sensor] = DEFAULT_SENSORS) -> dict[str, Any]:
     """A toy student and the limits of 20 Hz sensors on a busy machine."""
     student = write_toy_student(folder / "toy", modalities=sensors)
     values: dict[str, Any] = {"model.student": str(student), "model.threads": 1}
@@ -165,7 +165,7 @@ def toy_parameters(folder: Path, sensors: Sequence[Modality] = MODALITIES) -> di
 
 
 @contextmanager
-def running(overrides: Mapping[str, Any], sensors: Sequence[Modality] = MODALITIES) -> Iterator[Vehicle]:
+def running(overrides: Mapping[str, Any], sensors: Sequence[Sensor] = DEFAULT_SENSORS) -> Iterator[Vehicle]:
     """An active node with its vehicle."""
     vehicle = Vehicle(overrides, sensors=sensors)
     try:

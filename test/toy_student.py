@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from anyseg_core.runtime.label_sets import DELIVER, LabelClass
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import (
     ENCODINGS,
     ClassSpec,
@@ -21,6 +20,7 @@ from anyseg_core.runtime.model_card import (
     TrainingRecord,
     sha256_of,
 )
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 BRIGHTNESS_STEP = 64
 
@@ -28,7 +28,7 @@ BRIGHTNESS_STEP = 64
 def write_toy_student(
     folder: Path,
     size: tuple[int, int] = (64, 64),
-    modalities: Sequence[Modality] = MODALITIES,
+    modalities: Sequence[Sensor] = DEFAULT_SENSORS,
     classes: Sequence[LabelClass] = DELIVER,
     *,
     one_network_each: bool = False,
@@ -51,7 +51,7 @@ def write_toy_student(
 def toy_card(
     name: str,
     size: tuple[int, int],
-    modalities: Sequence[Modality],
+    modalities: Sequence[Sensor],
     classes: Sequence[LabelClass],
     networks: Sequence[NetworkSpec],
 ) -> ModelCard:

@@ -25,8 +25,8 @@ from anyseg_core.data.scans import Scans, forward_view, read_scan
 from anyseg_core.runtime.geometry.projection import project_points
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 Labels = NDArray[np.uint8]
 HELD_OUT = 2 / 3
@@ -57,9 +57,9 @@ def score_pictures(segmenter: Segmenter, root: Path, layout: str, split: str, li
     score = Score(scoring.names, ConfusionMatrix(len(scoring.names)))
     for index in range(len(pictures)):
         image, labels = pictures.files(index)
-        frame = ModalityFrame(Modality.CAMERA, read_image(image), 0)
+        frame = SensorFrame(Sensor.CAMERA, read_image(image), 0)
         truth = read_label_image(labels, len(pictures.classes))
-        found = segmenter.segment({Modality.CAMERA: frame})
+        found = segmenter.segment({Sensor.CAMERA: frame})
         score.add(truth, *found.resized(*truth.shape), scoring)
     return score
 
@@ -73,7 +73,7 @@ def score_scans(segmenter: Segmenter, root: Path, layout: str, split: str, limit
     rig = forward_view(own.forward_deg).rig
     for index in range(len(scans)):
         points, labels = read_scan(scans.files(index)[0], own)
-        found = segmenter.segment({Modality.LIDAR: ModalityFrame(Modality.LIDAR, points, 0)}, rig)
+        found = segmenter.segment({Sensor.LIDAR: SensorFrame(Sensor.LIDAR, points, 0)}, rig)
         rows, cols, seen, _ = project_points(points, rig, *size)
         score.add(labels[seen], found.labels[rows, cols], found.confidence[rows, cols], scoring)
     return score
@@ -144,9 +144,9 @@ def _groups(segmenter: Segmenter) -> dict[str, list[int]]:
     return {"road": [names.index("road")], "vehicle": [names.index(name) for name in VEHICLES]}
 
 
-def _subsets(frames: Mapping[Modality, ModalityFrame]) -> Iterator[tuple[str, dict[Modality, ModalityFrame]]]:
-    yield "camera", {Modality.CAMERA: frames[Modality.CAMERA]}
-    yield "lidar", {Modality.LIDAR: frames[Modality.LIDAR]}
+def _subsets(frames: Mapping[Sensor, SensorFrame]) -> Iterator[tuple[str, dict[Sensor, SensorFrame]]]:
+    yield "camera", {Sensor.CAMERA: frames[Sensor.CAMERA]}
+    yield "lidar", {Sensor.LIDAR: frames[Sensor.LIDAR]}
     yield "camera+lidar", dict(frames)
 
 

@@ -10,28 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.mid_air import RECORDS_NAME
-from anyseg_core.data.nyu_depth import MAT_NAME
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import FileDataset
 from anyseg_core.data.usable import BrokenSample, UsableSamples
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.sample_folder import DESCRIPTION_NAME
 
 Image = NDArray[np.uint8]
-KINDS = {
-    "frame_camera": "muses",
-    "semantic": "deliver",
-    DESCRIPTION_NAME: "folder",
-    "disparity": "pothole",
-    MAT_NAME: "nyu_depth",
-    "Label": "nyu_depth",
-    f"*/{RECORDS_NAME}": "mid_air",
-    f"*/*/{RECORDS_NAME}": "mid_air",
-    "top_potsdam_*": "potsdam",
-    "*/top_potsdam_*": "potsdam",
-}
-"""What is in the root of each kind of data set, as a pattern."""
 _SHEET_WIDTH_PX = 200
 _TITLE_PX = 22
 
@@ -56,11 +40,6 @@ class SplitCheck:
         return [name for name, share in self.class_share.items() if share == 0]
 
 
-def kind_of(root: Path) -> str | None:
-    """The kind of data set at `root`, by what lies there."""
-    return next((kind for pattern, kind in KINDS.items() if any(root.glob(pattern))), None)
-
-
 def check_split(dataset: FileDataset, *, show_progress: bool = True) -> tuple[SplitCheck, UsableSamples]:
     """Read every sample; returns what was found, and the samples that can be used. Raises DataError if none can."""
     usable = UsableSamples(dataset, show_progress=show_progress)
@@ -82,7 +61,7 @@ def _empty_shares(dataset: UsableSamples, most: int = 50) -> dict[str, float]:
     """Of at most so many samples, evenly spread."""
     chosen = np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)
     empty = np.mean([[(~image.any(axis=2)).mean() for image in dataset[int(i)].images] for i in chosen], axis=0)
-    return {spec.modality.value: 100 * float(share) for spec, share in zip(dataset.inputs, empty, strict=True)}
+    return {str(spec.modality): 100 * float(share) for spec, share in zip(dataset.inputs, empty, strict=True)}
 
 
 def contact_sheet(dataset: UsableSamples, rows: int = 6) -> Image:
@@ -90,7 +69,7 @@ def contact_sheet(dataset: UsableSamples, rows: int = 6) -> Image:
     chosen = np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int)
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(dataset.classes)] = [entry.color for entry in dataset.classes]
-    titles = [*(spec.modality.value for spec in dataset.inputs), "labels", "labels on the first"]
+    titles = [*(str(spec.modality) for spec in dataset.inputs), "labels", "labels on the first"]
     strips = [np.hstack([_title(title) for title in titles])]
     for index in chosen:
         sample = dataset[int(index)]

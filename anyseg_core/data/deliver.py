@@ -30,16 +30,16 @@ from anyseg_core.data.files import (
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image
 from anyseg_core.runtime.label_sets import DELIVER, UNLABELLED, LabelClass
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 INPUTS_NAME = "inputs.json"
-_SUFFIX = {Modality.CAMERA: "rgb", Modality.DEPTH: "depth", Modality.EVENT: "event", Modality.LIDAR: "lidar"}
+_SUFFIX = {Sensor.CAMERA: "rgb", Sensor.DEPTH: "depth", Sensor.EVENT: "event", Sensor.LIDAR: "lidar"}
 _PUBLISHED_INPUTS = (
-    InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
-    InputSpec(modality=Modality.DEPTH, encoding=DepthEncoding()),
-    InputSpec(modality=Modality.EVENT, encoding=EventEncoding()),
-    InputSpec(modality=Modality.LIDAR, encoding=LidarEncoding()),
+    InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    InputSpec(modality=Sensor.DEPTH, encoding=DepthEncoding()),
+    InputSpec(modality=Sensor.EVENT, encoding=EventEncoding()),
+    InputSpec(modality=Sensor.LIDAR, encoding=LidarEncoding()),
 )
 """Normalisation as published. The encodings are stand-ins: the public images come encoded by their authors."""
 
@@ -69,7 +69,7 @@ class Deliver:
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = DEFAULT_SENSORS,
         limit: int | None = None,
         *,
         conditions: Sequence[str] = (),
@@ -85,10 +85,10 @@ class Deliver:
         if depth == "auto":
             depth = "depth" if (root / "depth").is_dir() else "hha"
         self._folders = {
-            Modality.CAMERA: "img",
-            Modality.DEPTH: depth,
-            Modality.EVENT: "event",
-            Modality.LIDAR: "lidar",
+            Sensor.CAMERA: "img",
+            Sensor.DEPTH: depth,
+            Sensor.EVENT: "event",
+            Sensor.LIDAR: "lidar",
         }
         known_words("data.conditions", conditions, CONDITIONS)
         known_words("data.cases", cases, CASES)
@@ -129,22 +129,22 @@ class Deliver:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._labels[index], *(self.image_path(index, spec.modality) for spec in self.inputs))
 
-    def image_path(self, index: int, modality: Modality) -> Path:
+    def image_path(self, index: int, modality: Sensor) -> Path:
         """The image file of one modality of one sample."""
         relative = self._labels[index].relative_to(self.root / "semantic")
         name = relative.name.replace("_semantic_front.png", f"_{_SUFFIX[modality]}_front.png")
         return self.root / self._folders[modality] / relative.parent / name
 
-    def _image(self, index: int, modality: Modality, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _image(self, index: int, modality: Sensor, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         path = self.image_path(index, modality)
         image = read_image(path)
         require_same_view(path, image, self._labels[index], labels)
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
-        if self.released_protocol and modality is not Modality.CAMERA:
-            return _resized_as_released(image, self.size, labels.shape if modality is Modality.EVENT else image.shape)
+        if self.released_protocol and modality is not Sensor.CAMERA:
+            return _resized_as_released(image, self.size, labels.shape if modality is Sensor.EVENT else image.shape)
         # Zeros of the other modalities mean "nothing measured" and must not bleed into their neighbours.
-        return camera_image(image, self.size) if modality is Modality.CAMERA else resize_nearest(image, self.size)
+        return camera_image(image, self.size) if modality is Sensor.CAMERA else resize_nearest(image, self.size)
 
 
 def _resized_as_released(image: NDArray[np.uint8], size: Size, view: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -168,7 +168,7 @@ def shift_labels(raw: NDArray[np.uint8], num_classes: int, path: Path) -> NDArra
     return shifted
 
 
-def deliver_inputs(root: Path, modalities: Sequence[Modality] = MODALITIES) -> tuple[InputSpec, ...]:
+def deliver_inputs(root: Path, modalities: Sequence[Sensor] = DEFAULT_SENSORS) -> tuple[InputSpec, ...]:
     """How the images of a data set were encoded: its inputs.json, else as published. Raises DataError."""
     inputs = tuple(spec for spec in _read_inputs(root) if spec.modality in modalities)
     unknown = set(modalities) - {spec.modality for spec in inputs}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anyseg_core.data.files import read_image
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 RATE_HZ = 10.0
 """Of KITTI's cameras and LiDAR."""
@@ -42,15 +42,15 @@ class KittiDrive:
     def __len__(self) -> int:
         return len(self._pairs)
 
-    def frames(self) -> Iterator[tuple[int, dict[Modality, ModalityFrame]]]:
+    def frames(self) -> Iterator[tuple[int, dict[Sensor, SensorFrame]]]:
         """Stamp in nanoseconds and both sensors' frames of each moment. Raises DataError for a damaged file."""
         for number, (image, scan) in enumerate(self._pairs, start=self._begin):
             stamp_ns = 10**9 + round(number * 1e9 / RATE_HZ)
             yield (
                 stamp_ns,
                 {
-                    Modality.CAMERA: ModalityFrame(Modality.CAMERA, read_image(image), stamp_ns),
-                    Modality.LIDAR: ModalityFrame(Modality.LIDAR, read_points(scan), stamp_ns),
+                    Sensor.CAMERA: SensorFrame(Sensor.CAMERA, read_image(image), stamp_ns),
+                    Sensor.LIDAR: SensorFrame(Sensor.LIDAR, read_points(scan), stamp_ns),
                 },
             )
 

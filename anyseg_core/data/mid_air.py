@@ -22,12 +22,12 @@ from anyseg_core.data.files import Size, known_words, read_image, read_label_ima
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_hdf5, require_16_bit, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import MID_AIR, UNLABELLED
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, InputSpec
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 RECORDS_NAME = "sensor_records.hdf5"
 SPLITS = ("train", "val", "test")
-_STREAMS = {Modality.CAMERA: "color_left", Modality.DEPTH: "depth"}
+_STREAMS = {Sensor.CAMERA: "color_left", Sensor.DEPTH: "depth"}
 _SEGMENTATION = "segmentation"
 _EMPTY_ID = 7
 _CLASS_OF_ID = np.full(256, UNLABELLED, np.uint8)
@@ -35,7 +35,7 @@ _CLASS_OF_ID[[number for number in range(len(MID_AIR) + 1) if number != _EMPTY_I
 _DEPTH = DepthEncoding(scale="log", near_m=1.0, far_m=1000.0)
 
 
-def mid_air_inputs(modalities: Sequence[Modality] = MODALITIES) -> tuple[InputSpec, ...]:
+def mid_air_inputs(modalities: Sequence[Sensor] = DEFAULT_SENSORS) -> tuple[InputSpec, ...]:
     """Camera and depth, or the one of them that is wanted."""
     return rgbd_inputs(_DEPTH, modalities)
 
@@ -58,7 +58,7 @@ class MidAir(RgbdDataset):
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = DEFAULT_SENSORS,
         limit: int | None = None,
         *,
         conditions: Sequence[str] = (),
@@ -88,10 +88,10 @@ class MidAir(RgbdDataset):
     def files(self, index: int) -> tuple[Path, ...]:
         return tuple(self._samples[index].values())
 
-    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+    def frame(self, index: int, modality: Sensor) -> SensorFrame:
         path = self._samples[index][_STREAMS[modality]]
         stored = read_image(path)
-        if modality is Modality.CAMERA:
+        if modality is Sensor.CAMERA:
             return camera_frame(stored, path)
         require_16_bit(stored, path)
         return depth_frame(stored.view(np.float16) * _depth_per_distance(*stored.shape))

@@ -41,29 +41,29 @@ from anyseg_core.data.muses_sensors import (
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image, event_image, lidar_image
 from anyseg_core.runtime.label_sets import CITYSCAPES, UNLABELLED, LabelClass
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import EventEncoding, InputSpec, LidarEncoding, RgbEncoding
+from anyseg_core.runtime.sensors import Sensor
 
 Image = NDArray[np.uint8]
 WEATHERS, TIMES = ("clear", "fog", "rain", "snow"), ("day", "night")
-MODALITIES = (Modality.CAMERA, Modality.EVENT, Modality.LIDAR)
+MODALITIES = (Sensor.CAMERA, Sensor.EVENT, Sensor.LIDAR)
 """F, E, L of the tables. MUSES' radar is not a modality here."""
-_FOLDER = {Modality.CAMERA: "frame_camera", Modality.EVENT: "event_camera", Modality.LIDAR: "lidar"}
-_RAW_ENDING = {Modality.EVENT: ".h5", Modality.LIDAR: ".bin"}
+_FOLDER = {Sensor.CAMERA: "frame_camera", Sensor.EVENT: "event_camera", Sensor.LIDAR: "lidar"}
+_RAW_ENDING = {Sensor.EVENT: ".h5", Sensor.LIDAR: ".bin"}
 _LIDAR = LidarEncoding(max_range_m=120.0, max_intensity=255.0, camera_height_m=1.8, max_height_m=12.0)
 _LIDAR_HEIGHT_M = 2.0
 """Of the sensor above the road: the SDK's images hold heights above the sensor."""
 _OURS = (
-    InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
-    InputSpec(modality=Modality.EVENT, encoding=EventEncoding(gain=40.0)),
-    InputSpec(modality=Modality.LIDAR, encoding=_LIDAR),
+    InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+    InputSpec(modality=Sensor.EVENT, encoding=EventEncoding(gain=40.0)),
+    InputSpec(modality=Sensor.LIDAR, encoding=_LIDAR),
 )
 _AS_NUMBERS = (1 / 255, 1 / 255, 1 / 255)
 _RELEASED = tuple(spec.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": _AS_NUMBERS}) for spec in _OURS)
 """No normalisation at all: the network sees 0 to 255."""
 
 
-def muses_inputs(modalities: Sequence[Modality], *, released_protocol: bool = False) -> tuple[InputSpec, ...]:
+def muses_inputs(modalities: Sequence[Sensor], *, released_protocol: bool = False) -> tuple[InputSpec, ...]:
     """How the modalities are encoded and normalised; raises DataError for one that MUSES has not."""
     known_words("data.modalities", modalities, MODALITIES)
     return tuple(spec for spec in (_RELEASED if released_protocol else _OURS) if spec.modality in modalities)
@@ -90,7 +90,7 @@ class Muses:
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = MODALITIES,
         limit: int | None = None,
         *,
         conditions: Sequence[str] = (),
@@ -115,7 +115,7 @@ class Muses:
             raise DataError("data.released_protocol needs data.source png: the release knows no raw sensors")
         if wanted != "auto":
             return wanted
-        beside = [spec.modality for spec in self.inputs if spec.modality is not Modality.CAMERA]
+        beside = [spec.modality for spec in self.inputs if spec.modality is not Sensor.CAMERA]
         has_raw = all(self._raw(0, modality).is_file() for modality in beside) and (self.root / "calib.json").is_file()
         return "raw" if has_raw and not self.released_protocol else "png"
 
@@ -151,15 +151,15 @@ class Muses:
     def _image(self, index: int, spec: InputSpec, labels: Image) -> Image:
         if self.released_protocol:
             return released_image(read_stored(self._file(index, spec.modality)), self.size)
-        if spec.modality is Modality.CAMERA:
+        if spec.modality is Sensor.CAMERA:
             path = self._file(index, spec.modality)
             image = read_image(path)
             require_same_view(path, image, self._label(index), labels)
             return camera_image(image, self.size)
-        return self._events(index, spec) if spec.modality is Modality.EVENT else self._lidar(index, spec)
+        return self._events(index, spec) if spec.modality is Sensor.EVENT else self._lidar(index, spec)
 
     def _events(self, index: int, spec: InputSpec) -> Image:
-        path = self._file(index, Modality.EVENT)
+        path = self._file(index, Sensor.EVENT)
         if self.source == "png":
             counts = np.ascontiguousarray(read_stored(path)[..., :2])
         else:
@@ -167,7 +167,7 @@ class Muses:
         return event_image(counts, self.size, cast("EventEncoding", spec.encoding))
 
     def _lidar(self, index: int, spec: InputSpec) -> Image:
-        path, encoding = self._file(index, Modality.LIDAR), cast("LidarEncoding", spec.encoding)
+        path, encoding = self._file(index, Sensor.LIDAR), cast("LidarEncoding", spec.encoding)
         if self.source == "png":
             return projected_lidar_image(read_stored(path), self.size, encoding)
         points = read_lidar(path)
@@ -178,7 +178,7 @@ class Muses:
         return lidar_image(points[:, :4].astype(np.float32), self.size, encoding, self._calibration.rig())
 
     def _meta_of(self, index: int) -> dict[str, Any]:
-        path = self._file(index, Modality.LIDAR).relative_to(self.root).as_posix()
+        path = self._file(index, Sensor.LIDAR).relative_to(self.root).as_posix()
         if path not in self._meta:
             raise DataError(f"{self.root / 'meta.json'} has no entry with path_to_lidar {path}")
         return self._meta[path]
@@ -196,19 +196,19 @@ class Muses:
         frame = self._frames[index]
         return self.root / "gt_semantic" / frame.parent / frame.name.replace("frame_camera", "gt_labelTrainIds")
 
-    def _file(self, index: int, modality: Modality) -> Path:
-        if modality is Modality.CAMERA or self.source == "png":
+    def _file(self, index: int, modality: Sensor) -> Path:
+        if modality is Sensor.CAMERA or self.source == "png":
             return self._png(index, modality)
         return self._raw(index, modality)
 
-    def _raw(self, index: int, modality: Modality) -> Path:
+    def _raw(self, index: int, modality: Sensor) -> Path:
         return self._beside(index, modality, self.root, _RAW_ENDING[modality])
 
-    def _png(self, index: int, modality: Modality) -> Path:
+    def _png(self, index: int, modality: Sensor) -> Path:
         projected = self._beside(index, modality, self.root / "projected_to_rgb", ".png")
         return projected if projected.is_file() else self._beside(index, modality, self.root, ".png")
 
-    def _beside(self, index: int, modality: Modality, root: Path, ending: str) -> Path:
+    def _beside(self, index: int, modality: Sensor, root: Path, ending: str) -> Path:
         frame = self._frames[index]
         name = frame.stem.replace("frame_camera", _FOLDER[modality]) + ending
         return root / _FOLDER[modality] / frame.parent / name

@@ -29,8 +29,8 @@ from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, read_h
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.label_sets import NYU40, UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding, InputSpec
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 MAT_NAME = "nyu_depth_v2_labeled.mat"
 DepthForm = Literal["auto", "depth", "hha"]
@@ -40,14 +40,16 @@ SPLITS_NAME, MAPPING_NAME = "splits.mat", "classMapping40.mat"
 _KINDS = 894
 _DEPTH = DepthEncoding(scale="log", near_m=0.5, far_m=10.0)
 """Kinect's range, indoors."""
-_HHA = HhaEncoding(near_m=0.5, camera_height_m=1.2, min_height_m=-0.5, max_height_m=3.0, estimate_gravity=True)
+_HHA = HhaEncoding(
+    near_m=0.5, camera_height_m=1.2, min_height_m=-0.5, max_height_m=3.0, estimate_gravity=True, normals="fitted"
+)
 """A camera in the hand."""
 _KINECT = Rig(PinholeCamera(640, 480, 518.857901, 519.469611, 324.582449, 252.736166))
 """The RGB camera of the toolbox's camera_params.m, whose pixels count from 1."""
 
 
 def nyu_depth(
-    root: Path, split: str, size: Size, modalities: Sequence[Modality], limit: int | None, depth: DepthForm
+    root: Path, split: str, size: Size, modalities: Sequence[Sensor], limit: int | None, depth: DepthForm
 ) -> NyuDepthMat | NyuDepthFolder:
     """A split of whichever form lies at `root`. Raises DataError."""
     if split not in _SPLITS:
@@ -56,7 +58,7 @@ def nyu_depth(
     return form(root, _SPLITS[split], size, nyu_inputs(root, modalities, depth), limit)
 
 
-def nyu_inputs(root: Path, modalities: Sequence[Modality], depth: DepthForm) -> tuple[InputSpec, ...]:
+def nyu_inputs(root: Path, modalities: Sequence[Sensor], depth: DepthForm) -> tuple[InputSpec, ...]:
     """`auto` is depth, but HHA where `root` has a folder of it and none of depth."""
     if depth == "auto":
         depth = "hha" if (root / "HHA").is_dir() and not (root / "Depth").is_dir() else "depth"
@@ -105,9 +107,9 @@ class NyuDepthMat(RgbdDataset):
     def files(self, index: int) -> tuple[Path, ...]:  # noqa: ARG002  # all are in one
         return (self.path,)
 
-    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+    def frame(self, index: int, modality: Sensor) -> SensorFrame:
         number = self._frames[index]
-        if modality is Modality.CAMERA:
+        if modality is Sensor.CAMERA:
             return camera_frame(np.ascontiguousarray(self._read(lambda file: file["images"][number]).T), self.path)
         return depth_frame(self._read(lambda file: file["depths"][number]).T)
 
@@ -137,17 +139,17 @@ class NyuDepthFolder(RgbdDataset):
         return (self._file("Label", index), *(self._image_file(index, spec.modality) for spec in self.inputs))
 
     def image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if spec.modality is Modality.DEPTH and self._is_hha:
+        if spec.modality is Sensor.DEPTH and self._is_hha:
             path = self._image_file(index, spec.modality)
             hha = np.asarray(camera_frame(read_image(path), path).data)
             require_same_view(path, hha, self._file("Label", index), labels)
             return resize_nearest(hha, self.size)
         return super().image(index, spec, labels)
 
-    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+    def frame(self, index: int, modality: Sensor) -> SensorFrame:
         path = self._image_file(index, modality)
         stored = read_image(path)
-        if modality is Modality.CAMERA:
+        if modality is Sensor.CAMERA:
             return camera_frame(stored, path)
         require_16_bit(stored, path, " in millimetres")
         return depth_frame(stored / 1000)
@@ -156,8 +158,8 @@ class NyuDepthFolder(RgbdDataset):
         path = self._file("Label", index)
         return shift_labels(read_label_image(path), len(NYU40), path)
 
-    def _image_file(self, index: int, modality: Modality) -> Path:
-        if modality is Modality.CAMERA:
+    def _image_file(self, index: int, modality: Sensor) -> Path:
+        if modality is Sensor.CAMERA:
             return self._file("RGB", index)
         return self._file("HHA" if self._is_hha else "Depth", index)
 
@@ -174,7 +176,8 @@ def _read_names(root: Path, split: str) -> list[str]:
         lines = path.read_text().splitlines()
     except OSError:
         raise DataError(
-            f"{path} is missing, and so is {root / MAT_NAME}; is {root} NYUDepth v2? docs/training.md has its layouts"
+            f"{path} is missing, and so is {root / MAT_NAME}; is {root} NYUDepth v2? "
+            "docs/training/data_sets.md has its layouts"
         ) from None
     names = [Path(line.split()[0]).stem for line in lines if line.strip()]
     if not names:

@@ -10,10 +10,10 @@ from anyseg_core.data.files import Size, fingerprint_of, read_image, read_label_
 from anyseg_core.data.layouts import PictureLayout
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import InputSpec, RgbEncoding
+from anyseg_core.runtime.sensors import Sensor
 
-CAMERA_INPUT = InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
+CAMERA_INPUT = InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
 def split_files(root: Path, pattern: str, split: str, splits: dict[str, tuple[int, int | None]]) -> list[Path]:

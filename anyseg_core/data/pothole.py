@@ -13,8 +13,8 @@ from anyseg_core.data.files import Size, fingerprint_of, read_image, read_label_
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import POTHOLE, LabelClass
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, InputSpec, RgbEncoding
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 SPLITS = ("train", "val", "test")
 """All drives but one to train on, and that one to test on; none is left for validation."""
@@ -43,8 +43,8 @@ class Pothole:
 
     classes: tuple[LabelClass, ...] = POTHOLE
     inputs: tuple[InputSpec, ...] = (
-        InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
-        InputSpec(modality=Modality.DEPTH, encoding=_ENCODING, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.5)),
+        InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        InputSpec(modality=Sensor.DEPTH, encoding=_ENCODING, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.5)),
     )
 
     def __init__(self, root: Path, split: str, size: Size, limit: int | None = None, held_out: str = HELD_OUT) -> None:
@@ -88,9 +88,9 @@ class Pothole:
             images.append(encode_frame(frame, spec, self.size))
         return Sample(np.stack(images), resize_nearest(labels, self.size), name)
 
-    def frames(self, name: str) -> tuple[ModalityFrame, ModalityFrame]:
+    def frames(self, name: str) -> tuple[SensorFrame, SensorFrame]:
         """Camera and depth of one image as they reach the network through ROS messages."""
         rgb = read_image(self.root / "rgb" / f"{name}.jpg")
         disparity = read_image(self.root / "disparity" / f"{name}.png")
         depth_m = (disparity / RAW_PER_METRE).astype(np.float32)
-        return ModalityFrame(Modality.CAMERA, rgb, 0), ModalityFrame(Modality.DEPTH, depth_m, 0)
+        return SensorFrame(Sensor.CAMERA, rgb, 0), SensorFrame(Sensor.DEPTH, depth_m, 0)

@@ -24,8 +24,8 @@ from anyseg_core.data.files import Size, known_words, optional_module
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import POTSDAM, UNLABELLED
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, InputSpec
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 SPLITS = ("train", "val", "test")
 """`val` and `test` are the same tiles: there is no third split for validation."""
@@ -53,7 +53,7 @@ class Window(NamedTuple):
     width: int
 
 
-def potsdam_inputs(modalities: Sequence[Modality] = MODALITIES) -> tuple[InputSpec, ...]:
+def potsdam_inputs(modalities: Sequence[Sensor] = DEFAULT_SENSORS) -> tuple[InputSpec, ...]:
     """Camera and depth, or the one of them that is wanted."""
     return rgbd_inputs(_DEPTH, modalities)
 
@@ -71,7 +71,7 @@ class Potsdam(RgbdDataset):
         root: Path,
         split: str,
         size: Size,
-        modalities: Sequence[Modality] = MODALITIES,
+        modalities: Sequence[Sensor] = DEFAULT_SENSORS,
         limit: int | None = None,
         *,
         window: Size | None = None,
@@ -93,10 +93,10 @@ class Potsdam(RgbdDataset):
         files = self._files[self._windows[index].tile]
         return (files[_LABEL], *(files[_key(spec.modality)] for spec in self.inputs))
 
-    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+    def frame(self, index: int, modality: Sensor) -> SensorFrame:
         place = self._windows[index]
         path = self._files[place.tile][_key(modality)]
-        if modality is Modality.CAMERA:
+        if modality is Sensor.CAMERA:
             return camera_frame(np.ascontiguousarray(np.moveaxis(read_window(path, place, 3), 0, 2)), path)
         return depth_frame(_HIGHEST - read_window(path, place, 1)[0].astype(np.float32))
 
@@ -106,15 +106,15 @@ class Potsdam(RgbdDataset):
         return _CLASS_OF_CORNER[4 * red + 2 * green + blue]
 
 
-def _key(modality: Modality) -> str:
-    return _HEIGHT if modality is Modality.DEPTH else modality.value
+def _key(modality: Sensor) -> str:
+    return _HEIGHT if modality is Sensor.DEPTH else str(modality)
 
 
 def _files_of(root: Path, found: dict[str, Path], row: int, column: int) -> dict[str, Path]:
     """A tile's files; where one is missing, the path that an error should name."""
     tile, padded = f"{row}_{column}", f"{row:02d}_{column:02d}"
     names = {
-        Modality.CAMERA.value: [f"top_potsdam_{tile}_RGBIR.tif", f"top_potsdam_{tile}_RGB.tif"],
+        str(Sensor.CAMERA): [f"top_potsdam_{tile}_RGBIR.tif", f"top_potsdam_{tile}_RGB.tif"],
         _LABEL: [f"top_potsdam_{tile}_label.tif"],
         _HEIGHT: [f"dsm_potsdam_{name}_normalized_lastools.jpg" for name in (padded, tile)],
     }

@@ -15,19 +15,19 @@ from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Samp
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import LabelClass
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding, InputSpec, RgbEncoding
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 Part = TypeVar("Part")
-RGBD = (Modality.CAMERA, Modality.DEPTH)
+RGBD = (Sensor.CAMERA, Sensor.DEPTH)
 
 
-def rgbd_inputs(depth: DepthEncoding | HhaEncoding, modalities: Sequence[Modality]) -> tuple[InputSpec, ...]:
+def rgbd_inputs(depth: DepthEncoding | HhaEncoding, modalities: Sequence[Sensor]) -> tuple[InputSpec, ...]:
     """Camera and depth, or the one of them that is wanted; raises DataError where neither is."""
     std = (0.25, 0.25, 0.5) if isinstance(depth, DepthEncoding) else (0.25, 0.25, 0.25)
     inputs = (
-        InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
-        InputSpec(modality=Modality.DEPTH, encoding=depth, mean=(0.5, 0.5, 0.5), std=std),
+        InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        InputSpec(modality=Sensor.DEPTH, encoding=depth, mean=(0.5, 0.5, 0.5), std=std),
     )
     chosen = tuple(spec for spec in inputs if spec.modality in modalities)
     if not chosen:
@@ -50,7 +50,7 @@ class RgbdDataset(ABC):
         """All files that a sample is in."""
 
     @abstractmethod
-    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+    def frame(self, index: int, modality: Sensor) -> SensorFrame:
         """RGB, or depth in metres, as a message would bring it."""
 
     @abstractmethod
@@ -84,16 +84,16 @@ class RgbdDataset(ABC):
         return encode_frame(frame, spec, self.size, self.rig)
 
 
-def camera_frame(rgb: NDArray[np.uint8], origin: Path) -> ModalityFrame:
+def camera_frame(rgb: NDArray[np.uint8], origin: Path) -> SensorFrame:
     """[h, w, 3]; raises DataError for other images."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise DataError(f"{origin} is {rgb.dtype} {list(rgb.shape)}: an 8 bit RGB image was expected")
-    return ModalityFrame(Modality.CAMERA, rgb, 0)
+    return SensorFrame(Sensor.CAMERA, rgb, 0)
 
 
-def depth_frame(depth_m: NDArray[np.floating]) -> ModalityFrame:
+def depth_frame(depth_m: NDArray[np.floating]) -> SensorFrame:
     """[h, w], metres; 0, NaN and infinity mean that nothing was measured."""
-    return ModalityFrame(Modality.DEPTH, np.ascontiguousarray(depth_m, np.float32), 0)
+    return SensorFrame(Sensor.DEPTH, np.ascontiguousarray(depth_m, np.float32), 0)
 
 
 def require_16_bit(stored: NDArray[Any], origin: Path, unit: str = "") -> None:

@@ -21,11 +21,11 @@ from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, project_points
 from anyseg_core.runtime.input_images import lidar_image
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import InputSpec, LidarEncoding
+from anyseg_core.runtime.sensors import Sensor
 
 _ENCODING = LidarEncoding(max_range_m=80.0, max_intensity=1.0, camera_height_m=1.65, point_radius=1)
-LIDAR_INPUT = InputSpec(modality=Modality.LIDAR, encoding=_ENCODING)
+LIDAR_INPUT = InputSpec(modality=Sensor.LIDAR, encoding=_ENCODING)
 """Intensity 0 to 1, as KITTI stores it; every sensor's own scale is brought there."""
 
 KITTI_CAMERA = PinholeCamera(width=1242, height=375, fx=721.5377, fy=721.5377, cx=609.5593, cy=172.854)

@@ -32,6 +32,7 @@ from anyseg_core.models.student_network import (
 from anyseg_core.models.unimodal import UnimodalNetworks
 from anyseg_core.runtime.engines.onnx import PRECISION_KEY, OnnxPartsEngine
 from anyseg_core.runtime.engines.protocol import PartFiles
+from anyseg_core.runtime.known_answer import KnownAnswer, known_answers
 from anyseg_core.runtime.model_card import (
     CARD_NAME,
     ModelCard,
@@ -50,6 +51,8 @@ MIN_AGREEMENT: dict[Precision, float] = {"fp32": 0.999, "fp16": 0.995, "bf16": 0
 """Share of pixels on which the written network and the trained one must give the same label, over all subsets. Rounding
 to the 8 bits of bf16's mantissa moves borders between classes; int8 is judged by the mIoU it costs."""
 TORCH_TYPE: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+IN_TORCH: Precision = "bf16"
+"""Which onnxruntime cannot run on a CPU."""
 PARITY_SAMPLES = 4
 
 
@@ -159,7 +162,7 @@ def export(
         progress(4, STEPS)
         halves = _write_halves(model, state, options, parts)
         progress(5, STEPS)
-        card = make_card(state, parts, name or state.config.name, metrics, halves)
+        card = make_card(state, parts, name or state.config.name, metrics, halves, options.precision)
         card.write(written)
         _replace(folder, written, [file.file for network in card.networks for file in network.files])
         progress(STEPS, STEPS)
@@ -195,7 +198,7 @@ def _plan_parts(model: SegmentationModel, state: TrainingState, options: ExportO
     if isinstance(model, UnimodalNetworks):
         if options.precision == "int8":
             raise ExportError("int8 of a student with a network per sensor is not supported; choose fp16")
-        names = [spec.modality.value for spec in state.inputs]
+        names = [str(spec.modality) for spec in state.inputs]
         everything = tuple(range(len(names)))
         # One per sensor, and one for when all live: the mean of their probabilities is exact inside a graph only.
         groups = dict.fromkeys([*((member,) for member in everything), everything])
@@ -248,10 +251,10 @@ def _proof(
     required = MIN_AGREEMENT.get(options.precision, MIN_AGREEMENT["fp32"])
     samples = [sample.images for sample in _samples(state, state.config.data.val_split, PARITY_SAMPLES)]
     stride = state.config.model.label_stride
-    in_torch = options.precision == "bf16"  # which onnxruntime cannot run on a CPU: torch stands in for the file
+    in_torch = options.precision == IN_TORCH
     agreements = [
         check_parity(
-            _in_torch(copy.deepcopy(part.network).to(torch.bfloat16)) if in_torch else _in_onnxruntime(part.file),
+            _as_written(part, options.precision),
             model,
             samples,
             stride,
@@ -314,6 +317,13 @@ def _samples(state: TrainingState, split: str, count: int) -> list[Sample]:
 
 Answer = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
 """A student: images uint8 [M, H, W, 3], modality int64 [M] -> labels uint8 [H, W]."""
+
+
+def _as_written(part: _Part, precision: Precision) -> Answer:
+    """A written network, run here; torch stands in for a file that onnxruntime cannot run on a CPU."""
+    if precision == IN_TORCH:
+        return _in_torch(copy.deepcopy(part.network).to(torch.bfloat16))
+    return _in_onnxruntime(part.file)
 
 
 def _in_onnxruntime(network: Path) -> Answer:
@@ -381,8 +391,12 @@ def make_card(
     name: str,
     metrics: Mapping[str, Any],
     halves: PartFiles | None = None,
+    precision: Precision = "fp32",
 ) -> ModelCard:
-    """The card of an exported checkpoint; `metrics` are those of the export, `halves` the only network in two."""
+    """The card of an exported checkpoint; `metrics` are those of the export, `halves` the only network in two.
+
+    `precision` is that of the written files.
+    """
     config = state.config
     modalities = tuple(spec.modality for spec in state.inputs)
     networks = tuple(
@@ -392,6 +406,7 @@ def make_card(
             modalities=tuple(modalities[member] for member in part.network.members),
             count=part.count,
             parts=NetworkParts(encoder=_file_of(halves.encoder), decoder=_file_of(halves.decoder)) if halves else None,
+            known_answers=_known_answers(part, config.data.size, precision),
         )
         for part in parts
     )
@@ -413,6 +428,12 @@ def make_card(
             non_commercial=state.non_commercial,
         ),
     )
+
+
+@torch.inference_mode()
+def _known_answers(part: _Part, size: tuple[int, int], precision: Precision) -> tuple[KnownAnswer, ...]:
+    counts = (part.count,) if part.count else range(1, len(part.network.members) + 1)
+    return known_answers(_as_written(part, precision), size, part.network.members, counts)
 
 
 def _file_of(path: Path) -> NetworkFile:

@@ -243,7 +243,7 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
         "half_size": InjectionKind(
             (CAMERA,), content.half_size, {}, Stage.CONTENT,
             "a driver that begins to bin pixels and goes on with the camera_info of the full size",
-            (Fault.WRONG_SCALE,),
+            (),
         ),
         "old_content": InjectionKind(
             EVERY, None, {"age_s": Parameter(1.0, 0.0, 60.0, "s", 0.0)}, Stage.CONTENT,
@@ -320,7 +320,7 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
         ),
         "wrong_encoding": InjectionKind(
             EVERY, None, {}, Stage.MESSAGE,
-            "a driver set to a format that nobody here reads: yuv422 or h264 images, points in polar coordinates",
+            "a driver set to a format that nobody here reads: nv24 or h264 images, points in polar coordinates",
             (Fault.DECODE_ERROR,),
         ),
     }

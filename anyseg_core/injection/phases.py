@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from anyseg_core.injection.schedule import ScheduledInjection
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Phase:
         """`camera drop, event drop`, or `all alive`."""
         return ", ".join(f"{entry.modality} {entry.kind}" for entry in self.injections) or "all alive"
 
-    def healthy(self) -> tuple[Modality, ...]:
+    def healthy(self) -> tuple[Sensor, ...]:
         """The modalities without a fault."""
         faulty = {entry.modality for entry in self.injections}
-        return tuple(m for m in MODALITIES if m not in faulty)
+        return tuple(m for m in DEFAULT_SENSORS if m not in faulty)
 
 
 def phases_of(entries: Iterable[ScheduledInjection], duration_s: float) -> list[Phase]:

@@ -40,7 +40,7 @@ def class_losses(card: ModelCard, live: Collection[Sensor]) -> list[ClassLoss] |
 
 def losses_in_words(card: ModelCard, live: Collection[Sensor], most: int = 5) -> str:
     """`without camera: TrafficLight 27 -> 3, Pole 30 -> 12`; empty with all sensors, or with none."""
-    lost = ", ".join(modality.value for modality in card.modalities if modality not in live)
+    lost = ", ".join(str(modality) for modality in card.modalities if modality not in live)
     if not lost or not live:
         return ""
     losses = class_losses(card, live)

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,8 +36,10 @@ from pydantic import (
     model_validator,
 )
 
+from anyseg_core.runtime.known_answer import KnownAnswer
 from anyseg_core.runtime.label_sets import UNLABELLED, Surface
 from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.network_content import NetworkContent, NetworkFileError, inside
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
 
 CARD_NAME = "model.json"
@@ -89,7 +92,7 @@ class DepthEncoding(Encoding):
 
 
 class HhaEncoding(Encoding):
-    """Depth in metres -> [horizontal disparity, height above ground, angle with gravity]; 0 where there is none.
+    """Depth in metres -> [horizontal disparity, height above ground, angle with gravity]; 0 where it is not known.
 
     Disparity is `near_m` / depth; height linear from `min_height_m` to `max_height_m` above the ground plane
     `camera_height_m` below the camera; angle linear from 0 (floor) over 90 (wall) to 180 degrees. Gravity is that of a
@@ -102,6 +105,10 @@ class HhaEncoding(Encoding):
     min_height_m: float = -1.0
     max_height_m: float = 7.0
     estimate_gravity: bool = False
+    normals: Literal["slopes", "fitted"] = "slopes"
+    """How surfaces are found. `fitted`: planes through the measurements within 7x7 pixels, and for gravity within
+    21x21, as in Gupta's code; what is known is at least 1, so that a floor is not taken for an unknown angle.
+    `slopes`: over 3x3 pixels, all of them measured, as for students whose card does not say it."""
 
     @model_validator(mode="after")
     def _lowest_before_highest(self) -> HhaEncoding:
@@ -199,9 +206,7 @@ class NetworkFile(_Strict):
     @field_validator("file")
     @classmethod
     def _inside_the_folder(cls, file: str) -> str:
-        if Path(file).is_absolute() or ".." in Path(file).parts or not file:
-            raise ValueError(f"{file!r} is no file of the student's folder")
-        return file
+        return inside(file)
 
 
 class NetworkParts(_Strict):
@@ -218,6 +223,8 @@ class NetworkSpec(NetworkFile):
     count: int | None = Field(default=None, ge=1)
     """The only number of images that it takes at once; None = any."""
     parts: NetworkParts | None = None
+    known_answers: tuple[KnownAnswer, ...] = ()
+    """Checked whenever it is opened; `anyseg known-answer` writes them into a card that has none."""
 
     @property
     def files(self) -> tuple[NetworkFile, ...]:
@@ -259,6 +266,8 @@ class ModelCard(_Strict):
     inputs: tuple[InputSpec, ...] = Field(min_length=1)
     classes: tuple[ClassSpec, ...] = Field(min_length=2, max_length=UNLABELLED)
     networks: tuple[NetworkSpec, ...] = Field(min_length=1)
+    data_files: tuple[NetworkFile, ...] = ()
+    """Files that networks take weights from, beside the networks themselves (ONNX external data)."""
     label_stride: int = Field(default=1, ge=1, le=4)
     """Labels are decided on a grid of this stride and repeated: 1 is exact, 2 is cheaper."""
     training: TrainingRecord
@@ -286,13 +295,19 @@ class ModelCard(_Strict):
     def modalities(self) -> tuple[Sensor, ...]:
         return tuple(spec.modality for spec in self.inputs)
 
+    @property
+    def encodings(self) -> dict[Sensor, Encoding]:
+        """How each sensor's frames become images."""
+        return {spec.modality: spec.encoding for spec in self.inputs}
+
     def index_of(self, modality: Sensor) -> int:
         """The network's `modality` value; raises ValueError for one the student does not take."""
         return self.modalities.index(modality)
 
     def write(self, folder: Path) -> None:
         """Write model.json into `folder`."""
-        (folder / CARD_NAME).write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n")
+        content = json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False)
+        (folder / CARD_NAME).write_text(content + "\n")
 
 
 def bundled_students() -> tuple[str, ...]:
@@ -346,22 +361,73 @@ def load_card(folder: Path, *, verify: bool = True) -> ModelCard:
     if not path.is_file():
         raise StudentError(f"no student at {folder}: {CARD_NAME} is missing. Run `anyseg doctor` to list the students.")
     try:
-        card = ModelCard.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        faults = "; ".join(faults_of(error, ModelCard))
+        card = ModelCard.model_validate(_card_content(path.read_bytes()))
+    except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
+        faults = "; ".join(faults_of(error, ModelCard)) if isinstance(error, ValidationError) else error
         raise StudentError(f"{path} is not a valid model card ({faults}). Export the student again.") from None
     if verify:
-        _verify_networks(folder, card)
+        read_networks(folder, card)
     return card
 
 
-def _verify_networks(folder: Path, card: ModelCard) -> None:
-    for network in (file for spec in card.networks for file in spec.files):
-        file = folder / network.file
-        if not file.is_file():
-            raise StudentError(f"{file} is missing, though {CARD_NAME} names it. Copy the whole student folder again.")
-        if sha256_of(file) != network.sha256:
-            raise StudentError(
-                f"{file} is damaged or not the network of this card (SHA-256 differs). "
-                "Copy the student folder again, or export it again."
-            )
+def _card_content(text: bytes) -> Any:
+    """JSON -> objects. Raises ValueError where a number is not finite, or a name is given twice."""
+    content = json.loads(text, object_pairs_hook=_without_repetition)
+    for name, value in _leaves(content):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, no finite number")
+    return content
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
+    if repeated:
+        raise ValueError(f"{', '.join(sorted(repeated))} given twice")
+    return dict(pairs)
+
+
+def _leaves(content: Any, name: str = "card") -> Iterator[tuple[str, Any]]:
+    """Every value of nested JSON objects and lists, with its dotted name."""
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    yield name, content
+    for key, value in inside:
+        yield from _leaves(value, str(key) if name == "card" else f"{name}.{key}")
+
+
+def read_networks(folder: Path, card: ModelCard) -> dict[str, NetworkContent]:
+    """The content of every network file of a student, by its name, each read once and proven to be the card's.
+
+    Raises StudentError: a file is missing, another one than the card says, or takes weights from one that the card does
+    not name.
+    """
+    specified = {file.file: file.sha256 for spec in card.networks for file in spec.files}
+    hashes = specified | {file.file: file.sha256 for file in card.data_files}
+    networks = {name: _read_network(folder / name, sha256) for name, sha256 in specified.items()}
+    for network in networks.values():
+        for name, data in network.external.items():
+            if name not in hashes:
+                raise StudentError(
+                    f"{network} takes weights from {name}, whose SHA-256 the card does not have: export the student "
+                    "again, or add it to the card's data_files"
+                )
+            _verify(folder / name, hashlib.sha256(data).hexdigest(), hashes[name])
+    return networks
+
+
+def _read_network(file: Path, sha256: str) -> NetworkContent:
+    if not file.is_file():
+        raise StudentError(f"{file} is missing, though {CARD_NAME} names it. Copy the whole student folder again.")
+    try:
+        data = file.read_bytes()
+        _verify(file, hashlib.sha256(data).hexdigest(), sha256)
+        return NetworkContent.of(file, data)
+    except (NetworkFileError, OSError) as error:
+        raise StudentError(str(error)) from error
+
+
+def _verify(file: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise StudentError(
+            f"{file} is damaged or not the network of this card (SHA-256 differs). "
+            "Copy the student folder again, or export it again."
+        )

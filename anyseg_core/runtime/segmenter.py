@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.engines.cuda.device import DeviceError
+from anyseg_core.runtime.engines.network import Parts
 from anyseg_core.runtime.engines.open_engine import open_engine
 from anyseg_core.runtime.engines.protocol import (
     BuildOptions,
@@ -26,14 +27,14 @@ from anyseg_core.runtime.engines.protocol import (
     EngineInfo,
     Labels,
     PartedEngine,
-    PartFiles,
 )
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
+from anyseg_core.runtime.known_answer import KnownAnswer, known_images
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card
-from anyseg_core.runtime.sensors import SensorFrame
+from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card, read_networks
+from anyseg_core.runtime.network_content import NetworkContent
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Segmentation:
     """uint8 [H, W] at network size."""
     confidence: Labels
     """uint8 [H, W], 255 = certain."""
-    modalities: tuple[Modality, ...]
+    modalities: tuple[Sensor, ...]
     """The modalities that it was made from, in the card's order."""
     encode_s: float
     """Seconds spent turning frames into network images, those not counted that were encoded before."""
@@ -75,7 +76,7 @@ class _Network:
     spec: NetworkSpec
     engine: Engine
 
-    def serves(self, modalities: Collection[Modality]) -> bool:
+    def serves(self, modalities: Collection[Sensor]) -> bool:
         return self.spec.serves(modalities)
 
 
@@ -94,23 +95,26 @@ class _NetworkImage:
 class Segmenter:
     """A student, ready to run. Open, use and close it on one thread; `network_image` alone is for any."""
 
-    def __init__(self, card: ModelCard, folder: Path) -> None:
+    def __init__(self, card: ModelCard, contents: Mapping[str, NetworkContent]) -> None:
+        """`contents` are the card's files by their names, as `read_networks` gives them."""
         self.card = card
         self.while_waiting: Callable[[], bool] = lambda: False
         """Called while a device runs the network and this thread is free, until it gives False. It may `encode`."""
-        self._folder = folder
+        self._contents = contents
         self._networks: list[_Network] = []
-        self._images: WeakKeyDictionary[ModalityFrame, _NetworkImage] = WeakKeyDictionary()
-        self._sent: dict[Modality, NDArray[np.uint8]] = {}  # the newest of each modality
+        self._images: WeakKeyDictionary[SensorFrame, _NetworkImage] = WeakKeyDictionary()
+        self._sent: dict[Sensor, NDArray[np.uint8]] = {}  # the newest of each modality
 
     @classmethod
     def load(cls, student: str | Path) -> Segmenter:
-        """Find a student by name (bundled) or folder and check its files; `open_engines` makes it ready to run.
+        """Find a student by name (bundled) or folder, and read and check its files, once; `open_engines` makes it ready
+        to run, from what was read.
 
         Raises StudentError: no such student, or it is damaged.
         """
         folder = find_student(student)
-        return cls(load_card(folder), folder)
+        card = load_card(folder, verify=False)
+        return cls(card, read_networks(folder, card))
 
     @classmethod
     def open(
@@ -140,16 +144,16 @@ class Segmenter:
         try:
             for spec in self.card.networks:
                 options = options_for(spec, build or BuildOptions())
-                file, parts = self._folder / spec.file, _parts_of(spec, self._folder)
-                engine = open_engine(file, backend, threads, options, reason, parts)
+                parts = _parts_of(spec, self._contents)
+                engine = open_engine(self._contents[spec.file], backend, threads, options, reason, parts)
                 self._networks.append(_Network(spec, engine))
-                _warm_up(self._networks[-1], self.card, self._folder)
+                _warm_up(self._networks[-1], self.card, self._contents[spec.file].path)
         except Exception:
             self.close()
             raise
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
+    def modalities(self) -> tuple[Sensor, ...]:
         """What the student can use, in the card's order."""
         return self.card.modalities
 
@@ -158,9 +162,12 @@ class Segmenter:
         """What really runs. Raises EngineError where no engine is open."""
         if not self._networks:
             raise EngineError(f"the engines of student {self.card.name} are closed")
-        return self._networks[0].engine.info
+        checked = all(network.spec.known_answers for network in self._networks)
+        told = "as exported" if checked else "the card has none; `anyseg known-answer` writes it"
+        info = self._networks[0].engine.info
+        return replace(info, details={**info.details, "known answer": told})
 
-    def segment(self, frames: Mapping[Modality, ModalityFrame], rig: Rig | None = None) -> Segmentation:
+    def segment(self, frames: Mapping[Sensor, SensorFrame], rig: Rig | None = None) -> Segmentation:
         """Segment from exactly these frames; `rig` is needed where LiDAR is among them.
 
         Where no network takes all of them together, each modality's network runs alone and the pixels are
@@ -207,21 +214,21 @@ class Segmenter:
             )
         return SensorFrame(sensor, data, stamp_ns=0)
 
-    def network_image(self, frame: ModalityFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
+    def network_image(self, frame: SensorFrame, rig: Rig | None = None) -> NDArray[np.uint8]:
         """The network image uint8 [H, W, 3] of a frame, which is made once and kept as long as the frame is.
 
         On any thread: `segment` finds what was made ahead. Raises InputError where it cannot be encoded.
         """
         return self._network_image(frame, rig).image
 
-    def _network_image(self, frame: ModalityFrame, rig: Rig | None) -> _NetworkImage:
+    def _network_image(self, frame: SensorFrame, rig: Rig | None) -> _NetworkImage:
         kept = self._images.get(frame)
         if kept is None or kept.rig is not rig:
             spec = self.card.inputs[self.card.index_of(frame.modality)]
             kept = self._images[frame] = _NetworkImage(rig, encode_frame(frame, spec, self.card.input_size, rig))
         return kept
 
-    def encode(self, frame: ModalityFrame, rig: Rig | None = None) -> None:
+    def encode(self, frame: SensorFrame, rig: Rig | None = None) -> None:
         """Have the frame's network image made, and the engine begin with what it can do before its companions come:
         bring it to a device of its own, or encode it. Raises InputError and EngineError.
         """
@@ -230,7 +237,7 @@ class Segmenter:
             if network.serves([frame.modality]):
                 self._begin(network.engine, frame.modality, made)
 
-    def _begin(self, engine: Engine, modality: Modality, made: _NetworkImage) -> None:
+    def _begin(self, engine: Engine, modality: Sensor, made: _NetworkImage) -> None:
         index = self.card.index_of(modality)
         if isinstance(engine, PartedEngine):
             if made.encoded is None:
@@ -246,7 +253,7 @@ class Segmenter:
         while self._networks:
             self._networks.pop().engine.close()
 
-    def _check(self, frames: Mapping[Modality, ModalityFrame]) -> None:
+    def _check(self, frames: Mapping[Sensor, SensorFrame]) -> None:
         if not self._networks:
             raise EngineError(f"the engines of student {self.card.name} are closed")
         if not frames:
@@ -255,7 +262,7 @@ class Segmenter:
         if unknown:
             raise InputError(f"student {self.card.name} does not take {', '.join(unknown)}")
 
-    def _plan(self, live: tuple[Modality, ...]) -> list[tuple[_Network, tuple[Modality, ...]]]:
+    def _plan(self, live: tuple[Sensor, ...]) -> list[tuple[_Network, tuple[Sensor, ...]]]:
         """Which network runs on which modalities: the smallest that takes all, else one per modality."""
         by_size = sorted(self._networks, key=lambda network: len(network.spec.modalities))
         for network in by_size:
@@ -264,7 +271,7 @@ class Segmenter:
         return [(next(n for n in by_size if n.serves([modality])), (modality,)) for modality in live]
 
     def _run(
-        self, network: _Network, group: tuple[Modality, ...], made: Mapping[Modality, _NetworkImage]
+        self, network: _Network, group: tuple[Sensor, ...], made: Mapping[Sensor, _NetworkImage]
     ) -> tuple[Labels, Labels]:
         index = np.array([self.card.index_of(modality) for modality in group], np.int64)  # [M]
         present = [made[modality].image for modality in group]
@@ -319,10 +326,10 @@ def _busy_s(intervals: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _parts_of(spec: NetworkSpec, folder: Path) -> PartFiles | None:
+def _parts_of(spec: NetworkSpec, contents: Mapping[str, NetworkContent]) -> Parts | None:
     if spec.parts is None:
         return None
-    return PartFiles(folder / spec.parts.encoder.file, folder / spec.parts.decoder.file)
+    return contents[spec.parts.encoder.file], contents[spec.parts.decoder.file]
 
 
 def options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
@@ -335,27 +342,40 @@ def options_for(spec: NetworkSpec, build: BuildOptions) -> BuildOptions:
     )
 
 
-def _warm_up(network: _Network, card: ModelCard, folder: Path) -> None:
+def _warm_up(network: _Network, card: ModelCard, file: Path) -> None:
     """Run once with each number of modalities: engines allocate and tune on the first run of a shape.
 
-    Raises StudentError where the network contradicts the card.
+    Raises StudentError where the network contradicts the card, EngineError where its answer is not the known one.
     """
     height, width = card.input_size
-    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+    known = {answer.count: answer for answer in network.spec.known_answers}
     for count in network.spec.counts:
         index = np.array([card.index_of(m) for m in network.spec.modalities[:count]], np.int64)
         try:
-            labels, confidence = network.engine.run(np.repeat(noise, count, axis=0), index)
+            labels, confidence = network.engine.run(known_images(card.input_size, index), index)
         except DeviceError:  # not the student's fault
             raise
         except EngineError as error:
             raise StudentError(
-                f"{folder / network.spec.file} does not run with {count} modalities of {height}x{width} "
+                f"{file} does not run with {count} modalities of {height}x{width} "
                 f"as its card says: {error}. Export the student again."
             ) from error
         fault = _contradiction(labels, confidence, card)
         if fault:
-            raise StudentError(f"{folder / network.spec.file} contradicts its card: {fault}. Export the student again.")
+            raise StudentError(f"{file} contradicts its card: {fault}. Export the student again.")
+        if count in known:
+            _check_answer(known[count], labels, network.engine.info, file)
+
+
+def _check_answer(known: KnownAnswer, labels: Labels, engine: EngineInfo, file: Path) -> None:
+    """Raises EngineError where the labels of `known_images` are not those that the export had."""
+    agreement = known.agreement(labels)
+    if agreement < known.min_agreement:
+        raise EngineError(
+            f"{engine.backend} on {engine.device} computes {file} wrongly: with {known.count} images "
+            f"{100 * agreement:.0f} % of the labels are those of its card's known answer, "
+            f"{100 * known.min_agreement:g} % must be. Set model.backend to another one, or export the student again"
+        )
 
 
 def _contradiction(labels: Labels, confidence: Labels, card: ModelCard) -> str | None:

@@ -69,7 +69,7 @@ class BagWriter:
         self._writer = Writer(folder, version=9, storage_plugin=plugins[storage])
         self._connections: dict[str, Any] = {}
         self._empty = True
-        absent = {topic for m in DEFAULT_SENSORS if m not in modalities for topic in _OF_SENSORS[m.value]}
+        absent = {topic for m in DEFAULT_SENSORS if m not in modalities for topic in _OF_SENSORS[str(m)]}
         self._topics = {topic: kind for topic, kind in TOPICS.items() if topic not in absent}
         if not labelled:
             del self._topics["/ground_truth/labels"]

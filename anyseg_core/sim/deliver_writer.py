@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import Size, encode_frame
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.sim.drive import CAMERA_HEIGHT_M, Drive, DriveConfig, DriveFrame
 from anyseg_core.sim.weather import WEATHERS
 
 VEHICLE_INPUTS: tuple[InputSpec, ...] = (
-    InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    InputSpec(modality=Modality.DEPTH, encoding=DepthEncoding(scale="log", near_m=1.5, far_m=55.0)),
-    InputSpec(modality=Modality.EVENT, encoding=EventEncoding(gain=60.0)),
+    InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    InputSpec(modality=Sensor.DEPTH, encoding=DepthEncoding(scale="log", near_m=1.5, far_m=55.0)),
+    InputSpec(modality=Sensor.EVENT, encoding=EventEncoding(gain=60.0)),
     InputSpec(
-        modality=Modality.LIDAR,
+        modality=Sensor.LIDAR,
         encoding=LidarEncoding(max_range_m=70.0, max_intensity=255.0, camera_height_m=CAMERA_HEIGHT_M),
     ),
 )
 """How the simulated vehicle's sensors become network images; the camera with ImageNet's statistics."""
 
-FOLDER_OF: dict[Modality, tuple[str, str]] = {
-    Modality.CAMERA: ("img", "rgb"),
-    Modality.DEPTH: ("depth", "depth"),
-    Modality.EVENT: ("event", "event"),
-    Modality.LIDAR: ("lidar", "lidar"),
+FOLDER_OF: dict[Sensor, tuple[str, str]] = {
+    Sensor.CAMERA: ("img", "rgb"),
+    Sensor.DEPTH: ("depth", "depth"),
+    Sensor.EVENT: ("event", "event"),
+    Sensor.LIDAR: ("lidar", "lidar"),
 }
 """DELIVER's folder and file suffix of each modality."""
 LABEL_FOLDER = ("semantic", "semantic")

@@ -24,7 +24,7 @@ from anyseg_core.data.sample import DataError
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import tracked
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
 from anyseg_core.training.config import TrainConfig, parse_config
@@ -44,7 +44,7 @@ class AdaptOptions:
     measure on."""
     labelled: Path | None = None
     """The same with labels."""
-    trusted: tuple[Modality, ...] = (Modality.CAMERA,)
+    trusted: tuple[Sensor, ...] = (Sensor.CAMERA,)
     """The sensors whose labels the others learn."""
     min_confidence: float = 0.8
     """Below, a pixel of an unlabelled frame is not learned from."""
@@ -118,7 +118,7 @@ def label_frames(
     return float(np.mean(shares))
 
 
-def _require_sensors(frames: Folder, state: TrainingState, trusted: Sequence[Modality]) -> None:
+def _require_sensors(frames: Folder, state: TrainingState, trusted: Sequence[Sensor]) -> None:
     """Raises DataError where the frames are encoded otherwise, or a trusted sensor is missing."""
     foreign = [str(spec.modality) for spec in frames.inputs if spec not in state.inputs]
     if foreign:
@@ -177,6 +177,8 @@ def adapted_config(state: TrainingState, run: Path, out: Path, options: AdaptOpt
     base["method"] |= {"loss": base["method"].get("loss", "cross_entropy"), "subsets_per_step": 2}
     base["optim"]["lr"] = options.lr
     base["budget"] = {"max_minutes": options.minutes}
+    # Labels of the network's own making choose no checkpoint: the last step is the result.
+    base["record"] |= {"validations": 0, "validate_steps": None}
     return parse_config(base, "the adaptation")
 
 

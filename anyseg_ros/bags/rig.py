@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
-from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import is_rectified, pinhole_camera
 from anyseg_ros.messages.odometry import Odometer
+from anyseg_ros.pipeline.alignment import why_unregistered
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
@@ -61,7 +62,6 @@ class BagRig:
         self._tree = TransformTree()
         self._odometer = Odometer()
         self._calibration = Calibration(parameters)
-        self._told: Rig | None = None
 
     @property
     def lidar_frame(self) -> str:
@@ -78,6 +78,15 @@ class BagRig:
         camera = pinhole_camera(message, rectified=is_rectified(self._image_topics.get(sensor, "")))
         self._calibration.set_camera(sensor, camera, message.header.frame_id)
 
+    def aligned(self, frame: SensorFrame) -> SensorFrame:
+        """The frame as it is to be used, aligned where the parameters say so. Raises ConversionError."""
+        lookup = self._tree.lookup if self._parameters.use_tf else None
+        return self._calibration.alignment.aligned(frame, self._calibration.cameras, lookup)
+
+    def why_unregistered(self) -> str:
+        """Why depth is not of the camera's picture though it is taken for that; empty where it is, or nobody knows."""
+        return "" if self._parameters.register_depth else why_unregistered(self._calibration.cameras)
+
     def on_transforms(self, message: Any) -> None:
         """tf2_msgs/TFMessage, static or not."""
         if self._parameters.use_tf:
@@ -89,10 +98,6 @@ class BagRig:
         found = self._tree.lookup(self.lidar_frame, message.child_frame_id) if self.lidar_frame else None
         return stamp_ns, twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
 
-    def news(self) -> Rig | None:
-        """The rig, where it is known and has changed since it was last told."""
-        rig = self._calibration.rig(self._tree.lookup if self._parameters.use_tf else None)
-        if rig is self._told:
-            return None
-        self._told = rig
-        return rig
+    def changed(self) -> Rig | None:
+        """The rig, where it is known and another than at the last call."""
+        return self._calibration.changed_rig(self._tree.lookup if self._parameters.use_tf else None)

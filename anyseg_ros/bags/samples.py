@@ -19,7 +19,7 @@ from anyseg_core.runtime.geometry.motion import point_seconds
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.label_files import LabelFileError, decode_labels
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.reader import BagMessage, BagReader
 from anyseg_ros.bags.rig import BagRig
@@ -27,7 +27,7 @@ from anyseg_ros.bags.topics import CompanionTopics, TopicChoice
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns
-from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, SENSOR_MESSAGES
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, reader_of
 from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
@@ -45,7 +45,7 @@ class FrameSample:
     """A sensor's frame."""
 
     now_ns: int
-    frame: ModalityFrame
+    frame: SensorFrame
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RejectedSample:
     """A message that is no frame."""
 
     now_ns: int
-    modality: Modality
+    modality: Sensor
     fault: Fault
     reason: str
 
@@ -91,7 +91,7 @@ Sample = FrameSample | RejectedSample | RigSample | LabelSample | MotionSample
 class BagTopics:
     """Which topic is what."""
 
-    sensors: Mapping[Modality, TopicChoice]
+    sensors: Mapping[Sensor, TopicChoice]
     companions: CompanionTopics
 
     def names(self) -> set[str]:
@@ -101,23 +101,23 @@ class BagTopics:
 
 
 @dataclass(frozen=True)
-class Clues:
+class BagTiming:
     """What the bag's beginning tells."""
 
-    rates_hz: Mapping[Modality, float]
+    rates_hz: Mapping[Sensor, float]
     """Of the sensors that send frames: what nine of ten gaps between two keep. Event streams have none."""
     uses_stamps: bool
     """Whether the stamps are of another clock than the recorder's, and so are the time."""
-    without_stamps: Mapping[Modality, str] = field(default_factory=dict)
+    without_stamps: Mapping[Sensor, str] = field(default_factory=dict)
     """The sensors some of whose stamps are 0, with how many: their driver does not set header.stamp."""
 
 
-def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
+def look_ahead(reader: BagReader, topics: BagTopics) -> BagTiming:
     """Rates and clock from the first seconds."""
     modality_of = {choice.topic: modality for modality, choice in topics.sensors.items()}
-    times: dict[Modality, list[int]] = {}
-    zeros: Counter[Modality] = Counter()
-    stamped: Counter[Modality] = Counter()
+    times: dict[Sensor, list[int]] = {}
+    zeros: Counter[Sensor] = Counter()
+    stamped: Counter[Sensor] = Counter()
     apart_s: list[float] = []
     first_ns: int | None = None
     for message in reader.messages(modality_of):
@@ -134,7 +134,7 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
     streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
     rates = {m: rate for m, received in times.items() if m not in streams and (rate := _rate_hz(received))}
     without = {modality: f"{number} of {stamped[modality]}" for modality, number in (+zeros).items()}
-    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
+    return BagTiming(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
 
 
 def _rate_hz(received_ns: list[int]) -> float | None:
@@ -159,11 +159,13 @@ class BagSamples:
         """Time of the first message of a sensor, ..."""
         self.last_ns = 0
         """... and of the last one so far."""
-        self.received: Counter[Modality] = Counter()
+        self.received: Counter[Sensor] = Counter()
         """Frames so far."""
-        self.rejected: Counter[Modality] = Counter()
+        self.rejected: Counter[Sensor] = Counter()
         """Messages so far that were no frame."""
-        self.reasons: dict[Modality, Counter[str]] = {}
+        self.newest_scan: SensorFrame | None = None
+        """The last one so far that has points."""
+        self.reasons: dict[Sensor, Counter[str]] = {}
         """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
         """Other messages that could not be used, by reason."""
@@ -210,12 +212,12 @@ class BagSamples:
     def _camera_info_of(rig: BagRig, is_depth: bool) -> Callable[[Any], None]:
         return lambda message: rig.on_camera_info(message, is_depth=is_depth)
 
-    def _sensor_handler(self, modality: Modality, choice: TopicChoice, rig: BagRig) -> _Handler:
+    def _sensor_handler(self, modality: Sensor, choice: TopicChoice, rig: BagRig) -> _Handler:
         frames_of = self._converter(modality, choice.msgtype)
 
         def on_message(message: BagMessage, now_ns: int) -> Iterator[Sample]:
             try:
-                frames = list(frames_of(message))
+                frames = [rig.aligned(frame) for frame in frames_of(message)]
             except Exception as error:  # also a message that nobody foresaw is counted, as in the node
                 self.rejected[modality] += 1
                 fault = error.fault if isinstance(error, ConversionError) else Fault.DECODE_ERROR
@@ -226,14 +228,16 @@ class BagSamples:
             for frame in frames:
                 self.received[modality] += 1
                 self._look_at_times(frame)
+                if frame.kind.is_points and len(frame.data):
+                    self.newest_scan = frame
                 if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
-                    yield from self._news(rig, now_ns)
+                    yield from self._changed_rig(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 
         return on_message
 
-    def _look_at_times(self, frame: ModalityFrame) -> None:
+    def _look_at_times(self, frame: SensorFrame) -> None:
         """Say it where the times of a scan's points are of another clock than its stamp."""
         times = frame.point_times
         if times is None or self.received[frame.modality] > _SCANS_LOOKED_AT or len(times) == 0:
@@ -241,17 +245,17 @@ class BagSamples:
         if point_seconds(times, frame.stamp_ns) is None:
             self.ignored["scan whose points have times of another clock than its stamp: taken for one moment"] += 1
 
-    def _count_reason(self, modality: Modality, reason: str) -> None:
+    def _count_reason(self, modality: Sensor, reason: str) -> None:
         reasons = self.reasons.setdefault(modality, Counter())
         reasons[reason if reason in reasons or len(reasons) < _MOST_REASONS else "other reasons"] += 1
 
-    def _converter(self, modality: Modality, msgtype: str) -> Callable[[BagMessage], Iterable[ModalityFrame]]:
+    def _converter(self, modality: Sensor, msgtype: str) -> Callable[[BagMessage], Iterable[SensorFrame]]:
         if msgtype in EVENT_STREAMS:
             period_ns = self._parameters.health([modality])[modality].period_ns
             stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns, modality)
             return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
-        read = SENSOR_MESSAGES[modality.kind].readers[msgtype]
-        return lambda message: [read(self._decoded(message), modality)]
+        read = reader_of(modality, msgtype, self._parameters.modalities[modality].full_scale)
+        return lambda message: [read(self._decoded(message))]
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.cdr, message.msgtype)
@@ -264,7 +268,9 @@ class BagSamples:
         except Exception as error:  # as in the node: it is ignored and said
             self.ignored[f"{message.topic}: {error}"] += 1
             return
-        yield from self._news(rig, now_ns)
+        if why := rig.why_unregistered():
+            self.ignored[f"place of depth: {why}; it is used as it is: see rig.register_depth"] = 1
+        yield from self._changed_rig(rig, now_ns)
 
     def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:
         if not self._parameters.rig.compensate_motion:
@@ -286,8 +292,8 @@ class BagSamples:
         yield LabelSample(now_ns, conversions.stamp_ns(decoded.header), labels)
 
     @staticmethod
-    def _news(rig: BagRig, now_ns: int) -> Iterator[Sample]:
-        known = rig.news()
+    def _changed_rig(rig: BagRig, now_ns: int) -> Iterator[Sample]:
+        known = rig.changed()
         if known is not None:
             yield RigSample(now_ns, known)
 

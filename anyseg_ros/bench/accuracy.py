@@ -9,15 +9,14 @@ from pathlib import Path
 from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality, all_subsets
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import Sensor, all_subsets, in_order
 from anyseg_core.sim.deliver_writer import drive_config
 from anyseg_core.sim.drive import Drive, DriveFrame
 from anyseg_core.sim.drive_cache import is_recorded
 from anyseg_core.sim.recorded_drive import RecordedDrive
 
-Subset = tuple[Modality, ...]
+Subset = tuple[Sensor, ...]
 DRIVES = 10
 """Each of the five weathers twice; every drive has a world of its own, in which nothing was trained."""
 FRAMES_PER_DRIVE = 5

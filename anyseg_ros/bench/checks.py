@@ -18,7 +18,7 @@ from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import FULL, EventStatistics, Sampling, statistics_of
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, Fault
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim.drive import Drive, DriveConfig
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
@@ -34,13 +34,13 @@ BAR_MS = 3.0
 PERIOD_NS = HealthConfig().period_ns
 
 Limit = Callable[[Any], float]
-LIMITS: Mapping[Fault, tuple[Modality, bool, Limit]] = MappingProxyType(
+LIMITS: Mapping[Fault, tuple[Sensor, bool, Limit]] = MappingProxyType(
     {
-        Fault.DARK: (Modality.CAMERA, False, lambda s: s.highlight),
-        Fault.SATURATED: (Modality.CAMERA, True, lambda s: s.saturated),
-        Fault.NOISY: (Modality.CAMERA, True, lambda s: s.noise / 255),
-        Fault.INVALID_DEPTH: (Modality.DEPTH, True, lambda s: s.invalid),
-        Fault.EVENT_FLOOD: (Modality.EVENT, True, lambda s: s.per_pixel * 1e9 / PERIOD_NS),
+        Fault.DARK: (Sensor.CAMERA, False, lambda s: s.highlight),
+        Fault.SATURATED: (Sensor.CAMERA, True, lambda s: s.saturated),
+        Fault.NOISY: (Sensor.CAMERA, True, lambda s: s.noise / 255),
+        Fault.INVALID_DEPTH: (Sensor.DEPTH, True, lambda s: s.invalid),
+        Fault.EVENT_FLOOD: (Sensor.EVENT, True, lambda s: s.per_pixel * 1e9 / PERIOD_NS),
     }
 )
 """Fault -> whose, whether the limit is an upper one, and what it limits; those that need no history."""
@@ -61,19 +61,19 @@ def run(console: Console, json_path: Path | None, folder: Path, workers: int) ->
     return bench.report(console, json_path)
 
 
-def rendered() -> dict[Modality, list[ModalityFrame]]:
+def rendered() -> dict[Sensor, list[SensorFrame]]:
     """Successive frames of a simulated drive."""
     drive = Drive(DriveConfig(SEED, Weather.CLOUD, duration_s=FRAMES / 10, width=WIDTH, height=HEIGHT))
     instants = [drive.frame(index).frames for index in range(FRAMES)]
-    return {modality: [frames[modality] for frames in instants] for modality in MODALITIES}
+    return {modality: [frames[modality] for frames in instants] for modality in DEFAULT_SENSORS}
 
 
-def add_cost(bench: Benchmark, name: str, frames: Mapping[Modality, list[ModalityFrame]], sampling: Sampling) -> None:
+def add_cost(bench: Benchmark, name: str, frames: Mapping[Sensor, list[SensorFrame]], sampling: Sampling) -> None:
     """Processor time of a frame's checks and quality, sensor by sensor and together, in ms."""
     total = np.zeros((ROUNDS if sampling is not FULL else 2) * (FRAMES - 1))
-    for modality in MODALITIES:
+    for modality in DEFAULT_SENSORS:
         samples = cost_ms(frames[modality], sampling, len(total) // (FRAMES - 1))
-        count = f", {len(frames[modality][0].data)} points" if modality is Modality.LIDAR else ""
+        count = f", {len(frames[modality][0].data)} points" if modality is Sensor.LIDAR else ""
         bench.add(f"{modality}{count}, {name}", "ms", samples)
         total += samples
     bar = f"p50 <= {BAR_MS:g}" if sampling is not FULL else ""
@@ -81,7 +81,7 @@ def add_cost(bench: Benchmark, name: str, frames: Mapping[Modality, list[Modalit
     bench.add(f"all four, {name}", "ms", total.tolist(), bar, met)
 
 
-def cost_ms(frames: list[ModalityFrame], sampling: Sampling, rounds: int) -> list[float]:
+def cost_ms(frames: list[SensorFrame], sampling: Sampling, rounds: int) -> list[float]:
     """Of each frame but the first, again and again."""
     config, usual = HealthConfig(), UsualProfile()
     samples = []

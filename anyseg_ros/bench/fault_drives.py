@@ -20,7 +20,7 @@ from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector, 
 from anyseg_core.processes import Progress
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import DriveConfig, DriveFrame
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
@@ -89,12 +89,12 @@ class PlayableDrive:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def frame(self, index: int, modality: Modality) -> ModalityFrame:
+    def frame(self, index: int, modality: Sensor) -> SensorFrame:
         """What that sensor measures at that instant."""
         if not self.scene.is_static:
             return self.frames[index].frames[modality]
         held = self.frames[len(self) // 2].frames[modality]
-        return replace(held, data=np.zeros_like(held.data)) if modality is Modality.EVENT else held
+        return replace(held, data=np.zeros_like(held.data)) if modality is Sensor.EVENT else held
 
 
 # --- the sensors' own noise, again ---------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def _noise_levels() -> NDArray[np.int8]:
     return np.rint(1.5 * _noise_pool()).astype(np.int8)
 
 
-def with_fresh_noise(frame: ModalityFrame, rng: Generator) -> ModalityFrame:
+def with_fresh_noise(frame: SensorFrame, rng: Generator) -> SensorFrame:
     """The same view measured again: noise of a good sensor on top, so that no two passes send the same bytes."""
     return replace(frame, data=_FRESH[frame.modality](frame.data, rng))
 
@@ -147,12 +147,12 @@ def _fresh_points(data: NDArray, rng: Generator) -> NDArray:
     return stretched
 
 
-_FRESH: Mapping[Modality, Callable[[NDArray, Generator], NDArray]] = MappingProxyType(
+_FRESH: Mapping[Sensor, Callable[[NDArray, Generator], NDArray]] = MappingProxyType(
     {
-        Modality.CAMERA: _fresh_image,
-        Modality.DEPTH: _fresh_depth,
-        Modality.EVENT: _fresh_events,
-        Modality.LIDAR: _fresh_points,
+        Sensor.CAMERA: _fresh_image,
+        Sensor.DEPTH: _fresh_depth,
+        Sensor.EVENT: _fresh_events,
+        Sensor.LIDAR: _fresh_points,
     }
 )
 
@@ -160,8 +160,8 @@ _FRESH: Mapping[Modality, Callable[[NDArray, Generator], NDArray]] = MappingProx
 # --- from the sensor to the node -----------------------------------------------------------------------------------
 
 
-LATENCY_MS: Mapping[Modality, float] = MappingProxyType(
-    {Modality.CAMERA: 8.0, Modality.DEPTH: 14.0, Modality.EVENT: 4.0, Modality.LIDAR: 12.0}
+LATENCY_MS: Mapping[Sensor, float] = MappingProxyType(
+    {Sensor.CAMERA: 8.0, Sensor.DEPTH: 14.0, Sensor.EVENT: 4.0, Sensor.LIDAR: 12.0}
 )
 """From the measurement to the node, jitter left out."""
 
@@ -182,7 +182,7 @@ class Transport:
         begins = np.sort(rng.uniform(0, duration_s, count)) * NS_PER_S
         return Hiccups(tuple(START_NS + int(begin) for begin in begins), round(self.hiccup_ms * 1e6))
 
-    def delay_ns(self, modality: Modality, rng: Generator) -> int:
+    def delay_ns(self, modality: Sensor, rng: Generator) -> int:
         """Of one message."""
         late = (1 + rng.uniform(-1, 1)) * self.jitter * PERIOD_NS
         return round(LATENCY_MS[modality] * 1e6 + late)
@@ -207,8 +207,8 @@ class Delivery(NamedTuple):
     """What the node receives: a frame, or why its message could not be read."""
 
     at_ns: int
-    modality: Modality
-    frame: ModalityFrame | None
+    modality: Sensor
+    frame: SensorFrame | None
     measured_s: float
     """When it was measured, seconds since the start."""
     fault: Fault | None = None
@@ -219,7 +219,7 @@ class _Sent(NamedTuple):
 
     at_s: float
     measured_s: float
-    frame: ModalityFrame | None
+    frame: SensorFrame | None
     fault: Fault | None = None
 
 
@@ -243,7 +243,7 @@ class Play:
     schedule: InjectionSchedule = NO_FAULTS
     transport: Transport = USUAL_TRANSPORT
     fresh_noise: bool = False
-    modalities: tuple[Modality, ...] = MODALITIES
+    modalities: tuple[Sensor, ...] = DEFAULT_SENSORS
 
     @cached_property
     def start_index(self) -> int:
@@ -270,16 +270,16 @@ class Play:
         hiccups = self.hiccups()
         return heapq.merge(*(self._of_sensor(m, hiccups) for m in self.modalities), key=lambda one: one.at_ns)
 
-    def _of_sensor(self, modality: Modality, hiccups: Hiccups) -> Iterator[Delivery]:
+    def _of_sensor(self, modality: Sensor, hiccups: Hiccups) -> Iterator[Delivery]:
         """Messages of one sensor never overtake each other."""
-        rng = np.random.default_rng([self.seed, 3, MODALITIES.index(modality)])
+        rng = np.random.default_rng([self.seed, 3, DEFAULT_SENSORS.index(modality)])
         latest_ns = 0
         for sent in self._sent(modality, rng):
             ready_ns = START_NS + round(sent.at_s * NS_PER_S) + self.transport.delay_ns(modality, rng)
             latest_ns = hiccups.after(max(ready_ns, latest_ns))
             yield Delivery(latest_ns, modality, sent.frame, sent.measured_s, sent.fault)
 
-    def _sent(self, modality: Modality, rng: Generator) -> Iterator[_Sent]:
+    def _sent(self, modality: Sensor, rng: Generator) -> Iterator[_Sent]:
         """What leaves the sensor, after its faults."""
         unreadable: list[_Sent] = []
         now_s = 0.0
@@ -298,8 +298,8 @@ class Play:
                 at_s, frame = arrival.elapsed_s, arrival.item
                 yield _Sent(at_s, (frame.stamp_ns - START_NS) / NS_PER_S if is_delayed else at_s, frame)
 
-    def _measured(self, tick: int, modality: Modality, rng: Generator) -> ModalityFrame:
+    def _measured(self, tick: int, modality: Sensor, rng: Generator) -> SensorFrame:
         frame = self.drive.frame(self.start_index + tick, modality)
         frame = with_fresh_noise(frame, rng) if self.fresh_noise else frame
-        count = tick if modality is Modality.EVENT else None  # event cameras number their packets
+        count = tick if modality is Sensor.EVENT else None  # event cameras number their packets
         return replace(frame, stamp_ns=START_NS + tick * PERIOD_NS, sequence=count)

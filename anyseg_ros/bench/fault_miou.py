@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from anyseg_core.injection import INJECTION_KINDS, Stage
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.bench.fault_drives import PERIOD_NS, START_NS, Delivery, Play, PlayableDrive, Scene
 from anyseg_ros.bench.fault_trials import FAULT_S, SimulatedNode, Trial, effect_of, judge
-from anyseg_ros.pipeline.pipeline import Job
+from anyseg_ros.pipeline.jobs import Job
 
 HEALTHY, BROKEN_IN, WITHOUT, AS_MADE = "healthy", "broken sensor in", "without it", "as made"
 MAX_INSTANTS = 5
@@ -29,13 +29,13 @@ class OnsetScore:
     """One fault of one sensor in one scene, from its first frame to the node's reaction."""
 
     kind: str
-    modality: Modality
+    modality: Sensor
     instants: int
     scores: Mapping[str, ConfusionMatrix]
     """By the names at the top of this file. AS_MADE is what the node would segment: nothing where it makes no mask."""
 
 
-def scored_kinds() -> list[tuple[str, Modality]]:
+def scored_kinds() -> list[tuple[str, Sensor]]:
     """Faults that change what is measured, and silence; those of stamps change no picture."""
     kinds = [kind for kind, fault in INJECTION_KINDS.items() if fault.stage is Stage.CONTENT or kind == "drop"]
     return [(kind, modality) for kind in kinds for modality in INJECTION_KINDS[kind].modalities]
@@ -67,7 +67,7 @@ class _Instants:
     def __init__(self, drive: PlayableDrive, segmenter: Segmenter) -> None:
         self._drive = drive
         self._segmenter = segmenter
-        self._known: dict[tuple[int, frozenset[Modality]], NDArray[np.uint8]] = {}
+        self._known: dict[tuple[int, frozenset[Sensor]], NDArray[np.uint8]] = {}
 
     @property
     def num_classes(self) -> int:
@@ -76,14 +76,14 @@ class _Instants:
     def truth(self, index: int) -> NDArray[np.uint8]:
         return self._drive.frames[index].labels
 
-    def clean(self, index: int, used: Iterable[Modality]) -> NDArray[np.uint8]:
+    def clean(self, index: int, used: Iterable[Sensor]) -> NDArray[np.uint8]:
         """From these sensors, all of them well."""
         key = index, frozenset(used)
         if key not in self._known:
-            self._known[key] = self.of(index, {m: self._drive.frame(index, m) for m in MODALITIES if m in key[1]})
+            self._known[key] = self.of(index, {m: self._drive.frame(index, m) for m in DEFAULT_SENSORS if m in key[1]})
         return self._known[key]
 
-    def of(self, index: int, frames: Mapping[Modality, ModalityFrame]) -> NDArray[np.uint8]:
+    def of(self, index: int, frames: Mapping[Sensor, SensorFrame]) -> NDArray[np.uint8]:
         """From these frames."""
         result = self._segmenter.segment(frames, self._drive.rig)
         return result.resized_labels(*self.truth(index).shape)
@@ -109,9 +109,9 @@ def _score(trial: Trial, drive: PlayableDrive, instants: _Instants) -> OnsetScor
 class _Seen:
     """What the node got of one sensor, and what it would have segmented, by stamp."""
 
-    def __init__(self, modality: Modality) -> None:
+    def __init__(self, modality: Sensor) -> None:
         self._modality = modality
-        self.frames: dict[int, ModalityFrame] = {}
+        self.frames: dict[int, SensorFrame] = {}
         self.jobs: dict[int, Job] = {}
 
     def on_job(self, job: Job) -> None:
@@ -121,7 +121,7 @@ class _Seen:
         if delivery.modality is self._modality and delivery.frame is not None:
             self.frames[delivery.frame.stamp_ns] = delivery.frame
 
-    def newest(self, stamp_ns: int) -> ModalityFrame:
+    def newest(self, stamp_ns: int) -> SensorFrame:
         """The sensor's frame of that stamp; the last one before it where none came."""
         return self.frames[max(stamp for stamp in self.frames if stamp <= stamp_ns)]
 
@@ -129,17 +129,17 @@ class _Seen:
 def _four_ways(play: Play, tick: int, seen: _Seen, instants: _Instants) -> dict[str, NDArray[np.uint8]]:
     index, stamp_ns = play.start_index + tick, START_NS + tick * PERIOD_NS
     broken = seen.newest(stamp_ns)
-    clean = {m: play.drive.frame(index, m) for m in MODALITIES}
-    others = [m for m in MODALITIES if m is not broken.modality]
+    clean = {m: play.drive.frame(index, m) for m in DEFAULT_SENSORS}
+    others = [m for m in DEFAULT_SENSORS if m is not broken.modality]
     return {
-        HEALTHY: instants.clean(index, MODALITIES),
+        HEALTHY: instants.clean(index, DEFAULT_SENSORS),
         BROKEN_IN: instants.of(index, {**clean, broken.modality: replace(broken, stamp_ns=stamp_ns)}),
         WITHOUT: instants.clean(index, others),
         AS_MADE: _as_made(seen.jobs.get(stamp_ns), index, broken.modality, instants),
     }
 
 
-def _as_made(job: Job | None, index: int, broken: Modality, instants: _Instants) -> NDArray[np.uint8]:
+def _as_made(job: Job | None, index: int, broken: Sensor, instants: _Instants) -> NDArray[np.uint8]:
     if job is None:
         return np.full_like(instants.truth(index), UNLABELLED)
     if broken in job.frames or len({frame.stamp_ns for frame in job.frames.values()}) > 1:

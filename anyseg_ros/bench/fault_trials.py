@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, ScheduledInjection, Stage
 from anyseg_core.runtime.health.monitor import Fault, State
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bench.fault_drives import PERIOD_NS, RATE_HZ, START_NS, Delivery, Play, PlayableDrive, Scene, Transport
+from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 
 
 class Change(NamedTuple):
     """A sensor went from one state to another."""
 
     at_ns: int
-    modality: Modality
+    modality: Sensor
     state: State
     fault: Fault | None
     reason: str
@@ -36,7 +37,7 @@ class MadeMask(NamedTuple):
 
     at_ns: int
     stamp_ns: int
-    used: frozenset[Modality]
+    used: frozenset[Sensor]
 
 
 @dataclass
@@ -66,12 +67,9 @@ class SimulatedNode:
         self._hiccups = play.hiccups()
         self._now_ns = START_NS
         settings = Parameters()
-        # The segmenter is only for `Pipeline.run`, which is not called here.
-        self._pipeline = Pipeline(
-            settings.health(play.modalities), settings.sync, cast("Segmenter", None), self._now_ns
-        )
+        self._pipeline = Pipeline(settings.health(play.modalities), settings.sync, self._now_ns)
         self._pipeline.set_rig(play.drive.rig)
-        self._states: dict[Modality, tuple[State, Fault | None]] = {}
+        self._changes = StatusChanges()
         self.record = RunRecord()
 
     def run(self) -> RunRecord:
@@ -110,13 +108,9 @@ class SimulatedNode:
             self.record.masks.append(MadeMask(self._now_ns, job.anchor_frame.stamp_ns, frozenset(job.frames)))
             self._on_job(job)
             self._pipeline.examine(job)
-        for status in self._pipeline.statuses(self._now_ns):
-            now = status.state, status.fault
-            if self._states.get(status.modality) != now:
-                self._states[status.modality] = now
-                self.record.changes.append(
-                    Change(self._now_ns, status.modality, *now, status.reason, status.recover_time_s)
-                )
+        for s in self._changes.among(self._pipeline.statuses(self._now_ns)):
+            change = Change(self._now_ns, s.modality, s.state, s.fault, s.reason, s.recover_time_s)
+            self.record.changes.append(change)
 
 
 # --- one fault of one sensor ---------------------------------------------------------------------------------------
@@ -132,7 +126,7 @@ class Trial:
     """One fault of one sensor in one scene."""
 
     kind: str
-    modality: Modality
+    modality: Sensor
     scene: Scene
     seed: int
 
@@ -255,7 +249,7 @@ class Alarm:
     """A sensor without a fault that was called suspect or failed."""
 
     scene: str
-    modality: Modality
+    modality: Sensor
     state: State
     fault: Fault | None
     reason: str
@@ -292,7 +286,7 @@ def run_clean(job: tuple[Scene, Sequence[int], Path]) -> CleanRun:
             if c.state in (State.SUSPECT, State.FAILED)
         ]
         masks += len(record.masks)
-        incomplete += sum(len(mask.used) < len(MODALITIES) for mask in record.masks[1:])
+        incomplete += sum(len(mask.used) < len(DEFAULT_SENSORS) for mask in record.masks[1:])
     return CleanRun(scene.name, len(seeds) * PASS_S / 3600, tuple(alarms), masks, incomplete)
 
 
@@ -309,7 +303,7 @@ class FlapTrial:
     """A sensor that is broken and well in turn, every 300 ms."""
 
     kind: str
-    modality: Modality
+    modality: Sensor
     scene: Scene
     seed: int
 

@@ -17,8 +17,8 @@ from rich.table import Table
 from anyseg_core.injection import INJECTION_KINDS
 from anyseg_core.processes import available_cores, map_over_processes
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench import fault_miou
@@ -119,7 +119,7 @@ def _driving() -> list[Scene]:
     return [scene for scene in scenes() if scene.config.speed_mps > 0]
 
 
-def _faults() -> list[tuple[str, Modality]]:
+def _faults() -> list[tuple[str, Sensor]]:
     return [(kind, modality) for kind, fault in INJECTION_KINDS.items() for modality in fault.modalities]
 
 
@@ -167,8 +167,8 @@ def detection_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _by_fault(outcomes: Iterable[Outcome]) -> dict[tuple[str, Modality], list[Outcome]]:
-    groups: dict[tuple[str, Modality], list[Outcome]] = {}
+def _by_fault(outcomes: Iterable[Outcome]) -> dict[tuple[str, Sensor], list[Outcome]]:
+    groups: dict[tuple[str, Sensor], list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.trial.kind, outcome.trial.modality), []).append(outcome)
     return groups

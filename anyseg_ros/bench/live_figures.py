@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.live_run.recording import Recording
 
-PublishTimes = Mapping[int, Mapping[Modality, int]]
+PublishTimes = Mapping[int, Mapping[Sensor, int]]
 """By stamp and modality: the system time just before the message went to the middleware, both in nanoseconds."""
 
 
@@ -24,7 +23,7 @@ class MadeMask:
 
     stamp_ns: int
     received_ns: int
-    used: tuple[Modality, ...]
+    used: tuple[Sensor, ...]
     engine_ms: float
     oldest_ms: float
     """Age of its oldest frame when it was begun."""
@@ -52,20 +51,20 @@ class Reaction:
         return (self.end_ns - self.begin_ns) / NS_PER_MS
 
 
-def read_publish_log(path: Path) -> dict[int, dict[Modality, int]]:
+def read_publish_log(path: Path) -> dict[int, dict[Sensor, int]]:
     """The `publish_log` of simulated_vehicle; a line that was cut off at the end is left out."""
-    times: dict[int, dict[Modality, int]] = {}
+    times: dict[int, dict[Sensor, int]] = {}
     for line in path.read_text().splitlines(keepends=True):
         if not line.endswith("\n"):
             break
         stamp_ns, modality, published_ns = line.split(",")
-        times.setdefault(int(stamp_ns), {})[Modality.parse(modality)] = int(published_ns)
+        times.setdefault(int(stamp_ns), {})[Sensor(modality)] = int(published_ns)
     return times
 
 
 def made_masks(recording: Recording) -> list[MadeMask]:
     """The masks whose status was heard as well, in the order of their arrival."""
-    ages: dict[int, dict[Modality, float]] = {}
+    ages: dict[int, dict[Sensor, float]] = {}
     engine_ms: dict[int, float] = {}
     for status in recording.statuses:
         if status.used and status.frame_age_ms is not None and status.engine_ms is not None:
@@ -99,7 +98,7 @@ def added_latencies(masks: Iterable[MadeMask], published: PublishTimes) -> list[
 
 
 def reactions_to(
-    masks: Sequence[MadeMask], published: PublishTimes, modality: Modality, silence_ms: float
+    masks: Sequence[MadeMask], published: PublishTimes, modality: Sensor, silence_ms: float
 ) -> list[Reaction]:
     """To each silence of a sensor of `silence_ms` or more; where no mask is made without it, until the last mask."""
     times = sorted(instant[modality] for instant in published.values() if modality in instant)

@@ -17,12 +17,12 @@ from anyseg_core.processes import map_over_processes
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, points_in_view
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.points.ground_grid import GridLimits, GroundGrid
 from anyseg_core.runtime.points.labelled import label_scan
 from anyseg_core.runtime.points.obstacles import ObstacleLimits, obstacle_index
 from anyseg_core.runtime.points.occlusion import Occlusion
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.sim.deliver_writer import drive_config
 from anyseg_core.sim.drive import Drive, DriveFrame, camera_from_lidar, rig_of
 from anyseg_core.terminal import progress_bar
@@ -91,7 +91,7 @@ def measure_times(result: Benchmark, student: str) -> None:
 
 
 def _measure_cloud(
-    result: Benchmark, name: str, scan: ModalityFrame, classes: OutputClasses, bar_ms: float | None
+    result: Benchmark, name: str, scan: SensorFrame, classes: OutputClasses, bar_ms: float | None
 ) -> None:
     rng = np.random.default_rng(2)
     labels, confidence = (rng.integers(0, 25, SIZE).astype(np.uint8) for _ in range(2))
@@ -115,13 +115,13 @@ def _measure_cloud(
     result.add(f"its part of the ground grid, {name}", "ms", _times_ms(next_grid, 20)[0])
 
 
-def _cloud(half_angle_deg: float, rng: np.random.Generator) -> ModalityFrame:
+def _cloud(half_angle_deg: float, rng: np.random.Generator) -> SensorFrame:
     azimuth = np.deg2rad(np.linspace(half_angle_deg, -half_angle_deg, COLUMNS))[None, :]
     elevation = np.deg2rad(np.linspace(-22.5, 22.5, RINGS))[:, None]
     distance = rng.uniform(3, 60, (RINGS, COLUMNS))
     parts = (np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation) + 0 * azimuth)
     points = np.stack([*(part * distance for part in parts), distance], axis=-1).reshape(-1, 4).astype(np.float32)
-    return ModalityFrame(Modality.LIDAR, points, 0, "lidar", cloud_shape=(RINGS, COLUMNS))
+    return SensorFrame(Sensor.LIDAR, points, 0, "lidar", cloud_shape=(RINGS, COLUMNS))
 
 
 def _times_ms(action: Callable[[], object], repeats: int = _REPEATS) -> tuple[list[float], list[float]]:
@@ -170,7 +170,7 @@ def measure_occlusion(result: Benchmark, instants: Sequence[_Instant]) -> None:
     hidden = kept = wrong = visible = lost = 0
     for instant in instants:
         size = instant.frame.labels.shape[0], instant.frame.labels.shape[1]
-        scan, truth = instant.frame.frames[Modality.LIDAR], instant.frame.point_labels
+        scan, truth = instant.frame.frames[Sensor.LIDAR], instant.frame.point_labels
         assert truth is not None
         cloud = label_scan(scan, instant.frame.labels, np.full(size, 255, np.uint8), instant.rig)
         view = points_in_view(np.asarray(scan.data, np.float32), instant.rig, *size)
@@ -217,9 +217,9 @@ def _count(
     instant: _Instant, segmenter: Segmenter, points: ConfusionMatrix, pixels: ConfusionMatrix, image: ConfusionMatrix
 ) -> None:
     frame, size = instant.frame, (instant.frame.labels.shape[0], instant.frame.labels.shape[1])
-    frames: Mapping[Modality, ModalityFrame] = {m: frame.frames[m] for m in segmenter.modalities}
+    frames: Mapping[Sensor, SensorFrame] = {m: frame.frames[m] for m in segmenter.modalities}
     labels, confidence = segmenter.segment(frames, instant.rig).resized(*size)
-    cloud = label_scan(frames[Modality.LIDAR], labels, confidence, instant.rig)
+    cloud = label_scan(frames[Sensor.LIDAR], labels, confidence, instant.rig)
     truth = frame.point_labels
     assert truth is not None
     scored = (cloud.labels != UNLABELLED) & (truth != UNLABELLED)

@@ -17,9 +17,8 @@ from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import Sensor, in_order, subset_name
 from anyseg_core.sim.drive import DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS
@@ -38,7 +37,7 @@ class ScoredFrame:
     """One instant: the quality of each modality, and how every subset of them did."""
 
     weather: str
-    quality: Mapping[Modality, float]
+    quality: Mapping[Sensor, float]
     matrices: Mapping[Subset, ConfusionMatrix]
 
 
@@ -52,14 +51,14 @@ def run(console: Console, json_path: Path | None, student: str, folder: Path, wo
         finally:
             segmenter.close()
     subsets, policies = by_subset(frames), by_limit(frames)
-    console.print(_table(f"mIoU of {student} by weather", "sensors", {"+".join(s): v for s, v in subsets.items()}))
+    console.print(_table(f"mIoU of {student} by weather", "sensors", {subset_name(s): v for s, v in subsets.items()}))
     console.print(_table(_policy_title(), "camera left out below", policies))
     console.print(_table("quality of each sensor (median)", "sensor", qualities(frames)))
     notes = f"{len(frames)} frames: {FRAMES_PER_DRIVE} of each of {DRIVES} drives, {FRAME_STEP / 10:g} s apart"
     console.print(f"{notes}\nmachine: {machine()}\ncommand: {command_line()}")
     if json_path:
         content = {"machine": machine(), "command": command_line(), "notes": [notes], "policies": policies}
-        content |= {"subsets": {"+".join(s): v for s, v in subsets.items()}, "qualities": qualities(frames)}
+        content |= {"subsets": {subset_name(s): v for s, v in subsets.items()}, "qualities": qualities(frames)}
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -94,7 +93,7 @@ def by_limit(frames: Sequence[ScoredFrame]) -> dict[str, dict[str, float]]:
 
     The mean is over those sets from which the camera could be left out, and the one of all sensors counts as any.
     """
-    sets = [s for s in frames[0].matrices if Modality.CAMERA in s and len(s) > SyncConfig.keep_at_least]
+    sets = [s for s in frames[0].matrices if Sensor.CAMERA in s and len(s) > SyncConfig.keep_at_least]
     table: dict[str, dict[str, float]] = {}
     for limit in LIMITS:
         for name, alive in (("all alive", [max(sets, key=len)]), ("mean of the sets", sets)):
@@ -119,9 +118,9 @@ def _policy_miou(frames: Sequence[ScoredFrame], sets: Sequence[Subset], limit: f
 
 def _kept(alive: Subset, frame: ScoredFrame, limit: float) -> Subset:
     """What the pipeline makes the mask from where these are alive."""
-    if frame.quality[Modality.CAMERA] >= limit:
+    if frame.quality[Sensor.CAMERA] >= limit:
         return alive
-    return tuple(m for m in alive if m is not Modality.CAMERA)
+    return tuple(m for m in alive if m is not Sensor.CAMERA)
 
 
 def _weathers(frames: Sequence[ScoredFrame]) -> list[str]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from anyseg_core.injection import INJECTION_KINDS
 from anyseg_core.runtime.health.monitor import HealthConfig
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.live_figures import MadeMask, made_masks, slope_per_minute
 from anyseg_ros.bench.results import Benchmark
@@ -73,9 +73,9 @@ def random_plan(duration_s: float, seed: int) -> SoakPlan:
     faults = [
         {"modality": str(m), "kind": "drop", "start_s": stretch.start_s, "duration_s": ALL_LOST_S}
         for stretch in lost
-        for m in MODALITIES
+        for m in DEFAULT_SENSORS
     ]
-    busy_until = dict.fromkeys(MODALITIES, 0.0)
+    busy_until = dict.fromkeys(DEFAULT_SENSORS, 0.0)
     at_s = FIRST_FAULT_S
     while at_s < duration_s - QUIET_END_S - MARGIN_S:
         free = [modality for modality, until_s in busy_until.items() if until_s <= at_s]
@@ -89,7 +89,7 @@ def random_plan(duration_s: float, seed: int) -> SoakPlan:
     return SoakPlan(tuple(faults), tuple(lost))
 
 
-def _fault(modality: Modality, start_s: float, duration_s: float, rng: Generator) -> dict[str, object]:
+def _fault(modality: Sensor, start_s: float, duration_s: float, rng: Generator) -> dict[str, object]:
     kinds = [kind for kind, fault in INJECTION_KINDS.items() if fault.applies_to(modality)]
     kind = kinds[int(rng.integers(len(kinds)))]
     rounded = {"start_s": round(start_s, 3), "duration_s": round(duration_s, 3)}
@@ -128,7 +128,7 @@ def run(console: Console, json_path: Path | None, *, out: Path, student: str, mi
         student,
         schedule,
         loop_s=duration_s,
-        node_parameters={f"modalities.{m}.expected_rate_hz": RATE_HZ for m in MODALITIES},
+        node_parameters={f"modalities.{m}.expected_rate_hz": RATE_HZ for m in DEFAULT_SENSORS},
         vehicle_parameters={"unpack_first": True},
         keep_images=False,
         log_folder=folder,
@@ -223,12 +223,12 @@ def _add_log(result: Benchmark, recording: Recording, log: str) -> None:
 def failures(recording: Recording) -> Counter[str]:
     """How often each fault put each sensor out of use, by its status messages: `StatusLog` says the same in words."""
     counts: Counter[str] = Counter()
-    told: dict[Modality, set[str]] = {modality: set() for modality in MODALITIES}
+    logged: dict[Sensor, set[str]] = {modality: set() for modality in DEFAULT_SENSORS}
     end_ns = max(recording.truth) - QUIET_END_S / 2 * 1e9
     for status in (status for status in recording.statuses if status.received_ns < end_ns):
         if status.state not in OUT_OF_USE:
-            told[status.modality].clear()
-        elif status.fault not in told[status.modality]:
-            told[status.modality].add(status.fault)
+            logged[status.modality].clear()
+        elif status.fault not in logged[status.modality]:
+            logged[status.modality].add(status.fault)
             counts[f"{status.modality} {status.fault}"] += 1
     return counts

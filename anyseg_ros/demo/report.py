@@ -15,8 +15,8 @@ from anyseg_core.html_report import render_report
 from anyseg_core.injection.phases import Phase
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into, state_spans
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri, sensor_strip
@@ -37,7 +37,7 @@ class DriveRecord:
     broken: Sequence[str]
     card: ModelCard
     rig: Rig
-    frames_at: Callable[[int], Mapping[Modality, ModalityFrame]]
+    frames_at: Callable[[int], Mapping[Sensor, SensorFrame]]
     """What the sensors measured at a stamp, before any fault was injected."""
     engine: str
     schedule: str
@@ -137,7 +137,7 @@ def _scene(record: DriveRecord, index: int) -> dict[str, object]:
     during = phase.start_s + 0.75 * (phase.end_s - phase.start_s)
     after = min(phase.end_s + 1.5, record.phases[-1].end_s - 0.2)
     moments = [("before", max(phase.start_s - 0.5, 0.0)), ("during", during), ("after", after)]
-    lost = [m for m in MODALITIES if m not in phase.healthy()]
+    lost = [m for m in DEFAULT_SENSORS if m not in phase.healthy()]
     middle = _mask_near(record.recording, during)
     strip = sensor_strip(record.frames_at(middle.stamp_ns), record.card, record.rig, lost) if middle else None
     return {
@@ -151,9 +151,9 @@ def _moment(record: DriveRecord, name: str, at_s: float) -> dict[str, str] | Non
     mask = _mask_near(record.recording, at_s)
     if mask is None:
         return None
-    camera = record.frames_at(mask.stamp_ns)[Modality.CAMERA].data
+    camera = record.frames_at(mask.stamp_ns)[Sensor.CAMERA].data
     overlay = overlay_image(camera, color_image(mask.labels, palette(record.card)), OPACITY)  # type: ignore[arg-type]
-    used = ", ".join(m.value for m in record.recording.used_in(mask.stamp_ns))
+    used = ", ".join(str(m) for m in record.recording.used_in(mask.stamp_ns))
     return {
         "overlay": jpeg_uri(overlay),
         "caption": f"{name}, {seconds_into(record.recording, mask.stamp_ns):.1f} s: made from {used}",

@@ -17,8 +17,8 @@ from anyseg_core.injection import InjectionSchedule
 from anyseg_core.injection.phases import phases_of
 from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
@@ -95,7 +95,7 @@ def record_with_display(run: LiveRun, duration_s: float, console: Console) -> Re
 
 
 def _display(driven_s: float, duration_s: float, recording: Recording) -> Table:
-    newest = {status.modality: status for status in recording.statuses[-2 * len(MODALITIES) :]}
+    newest = {status.modality: status for status in recording.statuses[-2 * len(DEFAULT_SENSORS) :]}
     table = Table.grid(padding=(0, 2))
     states = [f"{m}: {newest[m].state}{' (' + newest[m].fault + ')' if newest[m].fault else ''}" for m in newest]
     used = initials(recording.used_in(recording.masks[-1].stamp_ns)) if recording.masks else "·"
@@ -124,7 +124,7 @@ def _drive_record(
     promise = Promise(1000.0 / options.rate_hz, SyncConfig.deadline_ms, HealthConfig.max_age_ms)
     index_of = {stamp: index for index, stamp in enumerate(sorted(recording.truth))}
 
-    def frames_at(stamp_ns: int) -> Mapping[Modality, ModalityFrame]:
+    def frames_at(stamp_ns: int) -> Mapping[Sensor, SensorFrame]:
         return drive.frame(index_of[stamp_ns]).frames
 
     return DriveRecord(

@@ -10,8 +10,7 @@ import numpy as np
 from anyseg_core.injection.phases import Phase
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import Sensor, in_order
 from anyseg_ros.live_run.recording import ReceivedMask, Recording
 
 
@@ -48,7 +47,7 @@ class PhaseScore:
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     engine_p50_ms: float | None
-    used: dict[tuple[Modality, ...], int]
+    used: dict[tuple[Sensor, ...], int]
     """How many masks were made from which modalities."""
     reaction_ms: float | None
     """From the phase's beginning to the first mask made without its faulty modalities; None where none is."""
@@ -58,7 +57,7 @@ def score_phase(recording: Recording, phase: Phase, num_classes: int) -> PhaseSc
     """Score the masks whose stamp lies in the phase against the ground truth of the same stamp."""
     masks = [m for m in recording.masks if phase.start_s <= seconds_into(recording, m.stamp_ns) < phase.end_s]
     confusion = ConfusionMatrix(num_classes)
-    used: dict[tuple[Modality, ...], int] = {}
+    used: dict[tuple[Sensor, ...], int] = {}
     for mask in masks:
         if mask.stamp_ns in recording.truth:
             confusion.add(recording.truth[mask.stamp_ns], mask.labels)
@@ -151,13 +150,13 @@ def _percentile(values: list[float], percent: float) -> float | None:
     return float(np.percentile(values, percent)) if values else None
 
 
-def state_spans(recording: Recording, duration_s: float) -> dict[Modality, list[tuple[float, float, State]]]:
+def state_spans(recording: Recording, duration_s: float) -> dict[Sensor, list[tuple[float, float, State]]]:
     """(start, end, state) in seconds into the drive, of each modality that was watched."""
     watched = {status.modality for status in recording.statuses}
     return {m: _spans_of(recording, m, duration_s) for m in in_order(watched)}
 
 
-def _spans_of(recording: Recording, modality: Modality, duration_s: float) -> list[tuple[float, float, State]]:
+def _spans_of(recording: Recording, modality: Sensor, duration_s: float) -> list[tuple[float, float, State]]:
     samples = sorted((s.received_ns, s.state) for s in recording.statuses if s.modality is modality)
     times = [seconds_into(recording, received_ns) for received_ns, _ in samples]
     return [

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.input_images import encode_frame
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 Image = NDArray[np.uint8]
 
@@ -29,9 +29,7 @@ STATE_COLORS = {
 }
 
 
-def sensor_strip(
-    frames: Mapping[Modality, ModalityFrame], card: ModelCard, rig: Rig, lost: Sequence[Modality]
-) -> Image:
+def sensor_strip(frames: Mapping[Sensor, SensorFrame], card: ModelCard, rig: Rig, lost: Sequence[Sensor]) -> Image:
     """The network's input images side by side, uint8 [H, 4 * W, 3]; a lost sensor is dark and crossed out."""
     tiles = []
     for spec in card.inputs:
@@ -43,8 +41,8 @@ def sensor_strip(
             tile //= 5
             cv2.line(tile, (0, 0), (width, height), (229, 57, 53), 3, cv2.LINE_AA)
             cv2.line(tile, (width, 0), (0, height), (229, 57, 53), 3, cv2.LINE_AA)
-        cv2.putText(tile, spec.modality.value, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(tile, spec.modality.value, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+        cv2.putText(tile, str(spec.modality), (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(tile, str(spec.modality), (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
         tiles.append(tile)
     return np.concatenate(tiles, axis=1)
 
@@ -58,6 +56,6 @@ def jpeg_uri(rgb: Image, quality: int = 85) -> str:
 ABSENT = "-"
 
 
-def initials(modalities: Sequence[Modality]) -> str:
+def initials(modalities: Sequence[Sensor]) -> str:
     """C, D, E, L of the modalities, a dot for each absent one: `CD.L`."""
-    return "".join(m.value[0].upper() if m in modalities else "·" for m in MODALITIES)
+    return "".join(str(m)[0].upper() if m in modalities else "·" for m in DEFAULT_SENSORS)

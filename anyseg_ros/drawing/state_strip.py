@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.health.monitor import ModalityStatus, State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 Color = tuple[int, int, int]
 
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     color: Color
 
 
-def sensor_cell(status: ModalityStatus, used: Sequence[Modality]) -> Cell:
+def sensor_cell(status: ModalityStatus, used: Sequence[Sensor]) -> Cell:
     """Name and state of a sensor, why it is not in the mask, and the colour of its state."""
     color, state = _COLORS[status.state], str(status.state)
     if status.fault:

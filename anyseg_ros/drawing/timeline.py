@@ -7,7 +7,7 @@ from html import escape
 
 from anyseg_core.injection.phases import Phase
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.drawing.pictures import STATE_COLORS
 
 WIDTH, LEFT, RIGHT = 1060.0, 70.0, 20.0
@@ -17,7 +17,7 @@ Spans = Sequence[tuple[float, float, State]]
 
 
 def timeline(
-    spans: dict[Modality, list[tuple[float, float, State]]],
+    spans: dict[Sensor, list[tuple[float, float, State]]],
     phases: Sequence[Phase],
     curve: Points,
     baseline: Points,
@@ -45,7 +45,7 @@ def timeline(
     return f'<svg viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" aria-label="timeline">{"".join(parts)}</svg>'
 
 
-def _faulty(phase: Phase, rows: Sequence[Modality]) -> list[Modality]:
+def _faulty(phase: Phase, rows: Sequence[Sensor]) -> list[Sensor]:
     broken = {entry.modality for entry in phase.injections}
     return [modality for modality in rows if modality in broken]
 
@@ -54,9 +54,9 @@ def _x(at_s: float, duration_s: float) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * min(max(at_s / duration_s, 0.0), 1.0)
 
 
-def _row(row: int, modality: Modality, spans: Spans, duration_s: float) -> list[str]:
+def _row(row: int, modality: Sensor, spans: Spans, duration_s: float) -> list[str]:
     top = ROW * row + 8
-    parts = [f'<text x="{LEFT - 8}" y="{top + 12}" class="label">{modality.value}</text>']
+    parts = [f'<text x="{LEFT - 8}" y="{top + 12}" class="label">{modality!s}</text>']
     for start, end, state in spans:
         left, right = _x(start, duration_s), _x(end, duration_s)
         parts.append(
@@ -66,7 +66,7 @@ def _row(row: int, modality: Modality, spans: Spans, duration_s: float) -> list[
     return parts
 
 
-def _fault_line(rows: Sequence[Modality], phase: Phase, modality: Modality, duration_s: float) -> str:
+def _fault_line(rows: Sequence[Sensor], phase: Phase, modality: Sensor, duration_s: float) -> str:
     y = ROW * rows.index(modality) + 5
     kinds = ", ".join(entry.kind for entry in phase.injections if entry.modality is modality)
     return (

@@ -19,7 +19,7 @@ from rosbags.typesys import TypesysError, get_types_from_msg
 from rosbags.typesys.store import Typestore
 
 from anyseg_core.injection import InjectionSchedule, InjectionScheduleError, ScheduledInjection
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.files import bag_files, unpacked
 from anyseg_ros.bags.reader import BagError, BagReader
@@ -36,7 +36,7 @@ _BAG_VERSION = 9
 class BagReport:
     """What was done to a bag."""
 
-    topics: Mapping[Modality, TopicChoice]
+    topics: Mapping[Sensor, TopicChoice]
     """The sensors that the scenario breaks."""
     hits: list[tuple[ScheduledInjection, int]] = field(default_factory=list)
     """Every fault that was played, and the messages that it changed, lost or delayed."""
@@ -70,7 +70,7 @@ def inject_bag(
     """Write the bag `source` to the new folder `target` with the faults of `schedule`.
 
     Times of the schedule count from the first message. Args:
-        mapping: role to topic (`bag_topics.parse_mapping`) where types and names leave a choice.
+        mapping: role to topic (`bags.topics.parse_mapping`) where types and names leave a choice.
         storage: a key of `STORAGES`.
         progress: called with the number of messages read, and that of all.
 
@@ -101,7 +101,7 @@ def inject_bag(
 
 def _sensors(
     source: Path, reader: BagReader, schedule: InjectionSchedule, mapping: Mapping[str, str]
-) -> dict[Modality, TopicChoice]:
+) -> dict[Sensor, TopicChoice]:
     """The topics of the sensors that break."""
     connections = [(topic.topic, topic.msgtype) for topic in reader.topics]
     sensors = find_topics(connections, mapping, schedule.modalities)

@@ -15,7 +15,7 @@ from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionS
 from anyseg_core.injection.degradations import Generator
 from anyseg_core.injection.kinds import Degradation, spoil
 from anyseg_core.injection.player import REPEATING
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.inject import rewriting
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns, with_header_stamp
@@ -41,7 +41,7 @@ uint8[] events
 class SensorMessage:
     """A serialized message of a sensor."""
 
-    modality: Modality
+    modality: Sensor
     msgtype: str
     """`sensor_msgs/msg/Image`, for example."""
     cdr: bytes | memoryview
@@ -65,7 +65,7 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
     def __init__(
         self,
         schedule: InjectionSchedule,
-        types: Mapping[Modality, str] = MappingProxyType({}),
+        types: Mapping[Sensor, str] = MappingProxyType({}),
         typestore: Typestore | None = None,
         stages: Collection[Stage] = tuple(Stage),
     ) -> None:
@@ -76,7 +76,7 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
         self.unreadable: Counter[str] = Counter()
         """Messages that a fault would have changed, but that could not be decoded, by reason: they went through."""
 
-    def require_playable(self, modality: Modality, msgtype: str) -> None:
+    def require_playable(self, modality: Sensor, msgtype: str) -> None:
         """Raises InjectionScheduleError for a fault of that sensor that messages of this type cannot have.
 
         Played all the same, it leaves the messages as they are.
@@ -84,7 +84,7 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
         for kind in dict.fromkeys(entry.kind for entry in self.schedule.injections if entry.modality is modality):
             self._refuse_unplayable(kind, modality, msgtype)
 
-    def _refuse_unplayable(self, kind: str, modality: Modality, msgtype: str) -> None:
+    def _refuse_unplayable(self, kind: str, modality: Sensor, msgtype: str) -> None:
         stage = INJECTION_KINDS[kind].stage
         reason = ""
         if stage is Stage.STAMP or kind in REPEATING:
@@ -97,7 +97,7 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
             raise InjectionScheduleError(f"{kind} of {modality} cannot be played: {msgtype} {reason}")
 
     @staticmethod
-    def _is_content_changeable(kind: str, modality: Modality, msgtype: str) -> bool:
+    def _is_content_changeable(kind: str, modality: Sensor, msgtype: str) -> bool:
         if kind == "event_gap" and msgtype in EVENT_STREAMS:
             return True  # packets are lost whole
         return rewriting.is_rewritable(modality, msgtype)
@@ -114,7 +114,7 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
     def _fields(self, msgtype: str) -> list[Any]:
         return self._typestore.fielddefs[msgtype][1] if msgtype in self._typestore.fielddefs else []
 
-    def modality_of(self, item: SensorMessage) -> Modality:
+    def modality_of(self, item: SensorMessage) -> Sensor:
         return item.modality
 
     def stamp_ns_of(self, item: SensorMessage) -> int:

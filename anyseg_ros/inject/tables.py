@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Column, Table
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Parameter, ScheduledInjection
-from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 
 if TYPE_CHECKING:
     from anyseg_ros.inject.bag import BagReport  # it needs rosbags, which a list of kinds does not
@@ -19,7 +19,7 @@ def kinds_table() -> Table:
     """Every kind of fault."""
     table = Table(Column("kind", no_wrap=True), "sensors", "parameters", "imitates", "named by", show_lines=True)
     for name, kind in INJECTION_KINDS.items():
-        sensors = "all" if kind.modalities == MODALITIES else ", ".join(kind.modalities)
+        sensors = "all" if kind.modalities == DEFAULT_SENSORS else ", ".join(kind.modalities)
         parameters = "\n".join(parameter_text(*item) for item in kind.parameters.items()) or "-"
         table.add_row(name, sensors, parameters, kind.imitates, ", ".join(kind.expected) or "-")
     return table

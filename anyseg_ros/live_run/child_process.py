@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.geometry.rigid_transform import quaternion
+
 STOP_TIMEOUT_S = 15.0
 
 
@@ -45,6 +50,14 @@ def child_process(
 def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
     """Parameters as arguments of a node's process."""
     return ["--ros-args", *(part for name, value in parameters.items() for part in ("-p", f"{name}:={_ros(value)}"))]
+
+
+def transform_parameters(name: str, transform: NDArray[np.float64]) -> dict[str, list[float]]:
+    """A 4x4 rigid transform as two parameters of segmentation_node, `rig.NAME_...`: metres, and a unit quaternion."""
+    return {
+        f"rig.{name}_translation_m": transform[:3, 3].tolist(),
+        f"rig.{name}_rotation_xyzw": [float(value) for value in quaternion(transform[:3, :3])],
+    }
 
 
 def _ros(value: Any) -> str:

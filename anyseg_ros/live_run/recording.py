@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import Sensor, in_order
 
 LabelImage = NDArray[np.uint8]
 
@@ -31,7 +30,7 @@ class StatusSample:
     stamp_ns: int
     """That of the mask the line speaks of; of sending where there was none."""
     received_ns: int
-    modality: Modality
+    modality: Sensor
     state: State
     fault: str
     """Empty where there is none."""
@@ -61,7 +60,7 @@ class Recording:
         """The stamp of the first ground truth: the drive's beginning."""
         return min(self.truth)
 
-    def used_in(self, stamp_ns: int) -> tuple[Modality, ...]:
+    def used_in(self, stamp_ns: int) -> tuple[Sensor, ...]:
         """The modalities of the mask with that stamp."""
         used = {s.modality for s in self.statuses if s.stamp_ns == stamp_ns and s.used}
         return in_order(used)

@@ -17,19 +17,18 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.geometry.rigid_transform import quaternion
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import base_from_lidar
 from anyseg_core.sim.recorded_drive import RecordedDrive
-from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments
+from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments, transform_parameters
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import ENGINE, MASK, status_key
+from anyseg_ros.node.status_messages import ENGINE, status_key
+from anyseg_ros.pipeline.status_lines import MASK
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.vehicle.publisher import GROUND_TRUTH
@@ -121,20 +120,9 @@ def _node_arguments(run: LiveRun) -> dict[str, Any]:
     return {
         "autostart": True,
         "model.student": run.student,
-        **rig_parameters(RecordedDrive.load(run.drive).rig()),
+        **transform_parameters("camera_from_lidar", RecordedDrive.load(run.drive).rig().camera_from_lidar),
+        **transform_parameters("base_from_lidar", base_from_lidar()),
         **run.node_parameters,
-    }
-
-
-def rig_parameters(rig: Rig) -> dict[str, list[float]]:
-    """The LiDAR's extrinsics and its place on the simulated vehicle, as parameters; a real vehicle tells them by TF."""
-    return {
-        f"rig.{name}_{part}": [float(value) for value in values]
-        for name, transform in (("camera_from_lidar", rig.camera_from_lidar), ("base_from_lidar", base_from_lidar()))
-        for part, values in (
-            ("translation_m", transform[:3, 3]),
-            ("rotation_xyzw", quaternion(transform[:3, :3])),
-        )
     }
 
 
@@ -197,7 +185,7 @@ class _Listener(Node):
             sample = StatusSample(
                 mask_ns,
                 received_ns,
-                Modality.parse(name.removesuffix(" status")),
+                Sensor(name.removesuffix(" status")),
                 State(entry["state"]),
                 entry["fault"],
                 entry["used"] == "true",

@@ -6,14 +6,14 @@ from builtin_interfaces.msg import Time
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
-from anyseg_core.runtime.modality import ModalityFrame
+from anyseg_core.runtime.sensors import SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 
 STATE_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Reliable, and a late subscriber gets the last one."""
 
 
-def header_of(frame: ModalityFrame) -> Header:
+def header_of(frame: SensorFrame) -> Header:
     """The header of the message that the frame came from."""
     return Header(stamp=time_message(frame.stamp_ns), frame_id=frame.frame_id)
 

@@ -14,12 +14,16 @@ from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS, Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.clock_steps import ClockSteps
 from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
-from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+from anyseg_ros.pipeline.jobs import Job, Result
+from anyseg_ros.pipeline.output_parameters import OutputParameters
+from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 
 MAX_WAIT_S = 0.1
 """Between looks at the clock: a simulated one may jump, or run faster than real time."""
@@ -72,27 +76,27 @@ class InferenceWorker:
         self._changed = threading.Condition()
         self._pipeline: Pipeline | None = None
         self._loop: Future[None] | None = None
-        self._told: tuple[tuple[str, ...], ...] = ()
-        self._segmenter: Segmenter | None = None
+        self._changes = StatusChanges(with_remarks=True)
         self._engine: EngineOwner | None = None
         self._opening: Future[None] | None = None
         self._stuck = False
-        self.max_mask_age_ms = float("inf")
-        """A mask that is older when it is ready goes to `on_too_old`."""
+        self.output = OutputParameters()
+        """A mask that is older than `max_mask_age_ms` when it is ready goes to `on_too_old`; below `min_confidence` a
+        pixel has no label. Set from any thread."""
         self.bug: BaseException | None = None
         """What ended the worker's loop, which nothing should; no mask can be made after it."""
 
-    def open(self, student: str, settings: EngineSettings) -> Segmenter:
-        """Open the student; an engine that has to be built first is left to be built (`opening_error`).
+    def open(self, student: str, settings: EngineSettings) -> ModelCard:
+        """Open the student and give its card; an engine that must be built first is left to be built (`opening_error`).
 
         Raises StudentError or EngineError, as `Segmenter.open` does; EngineError, too, where the engine has not
         opened in time: its thread is left alone then, and this worker can only be closed.
         """
         # Encoding is short: split over threads it would wait for a core that the middleware is using.
         cv2.setNumThreads(1)
-        self._segmenter = Segmenter.load(student)
-        self._segmenter.while_waiting = self._encode_next
-        self._engine = EngineOwner(self._segmenter, settings)
+        segmenter = Segmenter.load(student)
+        segmenter.while_waiting = self._encode_next
+        self._engine = EngineOwner(segmenter, settings)
         self._opening = self._thread.submit(self._engine.open)
         if not self._engine.answered.wait(settings.open_timeout_s):
             self._stuck = True
@@ -102,7 +106,7 @@ class InferenceWorker:
             )
         if not self._engine.is_building:
             self._opening.result()
-        return self._segmenter
+        return self._engine.card
 
     @property
     def is_started(self) -> bool:
@@ -127,7 +131,7 @@ class InferenceWorker:
     def start(self, pipeline: Pipeline) -> None:
         """Begin to segment what is delivered."""
         self._pipeline = pipeline
-        self._told = ()
+        self._changes = StatusChanges(with_remarks=True)
         self._loop = self._thread.submit(self._run_watched, pipeline)
 
     def stop(self) -> None:
@@ -147,16 +151,16 @@ class InferenceWorker:
             self._thread.shutdown(wait=False)
             return
         self.stop()
-        if self._segmenter is not None:
-            self._thread.submit(self._segmenter.close).result()
-            self._segmenter = None
+        if self._engine is not None:
+            self._thread.submit(self._engine.close).result()
+            self._engine = None
         self._thread.shutdown()
 
-    def deliver(self, frame: ModalityFrame) -> None:
+    def deliver(self, frame: SensorFrame) -> None:
         """Hand over a frame; never waits for inference."""
         self.apply(lambda pipeline, now_ns: pipeline.on_frame(frame, now_ns))
 
-    def reject(self, modality: Modality, fault: Fault, reason: str) -> None:
+    def reject(self, modality: Sensor, fault: Fault, reason: str) -> None:
         """Report a malformed message or a fault of the transport."""
         self.apply(lambda pipeline, now_ns: pipeline.on_rejected(modality, fault, reason, now_ns))
 
@@ -205,15 +209,15 @@ class InferenceWorker:
             now_ns = self._time(pipeline)
             job = pipeline.poll(now_ns)
             statuses = job.statuses if job else pipeline.statuses(now_ns)
-            news = self._is_news(statuses)
-            ahead = None if job or news else pipeline.next_to_encode()
-            if not (job or news or ahead):
+            has_changed = bool(self._changes.among(statuses))
+            ahead = None if job or has_changed else pipeline.take_frame_to_encode()
+            if not (job or has_changed or ahead):
                 self._changed.wait(self._wait_s(pipeline, now_ns))
                 return
         if job:
             self._segment(pipeline, job)
             pipeline.examine(job)  # when the mask is on its way
-        elif news:
+        elif has_changed:
             self._listener.on_statuses(statuses)
         elif ahead:
             self._encode(*ahead)
@@ -227,11 +231,8 @@ class InferenceWorker:
             self._report(error, job)
             return
         try:
-            result = pipeline.run(job)
-        except EngineError as error:
-            self._engine.on_failure(error)
-            self._report(error, job)
-        except Exception as error:  # InputError, or an unforeseen one
+            result = self._engine.segment(job, self.output.min_confidence)
+        except Exception as error:  # EngineError, InputError, or an unforeseen one
             self._report(error, job)
         else:
             self._hand_over(pipeline, result)
@@ -240,7 +241,8 @@ class InferenceWorker:
         """Give a mask away, by its age now: the process may have been stopped since the mask was begun."""
         with self._changed:
             age_ms = (self._time(pipeline) - result.job.born_ns) / NS_PER_MS
-        if -CLOCK_JUMP_NS / NS_PER_MS <= age_ms <= self.max_mask_age_ms:  # a clock may have been set back meanwhile
+        least_ms = -CLOCK_JUMP_NS / NS_PER_MS  # the clock may have been set back meanwhile
+        if least_ms <= age_ms <= self.output.max_mask_age_ms:
             self._listener.on_result(result)
         else:
             self._listener.on_too_old(age_ms)
@@ -250,27 +252,19 @@ class InferenceWorker:
         self._listener.on_inference_failure(error)
         self._listener.on_statuses(job.statuses)
 
-    def _encode(self, frame: ModalityFrame, rig: Rig | None) -> None:
+    def _encode(self, frame: SensorFrame, rig: Rig | None) -> None:
         """Have the network image ready, and on its way to the device, before the mask is begun."""
-        assert self._segmenter is not None
-        with suppress(InputError, EngineError):  # it is told of when the mask is made
-            self._segmenter.encode(frame, rig)
+        assert self._engine is not None
+        with suppress(InputError, EngineError):  # the mask that needs it reports the same
+            self._engine.encode(frame, rig)
 
     def _encode_next(self) -> bool:
         """Encode a frame that came while the device works on the mask before; False without one."""
         with self._changed:
-            ahead = self._pipeline.next_to_encode() if self._pipeline is not None else None
+            ahead = self._pipeline.take_frame_to_encode() if self._pipeline is not None else None
         if ahead is None:
             return False
         self._encode(*ahead)
-        return True
-
-    def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
-        """Whether a state or fault differs from what the listener was told last."""
-        now = tuple((str(s.modality), str(s.state), str(s.fault)) for s in statuses)
-        if now == self._told:
-            return False
-        self._told = now
         return True
 
     @staticmethod

@@ -21,7 +21,7 @@ from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
 from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.node.status_messages import for_node, mask_array, status_array
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.planner_products import OutputClasses
 
 try:

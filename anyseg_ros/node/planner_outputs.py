@@ -20,8 +20,8 @@ from anyseg_ros.messages.clouds import cloud_message, grid_message, packed_cloud
 from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.newest_job import NewestJob
+from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Job, Result
 from anyseg_ros.pipeline.planner_products import OutputClasses, label_points, points_source
 
 FAILURE_LOG_PERIOD_S = 5.0

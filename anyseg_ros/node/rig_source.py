@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
+from anyseg_core.runtime.extras import pip_install
 from anyseg_core.runtime.geometry.poses import PoseHistory
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
@@ -24,6 +25,7 @@ from anyseg_ros.messages.odometry import Odometer
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.sensor_input import WARN_PERIOD_S, sensor_qos
+from anyseg_ros.pipeline.alignment import why_unregistered
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
@@ -55,7 +57,7 @@ class RigSource:
         self._worker = worker
         self._changing = threading.Lock()
         self._calibration = Calibration(parameters)
-        self._set: Rig | None = None
+        self._unregistered = ""
         self._scan_ns = 0
         self._subscriptions = [
             self._subscribe(sensor, image_topics[sensor], set_topic)
@@ -89,6 +91,20 @@ class RigSource:
             self._calibration.lidar_frame, self._scan_ns = frame.frame_id, frame.stamp_ns
         self.refresh()
 
+    def aligned(self, frame: SensorFrame) -> SensorFrame:
+        """The frame as it is to be used, rectified or registered where the parameters say so. On its sensor's thread.
+
+        Raises ConversionError where what that needs is not known.
+        """
+        with self._changing:
+            alignment, cameras = self._calibration.alignment, self._calibration.cameras
+        tf = self._tf
+
+        def lookup(target: str, source: str) -> NDArray[np.float64] | None:
+            return tf.lookup(target, source, frame.stamp_ns) if tf is not None else None
+
+        return alignment.aligned(frame, cameras, lookup if tf is not None else None)
+
     def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
         """The intrinsics that camera_info told of a sensor's pictures."""
         with self._changing:
@@ -97,10 +113,9 @@ class RigSource:
     def refresh(self) -> None:
         """Hand over the rig where it has changed."""
         with self._changing:
-            rig = self._calibration.rig(self._lookup_at_scan if self._tf is not None else None)
-            if rig is None or rig is self._set:
-                return
-            self._set = rig
+            rig = self._calibration.changed_rig(self._lookup_at_scan if self._tf is not None else None)
+        if rig is None:
+            return
         self._worker.apply(lambda pipeline, _now_ns: pipeline.set_rig(rig))
 
     def _lookup_at_scan(self, target: str, source: str) -> NDArray[np.float64] | None:
@@ -124,7 +139,7 @@ class RigSource:
     def _subscribe_odometry(self) -> str:
         odometry = message_class("nav_msgs/msg/Odometry")
         if odometry is None:
-            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or pip install ros-nav-msgs)"
+            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or {pip_install('ros-nav-msgs')})"
             self._node.get_logger().info(f"LiDAR scans are not compensated for the vehicle's motion: {why}")
             return why
         qos = sensor_qos("best_effort", ODOMETRY_QUEUE_DEPTH)
@@ -163,7 +178,17 @@ class RigSource:
             return
         with self._changing:
             self._calibration.set_camera(sensor, camera, message.header.frame_id)
+            cameras = self._calibration.cameras
+        self._warn_of_unregistered("" if self._parameters.register_depth else why_unregistered(cameras))
         self.refresh()
+
+    def _warn_of_unregistered(self, why: str) -> None:
+        if why and why != self._unregistered:
+            self._node.get_logger().warning(
+                f"depth is taken for aligned with the camera, and {why}: use the driver's aligned topic, or set "
+                "rig.register_depth"
+            )
+        self._unregistered = why
 
 
 class _TransformSource:

@@ -25,10 +25,8 @@ from anyseg_core.runtime.events import kernel as event_kernel
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.health.state import ALIVE
 from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.model_card import StudentError, usage_notice
-from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import EVENT, point_sensor
+from anyseg_core.runtime.model_card import ModelCard, StudentError, usage_notice
+from anyseg_core.runtime.sensors import EVENT, Sensor, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.node.inference_worker import InferenceWorker
@@ -43,15 +41,16 @@ from anyseg_ros.node.status_messages import (
     engine_array,
     for_node,
     unconfigured_array,
-    used_ages_ms,
 )
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.computer_lag import BEAT_NS, ComputerLag
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
+from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
-from anyseg_ros.pipeline.pipeline import Job, Pipeline, Result
+from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.pipeline.planner_products import output_classes
+from anyseg_ros.pipeline.status_lines import used_ages_ms
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 from anyseg_ros.process.service_manager import READY, WATCHDOG, notify
@@ -80,7 +79,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._declare_parameters()
         self._settings = Parameters()
         self._worker: InferenceWorker | None = None
-        self._segmenter: Segmenter | None = None
+        self._card: ModelCard | None = None  # of the student, while the node is configured
         self._outputs: MaskOutputs | None = None
         self._planners: PlannerOutputs | None = None
         self._inputs: list[SensorInput] = []
@@ -109,21 +108,21 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         try:
             self._settings = node_parameters.from_values(self._parameter_values())
             model = self._settings.model
-            self._segmenter = worker.open(model.student, engine_settings(model))
+            self._card = worker.open(model.student, engine_settings(model))
             self._modalities()
-            output_classes(self._segmenter.card, self._settings)
-            if any(modality.kind is EVENT for modality in self._segmenter.modalities):
+            output_classes(self._card, self._settings)
+            if any(modality.kind is EVENT for modality in self._card.modalities):
                 event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         except Exception as error:
             return self._not_configured(worker, error)
-        worker.max_mask_age_ms = self._settings.output.max_mask_age_ms
+        worker.output = self._settings.output
         self._worker = worker
-        self._offer_outputs(self._segmenter)
+        self._offer_outputs(self._card)
         self._building = worker.is_opening
         if self._building:
-            self.get_logger().info(f"building the engine of {self._segmenter.card.name}: masks come when it is ready")
-        self.get_logger().info(f"configured: {self._segmenter.card.name}")
-        if notice := usage_notice(self._segmenter.card):
+            self.get_logger().info(f"building the engine of {self._card.name}: masks come when it is ready")
+        self.get_logger().info(f"configured: {self._card.name}")
+        if notice := usage_notice(self._card):
             self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
         return super().on_configure(state)
@@ -131,21 +130,28 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def _not_configured(self, worker: InferenceWorker, error: Exception) -> TransitionCallbackReturn:
         """Say why, in one line where a person can mend it and with the traceback where nobody foresaw it."""
         worker.close()
-        self._segmenter = None
+        self._card = None
         foreseen = isinstance(error, (ParameterError, StudentError, EngineError))
         reason = str(error) if foreseen else "".join(format_exception(error))
         self.get_logger().error(f"cannot configure: {reason}")
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and segment."""
+        """Subscribe and segment. An exception that nobody foresaw is logged: rclpy would swallow it."""
+        try:
+            self._begin_activity()
+        except Exception as error:
+            self.get_logger().error(f"cannot activate: {''.join(format_exception(error))}")
+            return TransitionCallbackReturn.ERROR
+        return super().on_activate(state)
+
+    def _begin_activity(self) -> None:
         assert self._worker is not None
-        assert self._segmenter is not None
+        assert self._card is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        doubt = self._settings.output.min_confidence
         health, examination = self._settings.health(modalities), self._settings.cross_examination
-        pipeline = Pipeline(health, self._settings.sync, self._segmenter, now_ns, doubt, examination)
+        pipeline = Pipeline(health, self._settings.sync, now_ns, self._card.encodings, examination)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -154,7 +160,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._rig = RigSource(self, self._settings.rig, worker, images, has_lidar=has_lidar)
         self._rig.refresh()
         self._inputs = [self._input(modality, worker) for modality in modalities]
-        return super().on_activate(state)
+        for sensor in self._inputs:
+            sensor.start()
 
     @property
     def starts_itself(self) -> bool:
@@ -205,7 +212,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._planners is not None
         self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
         self._planners.on_result(result, self._rig)
-        self._status_log.tell(result.job.statuses)
+        self._status_log.add(result.job.statuses)
         segmentation, now_ns = result.segmentation, self._now_ns()
         self._record = replace(
             self._record,
@@ -218,11 +225,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             last_mask_ns=now_ns,
             in_mask_ns={**self._record.in_mask_ns, **dict.fromkeys(segmentation.modalities, now_ns)},
             max_mask_age_ms=self._settings.output.max_mask_age_ms,
-            lidar_motion=self._told_motion(result.job),
-            lost_classes=losses_in_words(self._segmenter.card, segmentation.modalities) if self._segmenter else "",
+            lidar_motion=self._motion_in_words(result.job),
+            lost_classes=losses_in_words(self._card, segmentation.modalities) if self._card else "",
         )
 
-    def _told_motion(self, job: Job) -> str:
+    def _motion_in_words(self, job: Job) -> str:
         if point_sensor(job.frames) is None:
             return ""
         rig = self._rig
@@ -232,7 +239,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """Publish a change that comes without a mask."""
         assert self._outputs is not None
         self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
-        self._status_log.tell(statuses)
+        self._status_log.add(statuses)
 
     def on_too_old(self, age_ms: float) -> None:
         """Count a mask that is withheld for its age."""
@@ -248,12 +255,12 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def on_inference_failure(self, error: Exception) -> None:
         """Count it; the next frame is tried all the same. A bug is told with its traceback."""
         if isinstance(error, (EngineError, InputError)):
-            told = str(error)
-            self.get_logger().error(f"no label image: {told}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+            reason = str(error)
+            self.get_logger().error(f"no label image: {reason}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
         else:
-            told, trace = repr(error), "".join(format_exception(error))
+            reason, trace = repr(error), "".join(format_exception(error))
             self.get_logger().error(f"no label image, by a bug: {trace}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
-        self._record = replace(self._record, failures=self._record.failures + 1, last_error=told)
+        self._record = replace(self._record, failures=self._record.failures + 1, last_error=reason)
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -286,11 +293,12 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _reconfigure(self, new: Parameters) -> None:
-        if self._segmenter is not None and self._planners is not None:
-            self._planners.reconfigure(output_classes(self._segmenter.card, new), new)
+        if self._card is not None and self._planners is not None:
+            self._planners.reconfigure(output_classes(self._card, new), new)
         old, self._settings = self._settings, new
         if self._worker is None:
             return
+        self._worker.output = new.output
 
         def apply(pipeline: Pipeline, now_ns: int) -> None:
             pipeline.reconfigure(new.health(pipeline.modalities), new.sync, now_ns, new.cross_examination)
@@ -300,31 +308,31 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
         self._worker.apply(apply)
 
-    def _input(self, modality: Modality, worker: InferenceWorker) -> SensorInput:
+    def _input(self, modality: Sensor, worker: InferenceWorker) -> SensorInput:
         settings = self._settings.modalities[modality]
         assert self._rig is not None
         if modality.kind is EVENT:
             return EventInput(self, modality, settings, worker, self._rig, self._settings.events)
         return SensorInput(self, modality, settings, worker, self._rig)
 
-    def _modalities(self) -> tuple[Modality, ...]:
+    def _modalities(self) -> tuple[Sensor, ...]:
         """Those that the student takes. Raises ParameterError where none of them can be an anchor."""
-        assert self._segmenter is not None
-        taken = self._segmenter.modalities
+        assert self._card is not None
+        taken = self._card.modalities
         if not set(taken) & set(self._settings.sync.anchor_order):
             order = ", ".join(map(str, self._settings.sync.anchor_order))
             raise ParameterError(
-                f"sync.anchor_order ({order}) names none of the modalities that student {self._segmenter.card.name} "
+                f"sync.anchor_order ({order}) names none of the modalities that student {self._card.name} "
                 f"takes ({', '.join(map(str, taken))}): add one of them"
             )
         return taken
 
     # --- services and diagnostics --------------------------------------------------------------------------------
 
-    def _offer_outputs(self, segmenter: Segmenter) -> None:
+    def _offer_outputs(self, card: ModelCard) -> None:
         """Everything that a configured node has; `_configured` ends it."""
-        classes = output_classes(segmenter.card, self._settings)
-        self._outputs = MaskOutputs(self, segmenter.card, classes)
+        classes = output_classes(card, self._settings)
+        self._outputs = MaskOutputs(self, card, classes)
         self._configured.append(self._outputs.destroy)
         self._planners = PlannerOutputs(self, classes, self._settings)
         self._configured.append(self._planners.destroy)
@@ -340,7 +348,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may run at any speed
         self.create_timer(BEAT_NS / NS_PER_S, self._lag.beat, clock=steady)
 
-    def _offer_switch(self, modality: Modality) -> None:
+    def _offer_switch(self, modality: Sensor) -> None:
         def on_request(request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
             change = Parameter(f"modalities.{modality}.enabled", value=request.data)
             result = self.set_parameters([change])[0]
@@ -359,13 +367,13 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _publish_diagnostics(self, publisher: Any) -> None:
         stamp, name = time_message(self._now_ns()), self.get_fully_qualified_name()
-        if self._worker is None or self._segmenter is None:
+        if self._worker is None or self._card is None:
             publisher.publish(for_node(unconfigured_array(stamp), name))
             return
         if self._rig is not None:
             self._rig.refresh()  # TF may have learnt the extrinsics since the last look
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
-        engine, student = self._worker.engine_state, self._segmenter.card.name
+        engine, student = self._worker.engine_state, self._card.name
         self._log_engine(engine)
         if statuses is None:  # configured, not active
             publisher.publish(for_node(engine_array(stamp, engine, student), name))
@@ -438,19 +446,19 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             self._worker.close()
         while self._configured:
             self._configured.pop()()
-        self._worker = self._segmenter = self._outputs = self._planners = None
+        self._worker = self._card = self._outputs = self._planners = None
 
 
 def _descriptor(name: str, value: Any) -> ParameterDescriptor:
     """What `ros2 param describe` tells of a parameter. 10 is a fine 10.0, so types are checked by `parameters`."""
-    told = about(name)
-    descriptor = ParameterDescriptor(name=name, dynamic_typing=True, description=told.description)
+    documented = about(name)
+    descriptor = ParameterDescriptor(name=name, dynamic_typing=True, description=documented.description)
     descriptor.type = Parameter.Type.from_parameter_value(value).value
-    if told.allowed is not None and isinstance(value, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=told.allowed.low, to_value=told.allowed.high)]
-    elif told.allowed is not None:
-        low, high = int(told.allowed.low), int(told.allowed.high)
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    limits = documented.allowed
+    if limits is not None and isinstance(value, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=limits.low, to_value=limits.high)]
+    elif limits is not None:
+        descriptor.integer_range = [IntegerRange(from_value=int(limits.low), to_value=int(limits.high), step=1)]
     return descriptor
 
 

@@ -5,17 +5,16 @@ The node and the replay of bags decide by this same file. Nothing is guessed: ex
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import Sensor
+from anyseg_ros.pipeline.alignment import Alignment, KnownCamera, Lookup
 from anyseg_ros.pipeline.parameters import RigParameters
 
-Lookup = Callable[[str, str], "NDArray[np.float64] | None"]
-"""target_from_source as 4x4 of the frames (target, source), or None where nothing connects the two."""
 FROM_TF, FROM_PARAMETERS = "TF", "the parameters rig.camera_from_lidar_*"
 
 
@@ -28,24 +27,39 @@ class Calibration:
 
     def __init__(self, parameters: RigParameters) -> None:
         self._parameters = parameters
-        self._cameras: dict[Sensor, tuple[PinholeCamera, str]] = {}
+        self._cameras: dict[Sensor, KnownCamera] = {}
+        self.alignment = Alignment(parameters)
         self._known: tuple[object, ...] = ()
         self._rig: Rig | None = None
+        self._given: Rig | None = None
         self.lidar_frame = ""
         """frame_id of the points; empty before the first."""
 
     def set_camera(self, sensor: Sensor, camera: PinholeCamera, frame_id: str) -> None:
         """Intrinsics of the pictures of `Sensor.CAMERA` or `Sensor.DEPTH`, and their optical frame."""
-        self._cameras[sensor] = camera, frame_id.lstrip("/")
+        self._cameras = {**self._cameras, sensor: KnownCamera(camera, frame_id.lstrip("/"))}
+
+    @property
+    def cameras(self) -> Mapping[Sensor, KnownCamera]:
+        """What camera_info messages told, of raw pictures where they are raw; never changed in place."""
+        return self._cameras
 
     def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
         """The intrinsics that a message told."""
-        return self._cameras[sensor][0] if sensor in self._cameras else None
+        return self._cameras[sensor].camera if sensor in self._cameras else None
 
     @property
     def optical_frame(self) -> str:
         """Of the camera whose intrinsics are used; empty where it is not known."""
-        return next((self._cameras[s][1] for s in (Sensor.CAMERA, Sensor.DEPTH) if s in self._cameras), "")
+        return next((self._cameras[s].frame_id for s in (Sensor.CAMERA, Sensor.DEPTH) if s in self._cameras), "")
+
+    def changed_rig(self, lookup: Lookup | None) -> Rig | None:
+        """As `rig`, and None where it is the one that this gave last."""
+        rig = self.rig(lookup)
+        if rig is None or rig is self._given:
+            return None
+        self._given = rig
+        return rig
 
     def rig(self, lookup: Lookup | None) -> Rig | None:
         """The rig as it is known now, the same object as long as nothing changes; None without intrinsics.
@@ -53,9 +67,10 @@ class Calibration:
         `lookup` asks TF; None where there is no TF.
         """
         sensor = next((s for s in (Sensor.CAMERA, Sensor.DEPTH) if s in self._cameras), None)
-        camera = self._cameras[sensor][0] if sensor is not None else self._parameters.camera()
+        camera = self._cameras[sensor].camera if sensor is not None else self._parameters.camera()
         if camera is None:
             return None
+        camera = self.alignment.drawn_in(camera)
         extrinsics, source, missing = self._extrinsics(lookup)
         known = camera, extrinsics.tobytes(), source, missing, self.optical_frame, sensor
         if known != self._known:
@@ -71,7 +86,7 @@ class Calibration:
             return found, f"{FROM_TF} ({lidar} in {optical})", ""
         if self._parameters.knows_extrinsics:
             return self._parameters.camera_from_lidar(), FROM_PARAMETERS, ""
-        return np.eye(4), "", f"not used: {self._why_missing(lookup)}, and rig.camera_from_lidar_* are not set"
+        return np.eye(4), "", f"{self._why_missing(lookup)}, and rig.camera_from_lidar_* are not set"
 
     def _why_missing(self, lookup: Lookup | None) -> str:
         if lookup is None:

@@ -1,4 +1,4 @@
-"""A student's engines on the worker's thread: built, opened, opened again after a failure, and what they are doing."""
+"""A student on the worker's thread: its engines are built, opened, used, and opened again after a failure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from anyseg_core.runtime.engines.protocol import BuildOptions, BuildProgress, EngineError, EngineInfo
-from anyseg_core.runtime.model_card import StudentError
+from anyseg_core.runtime.geometry.projection import Rig
+from anyseg_core.runtime.model_card import ModelCard, StudentError
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import SensorFrame
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, EngineRecovery
+from anyseg_ros.pipeline.jobs import Job, Result, segment
 
 FALLEN_BACK = "the engine failed and the CPU took over; configure the node again to go back"
 
@@ -54,7 +57,10 @@ class EngineSettings:
 
 
 class EngineOwner:
-    """Opens and mends a segmenter's engines. All but `state`, `cancel` and `answered` belong to the worker's thread."""
+    """The one owner of a segmenter: opens its engines, runs them and mends them.
+
+    All but `card`, `state`, `cancel` and `answered` belong to the worker's thread.
+    """
 
     def __init__(self, segmenter: Segmenter, settings: EngineSettings) -> None:
         self._segmenter = segmenter
@@ -65,6 +71,11 @@ class EngineOwner:
         self.state = EngineState(EnginePhase.OPENING)
         self.answered = threading.Event()
         """Set when the engine is open, cannot be opened, or has begun to be built, which takes minutes."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Of the student."""
+        return self._segmenter.card
 
     @property
     def is_building(self) -> bool:
@@ -100,13 +111,21 @@ class EngineOwner:
         self._recovery.on_opened(time.monotonic())
         return True
 
-    def on_failure(self, error: EngineError) -> None:
-        """A run failed. What the failed engine holds is freed."""
-        self._failures += 1
-        self._recovery.on_failure(error, time.monotonic())
-        if self._recovery.needed:
-            self._segmenter.close()
-            self._set_failed()
+    def segment(self, job: Job, min_confidence: float) -> Result:
+        """As `jobs.segment`. Raises InputError, and EngineError after which `restore` opens the engine again."""
+        try:
+            return segment(self._segmenter, job, min_confidence)
+        except EngineError as error:
+            self._on_failure(error)
+            raise
+
+    def encode(self, frame: SensorFrame, rig: Rig | None) -> None:
+        """Prepare a frame for the masks to come. Raises InputError and EngineError, as `Segmenter.encode` does."""
+        self._segmenter.encode(frame, rig)
+
+    def close(self) -> None:
+        """Free the engines."""
+        self._segmenter.close()
 
     def cancel(self) -> None:
         """Give up a build that is going on, from any thread."""
@@ -125,6 +144,14 @@ class EngineOwner:
         self.state = EngineState(EnginePhase.BUILDING, progress=progress, failures=self._failures)
         self.answered.set()
         return not self._cancelled
+
+    def _on_failure(self, error: EngineError) -> None:
+        """A run failed. What the failed engine holds is freed."""
+        self._failures += 1
+        self._recovery.on_failure(error, time.monotonic())
+        if self._recovery.needed:
+            self._segmenter.close()
+            self._set_failed()
 
     def _set_failed(self) -> None:
         self.state = EngineState(EnginePhase.FAILED, error=self._recovery.error, failures=self._failures)

@@ -76,7 +76,11 @@ class ParameterError(ValueError):
 class ModalityParameters:
     """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
 
-    RANGES: ClassVar[Ranges] = {**HealthConfig.RANGES, "max_pixels": Range(1, MAX_PIXELS)}
+    RANGES: ClassVar[Ranges] = {
+        **HealthConfig.RANGES,
+        "max_pixels": Range(1, MAX_PIXELS),
+        "full_scale": Range(0.0, 1e10),
+    }
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
@@ -89,6 +93,9 @@ class ModalityParameters:
     (quality 0.14 to 0.25) and fog (0.44 to 0.58) does its masks more good than harm."""
     max_pixels: int = 1 << 24
     """Of a picture: a larger one is refused before it is decoded, which would cost time and memory for nothing."""
+    full_scale: float = 0.0
+    """Intensity that a LiDAR's strongest echo has (1, 255, ...), or white of a camera of 16 bits (4095 for 12); 0 =
+    learnt. Students are given a share of it, as they were trained."""
     qos: str = "best_effort"
     """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
     kind: str = ""
@@ -173,6 +180,10 @@ class RigParameters:
     """Of the camera; empty = `camera_info` beside its image, as image_transport has it."""
     depth_info_topic: str = ""
     """The same of the depth camera."""
+    rectify: bool = False
+    """Take the lens' distortion out of raw pictures of camera and depth camera, by their camera_info."""
+    register_depth: bool = False
+    """Bring depth into the camera's picture, by both camera_infos and TF, where its driver does not align it."""
     odometry_topic: str = ODOMETRY
     """nav_msgs/Odometry of the vehicle."""
     compensate_motion: bool = True

@@ -1,7 +1,7 @@
-"""Frames in, label images out: buffer, health and segmenter with an injected clock; no rclpy, no threads.
+"""Decides which frames make a mask, and when: buffer and health with an injected clock; no network, rclpy or threads.
 
-The node and the replay of bags run this same file, so one log gives one result. Every call but `run` is told the
-time and belongs under the caller's lock; `run` is the heavy one and touches nothing but its job and the segmenter.
+The node and the replay of bags run this same file, so one log gives one result. Every call takes the time of the
+caller's clock and belongs under the caller's lock. `jobs.segment` turns what `poll` gives into a label image.
 
 Which frames make a mask:
 
@@ -22,26 +22,25 @@ Which frames make a mask:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 
 from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
 from anyseg_core.runtime.cross_examination.policy import DEFAULT, CrossExaminationConfig, left_out
-from anyseg_core.runtime.geometry.motion import LidarMotion, MotionHistory
+from anyseg_core.runtime.geometry.motion import MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
 from anyseg_core.runtime.health.state import Dispute
-from anyseg_core.runtime.input_images import InputError
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.model_card import Encoding
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
-from anyseg_core.runtime.segmenter import Segmentation, Segmenter
-from anyseg_core.runtime.sensors import point_sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
+from anyseg_ros.pipeline.intensity_fit import IntensityFit, fit_of
+from anyseg_ros.pipeline.jobs import Job
 
 STAMP_JUMP_NS = 1000 * NS_PER_MS
 """A good frame that is stamped this much before the last mask comes from a sensor clock that was set back."""
@@ -60,7 +59,7 @@ JOIN_PATIENCE_NS = 2000 * NS_PER_MS
 JOIN_PERIODS = 3
 EARLY = 0.3
 """Share of the period of `cross_examination.rate_hz` by which a mask may come early: arrivals jitter."""
-NO_RIG = "not used: camera intrinsics are not known; publish camera_info or set the rig.* parameters"
+NO_RIG = "camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class SyncConfig:
         "join_wait_ms": Range(0.0, 1000.0),
         "keep_at_least": Range(1, 100),
     }
-    anchor_order: tuple[Modality, ...] = MODALITIES
+    anchor_order: tuple[Sensor, ...] = DEFAULT_SENSORS
     """Who triggers the mask and gives its stamp: the first usable one. Modalities left out only join."""
     max_time_diff_ms: float = 50.0
     """Largest difference between the stamps of the anchor and of a frame that joins it."""
@@ -92,89 +91,35 @@ class SyncConfig:
         check_ranges(self, self.RANGES)
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
-    """The frames of one mask, and the health that chose them."""
-
-    anchor: Modality
-    frames: Mapping[Modality, ModalityFrame]
-    """The anchor's and those that joined it."""
-    rig: Rig | None
-    created_ns: int
-    statuses: tuple[ModalityStatus, ...]
-    born_ns: int
-    """When the anchor's frame was acquired; when it was received, where its sensor's stamps are not trusted."""
-    motion: LidarMotion | None = None
-    """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
-    examined: Mapping[Modality, ModalityFrame] = field(default_factory=dict)
-    """For `Pipeline.examine`: those that belong to the anchor's, of every sensor that is well by its own checks."""
-    speed_mps: float | None = None
-    """Of the vehicle, by odometry; None without."""
-
-    @property
-    def anchor_frame(self) -> ModalityFrame:
-        return self.frames[self.anchor]
-
-    @cached_property
-    def scan(self) -> ModalityFrame | None:
-        """The LiDAR's frame, brought to the anchor's moment where odometry tells how; None without LiDAR."""
-        points = point_sensor(self.frames)
-        scan = self.frames[points] if points is not None else None
-        return scan if scan is None or self.motion is None else self.motion.compensate(scan)
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A mask at network size and the job that it was made from."""
-
-    job: Job
-    segmentation: Segmentation
-
-    @property
-    def mask_size(self) -> tuple[int, int]:
-        """(height, width) of the mask: the anchor's image; for LiDAR the calibrated camera's."""
-        size = self.job.anchor_frame.image_size
-        if size is None and self.job.rig is not None:
-            size = self.job.rig.camera.height, self.job.rig.camera.width
-        return size or self.segmentation.labels.shape[:2]
-
-    @property
-    def frame_id(self) -> str:
-        """Of the picture that the mask is drawn in: the anchor's; for points the calibrated camera's."""
-        anchor, rig = self.job.anchor_frame, self.job.rig
-        return rig.frame_id if anchor.kind.is_points and rig is not None and rig.frame_id else anchor.frame_id
-
-
 class Pipeline:
     """Decides at every moment which frames to segment. Times are nanoseconds of one clock, the node's."""
 
     def __init__(
         self,
-        health: Mapping[Modality, HealthConfig],
+        health: Mapping[Sensor, HealthConfig],
         sync: SyncConfig,
-        segmenter: Segmenter,
         now_ns: int,
-        min_confidence: float = 0.0,
+        encodings: Mapping[Sensor, Encoding] = MappingProxyType({}),
         examination: CrossExaminationConfig = DEFAULT,
     ) -> None:
         """Watch and use the modalities that `health` configures, all of which the segmenter must take.
 
-        Pixels whose confidence is below `min_confidence` (0..1) get no label.
+        `encodings` are the student's: the status says where frames do not fit them.
         """
-        self._min_confidence = min_confidence
+        self._encodings = encodings
         self._health = dict(health)
         self._sync = sync
         self._examination = examination
-        self._segmenter = segmenter
         self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
         self._buffer = FrameBuffer()
         self._rig: Rig | None = None
+        self._remarks: dict[Sensor, str] = {}  # of the connection
         self._motion = MotionHistory()
         self._start_anew(now_ns)
 
     # --- what happens, in the order of the clock -----------------------------------------------------------------
 
-    def on_frame(self, frame: ModalityFrame, now_ns: int) -> None:
+    def on_frame(self, frame: SensorFrame, now_ns: int) -> None:
         """A well-formed frame was received."""
         now_ns = self._advance(now_ns)
         monitor = self._monitors[frame.modality]
@@ -183,7 +128,7 @@ class Pipeline:
             self._buffer.put(frame, now_ns)
         self._judge(frame.modality)
 
-    def on_rejected(self, modality: Modality, fault: Fault, reason: str, now_ns: int) -> None:
+    def on_rejected(self, modality: Sensor, fault: Fault, reason: str, now_ns: int) -> None:
         """A malformed message, or a fault of the transport."""
         self._monitors[modality].on_rejected(fault, reason, self._advance(now_ns))
 
@@ -212,13 +157,13 @@ class Pipeline:
         motion = self._motion.between(frames[points].stamp_ns, frame.stamp_ns) if points else None
         statuses, born_ns = self.statuses(now_ns), self._born_ns(anchor)
         examined = self._to_examine(frame, now_ns)
-        speed = self._speed_mps(frame.stamp_ns) if examined else None
-        return Job(frame.modality, frames, self._rig, now_ns, statuses, born_ns, motion, examined, speed)
+        speed_mps = self._speed_mps(frame.stamp_ns) if examined else None
+        return Job(frame.modality, frames, self._rig, now_ns, statuses, born_ns, motion, examined, speed_mps)
 
     def examine(self, job: Job) -> None:
         """Compare the sensors of a job with each other: some milliseconds, for when its mask is on its way.
 
-        On the thread that runs the jobs; like `run` it needs no lock. What it finds holds from the next job on.
+        On one thread, and without the lock. What it finds holds from the next job on.
         """
         if job.examined:
             rig = None if job.rig is None or job.rig.missing else job.rig
@@ -243,41 +188,28 @@ class Pipeline:
         self._wakeup_ns = min((time for time in times if time is not None), default=None)
         return self._wakeup_ns
 
-    def next_to_encode(self) -> tuple[ModalityFrame, Rig | None] | None:
-        """A frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
+    def take_frame_to_encode(self) -> tuple[SensorFrame, Rig | None] | None:
+        """Take a frame that the next mask will need, and the rig: `Segmenter.encode` it while `poll` gives no job.
 
-        Each frame is named once. What is encoded while an anchor waits for its companions delays no mask.
+        Each frame is given once. What is encoded while an anchor waits for its companions delays no mask.
         """
         candidates = self._candidates(self._now_ns)
         for modality in self._monitors:
             entry = self._buffer.newest(modality)
-            if entry is None or entry.frame is self._named.get(modality) or not self._is_new(entry.frame):
+            if entry is None or entry.frame is self._given_to_encode.get(modality) or not self._is_new(entry.frame):
                 continue
             if not candidates or not self._is_needed(modality, candidates[0]):
                 continue
-            self._named[modality] = entry.frame
+            self._given_to_encode[modality] = entry.frame
             # A scan that is to be compensated waits for the stamp of its anchor.
             if self._has_rig_for(modality) and not (modality.kind.is_points and self._motion):
                 return entry.frame, self._rig
         return None
 
-    def encode_ahead(self, job: Job) -> None:
-        """Make the network images that `run` will need, on any thread. What cannot be encoded is for `run` to say."""
-        for modality, frame in job.frames.items():
-            if not modality.kind.is_points or job.motion is None:  # which makes another scan of it
-                with suppress(InputError):
-                    self._segmenter.network_image(frame, job.rig)
-
-    def run(self, job: Job) -> Result:
-        """Segment. Raises InputError and EngineError, as `Segmenter.segment` does."""
-        scan = job.scan
-        frames = {**job.frames} if scan is None else {**job.frames, scan.modality: scan}
-        return Result(job, self._segmenter.segment(frames, job.rig).unknown_below(self._min_confidence))
-
     # --- state and settings --------------------------------------------------------------------------------------
 
     @property
-    def modalities(self) -> tuple[Modality, ...]:
+    def modalities(self) -> tuple[Sensor, ...]:
         """Those that are watched and used."""
         return tuple(self._monitors)
 
@@ -286,13 +218,13 @@ class Pipeline:
         now_ns = self._advance(now_ns)
         alive = self._alive(now_ns)
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
-        statuses = (monitor.status(now_ns) for monitor in self._monitors.values())
-        statuses = (replace(s, reason=self._why_no_rig()) if self._lacks_rig(s) else s for s in statuses)
-        statuses = (replace(s, left_out=left_out[s.modality]) if s.modality in left_out else s for s in statuses)
+        statuses = [self._explained(monitor.status(now_ns)) for monitor in self._monitors.values()]
+        left_out |= {s.modality: self._why_no_rig() for s in statuses if self._lacks_rig(s)}
         disputes = self._disputes()
+        statuses = [replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses]
         return tuple(_in_dispute(s, disputes.get(s.modality)) for s in statuses)
 
-    def usable(self, now_ns: int) -> tuple[Modality, ...]:
+    def usable(self, now_ns: int) -> tuple[Sensor, ...]:
         """The modalities that a mask may use now."""
         alive = self._alive(now_ns)
         left_out = self._left_out(alive)
@@ -306,11 +238,16 @@ class Pipeline:
         """Odometry: how the LiDAR moved at a time, in its own axes."""
         self._motion.add(stamp_ns, twist)
 
-    def set_enabled(self, modality: Modality, enabled: bool, now_ns: int) -> None:
+    def set_remark(self, modality: Sensor, remark: str) -> None:
+        """What a person should mend about the connection of a sensor; empty = nothing."""
+        self._remarks[modality] = remark
+
+    def set_enabled(self, modality: Sensor, enabled: bool, now_ns: int) -> None:
         """Take a modality out of use, or let it start again."""
         self._monitors[modality].set_enabled(enabled, self._advance(now_ns))
         if not enabled:
             self._buffer.drop(modality)
+            self._remarks.pop(modality, None)
 
     def restart(self, now_ns: int) -> None:
         """The clock was set: nothing that was timed by it counts. Told by the caller where only it can know."""
@@ -326,7 +263,7 @@ class Pipeline:
 
     def reconfigure(
         self,
-        health: Mapping[Modality, HealthConfig],
+        health: Mapping[Sensor, HealthConfig],
         sync: SyncConfig,
         now_ns: int,
         examination: CrossExaminationConfig | None = None,
@@ -340,15 +277,17 @@ class Pipeline:
         self._sync = sync
         self._examination = examination or self._examination
 
+    # --- decisions -----------------------------------------------------------------------------------------------
+
     def _start_anew(self, now_ns: int) -> None:
         self._now_ns = now_ns
         self._wakeup_ns: int | None = None  # when the caller was last asked to come
-        self._poor: set[Modality] = set()  # whose quality has fallen below its limit
+        self._poor: set[Sensor] = set()  # whose quality has fallen below its limit
         self._last_stamp_ns: int | None = None
-        self._anchored: dict[Modality, ModalityFrame] = {}  # the last anchor of each modality
-        self._named: dict[Modality, ModalityFrame] = {}  # by `next_to_encode`
-        self._in_mask_ns: dict[Modality, int] = {}  # when each was in a mask, or began to be usable beside one
-        self._apart: dict[Modality, str] = {}  # how far from the anchor those are that do not join
+        self._anchored: dict[Sensor, SensorFrame] = {}  # the last anchor of each modality
+        self._given_to_encode: dict[Sensor, SensorFrame] = {}  # by `take_frame_to_encode`
+        self._in_mask_ns: dict[Sensor, int] = {}  # when each was in a mask, or began to be usable beside one
+        self._apart: dict[Sensor, str] = {}  # how far from the anchor those are that do not join
         self._examiner = self._new_examiner()
         self._examined_ns = 0
         self._buffer.clear()
@@ -360,15 +299,13 @@ class Pipeline:
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
 
-    # --- cross-examination ---------------------------------------------------------------------------------------
-
     def _new_examiner(self) -> CrossExaminer:
         return CrossExaminer(lambda sensor, fault: self._health[sensor].check(fault))
 
-    def _disputes(self) -> Mapping[Modality, Dispute]:
+    def _disputes(self) -> Mapping[Sensor, Dispute]:
         return self._examiner.disputes if self._examination.enabled else {}
 
-    def _to_examine(self, anchor: ModalityFrame, now_ns: int) -> dict[Modality, ModalityFrame]:
+    def _to_examine(self, anchor: SensorFrame, now_ns: int) -> dict[Sensor, SensorFrame]:
         """The frames that belong to the anchor's, those in dispute too; none while it is not time to look."""
         period_ns = NS_PER_S / self._examination.rate_hz
         if not self._examination.enabled or now_ns - self._examined_ns < (1 - EARLY) * period_ns:
@@ -383,9 +320,7 @@ class Pipeline:
         motion = self._motion.between(stamp_ns, stamp_ns)
         return None if motion is None else float(np.linalg.norm(motion.twist.linear))
 
-    # --- decisions -----------------------------------------------------------------------------------------------
-
-    def _late_ns(self, modality: Modality) -> int:
+    def _late_ns(self, modality: Sensor) -> int:
         """From when on the next frame of a modality is late, and another one may take its place."""
         newest = self._buffer.newest(modality)
         if newest is None:
@@ -402,11 +337,11 @@ class Pipeline:
                 return None
         return None
 
-    def _candidates(self, now_ns: int) -> list[Modality]:
+    def _candidates(self, now_ns: int) -> list[Sensor]:
         usable = self.usable(now_ns)
         return [modality for modality in self._sync.anchor_order if modality in usable]
 
-    def _is_needed(self, modality: Modality, anchor: Modality) -> bool:
+    def _is_needed(self, modality: Sensor, anchor: Sensor) -> bool:
         """Whether a mask will likely be made of every frame of a sensor: it is used, and no faster than the anchor.
 
         A sensor that recovers is not used yet; of a faster one most frames are encoded for nothing.
@@ -429,7 +364,7 @@ class Pipeline:
     def _may_anchor(self, entry: BufferedFrame, now_ns: int) -> bool:
         return self._is_new(entry.frame) and self._is_young(entry, now_ns)
 
-    def _is_new(self, frame: ModalityFrame) -> bool:
+    def _is_new(self, frame: SensorFrame) -> bool:
         """Whether it may be an anchor. Once at most: two clocks that are a second apart would take turns for ever."""
         if self._anchored.get(frame.modality) is frame:
             return False
@@ -443,7 +378,7 @@ class Pipeline:
         awaited = any(self._is_on_its_way(modality, anchor, given_up_ns) for modality in others)
         return given_up_ns if awaited else now_ns
 
-    def _is_on_its_way(self, modality: Modality, anchor: BufferedFrame, given_up_ns: int) -> bool:
+    def _is_on_its_way(self, modality: Sensor, anchor: BufferedFrame, given_up_ns: int) -> bool:
         """Whether a frame that fits the anchor better than what is here can arrive before `given_up_ns`.
 
         By the stamps: arrivals jitter more, and a frame that was late does not make the next one late.
@@ -457,7 +392,7 @@ class Pipeline:
         joins = abs(behind_ns - period_ns) <= self._sync.max_time_diff_ms * NS_PER_MS
         return fits_better and joins and newest.frame.stamp_ns + period_ns + delay_ns <= given_up_ns
 
-    def _frames_with(self, anchor: ModalityFrame, now_ns: int) -> dict[Modality, ModalityFrame]:
+    def _frames_with(self, anchor: SensorFrame, now_ns: int) -> dict[Sensor, SensorFrame]:
         """The anchor and the frames that belong to it."""
         frames = {anchor.modality: anchor}
         max_difference_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
@@ -468,7 +403,7 @@ class Pipeline:
             self._note(modality, anchor, joins=modality in frames)
         return frames
 
-    def _note(self, modality: Modality, anchor: ModalityFrame, *, joins: bool) -> None:
+    def _note(self, modality: Sensor, anchor: SensorFrame, *, joins: bool) -> None:
         """Remember when a usable sensor was in a mask, and how far from the anchor it was where it is not."""
         if joins or modality not in self._in_mask_ns:
             self._in_mask_ns[modality] = self._now_ns
@@ -482,7 +417,7 @@ class Pipeline:
             f"{apart_ms:.0f} ms from the anchor ({anchor.modality}), more than sync.max_time_diff_ms {limit_ms:g}"
         )
 
-    def _never_joins(self, alive: Sequence[Modality], now_ns: int) -> dict[Modality, str]:
+    def _never_joins(self, alive: Sequence[Sensor], now_ns: int) -> dict[Sensor, str]:
         """Which of the living are in no mask, and how far from the anchor they are."""
         return {
             m: self._apart[m]
@@ -492,20 +427,18 @@ class Pipeline:
         }
 
     def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
-        max_age_ms = self._health[entry.frame.modality].max_age_ms
-        return now_ns - self._born_ns(entry) <= max_age_ms * NS_PER_MS
+        return self._health[entry.frame.modality].is_fresh(self._born_ns(entry), now_ns)
 
     def _born_ns(self, entry: BufferedFrame) -> int:
-        stamps_are_trusted = self._health[entry.frame.modality].check(Fault.STALE_STAMP).enabled
-        return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
+        return self._health[entry.frame.modality].born_ns(entry.received_ns, entry.frame.stamp_ns)
 
-    def _alive(self, now_ns: int) -> list[Modality]:
+    def _alive(self, now_ns: int) -> list[Sensor]:
         """Those that are usable, whatever their quality; where none is, those that only their timing has failed."""
         with_rig = [(m, monitor) for m, monitor in self._monitors.items() if self._has_rig_for(m)]
         alive = [m for m, monitor in with_rig if monitor.usable(now_ns)]
         return alive or [m for m, monitor in with_rig if monitor.usable_in_need(now_ns)]
 
-    def _judge(self, modality: Modality) -> None:
+    def _judge(self, modality: Sensor) -> None:
         """Note a quality that has crossed its limit; upwards by a margin, so that the masks do not flicker."""
         quality, limit = self._monitors[modality].quality, self._health[modality].min_quality
         if quality is None or quality.value >= limit + (QUALITY_MARGIN if limit > 0 else 0):
@@ -513,22 +446,22 @@ class Pipeline:
         elif quality.value < limit:
             self._poor.add(modality)
 
-    def _left_out(self, alive: Sequence[Modality]) -> dict[Modality, str]:
+    def _left_out(self, alive: Sequence[Sensor]) -> dict[Sensor, str]:
         """Which of them a mask is made without and why: those in dispute, and the poorest, as long as enough others
         remain."""
-        disputed = left_out(self._disputes(), alive, self._examination)
-        agreed = [m for m in alive if m not in disputed]
+        out = left_out(self._disputes(), alive, self._examination)
+        agreed = [m for m in alive if m not in out]
         poor = sorted((m for m in agreed if m in self._poor), key=self._headroom)
         count = max(0, min(len(poor), len(agreed) - self._sync.keep_at_least))
-        return disputed | {
-            m: f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}" for m in poor[:count]
-        }
+        for m in poor[:count]:
+            out[m] = f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}"
+        return out
 
-    def _headroom(self, modality: Modality) -> float:
+    def _headroom(self, modality: Sensor) -> float:
         quality = self._monitors[modality].quality
         return quality.value - self._health[modality].min_quality if quality else 0.0
 
-    def _has_rig_for(self, modality: Modality) -> bool:
+    def _has_rig_for(self, modality: Sensor) -> bool:
         return not modality.kind.is_points or not self._why_no_rig()
 
     def _why_no_rig(self) -> str:
@@ -541,7 +474,23 @@ class Pipeline:
         if size is None or size == (rig.camera.height, rig.camera.width):
             return ""
         of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
-        return f"not used: camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+        return f"camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+
+    def _explained(self, status: ModalityStatus) -> ModalityStatus:
+        """With what is known of the sensor beside its health."""
+        remarks, details = [self._remarks.get(status.modality, "")], {}
+        if status.modality.kind.is_points:
+            details["extrinsics"] = self._rig.source or "none" if self._rig is not None else "none"
+            if (fit := self._intensity_fit(status.modality)) is not None:
+                details["intensity"] = fit.text
+                remarks.append(fit.remark)
+        return replace(status, remark="; ".join(filter(None, remarks)), details=details)
+
+    def _intensity_fit(self, modality: Sensor) -> IntensityFit | None:
+        """Of the newest scan; None before it, and where nobody looked."""
+        newest = self._buffer.newest(modality)
+        encoding = self._encodings.get(modality)
+        return fit_of(newest.frame, encoding) if newest is not None and encoding is not None else None
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)
@@ -551,4 +500,12 @@ def _in_dispute(status: ModalityStatus, dispute: Dispute | None) -> ModalityStat
     """The status of a sensor that is well by itself, and what the others say against it."""
     if dispute is None or status.state not in (State.ACTIVE, State.SUSPECT):
         return status
-    return replace(status, state=State.DISPUTED, fault=dispute.fault, reason=dispute.reason, dispute=dispute)
+    details = {
+        **status.details,
+        "dispute_partner": dispute.partner or "",
+        "dispute_value": f"{dispute.value:.4g}",
+        "dispute_unit": dispute.unit,
+        "dispute_confidence": f"{dispute.confidence:.2f}",
+        "dispute_blamed": str(dispute.is_blamed).lower(),
+    }
+    return replace(status, state=State.DISPUTED, fault=dispute.fault, reason=dispute.reason, details=details)

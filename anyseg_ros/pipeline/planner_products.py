@@ -11,9 +11,9 @@ from anyseg_core.runtime.class_groups import ClassNameError, Groups, PublishedCl
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.points.labelled import LabelledPoints, label_depth, label_scan
 from anyseg_core.runtime.sensors import DEPTH, Sensor, point_sensor
+from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.output_parameters import GROUPS
 from anyseg_ros.pipeline.parameters import ParameterError, Parameters, PointParameters
-from anyseg_ros.pipeline.pipeline import Job, Result
 
 CARD_GROUPS = ("drivable", "ground", "obstacle")
 SURFACES_UNKNOWN = "its card does not say which classes are ground: name them in {parameter}"

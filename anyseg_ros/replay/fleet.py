@@ -25,9 +25,9 @@ from rich.table import Table
 
 from anyseg_core.processes import available_cores
 from anyseg_core.runtime.extras import missing_part
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, open_student, replay
 from anyseg_ros.replay.scenarios import Scenario
@@ -284,7 +284,7 @@ def _score_as_json(score: ScenarioScore) -> dict[str, Any]:
         "modalities": list(score.scenario.modalities),
         "classes": score.num_classes,
         "masks": score.masks,
-        "used": {modality.value: masks for modality, masks in score.used.items()},
+        "used": {str(modality): masks for modality, masks in score.used.items()},
         "failures": score.failures,
         "scored": score.scored,
         "sums": score.sums,
@@ -294,9 +294,9 @@ def _score_as_json(score: ScenarioScore) -> dict[str, Any]:
 
 
 def _score_from_json(name: str, content: dict[str, Any]) -> ScenarioScore:
-    score = ScenarioScore(Scenario(name, tuple(map(Modality, content["modalities"]))), content["classes"])
+    score = ScenarioScore(Scenario(name, tuple(map(Sensor, content["modalities"]))), content["classes"])
     score.masks, score.failures, score.scored = content["masks"], content["failures"], content["scored"]
-    score.used = Counter({Modality(name): masks for name, masks in content["used"].items()})
+    score.used = Counter({Sensor(name): masks for name, masks in content["used"].items()})
     score.sums = {figure: (total, number) for figure, (total, number) in content["sums"].items()}
     score.confusion.counts[:] = content["confusion"]
     score.against_reference.counts[:] = content["against_reference"]

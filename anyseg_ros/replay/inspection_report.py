@@ -69,7 +69,7 @@ def sensor_row(each: SensorFacts) -> list[str]:
     decoded = f"{each.frames} of {each.frames + each.rejected} messages of the beginning"
     offset = ABSENT if each.offset_ms is None else f"{each.offset_ms:+.1f}"
     delay = ABSENT if each.delay_ms is None else f"{each.delay_ms:.1f}"
-    return [each.sensor.value, each.choice.topic, each.reason, offset, delay, decoded]
+    return [str(each.sensor), each.choice.topic, each.reason, offset, delay, decoded]
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------
@@ -79,8 +79,7 @@ def write_parameters(path: Path, found: Inspection) -> None:
     """A parameter file that run, launch and replay take as it is. Raises OSError."""
     topics = {each.sensor: each.choice.topic for each in found.sensors}
     modalities: dict[str, Any] = {
-        sensor.value: {"topic": topics[sensor]} if sensor in topics else {"enabled": False}
-        for sensor in DEFAULT_SENSORS
+        str(sensor): {"topic": topics[sensor]} if sensor in topics else {"enabled": False} for sensor in DEFAULT_SENSORS
     }
     content: dict[str, Any] = {"modalities": modalities}
     if found.rig is not None:
@@ -103,7 +102,7 @@ def write_parameters(path: Path, found: Inspection) -> None:
 
 def write_page(path: Path, found: Inspection) -> None:
     """One HTML file with a picture per sensor. Raises OSError."""
-    pictures = [(each.sensor.value, jpeg_uri(picture_of(each.frame))) for each in found.sensors if each.frame]
+    pictures = [(str(each.sensor), jpeg_uri(picture_of(each.frame))) for each in found.sensors if each.frame]
     html = render_report(
         Path(__file__).with_name("inspection.html.j2"),
         bag=found.bag.name,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 LABELS = "labels"
 """`against` of a mask that was scored with ground truth; else it is the name of the scenario with all sensors."""
@@ -27,8 +27,8 @@ class MaskRecord:
     t_s: float
     """Seconds from the bag's first sensor message to the mask's begin, in simulated time."""
     stamp_ns: int
-    anchor: Modality
-    used: tuple[Modality, ...]
+    anchor: Sensor
+    used: tuple[Sensor, ...]
     age_ms: float
     """Of the anchor's frame when the mask was begun, in simulated time."""
     size: tuple[int, int]
@@ -74,7 +74,7 @@ class MaskRecord:
         try:
             content: dict[str, Any] = json.loads(line)
             content |= {name: tuple(content[name]) for name in ("size", "cells", "pixels")}
-            content |= {"anchor": Modality(content["anchor"]), "used": tuple(map(Modality, content["used"]))}
+            content |= {"anchor": Sensor(content["anchor"]), "used": tuple(map(Sensor, content["used"]))}
             return cls(**content)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no record of a mask: {error}") from None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.label_files import is_same_view
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.ground_truth import GroundTruth, GroundTruthError, Truth
 from anyseg_ros.replay.consistency import FlickerMeter, ReferenceMasks, agreement
@@ -34,7 +34,7 @@ class MadeMask:
     """When it was begun, in simulated time."""
     labels: Labels | None
     """uint8 [h, w] at network size; None where making it failed."""
-    scene: ModalityFrame | None = None
+    scene: SensorFrame | None = None
     """What the bag's camera (or another sensor) saw then, for the report's pictures."""
 
 
@@ -62,7 +62,7 @@ class MaskScorer:
         self,
         num_classes: int,
         truth: GroundTruth,
-        half_period_ns: Mapping[Modality, int],
+        half_period_ns: Mapping[Sensor, int],
         reference_within_ns: int | None = None,
     ) -> None:
         """A scorer of the masks of one replay.
@@ -113,15 +113,15 @@ class MaskScorer:
         if made.labels is None:
             return ScoredMask(made.record, made, None)
         record, scenario = made.record, made.record.scenario
-        steadiness = self._flicker.setdefault(scenario, FlickerMeter()).add(record.stamp_ns, made.labels)
+        change = self._flicker.setdefault(scenario, FlickerMeter()).add(record.stamp_ns, made.labels)
         reference = None
         if self._reference is not None and scenario != ALL_SENSORS:
             reference = self._reference.at(record.stamp_ns)
         record = replace(
             record,
             agreement=None if reference is None else agreement(made.labels, reference),
-            changed=steadiness.changed,
-            flicker=steadiness.flicker,
+            changed=change.changed,
+            flicker=change.flicker,
         )
         truth = self._truth_of(record)
         if truth is not None and (cells := self._cells(made.labels, truth.labels, record)) is not None:

@@ -13,8 +13,8 @@ from anyseg_core.runtime.sensors import CAMERA
 from anyseg_ros.drawing.label_images import color_image, overlay_image
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.drawing.top_view import top_view
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import OutputClasses, label_points
 from anyseg_ros.replay.scenarios import Scenario
 

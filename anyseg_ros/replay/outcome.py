@@ -9,8 +9,8 @@ from pathlib import Path
 
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bags.reader import Problem
 from anyseg_ros.bags.samples import BagTopics
 from anyseg_ros.pipeline.parameters import Parameters
@@ -46,7 +46,7 @@ class ScenarioScore:
     masks: int = 0
     failures: int = 0
     """Masks that could not be made."""
-    used: Counter[Modality] = field(default_factory=Counter)
+    used: Counter[Sensor] = field(default_factory=Counter)
     """Masks that each sensor is in."""
     scored: int = 0
     """Masks that had a label image."""
@@ -109,11 +109,11 @@ class ReplayResult:
     duration_s: float
     scores: Mapping[str, ScenarioScore]
     """By the scenario's name, the one with all sensors first."""
-    received: Mapping[Modality, int]
+    received: Mapping[Sensor, int]
     """Frames."""
-    rejected: Mapping[Modality, int]
+    rejected: Mapping[Sensor, int]
     """Messages of a sensor that were no frame."""
-    rejections: Mapping[Modality, Mapping[str, int]]
+    rejections: Mapping[Sensor, Mapping[str, int]]
     """Why they were none: the reasons with their counts."""
     labels: tuple[str, int]
     """Where the label images come from, empty where there are none, and how many there are."""

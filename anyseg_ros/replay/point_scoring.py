@@ -22,8 +22,8 @@ from anyseg_ros.bags.ground_truth import stamp_of
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.topics import find_topics
 from anyseg_ros.messages.header_stamp import header_stamp_ns
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import label_points
 from anyseg_ros.replay.scenarios import Scenario
 

@@ -15,9 +15,8 @@ from anyseg_core.html_report import render_report
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ModelCard
-from anyseg_core.runtime.sensors import CAMERA
+from anyseg_core.runtime.sensors import CAMERA, Sensor, SensorFrame
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri
 from anyseg_ros.drawing.timeline import timeline
@@ -163,7 +162,7 @@ def _sensors(result: ReplayResult, summary: Summary) -> list[dict[str, Any]]:
     used = summary.masks_with()
     return [
         {
-            "name": modality.value,
+            "name": str(modality),
             "topic": choice.topic,
             "type": choice.msgtype,
             "frames": result.received.get(modality, 0),
@@ -180,7 +179,7 @@ def _sensors(result: ReplayResult, summary: Summary) -> list[dict[str, Any]]:
 
 def _losses(summary: Summary) -> list[dict[str, Any]]:
     """A row a class: IoU with all sensors, and how much of it is lost without each; the greatest loss first."""
-    lost: dict[str, dict[Modality, float]] = {}
+    lost: dict[str, dict[Sensor, float]] = {}
     before: dict[str, float] = {}
     for modality, after in without_one(summary).items():
         for loss in class_losses(summary.classes, baseline_of(summary, summary.reference.tally, after), after):
@@ -198,7 +197,7 @@ def _losses(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(lost: Mapping[Modality, float], summary: Summary) -> list[dict[str, str]]:
+def _cells(lost: Mapping[Sensor, float], summary: Summary) -> list[dict[str, str]]:
     """Red where the class is lost, green where it is seen better without that sensor."""
     cells = []
     for modality in without_one(summary):
@@ -304,7 +303,7 @@ def _truth_title(mask: ScoredMask) -> str:
     return "truth" if mask.record.against == LABELS else "mask from all sensors"
 
 
-def _scene(frame: ModalityFrame | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _scene(frame: SensorFrame | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """What the camera saw, RGB; grey where the bag has none."""
     if frame is None or frame.kind is not CAMERA:
         return np.full((*shape, 3), 96, np.uint8)

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from anyseg_core.invocation import command_line, machine
+from anyseg_core.runtime.sensors import subset_name
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.offline import ReplayResult
 from anyseg_ros.replay.summary import ScenarioSummary, Summary, Tally
@@ -62,10 +63,10 @@ def _about(result: ReplayResult, summary: Summary) -> dict[str, Any]:
         "classes": list(summary.classes),
         "labels": vars(summary.labels),
         "masks_with": dict(summary.masks_with()),
-        "rejections": {m.value: dict(reasons) for m, reasons in result.rejections.items()},
-        "topics": {m.value: choice.topic for m, choice in result.topics.sensors.items()},
-        "received": {m.value: count for m, count in result.received.items()},
-        "rejected": {m.value: count for m, count in result.rejected.items()},
+        "rejections": {str(m): dict(reasons) for m, reasons in result.rejections.items()},
+        "topics": {str(m): choice.topic for m, choice in result.topics.sensors.items()},
+        "received": {str(m): count for m, count in result.received.items()},
+        "rejected": {str(m): count for m, count in result.rejected.items()},
         "problems": [
             {"text": problem.text, "lost": problem.lost, "fails": problem.fails} for problem in result.problems
         ],
@@ -80,7 +81,7 @@ def _about(result: ReplayResult, summary: Summary) -> dict[str, Any]:
 
 def _scenarios(summary: Summary) -> Iterator[dict[str, Any]]:
     for name, scenario in summary.scenarios.items():
-        sensors = [m.value for m in scenario.scenario.modalities]
+        sensors = [str(m) for m in scenario.scenario.modalities]
         figures = _figures(scenario.tally, summary)
         yield {"record": "scenario", "scenario": name, "sensors": sensors, **figures}
         yield from _phases(name, scenario, summary)
@@ -114,5 +115,5 @@ def _figures(tally: Tally, summary: Summary) -> dict[str, Any]:
         **{name: tally.mean(name) for name in ("agreement", "changed", "flicker", "confidence")},
         **{f"age_p{p}_ms": tally.age_ms.percentile(p) for p in (50, 95)},
         **{f"engine_p{p}_ms": tally.engine_ms.percentile(p) for p in (50, 95)},
-        "used": {"+".join(m.value for m in used): count for used, count in tally.used.most_common()},
+        "used": {subset_name(used): count for used, count in tally.used.most_common()},
     }

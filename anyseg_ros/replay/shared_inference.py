@@ -1,17 +1,17 @@
 """One run of the network for all scenarios that want the same frames.
 
-The engine runs a network as a whole, so the features of its encoder cannot be shared between subsets. What is shared:
-the decoded frames, their network images (kept by the segmenter), and whole results: a scenario whose fault is a lost
-camera has, meanwhile, the masks of the subset without it, and before and after those of all sensors.
+What is shared: the decoded frames, what the segmenter keeps of each (its network image, and its features where the
+engine runs in parts), and whole results. A scenario whose fault is a lost camera has, meanwhile, the masks of the
+subset without it, and before and after those of all sensors.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-from anyseg_core.runtime.segmenter import Segmentation
+from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.pipeline.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.jobs import Job, encode_ahead, segment
 
 _KEPT_NS = 200 * NS_PER_MS
 """Scenarios run side by side: they want the same frames within the time a pipeline waits for companions."""
@@ -22,7 +22,9 @@ _Key = tuple[object, ...]
 class SharedInference:
     """Remembers the results of the last moments."""
 
-    def __init__(self) -> None:
+    def __init__(self, segmenter: Segmenter, min_confidence: float) -> None:
+        """`min_confidence`: 0..1; a pixel below it has no label."""
+        self._segmenter, self._min_confidence = segmenter, min_confidence
         self._recent: OrderedDict[_Key, tuple[Job, Segmentation]] = OrderedDict()
         self.runs = 0
         """Of the network."""
@@ -31,7 +33,11 @@ class SharedInference:
         self.engine_s = 0.0
         self.encode_s = 0.0
 
-    def run(self, pipeline: Pipeline, job: Job) -> Segmentation:
+    def encode_ahead(self, job: Job) -> None:
+        """As `jobs.encode_ahead`, on any thread."""
+        encode_ahead(self._segmenter, job)
+
+    def run(self, job: Job) -> Segmentation:
         """Segment a job's frames, or take the result of the same ones. Raises InputError and EngineError."""
         self._forget(job.created_ns)
         key: _Key = (
@@ -42,7 +48,7 @@ class SharedInference:
         if key in self._recent:
             self.reused += 1
             return self._recent[key][1]
-        segmentation = pipeline.run(job).segmentation
+        segmentation = segment(self._segmenter, job, self._min_confidence).segmentation
         self._recent[key] = job, segmentation  # the job keeps its frames alive, so that their ids stay theirs
         self.runs += 1
         self.engine_s += segmentation.engine_s

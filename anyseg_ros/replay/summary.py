@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from anyseg_core.injection.phases import Phase, phases_of
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, read_records
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayResult
@@ -58,7 +58,7 @@ class Tally:
     """How long a mask stands for what is there: the greatest age that the node allows a frame."""
     masks: int = 0
     failures: int = 0
-    used: Counter[tuple[Modality, ...]] = field(default_factory=Counter)
+    used: Counter[tuple[Sensor, ...]] = field(default_factory=Counter)
     _covered_s: float = 0.0
     _reached_s: float = 0.0
 
@@ -141,9 +141,9 @@ class ScenarioSummary:
     tally: Tally
     phases: list[PhaseTally]
     curve: _Curve
-    spans: dict[Modality, list[tuple[float, float, State]]] = field(default_factory=dict)
+    spans: dict[Sensor, list[tuple[float, float, State]]] = field(default_factory=dict)
     """The states of each sensor, (start, end, state) in seconds."""
-    faults_seen: dict[Modality, list[tuple[float, str]]] = field(default_factory=dict)
+    faults_seen: dict[Sensor, list[tuple[float, str]]] = field(default_factory=dict)
     """(seconds, fault) of each sensor, as the monitors named them."""
 
     def phases_at(self, at_s: float) -> list[PhaseTally]:
@@ -213,9 +213,9 @@ class Summary:
         """What that score is of."""
         return tally.confusion if self.has_labels else tally.agreement
 
-    def masks_with(self) -> Counter[Modality]:
+    def masks_with(self) -> Counter[Sensor]:
         """Masks of the scenario with all sensors that each sensor is in."""
-        counts: Counter[Modality] = Counter()
+        counts: Counter[Sensor] = Counter()
         for used, masks in self.reference.tally.used.items():
             counts.update(dict.fromkeys(used, masks))
         return counts
@@ -271,7 +271,7 @@ def _add_states(scenarios: Mapping[str, ScenarioSummary], path: Path, duration_s
     shortest_s = duration_s / 2000
     for line in _lines(path):
         summary = scenarios[line["scenario"]]
-        modality, at_s = Modality(line["modality"]), float(line["t_s"])
+        modality, at_s = Sensor(line["modality"]), float(line["t_s"])
         spans = summary.spans.setdefault(modality, [])
         if spans:
             start, _, state = spans.pop()
@@ -310,10 +310,10 @@ def class_losses(classes: Sequence[str], before: ConfusionMatrix, after: Confusi
     return sorted(losses, key=lambda loss: -loss.lost)
 
 
-def without_one(summary: Summary) -> dict[Modality, ConfusionMatrix]:
+def without_one(summary: Summary) -> dict[Sensor, ConfusionMatrix]:
     """How the vehicle sees without each of its sensors, where those subsets were replayed."""
     modalities = summary.reference.scenario.modalities
-    found: dict[Modality, ConfusionMatrix] = {}
+    found: dict[Sensor, ConfusionMatrix] = {}
     for other in summary.scenarios.values():
         missing = set(modalities) - set(other.scenario.modalities)
         if other.scenario.is_subset and len(missing) == 1:

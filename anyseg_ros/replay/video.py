@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.drawing.top_view import top_view
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Result
 from anyseg_ros.pipeline.planner_products import OutputClasses, label_points
 from anyseg_ros.replay.mask_sinks import overlay_of
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario

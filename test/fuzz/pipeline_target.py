@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import numpy as np
 
@@ -23,20 +22,20 @@ from anyseg_core.runtime.health.monitor import (
     clock_was_set,
 )
 from anyseg_core.runtime.health.thresholds import CHECKS, DEFAULT_CHECKS
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.pipeline import pipeline as pipeline_module
-from anyseg_ros.pipeline.pipeline import STAMP_JUMP_NS, Job, Pipeline, SyncConfig
+from anyseg_ros.pipeline.jobs import Job
+from anyseg_ros.pipeline.pipeline import STAMP_JUMP_NS, Pipeline, SyncConfig
 from fuzz.byte_source import ByteSource
 
 MS = 1_000_000
 START_NS = 1_000_000 * MS
 RIG = Rig(PinholeCamera(32, 24, 16.0, 16.0, 15.5, 11.5))
-SHAPES: Mapping[Modality, tuple[tuple[int, ...], ...]] = {
-    Modality.CAMERA: ((24, 32, 3), (1, 1, 3), (5, 300, 3)),
-    Modality.DEPTH: ((24, 32), (1, 1), (300, 5)),
-    Modality.EVENT: ((24, 32, 2), (1, 1, 2), (5, 300, 2)),
-    Modality.LIDAR: ((500, 4), (1, 4), (40, 5), (0, 4)),
+SHAPES: Mapping[Sensor, tuple[tuple[int, ...], ...]] = {
+    Sensor.CAMERA: ((24, 32, 3), (1, 1, 3), (5, 300, 3)),
+    Sensor.DEPTH: ((24, 32), (1, 1), (300, 5)),
+    Sensor.EVENT: ((24, 32, 2), (1, 1, 2), (5, 300, 2)),
+    Sensor.LIDAR: ((500, 4), (1, 4), (40, 5), (0, 4)),
 }
 MAX_STEPS = 40
 MAX_POLLS = 8
@@ -58,11 +57,11 @@ class PipelineFuzz:
     def __init__(self, source: ByteSource) -> None:
         self._source = source
         self.now_ns = START_NS
-        self._sent: Counter[Modality] = Counter()
-        self._last: dict[Modality, ModalityFrame] = {}
+        self._sent: Counter[Sensor] = Counter()
+        self._last: dict[Sensor, SensorFrame] = {}
         self._last_stamp_ns: int | None = None
         self._latest_ns = self.now_ns
-        self._pipeline = Pipeline(self._health(), self._sync(), cast("Segmenter", None), self.now_ns)
+        self._pipeline = Pipeline(self._health(), self._sync(), self.now_ns)
         if source.chance(2):
             self._pipeline.set_rig(RIG)
 
@@ -80,24 +79,24 @@ class PipelineFuzz:
             self._check_counts()
 
     def _frame(self) -> None:
-        modality = self._source.choice(MODALITIES)
+        modality = self._source.choice(DEFAULT_SENSORS)
         lag_ms = self._source.choice((0, 3, 3, 3, 30, 120, 250, 2000, -20, -80, -5000))
         stamp_ns = self.now_ns - lag_ms * MS
         if modality in self._last and self._source.chance(6):
             stamp_ns = self._last[modality].stamp_ns
-        frame = ModalityFrame(modality, self._content(modality), stamp_ns, "", self._source.choice((None, 1, 2, 900)))
+        frame = SensorFrame(modality, self._content(modality), stamp_ns, "", self._source.choice((None, 1, 2, 900)))
         self._last[modality] = frame
         self._sent[modality] += 1
         self._pipeline.on_frame(frame, self.now_ns)
 
-    def _content(self, modality: Modality) -> np.ndarray:
+    def _content(self, modality: Sensor) -> np.ndarray:
         """Live, frozen, uniform, or numbers that no sensor measures."""
         kind = self._source.integer(0, 7)
         if kind == 0 and modality in self._last:
             return self._last[modality].data
         shape = self._source.choice((*[SHAPES[modality][0]] * 6, *SHAPES[modality]))
         values = np.random.default_rng(self._source.integer(0, 255)).integers(1, 90, shape)
-        data = values.astype(np.float32 if modality in (Modality.DEPTH, Modality.LIDAR) else np.uint8)
+        data = values.astype(np.float32 if modality in (Sensor.DEPTH, Sensor.LIDAR) else np.uint8)
         if kind == 1:
             data[...] = self._source.choice((0, 255))
         elif kind == 2 and data.dtype == np.float32:
@@ -107,7 +106,7 @@ class PipelineFuzz:
         return data
 
     def _reject(self) -> None:
-        modality, fault = self._source.choice(MODALITIES), self._source.choice(tuple(Fault))
+        modality, fault = self._source.choice(DEFAULT_SENSORS), self._source.choice(tuple(Fault))
         self._sent[modality] += 1
         self._pipeline.on_rejected(modality, fault, "fuzzed", self.now_ns)
 
@@ -133,13 +132,13 @@ class PipelineFuzz:
         self._pipeline.reconfigure(self._health(), self._sync(), self.now_ns)
 
     def _switch(self) -> None:
-        self._pipeline.set_enabled(self._source.choice(MODALITIES), self._source.chance(2), self.now_ns)
+        self._pipeline.set_enabled(self._source.choice(DEFAULT_SENSORS), self._source.chance(2), self.now_ns)
 
     def _clear(self) -> None:
         self._pipeline.clear_faults(self.now_ns)
 
-    def _health(self) -> dict[Modality, HealthConfig]:
-        return {modality: self._one_config() for modality in MODALITIES}
+    def _health(self) -> dict[Sensor, HealthConfig]:
+        return {modality: self._one_config() for modality in DEFAULT_SENSORS}
 
     def _one_config(self) -> HealthConfig:
         if self._source.chance(2):
@@ -161,7 +160,7 @@ class PipelineFuzz:
 
     def _sync(self) -> SyncConfig:
         choice = self._source.choice
-        order = choice((MODALITIES, MODALITIES[::-1], (Modality.LIDAR,), (Modality.EVENT, Modality.CAMERA)))
+        order = choice((DEFAULT_SENSORS, DEFAULT_SENSORS[::-1], (Sensor.LIDAR,), (Sensor.EVENT, Sensor.CAMERA)))
         return SyncConfig(order, choice((0.0, 50.0, 1e4)), choice((1e-3, 15.0, 500.0)), choice((0.0, 25.0, 400.0)))
 
     def _poll(self) -> None:
@@ -173,12 +172,12 @@ class PipelineFuzz:
             self._check_job(job, self._pipeline.usable(self.now_ns))
         else:
             raise AssertionError(f"{MAX_POLLS} masks at one moment")
-        while self._pipeline.next_to_encode() is not None:
+        while self._pipeline.take_frame_to_encode() is not None:
             pass
         wakeup_ns = self._pipeline.next_wakeup_ns(self.now_ns)
         assert wakeup_ns is None or wakeup_ns > self._latest_ns, "a wakeup in the past would be a busy loop"
 
-    def _check_job(self, job: Job, usable: tuple[Modality, ...]) -> None:
+    def _check_job(self, job: Job, usable: tuple[Sensor, ...]) -> None:
         assert job.anchor in job.frames, "a mask without its anchor"
         assert set(job.frames) <= set(usable), "a mask of a sensor that is not usable"
         stamp_ns, last_ns = job.anchor_frame.stamp_ns, self._last_stamp_ns

@@ -32,8 +32,8 @@ from anyseg_core.runtime.events.stream import EventStream
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import HealthConfig, HealthMonitor, State
 from anyseg_core.runtime.input_images import encode_frame
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from fuzz.byte_source import ByteSource
@@ -41,11 +41,11 @@ from fuzz.pipeline_target import run_pipeline
 
 RIG = Rig(PinholeCamera(32, 24, 16.0, 16.0, 15.5, 11.5))
 NETWORK_SIZE = (16, 16)
-SPECS: Mapping[Modality, InputSpec] = {
-    Modality.CAMERA: InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding()),
-    Modality.DEPTH: InputSpec(modality=Modality.DEPTH, encoding=DepthEncoding()),
-    Modality.EVENT: InputSpec(modality=Modality.EVENT, encoding=EventEncoding()),
-    Modality.LIDAR: InputSpec(modality=Modality.LIDAR, encoding=LidarEncoding()),
+SPECS: Mapping[Sensor, InputSpec] = {
+    Sensor.CAMERA: InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding()),
+    Sensor.DEPTH: InputSpec(modality=Sensor.DEPTH, encoding=DepthEncoding()),
+    Sensor.EVENT: InputSpec(modality=Sensor.EVENT, encoding=EventEncoding()),
+    Sensor.LIDAR: InputSpec(modality=Sensor.LIDAR, encoding=LidarEncoding()),
 }
 Target = Callable[[ByteSource], bool]
 IMAGE_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "8UC2", "16UC1", "32FC1", "8UC3", "mono16", "", "rgb8\0")
@@ -140,7 +140,7 @@ def camera_info(source: ByteSource) -> bool:
 
 
 def along_the_robots_path(
-    convert: Callable[[Any], ModalityFrame], build: Callable[[ByteSource], Any], source: ByteSource
+    convert: Callable[[Any], SensorFrame], build: Callable[[ByteSource], Any], source: ByteSource
 ) -> bool:
     """Two messages of a sensor through its conversion, its monitor and the encoder."""
     monitor, refused = None, False
@@ -163,13 +163,13 @@ def along_the_robots_path(
     return refused
 
 
-def check_well_formed(frame: ModalityFrame) -> None:
-    """The contract of `ModalityFrame.data`."""
+def check_well_formed(frame: SensorFrame) -> None:
+    """The contract of `SensorFrame.data`."""
     dtype, ndim, channels = {
-        Modality.CAMERA: (np.uint8, 3, 3),
-        Modality.DEPTH: (np.float32, 2, None),
-        Modality.EVENT: (np.uint8, 3, 2),
-        Modality.LIDAR: (np.float32, 2, 4),
+        Sensor.CAMERA: (np.uint8, 3, 3),
+        Sensor.DEPTH: (np.float32, 2, None),
+        Sensor.EVENT: (np.uint8, 3, 2),
+        Sensor.LIDAR: (np.float32, 2, 4),
     }[frame.modality]
     assert frame.data.dtype == np.dtype(dtype), f"{frame.modality} is {frame.data.dtype}"
     assert frame.data.ndim == ndim, f"{frame.modality} has shape {frame.data.shape}"
@@ -288,7 +288,7 @@ def raw_recording(source: ByteSource) -> bool:
     return False
 
 
-def _sensor(convert: Callable[[Any], ModalityFrame], build: Callable[[ByteSource], Any]) -> Target:
+def _sensor(convert: Callable[[Any], SensorFrame], build: Callable[[ByteSource], Any]) -> Target:
     return partial(along_the_robots_path, convert, build)
 
 

@@ -17,7 +17,7 @@ from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
 from anyseg_core.runtime.extras import missing_part
-from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 from anyseg_ros.cli import app
 
 ROOT = typer.main.get_command(app)
@@ -204,6 +204,27 @@ def test_a_part_that_is_not_installed_is_named_with_its_extra(blocked: str, comm
     assert f' install -e ".[{extra}]"' in done.stderr
 
 
+WITHOUT_SIMULATOR = """
+from typer.testing import CliRunner
+from anyseg_ros.cli import app
+
+for command in ("replay", "replay-live", "play", "inspect", "data from-bag", "inject bag"):
+    rest = {"data from-bag": ["out"], "inject bag": ["out", "--injections", "config/injections/camera_lost.yaml"]}
+    result = CliRunner().invoke(app, [*command.split(), "no_such_bag", *rest.get(command, [])])
+    if not ("no_such_bag" in result.output and isinstance(result.exception, SystemExit)):
+        print(command, result.output, repr(result.exception))
+"""
+"""Prints what does not end with a word on the bag."""
+
+
+@pytest.mark.ros
+def test_commands_on_bags_need_no_simulator() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    done = run_without("trimesh,embreex", WITHOUT_SIMULATOR)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 @simulator
 def test_a_simulated_bag_reads_back(tmp_path: Path) -> None:
     from rosbags.highlevel import AnyReader
@@ -227,7 +248,7 @@ def test_a_simulated_drive_reads_back(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     drive = RecordedDrive.load(file)
     assert len(drive) == 2
-    assert set(drive.frame(1).frames) == set(MODALITIES)
+    assert set(drive.frame(1).frames) == set(DEFAULT_SENSORS)
 
 
 @pytest.mark.parametrize(("columns", "width"), [(None, "160"), ("100", "100")])

@@ -185,7 +185,7 @@ def movement_testimonies(views: Views, memory: Memory, speed_mps: float | None) 
 
 def _stillness(view: View, change: float, memory: Memory, why: str) -> Testimony:
     sensor = view.frame.modality
-    what, still = sensor.value, STILL[sensor.kind.family]
+    what, still = str(sensor), STILL[sensor.kind.family]
     if sensor.kind.family in STILL_HALF and change >= still:
         lower = memory.change(view, slice(GRID[0] // 2, None))  # not the upper half: it may be a sky
         if lower is not None and lower < STILL_HALF[sensor.kind.family]:

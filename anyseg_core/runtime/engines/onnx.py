@@ -6,14 +6,15 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engines.protocol import Encoded, EngineError, EngineInfo, Features, Labels, PartFiles
+from anyseg_core.runtime.engines.network import Network, Parts, content_of
+from anyseg_core.runtime.engines.protocol import Encoded, EngineError, EngineInfo, Features, Labels
+from anyseg_core.runtime.network_content import NetworkContent
 
 
 class _Tensor(NamedTuple):
@@ -38,8 +39,8 @@ class OnnxEngine:
     inputs and outputs differ from the contract of `model_card`.
     """
 
-    def __init__(self, network: Path, threads: int = 0, reason: str = "asked for") -> None:
-        self._network = _Session(network, threads or _cores(), INPUTS, OUTPUTS)
+    def __init__(self, network: Network, threads: int = 0, reason: str = "asked for") -> None:
+        self._network = _Session(content_of(network), threads or _cores(), INPUTS, OUTPUTS)
         self.info = EngineInfo("onnxruntime", "cpu", self._network.precision, reason)
 
     def run(self, images: NDArray[np.uint8], modality: NDArray[np.int64]) -> tuple[Labels, Labels]:
@@ -64,10 +65,11 @@ class OnnxPartsEngine:
     Raises EngineError as `OnnxEngine` does.
     """
 
-    def __init__(self, parts: PartFiles, threads: int = 0, reason: str = "asked for") -> None:
+    def __init__(self, parts: Parts, threads: int = 0, reason: str = "asked for") -> None:
         threads = threads or _cores()
-        self._encoder = _Session(parts.encoder, 1, INPUTS, FEATURES)
-        self._decoder = _Session(parts.decoder, threads, FEATURES, OUTPUTS)
+        encoder, decoder = map(content_of, parts)
+        self._encoder = _Session(encoder, 1, INPUTS, FEATURES)
+        self._decoder = _Session(decoder, threads, FEATURES, OUTPUTS)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
         details = {"form": f"frames are encoded when they arrive, {threads} at a time"}
         self.info = EngineInfo("onnxruntime", "cpu", self._encoder.precision, reason, details)
@@ -122,8 +124,10 @@ def _cores() -> int:
 class _Session:
     """An ONNX file on the CPU, whose inputs and outputs are as expected."""
 
-    def __init__(self, file: Path, threads: int, inputs: tuple[_Tensor, ...], outputs: tuple[_Tensor, ...]) -> None:
-        session = _open_session(file, threads)
+    def __init__(
+        self, network: NetworkContent, threads: int, inputs: tuple[_Tensor, ...], outputs: tuple[_Tensor, ...]
+    ) -> None:
+        file, session = network.path, _open_session(network, threads)
         differences = [
             *_differences("input", inputs, session.get_inputs()),
             *_differences("output", outputs, session.get_outputs()),
@@ -152,7 +156,7 @@ class _Session:
         self._session = None
 
 
-def _open_session(network: Path, threads: int) -> ort.InferenceSession:
+def _open_session(network: NetworkContent, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -162,7 +166,10 @@ def _open_session(network: Path, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        return ort.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
+        if values := network.external_values():
+            tensors = [ort.OrtValue.ortvalue_from_numpy(value) for value in values.values()]
+            options.add_external_initializers(list(values), tensors)
+        return ort.InferenceSession(network.data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise EngineError(
             f"onnxruntime {ort.__version__} cannot load {network}: {error}. "

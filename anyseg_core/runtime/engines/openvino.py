@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.engines.network import Network, bytes_alone, content_of
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo, Labels
 from anyseg_core.runtime.extras import pip_command
+from anyseg_core.runtime.network_content import NetworkContent
 
 
 class OpenvinoEngine:
@@ -22,9 +24,9 @@ class OpenvinoEngine:
     file.
     """
 
-    def __init__(self, network: Path, threads: int = 0, reason: str = "asked for") -> None:
-        self._network = network
-        compiled, version = _compile(network, threads or len(os.sched_getaffinity(0)))
+    def __init__(self, network: Network, threads: int = 0, reason: str = "asked for") -> None:
+        self._network = content_of(network)
+        compiled, version = _compile(self._network, threads or len(os.sched_getaffinity(0)))
         self.info = EngineInfo(
             backend="openvino",
             device="cpu",
@@ -52,7 +54,7 @@ class OpenvinoEngine:
         self._request = None
 
 
-def _compile(network: Path, threads: int) -> tuple[Any, str]:
+def _compile(network: NetworkContent, threads: int) -> tuple[Any, str]:
     """The network, ready to run, and OpenVINO's version."""
     try:
         import openvino
@@ -63,7 +65,8 @@ def _compile(network: Path, threads: int) -> tuple[Any, str]:
         ) from error
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     try:
-        compiled = openvino.Core().compile_model(str(network), "CPU", settings)
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(io.BytesIO(bytes_alone(network))), "CPU", settings)
     except RuntimeError as error:
         raise EngineError(
             f"openvino {openvino.__version__} cannot load {network}: {error}. "

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from anyseg_core.runtime.engines.cuda.bindings import Graph
 from anyseg_core.runtime.engines.cuda.device import DeviceError, DeviceMemory, PinnedMemory, Stream
 from anyseg_core.runtime.engines.cuda.open_device import open_device
 from anyseg_core.runtime.engines.device_images import DeviceImages
+from anyseg_core.runtime.engines.network import Network, content_of
 from anyseg_core.runtime.engines.plan_cache import CachedPlan, PlanCache, PlanKey
 from anyseg_core.runtime.engines.protocol import BuildOptions, BuildProgress, EngineError, EngineInfo, Labels
 from anyseg_core.runtime.engines.tensorrt_build import (
@@ -33,7 +33,6 @@ from anyseg_core.runtime.engines.tensorrt_build import (
     load_library,
     summarise,
 )
-from anyseg_core.runtime.model_card import sha256_of
 
 LABELS, CONFIDENCE = "labels", "confidence"
 INT64_BYTES = 8
@@ -56,9 +55,9 @@ class TensorrtEngine:
     never falls back to anything by itself. Raises BuildCancelledError where `build.on_progress` asked for it.
     """
 
-    def __init__(self, network: Path, build: BuildOptions, reason: str = "asked for") -> None:
+    def __init__(self, network: Network, build: BuildOptions, reason: str = "asked for") -> None:
         library = load_library()
-        self._network = network
+        self._network = content_of(network)
         self._thread = threading.get_ident()
         self._runtime: Any = None
         self._engine: Any = None
@@ -182,7 +181,7 @@ class TensorrtEngine:
         counts = build.counts
         gpu = self._device.info
         profiles = ",".join(map(str, counts))
-        key = PlanKey(library.name, gpu.name, gpu.compute_capability, self._hash(), build.precision, profiles)
+        key = PlanKey(library.name, gpu.name, gpu.compute_capability, self._network.sha256, build.precision, profiles)
         cache = PlanCache(build.cache_dir)
         waiting = BuildProgress("waiting for another process that builds it", 0.0, time.monotonic())
 
@@ -202,12 +201,6 @@ class TensorrtEngine:
         if self._engine is None:
             raise EngineError(f"{library.name} refuses what it built of {self._network}: {self._log.cause()}")
         return plan
-
-    def _hash(self) -> str:
-        try:
-            return sha256_of(self._network)
-        except OSError as error:
-            raise EngineError(f"cannot read {self._network}: {error}") from error
 
     def _check_contract(self, trt: Any) -> None:
         """Names, types and ranks are those of `model_card`, and the size is fixed."""

@@ -1,7 +1,7 @@
 """ONNX -> TensorRT plan: one optimisation profile per number of live modalities, progress, and what came out of it.
 
 One form for TensorRT 10.3 to 11.x and TensorRT-RTX: networks are strongly typed, so the precision is that of the types
-in the ONNX file, and no interface is used that one of these versions lacks (test_gpu_bindings.py holds it to that).
+in the ONNX file, and no interface is used that one of these versions lacks (test_engine_bindings.py holds it to that).
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from anyseg_core.runtime.engines.network import Network, bytes_alone, content_of
 from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildProgress, EngineError, OnProgress
 from anyseg_core.runtime.extras import pip_command
+from anyseg_core.runtime.network_content import NetworkContent
 
 LIBRARIES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 """Python modules that offer this interface, in the order of preference."""
@@ -89,7 +90,7 @@ class TensorrtLog:
 
 def build_plan(
     library: TensorrtLibrary,
-    network: Path,
+    network: Network,
     counts: Sequence[int],
     precision: str = "auto",
     on_progress: OnProgress = lambda _progress: True,
@@ -103,7 +104,7 @@ def build_plan(
     log = TensorrtLog(trt)
     builder = trt.Builder(log.logger)
     definition = builder.create_network(_strongly_typed(trt))
-    _parse(trt, definition, network, log)
+    _parse(trt, definition, content_of(network), log)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # for the inspector
@@ -129,13 +130,9 @@ def _strongly_typed(trt: Any) -> int:
     return flags
 
 
-def _parse(trt: Any, definition: Any, network: Path, log: TensorrtLog) -> None:
-    try:
-        model = network.read_bytes()
-    except OSError as error:
-        raise EngineError(f"cannot read {network}: {error}") from error
+def _parse(trt: Any, definition: Any, network: NetworkContent, log: TensorrtLog) -> None:
     parser = trt.OnnxParser(definition, log.logger)
-    if not parser.parse(model, str(network)):
+    if not parser.parse(bytes_alone(network), str(network)):
         errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         raise EngineError(f"TensorRT cannot parse {network}: {'; '.join(errors) or log.cause()}")
     names = {definition.get_input(i).name for i in range(definition.num_inputs)}

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import Twist, compensate_motion
-from anyseg_core.runtime.modality import ModalityFrame
+from anyseg_core.runtime.sensors import SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 
 MAX_APART_NS = NS_PER_S // 5
@@ -39,7 +39,7 @@ class LidarMotion:
         speed, rate = (float(np.linalg.norm(v)) for v in (self.twist.linear, self.twist.angular))
         return f"{speed:.2f} m/s, {rate:.3f} rad/s"
 
-    def compensate(self, frame: ModalityFrame) -> ModalityFrame:
+    def compensate(self, frame: SensorFrame) -> SensorFrame:
         """The scan as the LiDAR would have seen it at once, at `to_ns`; the same frame where that is no other."""
         late_s = (frame.stamp_ns - self.to_ns) / NS_PER_S
         within_s = point_seconds(frame.point_times, frame.stamp_ns)

@@ -439,17 +439,16 @@ class HealthMonitor:
         return float(min(median(gaps), gaps[-1])) if len(gaps) == GAPS else None
 
     def _is_young(self, now_ns: int) -> bool:
-        age_ms = self._age_ms(now_ns)
-        return age_ms is not None and age_ms <= self._config.max_age_ms
+        born_ns = self._born_ns()
+        return born_ns is not None and self._config.is_fresh(born_ns, max(now_ns, self._now_ns))
 
     def _age_ms(self, now_ns: int) -> float | None:
-        """Since acquisition; since reception where the sensor's clock is not trusted or runs ahead."""
-        if self._newest is None:
-            return None
-        born_ns = self._newest_received_ns
-        if self._config.check(Fault.STALE_STAMP).enabled:
-            born_ns = min(born_ns, self._newest.stamp_ns)
-        return (max(now_ns, self._now_ns) - born_ns) / NS_PER_MS
+        born_ns = self._born_ns()
+        return None if born_ns is None else (max(now_ns, self._now_ns) - born_ns) / NS_PER_MS
+
+    def _born_ns(self) -> int | None:
+        newest = self._newest
+        return None if newest is None else self._config.born_ns(self._newest_received_ns, newest.stamp_ns)
 
     def _rate_hz(self, now_ns: int) -> float | None:
         """Frames per second over the last 2 s or 5 periods, whichever is longer."""

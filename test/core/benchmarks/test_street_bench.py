@@ -11,14 +11,14 @@ from toy_student import write_toy_student
 
 from anyseg_core.benchmarks.street import DriveScore, score_pictures, score_scans
 from anyseg_core.runtime.label_sets import CITYSCAPES
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor
 
 
 @pytest.fixture
 def segmenter(tmp_path: Path) -> Segmenter:
     """A toy student of Cityscapes' classes."""
-    folder = write_toy_student(tmp_path / "toy", (64, 64), (Modality.CAMERA, Modality.LIDAR), CITYSCAPES)
+    folder = write_toy_student(tmp_path / "toy", (64, 64), (Sensor.CAMERA, Sensor.LIDAR), CITYSCAPES)
     return Segmenter.open(folder, threads=1)
 
 

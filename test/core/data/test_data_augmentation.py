@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from anyseg_core.data.augmentation import AugmentConfig, Window, augment, cut, draw_window
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 SIDE = 64
 STILL = AugmentConfig(hflip=0.0, scale=(1.0, 1.0), jitter=0.0, blur=0.0)
@@ -28,7 +28,9 @@ def seen_by_all(labels: np.ndarray) -> np.ndarray:
 
 def test_nothing_changes_when_everything_is_off() -> None:
     labels = checkerboard()
-    images, changed = augment(seen_by_all(labels), labels, MODALITIES, (SIDE, SIDE), STILL, np.random.default_rng(0))
+    images, changed = augment(
+        seen_by_all(labels), labels, DEFAULT_SENSORS, (SIDE, SIDE), STILL, np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(changed, labels)
     np.testing.assert_array_equal(images, seen_by_all(labels))
 
@@ -38,9 +40,9 @@ def test_depth_and_lidar_stay_on_their_labels(seed: int, side: int) -> None:
     labels = checkerboard()
     config = AugmentConfig(hflip=0.5, scale=(0.5, 2.0))
     rng = np.random.default_rng(seed)
-    images, changed = augment(seen_by_all(labels), labels, MODALITIES, (side, side), config, rng)
+    images, changed = augment(seen_by_all(labels), labels, DEFAULT_SENSORS, (side, side), config, rng)
     expected = np.where(changed == 255, 0, changed * 10)
-    for index in (MODALITIES.index(Modality.DEPTH), MODALITIES.index(Modality.LIDAR)):
+    for index in (DEFAULT_SENSORS.index(Sensor.DEPTH), DEFAULT_SENSORS.index(Sensor.LIDAR)):
         np.testing.assert_array_equal(images[index, ..., 0], expected)
 
 
@@ -49,7 +51,7 @@ def test_the_camera_follows_the_same_geometry(seed: int) -> None:
     labels = checkerboard()
     config = AugmentConfig(hflip=0.5, scale=(0.7, 2.0), jitter=0.0, blur=0.0)
     images, changed = augment(
-        seen_by_all(labels), labels, MODALITIES, (SIDE, SIDE), config, np.random.default_rng(seed)
+        seen_by_all(labels), labels, DEFAULT_SENSORS, (SIDE, SIDE), config, np.random.default_rng(seed)
     )
     interior = changed == np.roll(changed, 3, (0, 1))
     interior &= (changed == np.roll(changed, -3, (0, 1))) & (changed == np.roll(changed, (3, -3), (0, 1)))
@@ -62,7 +64,9 @@ def test_the_camera_follows_the_same_geometry(seed: int) -> None:
 def test_a_mirror_mirrors() -> None:
     labels = checkerboard()
     config = STILL.model_copy(update={"hflip": 1.0})
-    images, changed = augment(seen_by_all(labels), labels, MODALITIES, (SIDE, SIDE), config, np.random.default_rng(0))
+    images, changed = augment(
+        seen_by_all(labels), labels, DEFAULT_SENSORS, (SIDE, SIDE), config, np.random.default_rng(0)
+    )
     np.testing.assert_array_equal(changed, labels[:, ::-1])
     np.testing.assert_array_equal(images[2], seen_by_all(labels)[2, :, ::-1])
 
@@ -70,7 +74,7 @@ def test_a_mirror_mirrors() -> None:
 def test_colour_changes_touch_the_camera_only() -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, SIDE, SIDE, 3), np.uint8)
     config = STILL.model_copy(update={"jitter": 1.0, "blur": 1.0})
-    changed, _ = augment(images, checkerboard(), MODALITIES, (SIDE, SIDE), config, np.random.default_rng(1))
+    changed, _ = augment(images, checkerboard(), DEFAULT_SENSORS, (SIDE, SIDE), config, np.random.default_rng(1))
     assert not np.array_equal(changed[0], images[0])
     np.testing.assert_array_equal(changed[1:], images[1:])
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from shapes_dataset import SIDE, shape_labels, write_png, write_shapes
 
-from anyseg_core.data.check import check_split, contact_sheet, kind_of, write_sheet
+from anyseg_core.data.check import check_split, contact_sheet, write_sheet
+from anyseg_core.data.datasets import DATASETS, DataConfig, kind_of
 from anyseg_core.data.deliver import Deliver
 from anyseg_core.data.usable import UsableSamples
 
@@ -52,6 +53,15 @@ def test_kinds_are_told_by_what_lies_there(tmp_path: Path, root: Path) -> None:
         folder = tmp_path / kind
         (folder / name).mkdir(parents=True)
         assert kind_of(folder) == kind
+
+
+def test_the_table_of_kinds_fits_the_configuration() -> None:
+    fields = DataConfig.model_fields
+    assert all(key in fields for row in DATASETS.values() for key in row.settings)
+    with pytest.raises(ValueError, match=r"'deliverr' is unknown; known kinds .*deliver, .*mixture"):
+        DataConfig(kind="deliverr", root=Path())
+    with pytest.raises(ValueError, match=r"views is a setting of kind scans, not of pictures"):
+        DataConfig(kind="pictures", layout="camvid", root=Path(), views=2)
 
 
 def test_a_sheet_is_written_where_it_is_wanted(tmp_path: Path) -> None:

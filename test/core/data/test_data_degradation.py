@@ -14,7 +14,6 @@ from anyseg_core.data.degradation import DegradeConfig, SampleDegrader
 from anyseg_core.data.sample import DataError
 from anyseg_core.injection import INJECTION_KINDS, Stage
 from anyseg_core.runtime.input_images import depth_image
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import (
     DepthEncoding,
     EventEncoding,
@@ -23,13 +22,14 @@ from anyseg_core.runtime.model_card import (
     LidarEncoding,
     RgbEncoding,
 )
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 HEIGHT, WIDTH = 64, 96
 INPUTS = (
-    InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding()),
-    InputSpec(modality=Modality.DEPTH, encoding=DepthEncoding()),
-    InputSpec(modality=Modality.EVENT, encoding=EventEncoding()),
-    InputSpec(modality=Modality.LIDAR, encoding=LidarEncoding()),
+    InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding()),
+    InputSpec(modality=Sensor.DEPTH, encoding=DepthEncoding()),
+    InputSpec(modality=Sensor.EVENT, encoding=EventEncoding()),
+    InputSpec(modality=Sensor.LIDAR, encoding=LidarEncoding()),
 )
 SHOWABLE = [
     (kind, modality)
@@ -53,36 +53,36 @@ def sample() -> NDArray[np.uint8]:
     return images
 
 
-def degrader(kind: str, modality: Modality, inputs=INPUTS, strength=(1.0, 1.0), **parameters: float) -> SampleDegrader:
+def degrader(kind: str, modality: Sensor, inputs=INPUTS, strength=(1.0, 1.0), **parameters: float) -> SampleDegrader:
     fault = {"modality": modality, "kind": kind, "parameters": parameters}
     config = DegradeConfig.model_validate({"probability": 1.0, "strength": strength, "faults": [fault]})
     return SampleDegrader(config, inputs)
 
 
-def degraded(kind: str, modality: Modality, seed: int = 1, **parameters: float) -> NDArray[np.uint8]:
+def degraded(kind: str, modality: Sensor, seed: int = 1, **parameters: float) -> NDArray[np.uint8]:
     images = degrader(kind, modality, **parameters)(sample(), np.random.default_rng(seed))
-    return images[MODALITIES.index(modality)]
+    return images[DEFAULT_SENSORS.index(modality)]
 
 
 @pytest.mark.parametrize(("kind", "modality"), SHOWABLE)
-def test_every_fault_of_content_changes_its_sensor_and_no_other(kind: str, modality: Modality) -> None:
+def test_every_fault_of_content_changes_its_sensor_and_no_other(kind: str, modality: Sensor) -> None:
     before = sample()
     first, second = (degrader(kind, modality)(before, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(before, sample())
     assert (first.shape, first.dtype) == (before.shape, before.dtype)
-    for index, other in enumerate(MODALITIES):
+    for index, other in enumerate(DEFAULT_SENSORS):
         assert np.array_equal(first[index], before[index]) == (other is not modality)
 
 
 @pytest.mark.parametrize(("kind", "modality"), SHOWABLE)
-def test_strength_zero_changes_nothing(kind: str, modality: Modality) -> None:
+def test_strength_zero_changes_nothing(kind: str, modality: Sensor) -> None:
     out = degrader(kind, modality, strength=(0.0, 0.0))(sample(), np.random.default_rng(5))
     np.testing.assert_array_equal(out, sample())
 
 
 def test_lost_depth_is_lost_in_every_channel_and_the_rest_is_as_it_was() -> None:
-    before, after = sample()[1], degraded("nan_depth", Modality.DEPTH, fraction=0.4)
+    before, after = sample()[1], degraded("nan_depth", Sensor.DEPTH, fraction=0.4)
     lost = ~after.any(axis=-1)
     assert lost.mean() == pytest.approx(0.4, abs=0.05)
     np.testing.assert_array_equal(after[~lost], before[~lost])
@@ -91,25 +91,25 @@ def test_lost_depth_is_lost_in_every_channel_and_the_rest_is_as_it_was() -> None
 @pytest.mark.parametrize("scale", ["log", "linear", "inverse"])
 def test_scaled_depth_is_encoded_as_the_scaled_depth_is(scale: str) -> None:
     encoding = DepthEncoding.model_validate({"scale": scale})
-    spec = (InputSpec(modality=Modality.DEPTH, encoding=encoding),)
+    spec = (InputSpec(modality=Sensor.DEPTH, encoding=encoding),)
     before = depth_image(DEPTH_M, (HEIGHT, WIDTH), encoding)[None]
-    after = degrader("depth_scale", Modality.DEPTH, spec, scale=0.5)(before, np.random.default_rng(0))[0]
+    after = degrader("depth_scale", Sensor.DEPTH, spec, scale=0.5)(before, np.random.default_rng(0))[0]
     truth = depth_image(DEPTH_M * np.float32(0.5), (HEIGHT, WIDTH), encoding)
     fine = (DEPTH_M > 8) & (DEPTH_M < 40)  # near, the linear scale has too few levels, and far the inverse one
     assert np.abs(after.astype(int) - truth)[fine].max() <= 4
 
 
 def test_depth_in_another_encoding_can_only_be_lost() -> None:
-    spec = (InputSpec(modality=Modality.DEPTH, encoding=HhaEncoding()),)
+    spec = (InputSpec(modality=Sensor.DEPTH, encoding=HhaEncoding()),)
     images = np.full((1, HEIGHT, WIDTH, 3), 90, np.uint8)
-    after = degrader("blockage", Modality.DEPTH, spec, fraction=0.3)(images, np.random.default_rng(0))
+    after = degrader("blockage", Sensor.DEPTH, spec, fraction=0.3)(images, np.random.default_rng(0))
     assert (after == 0).mean() == pytest.approx(0.3, abs=0.03)
     with pytest.raises(DataError, match="noise needs depth in metres, not hha; use nan_depth"):
-        degrader("noise", Modality.DEPTH, spec)
+        degrader("noise", Sensor.DEPTH, spec)
 
 
 def test_a_flood_of_events_adds_as_many_as_the_gain_says() -> None:
-    before, after = sample()[2], degraded("event_flood", Modality.EVENT, events_per_pixel=1)
+    before, after = sample()[2], degraded("event_flood", Sensor.EVENT, events_per_pixel=1)
     added = after[..., :2].astype(int) - before[..., :2]
     assert (added[after[..., :2] < 255] % 40 == 0).all()
     assert added.mean() == pytest.approx(40, rel=0.1)
@@ -117,21 +117,21 @@ def test_a_flood_of_events_adds_as_many_as_the_gain_says() -> None:
 
 
 def test_a_lost_sector_of_the_lidar_is_one_of_columns() -> None:
-    before, after = sample()[3], degraded("sector_loss", Modality.LIDAR, from_deg=0, to_deg=60)
+    before, after = sample()[3], degraded("sector_loss", Sensor.LIDAR, from_deg=0, to_deg=60)
     assert before[:, : WIDTH // 2].any()
     assert not after[:, : WIDTH // 2].any()  # counter-clockwise from straight ahead is the left half of the picture
     np.testing.assert_array_equal(after[:, WIDTH // 2 + 1 :], before[:, WIDTH // 2 + 1 :])
 
 
 def test_thinned_points_are_a_subset() -> None:
-    before, after = sample()[3], degraded("sparse", Modality.LIDAR, keep=0.3)
+    before, after = sample()[3], degraded("sparse", Sensor.LIDAR, keep=0.3)
     left = after.any(axis=-1)
     assert left.sum() / before.any(axis=-1).sum() == pytest.approx(0.3, abs=0.1)
     np.testing.assert_array_equal(after[left], before[left])
 
 
 def test_a_turned_lidar_moves_its_points_in_the_picture_and_keeps_their_ranges() -> None:
-    before, after = sample()[3], degraded("lidar_yaw", Modality.LIDAR, angle_deg=10)
+    before, after = sample()[3], degraded("lidar_yaw", Sensor.LIDAR, angle_deg=10)
     moved = after.any(axis=-1)
     assert moved.sum() < before.any(axis=-1).sum()  # some are out of the picture now
     assert not moved[:, -5:].any()  # counter-clockwise is to the left
@@ -139,19 +139,19 @@ def test_a_turned_lidar_moves_its_points_in_the_picture_and_keeps_their_ranges()
 
 
 def test_a_half_sized_picture_is_brought_to_the_size_of_the_input() -> None:
-    before, after = sample()[0], degraded("half_size", Modality.CAMERA)
+    before, after = sample()[0], degraded("half_size", Sensor.CAMERA)
     assert after.shape == before.shape
     assert after.std() < 0.9 * before.std()
 
 
 def test_a_kind_that_cannot_be_weak_is_rarer_at_a_low_strength() -> None:
-    degrade, before, rng = degrader("mirror", Modality.CAMERA, strength=(0.3, 0.3)), sample(), np.random.default_rng(0)
+    degrade, before, rng = degrader("mirror", Sensor.CAMERA, strength=(0.3, 0.3)), sample(), np.random.default_rng(0)
     changed = [not np.array_equal(degrade(before, rng)[0], before[0]) for _ in range(200)]
     assert np.mean(changed) == pytest.approx(0.3, abs=0.1)
 
 
 def test_the_probability_is_that_of_each_sensor() -> None:
-    faults = [{"modality": m, "kind": "corrupt"} for m in MODALITIES] + [{"modality": "camera", "kind": "black"}]
+    faults = [{"modality": m, "kind": "corrupt"} for m in DEFAULT_SENSORS] + [{"modality": "camera", "kind": "black"}]
     config = DegradeConfig.model_validate({"probability": 0.25, "faults": faults})
     degrade, rng, before = SampleDegrader(config, INPUTS), np.random.default_rng(0), sample()
     changed = [
@@ -179,13 +179,13 @@ def test_a_wrong_configuration_is_named(changes: dict, named: str) -> None:
 
 def test_a_fault_of_a_sensor_that_the_data_lacks_is_named() -> None:
     with pytest.raises(DataError, match="sparse of lidar, which the data does not have"):
-        degrader("sparse", Modality.LIDAR, INPUTS[:2])
+        degrader("sparse", Sensor.LIDAR, INPUTS[:2])
 
 
 def test_large_images_keep_their_points() -> None:
     """The index of a point travels as a float32."""
     lidar = np.full((1, 512, 1024, 3), 100, np.uint8)
-    out = degrader("sparse", Modality.LIDAR, INPUTS[3:], keep=0.5)(lidar, np.random.default_rng(0))[0]
+    out = degrader("sparse", Sensor.LIDAR, INPUTS[3:], keep=0.5)(lidar, np.random.default_rng(0))[0]
     assert out.any(axis=-1).mean() == pytest.approx(0.5, abs=0.01)
     assert cv2.countNonZero(out[..., 0]) == np.count_nonzero(out.all(axis=-1))
 
@@ -194,7 +194,8 @@ def test_a_training_run_takes_the_section_from_its_configuration(tmp_path: Path)
     pytest.importorskip("torch", reason="training needs pip install anyseg_ros[train]")
     from shapes_dataset import SIDE, shapes_config, write_shapes
 
-    from anyseg_core.training.batches import Batches, open_dataset
+    from anyseg_core.data.datasets import open_dataset
+    from anyseg_core.training.batches import Batches
     from anyseg_core.training.loop import train
 
     faults = [{"modality": "camera", "kind": "black"}]

@@ -14,7 +14,7 @@ from anyseg_core.data.deliver import INPUTS_NAME, Deliver, shift_labels
 from anyseg_core.data.files import read_image
 from anyseg_core.data.packed import PackedDataset
 from anyseg_core.data.sample import IMAGENET_MEAN, DataError
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 SIZE = (SIDE, SIDE)
 EVENT_FILE = "event/sun/train/MAP_1_point0/000000_event_front.png"
@@ -33,7 +33,7 @@ def test_labels_are_shifted_and_ignored() -> None:
 def test_the_release_s_protocol_resizes_bilinearly(root: Path) -> None:
     small = (SIDE // 2, SIDE // 2)
     ours, released = Deliver(root, "train", small), Deliver(root, "train", small, released_protocol=True)
-    whole = read_image(ours.image_path(0, Modality.LIDAR))
+    whole = read_image(ours.image_path(0, Sensor.LIDAR))
     expected = cv2.resize(whole, small[::-1], interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(released[0].images[3], expected)
     np.testing.assert_array_equal(released[0].images[0], ours[0].images[0])  # the camera's image
@@ -90,14 +90,14 @@ def test_depth_may_be_in_hha(root: Path) -> None:
 
 
 def test_a_subset_of_modalities_keeps_its_own_images(root: Path) -> None:
-    whole, part = Deliver(root, "train", SIZE), Deliver(root, "train", SIZE, (Modality.CAMERA, Modality.LIDAR))
+    whole, part = Deliver(root, "train", SIZE), Deliver(root, "train", SIZE, (Sensor.CAMERA, Sensor.LIDAR))
     np.testing.assert_array_equal(part[0].images, whole[0].images[[0, 3]])
-    assert [spec.modality for spec in part.inputs] == [Modality.CAMERA, Modality.LIDAR]
+    assert [spec.modality for spec in part.inputs] == [Sensor.CAMERA, Sensor.LIDAR]
 
 
 def test_public_data_gets_the_published_normalisation(root: Path) -> None:
     inputs = Deliver(root, "train", SIZE).inputs
-    assert [spec.modality for spec in inputs] == list(MODALITIES)
+    assert [spec.modality for spec in inputs] == list(DEFAULT_SENSORS)
     assert inputs[0].mean == IMAGENET_MEAN
     assert inputs[1].mean == (0.0, 0.0, 0.0)
 

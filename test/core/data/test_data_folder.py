@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from shapes_dataset import write_png, write_shapes
 
+from anyseg_core.data.datasets import DataConfig, describe_data, open_dataset
 from anyseg_core.data.deliver import Deliver
 from anyseg_core.data.folder import Folder
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples, find_broken
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.input_images import encode_frame
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import (
     ClassSpec,
     DepthEncoding,
@@ -31,30 +31,30 @@ from anyseg_core.runtime.sample_folder import (
     write_description,
     write_sample,
 )
-from anyseg_core.training.batches import describe_data, open_dataset
-from anyseg_core.training.config import ConfigError, DataConfig, parse_config
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
+from anyseg_core.training.config import ConfigError, parse_config
 
 SIZE = (32, 64)
 RIG = Rig(PinholeCamera(80, 40, 50.0, 50.0, 39.5, 19.5), np.diag([1.0, 1.0, 1.0, 1.0]))
 INPUTS = (
-    InputSpec(modality=Modality.CAMERA, encoding=RgbEncoding()),
-    InputSpec(modality=Modality.DEPTH, encoding=DepthEncoding()),
-    InputSpec(modality=Modality.EVENT, encoding=EventEncoding()),
-    InputSpec(modality=Modality.LIDAR, encoding=LidarEncoding()),
+    InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding()),
+    InputSpec(modality=Sensor.DEPTH, encoding=DepthEncoding()),
+    InputSpec(modality=Sensor.EVENT, encoding=EventEncoding()),
+    InputSpec(modality=Sensor.LIDAR, encoding=LidarEncoding()),
 )
 CLASSES = (ClassSpec(name="floor", color=(1, 2, 3)), ClassSpec(name="thing", color=(4, 5, 6)))
 
 
-def frames(seed: int) -> list[ModalityFrame]:
+def frames(seed: int) -> list[SensorFrame]:
     random = np.random.default_rng(seed)
     depth = np.rint(random.uniform(500, 60_000, (40, 80))) / 1000
     depth[:4] = 0
     points = random.uniform([-3, -2, 4, 0], [3, 2, 30, 255], (200, 4))
     return [
-        ModalityFrame(Modality.CAMERA, random.integers(0, 256, (40, 80, 3), np.uint8), 0),
-        ModalityFrame(Modality.DEPTH, depth.astype(np.float32), 0),
-        ModalityFrame(Modality.EVENT, random.integers(0, 9, (40, 80, 2), np.uint8), 0),
-        ModalityFrame(Modality.LIDAR, points.astype(np.float32), 0),
+        SensorFrame(Sensor.CAMERA, random.integers(0, 256, (40, 80, 3), np.uint8), 0),
+        SensorFrame(Sensor.DEPTH, depth.astype(np.float32), 0),
+        SensorFrame(Sensor.EVENT, random.integers(0, 9, (40, 80, 2), np.uint8), 0),
+        SensorFrame(Sensor.LIDAR, points.astype(np.float32), 0),
     ]
 
 
@@ -84,7 +84,7 @@ def test_the_camera_may_be_a_jpeg_and_modalities_may_be_fewer(root: Path) -> Non
     folder = root / "train" / "drive_1"
     (folder / "000000_camera.png").unlink()
     write_png(folder / "000000_camera.jpg", picture)
-    sample = Folder(root, "train", SIZE, [Modality.CAMERA])[0]
+    sample = Folder(root, "train", SIZE, [Sensor.CAMERA])[0]
     assert sample.images.shape == (1, *SIZE, 3)
     assert np.abs(sample.images[0].astype(int) - 77).max() <= 2
 
@@ -201,7 +201,7 @@ def test_what_a_data_set_is_can_be_told_without_its_files(root: Path, tmp_path: 
     inputs, classes = describe_data(DataConfig(root=tmp_path / "nowhere"))
     assert (len(inputs), len(classes)) == (4, 25)
     inputs, classes = describe_data(DataConfig(kind="muses", root=tmp_path / "nowhere"))
-    assert ([spec.modality for spec in inputs], len(classes)) == ([m for m in MODALITIES if m != "depth"], 19)
+    assert ([spec.modality for spec in inputs], len(classes)) == ([m for m in DEFAULT_SENSORS if m != "depth"], 19)
     inputs, classes = describe_data(DataConfig(kind="folder", root=root))
     assert (inputs, len(classes)) == (INPUTS, 2)
 

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from shapes_dataset import write_png
 
-from anyseg_core.data.check import check_split, contact_sheet, kind_of
+from anyseg_core.data.check import check_split, contact_sheet
+from anyseg_core.data.datasets import DataConfig, kind_of, open_files
 from anyseg_core.data.mid_air import RECORDS_NAME, MidAir
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
 from anyseg_core.runtime.input_images import depth_image
 from anyseg_core.runtime.label_sets import MID_AIR
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import DepthEncoding
-from anyseg_core.training.batches import open_files
-from anyseg_core.training.config import DataConfig
+from anyseg_core.runtime.sensors import Sensor
 
 h5py = pytest.importorskip("h5py", reason="Mid-Air's index needs pip install anyseg_ros[train]")
 
@@ -84,7 +83,7 @@ def test_climates_and_a_slower_rate_can_be_chosen(root: Path) -> None:
 
 def test_distances_become_depths_as_the_robot_has_them(root: Path) -> None:
     dataset = MidAir(root, "train", SIZE)
-    depth_m = dataset.frame(0, Modality.DEPTH).data
+    depth_m = dataset.frame(0, Sensor.DEPTH).data
     np.testing.assert_allclose(depth_m, 20.0, rtol=1e-3)  # a flat wall; half precision has 11 bits
     encoding = dataset.inputs[1].encoding
     assert isinstance(encoding, DepthEncoding)
@@ -141,7 +140,7 @@ def test_an_index_that_cannot_be_used_is_named(root: Path, tmp_path: Path) -> No
         DataError, match=r"sunny/sensor_records\.hdf5 has no trajectories with camera_data/color_left, d"
     ):
         MidAir(root, "train", SIZE)
-    assert len(MidAir(root, "train", SIZE, [Modality.CAMERA])) == 16  # depth is not asked for
+    assert len(MidAir(root, "train", SIZE, [Sensor.CAMERA])) == 16  # depth is not asked for
     records.write_bytes(b"no hdf5")
     with pytest.raises(DataError, match=r"sunny/sensor_records\.hdf5 is damaged, perhaps half downloaded"):
         MidAir(root, "train", SIZE)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toy_mixture import COARSE, TOY_SCANS, write_mixture, write_pictures, write_scan
 
 from anyseg_core.data.augmentation import AugmentConfig, Window, augment, largest_inside, moved_onto
+from anyseg_core.data.datasets import open_dataset, part_meaning
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout
 from anyseg_core.data.mixture import Mixture, MixturePart, Scoring
 from anyseg_core.data.pictures import Pictures
@@ -22,8 +23,8 @@ from anyseg_core.methods.losses import labelled_cross_entropy, marginal_cross_en
 from anyseg_core.methods.supervised import draw_subsets_of
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.runtime.label_sets import CITYSCAPES, LabelClass
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.training.batches import Batches, open_dataset, part_meaning
+from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.config import ConfigError, parse_config, parse_data
 from anyseg_core.training.evaluation import score_mixture, summarise_mixture
 
@@ -158,7 +159,7 @@ def test_batches_bring_the_sensors_that_each_sample_has(toy: dict) -> None:
     config = parse_data(toy)
     mixture = open_dataset(config, "train")
     assert isinstance(mixture, Mixture)
-    assert [spec.modality for spec in mixture.inputs] == [Modality.CAMERA, Modality.LIDAR]
+    assert [spec.modality for spec in mixture.inputs] == [Sensor.CAMERA, Sensor.LIDAR]
     batch = Batches(mixture, (32, 64), 8, AugmentConfig(), seed=1)[0]
     assert batch.present is not None
     assert batch.present.sum(dim=0).tolist() == [6, 2]  # three quarters of the draws are pictures
@@ -300,7 +301,7 @@ def test_crops_show_a_part_at_full_scale() -> None:
     columns = np.tile(np.arange(128, dtype=np.uint8), (64, 1))
     images = np.repeat(columns[None, ..., None], 3, axis=3)
     config = AugmentConfig(hflip=0, scale=(1.0, 1.0), jitter=0, blur=0, crops=True)
-    whole, _ = augment(images, columns, (Modality.CAMERA,), (32, 64), config, np.random.default_rng(0))
-    part, _ = augment(images, columns, (Modality.CAMERA,), (32, 64), config, np.random.default_rng(0), share=0.5)
+    whole, _ = augment(images, columns, (Sensor.CAMERA,), (32, 64), config, np.random.default_rng(0))
+    part, _ = augment(images, columns, (Sensor.CAMERA,), (32, 64), config, np.random.default_rng(0), share=0.5)
     assert np.diff(whole[0, 0, :, 0].astype(int)).mean() == pytest.approx(2, abs=0.1)
     assert np.diff(part[0, 0, :, 0].astype(int)).mean() == pytest.approx(1, abs=0.1)

@@ -24,8 +24,8 @@ from anyseg_core.data.muses_sensors import (
 )
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.input_images import event_image, lidar_image
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import LidarEncoding
+from anyseg_core.runtime.sensors import Sensor
 
 h5py = pytest.importorskip("h5py", reason="MUSES' events need pip install anyseg_ros[train]")
 
@@ -116,7 +116,7 @@ def test_a_sample_of_raw_sensors_is_what_the_robot_would_make_of_them(root: Path
     dataset = Muses(root, "train", SIZE, motion_compensation=False)
     assert dataset.source == "raw"
     assert len(dataset) == 2
-    assert [spec.modality for spec in dataset.inputs] == [Modality.CAMERA, Modality.EVENT, Modality.LIDAR]
+    assert [spec.modality for spec in dataset.inputs] == [Sensor.CAMERA, Sensor.EVENT, Sensor.LIDAR]
     sample = dataset[0]
     assert sample.images.shape == (3, *SIZE, 3)
     calibration = read_calibration(root / "calib.json")
@@ -320,4 +320,4 @@ def test_what_is_no_muses_is_refused(tmp_path: Path, root: Path) -> None:
     with pytest.raises(DataError, match=r"is .* MUSES, unzipped"):
         Muses(tmp_path / "nowhere", "train", SIZE)
     with pytest.raises(DataError, match=r"data\.modalities depth is unknown"):
-        Muses(root, "train", SIZE, [Modality.CAMERA, Modality.DEPTH])
+        Muses(root, "train", SIZE, [Sensor.CAMERA, Sensor.DEPTH])

@@ -12,16 +12,15 @@ from repository import REPOSITORY
 from shapes_dataset import write_png
 from typer.testing import CliRunner
 
-from anyseg_core.data.check import kind_of
+from anyseg_core.data.datasets import DataConfig, describe_data, kind_of, open_dataset
 from anyseg_core.data.nyu_depth import MAPPING_NAME, MAT_NAME, SPLITS_NAME, nyu_depth, nyu_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
 from anyseg_core.runtime.input_images import depth_image, hha_image
 from anyseg_core.runtime.label_sets import NYU40
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding
-from anyseg_core.training.batches import describe_data, open_dataset
-from anyseg_core.training.config import DataConfig, load_config
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.training.config import load_config
 from anyseg_ros.cli import app
 
 h5py = pytest.importorskip("h5py", reason="NYUDepth's .mat file needs pip install anyseg_ros[train]")
@@ -99,14 +98,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_mat_file_is_split_as_the_file_beside_it_says(mat: Path) -> None:
-    train, test, val = (nyu_depth(mat, split, SIZE, MODALITIES, None, "auto") for split in ("train", "test", "val"))
+    train, test, val = (
+        nyu_depth(mat, split, SIZE, DEFAULT_SENSORS, None, "auto") for split in ("train", "test", "val")
+    )
     assert (len(train), len(test), len(val)) == (795, 654, 654)
     assert (train.name(0), train.name(794), test.name(0)) == ("0003", "1449", "0001")
     assert not {train.name(i) for i in range(795)} & {test.name(i) for i in range(654)}
 
 
 def test_a_frame_of_the_mat_file_comes_upright_and_encoded_as_on_the_robot(mat: Path) -> None:
-    dataset = nyu_depth(mat, "train", FULL, MODALITIES, 1, "auto")
+    dataset = nyu_depth(mat, "train", FULL, DEFAULT_SENSORS, 1, "auto")
     sample = dataset[0]
     np.testing.assert_array_equal(sample.images[0], picture(TRAIN))
     encoding = dataset.inputs[1].encoding
@@ -116,16 +117,17 @@ def test_a_frame_of_the_mat_file_comes_upright_and_encoded_as_on_the_robot(mat: 
 
 
 def test_the_894_labels_become_the_40_classes(mat: Path) -> None:
-    labels = nyu_depth(mat, "train", FULL, MODALITIES, 1, "auto")[0].labels
+    labels = nyu_depth(mat, "train", FULL, DEFAULT_SENSORS, 1, "auto")[0].labels
     names = [NYU40[index].name for index in labels[(150, 250, 400), 0]]
     assert names == ["otherprop", "bed", "chair"]
     assert (labels[:120] == 255).all()
 
 
 def test_hha_of_the_mat_file_is_computed_with_the_kinects_intrinsics(mat: Path) -> None:
-    dataset = nyu_depth(mat, "train", FULL, MODALITIES, 1, "hha")
+    dataset = nyu_depth(mat, "train", FULL, DEFAULT_SENSORS, 1, "hha")
     encoding = dataset.inputs[1].encoding
     assert isinstance(encoding, HhaEncoding)
+    assert encoding.normals == "fitted"
     assert dataset.rig is not None
     image = dataset[0].images[1]
     np.testing.assert_array_equal(image, hha_image(floor_depth_m(), FULL, encoding, dataset.rig.camera))
@@ -141,16 +143,16 @@ def test_a_mat_file_that_is_damaged_or_another_is_named(tmp_path: Path, mat: Pat
     content = (mat / MAT_NAME).read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"{MAT_NAME} is damaged.*half downloaded"):
-        nyu_depth(tmp_path, "train", SIZE, MODALITIES, None, "auto")
+        nyu_depth(tmp_path, "train", SIZE, DEFAULT_SENSORS, None, "auto")
     with h5py.File(path, "w") as file:
         file["something"] = 1
     with pytest.raises(DataError, match="has no images, depths and labels of NYUDepth v2"):
-        nyu_depth(tmp_path, "train", SIZE, MODALITIES, None, "auto")
+        nyu_depth(tmp_path, "train", SIZE, DEFAULT_SENSORS, None, "auto")
     shutil.copy(mat / MAT_NAME, path)
     with h5py.File(path, "r+") as file:
         file["labels"][TRAIN, 0, 0] = 900
     with pytest.raises(DataError, match="frame 0003 has label 900: 0 to 894"):
-        _ = nyu_depth(tmp_path, "train", SIZE, MODALITIES, 1, "auto")[0]
+        _ = nyu_depth(tmp_path, "train", SIZE, DEFAULT_SENSORS, 1, "auto")[0]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_a_file_beside_it_that_is_missing_or_another_is_named(
     if content is not None:
         scipy_io.savemat(tmp_path / name, content)
     with pytest.raises(DataError, match=says):
-        nyu_depth(tmp_path, "train", SIZE, MODALITIES, None, "auto")
+        nyu_depth(tmp_path, "train", SIZE, DEFAULT_SENSORS, None, "auto")
 
 
 def test_samples_of_one_file_do_not_share_their_cache(mat: Path, tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_samples_of_one_file_do_not_share_their_cache(mat: Path, tmp_path: Path)
 
 
 def test_the_folder_form_is_read(folder: Path) -> None:
-    train = nyu_depth(folder, "train", FULL, MODALITIES, None, "auto")
+    train = nyu_depth(folder, "train", FULL, DEFAULT_SENSORS, None, "auto")
     assert (len(train), train.name(1)) == (2, "1")
     sample = train[1]
     assert np.abs(sample.images[0].astype(int) - 60).max() <= 2
@@ -195,15 +197,15 @@ def test_the_folder_form_is_read(folder: Path) -> None:
     assert isinstance(encoding, DepthEncoding)
     np.testing.assert_allclose(sample.images[1], depth_image(floor_depth_m(), FULL, encoding), atol=1)  # whole mm
     assert [sample.labels[row, 0] for row in (0, 100, 300)] == [0, 255, 39]
-    assert nyu_depth(folder, "val", SIZE, MODALITIES, None, "auto")[0].name == "2"
+    assert nyu_depth(folder, "val", SIZE, DEFAULT_SENSORS, None, "auto")[0].name == "2"
 
 
 def test_hha_images_are_taken_as_they_are(folder: Path) -> None:
     shutil.rmtree(folder / "Depth")
-    dataset = nyu_depth(folder, "train", SIZE, MODALITIES, None, "auto")
+    dataset = nyu_depth(folder, "train", SIZE, DEFAULT_SENSORS, None, "auto")
     assert isinstance(dataset.inputs[1].encoding, HhaEncoding)
     assert np.abs(dataset[0].images[1].astype(int) - (200, 100, 50)).max() <= 2
-    assert nyu_inputs(folder, [Modality.CAMERA], "auto")[0].modality is Modality.CAMERA
+    assert nyu_inputs(folder, [Sensor.CAMERA], "auto")[0].modality is Sensor.CAMERA
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_a_broken_file_is_named_and_can_be_left_out(folder: Path, file: str, ima
         (folder / file).write_bytes(image)
     elif isinstance(image, np.ndarray):
         cv2.imwrite(str(folder / file), image)
-    dataset = nyu_depth(folder, "train", SIZE, MODALITIES, None, "auto")
+    dataset = nyu_depth(folder, "train", SIZE, DEFAULT_SENSORS, None, "auto")
     with pytest.raises(DataError, match=says):
         _ = dataset[0]
     usable = UsableSamples(dataset, show_progress=False)
@@ -233,14 +235,14 @@ def test_a_broken_file_is_named_and_can_be_left_out(folder: Path, file: str, ima
 
 def test_what_is_not_there_is_named(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(DataError, match=r"train\.txt is missing, and so is .*labeled\.mat"):
-        nyu_depth(tmp_path / "nowhere", "train", SIZE, MODALITIES, None, "auto")
+        nyu_depth(tmp_path / "nowhere", "train", SIZE, DEFAULT_SENSORS, None, "auto")
     with pytest.raises(DataError, match="known splits: train, val, test"):
-        nyu_depth(folder, "holdout", SIZE, MODALITIES, None, "auto")
+        nyu_depth(folder, "holdout", SIZE, DEFAULT_SENSORS, None, "auto")
     with pytest.raises(DataError, match=r"data\.modalities lidar is unknown; known: camera, depth"):
-        nyu_depth(folder, "train", SIZE, [Modality.LIDAR], None, "auto")
+        nyu_depth(folder, "train", SIZE, [Sensor.LIDAR], None, "auto")
     (folder / "train.txt").write_text("\n")
     with pytest.raises(DataError, match=r"train\.txt is empty"):
-        nyu_depth(folder, "train", SIZE, MODALITIES, None, "auto")
+        nyu_depth(folder, "train", SIZE, DEFAULT_SENSORS, None, "auto")
 
 
 # --- commands and configurations
@@ -259,5 +261,5 @@ def test_data_check_looks_at_both_forms(mat: Path, folder: Path, tmp_path: Path)
 def test_every_rgbd_data_set_has_a_configuration_that_names_its_inputs(name: str) -> None:
     config = load_config(REPOSITORY / "config" / "train" / f"{name}.yaml")
     inputs, classes = describe_data(config.data)
-    assert [spec.modality for spec in inputs] == [Modality.CAMERA, Modality.DEPTH]
+    assert [spec.modality for spec in inputs] == [Sensor.CAMERA, Sensor.DEPTH]
     assert len(classes) == {"nyu_depth": 40, "potsdam": 6, "mid_air": 13}[name]

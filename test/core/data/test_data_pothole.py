@@ -12,7 +12,7 @@ from shapes_dataset import write_png
 from anyseg_core.data.pothole import Pothole
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.input_images import depth_image
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 SIZE = (64, 96)
 
@@ -36,7 +36,7 @@ def test_depth_is_what_a_16uc1_message_of_the_disparity_gives(made: Path) -> Non
     metres = np.where(sample.labels == 1, 35.0, 50.0).astype(np.float32)
     np.testing.assert_array_equal(sample.images[1], depth_image(metres, SIZE, dataset.inputs[1].encoding))  # type: ignore[arg-type]
     assert sample.images.shape == (2, *SIZE, 3)
-    assert dataset.frames("dataset2_01")[1].modality is Modality.DEPTH
+    assert dataset.frames("dataset2_01")[1].modality is Sensor.DEPTH
 
 
 def test_unknown_split_and_wrong_folder_are_named(made: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyseg_core.data.check import check_split, contact_sheet, kind_of
+from anyseg_core.data.check import check_split, contact_sheet
+from anyseg_core.data.datasets import DataConfig, kind_of, open_dataset
 from anyseg_core.data.potsdam import Potsdam
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
 from anyseg_core.runtime.label_sets import POTSDAM
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.config import ConfigError, DataConfig, parse_config
+from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.training.config import ConfigError, parse_config
 
 rasterio = pytest.importorskip("rasterio", reason="Potsdam's tiles need pip install anyseg_ros[potsdam]")
 from rasterio.transform import from_origin  # noqa: E402
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, root: Path) -> None:
 def test_the_rgb_tiles_do_as_well_and_depth_may_be_left_out(root: Path) -> None:
     (root / "4_Ortho_RGBIR/top_potsdam_2_10_RGBIR.tif").unlink()
     write(root / "2_Ortho_RGB/top_potsdam_2_10_RGB.tif", aerial()[..., :3])
-    sample = Potsdam(root, "train", SIZE, [Modality.CAMERA])[0]
+    sample = Potsdam(root, "train", SIZE, [Sensor.CAMERA])[0]
     assert sample.images.shape == (1, *SIZE, 3)
     assert sample.images[0, 5, 9].tolist() == [5, 9, 7]
 

@@ -20,10 +20,10 @@ from anyseg_core.data.decoupled import (
     augment_view,
     draw_affine,
 )
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 STILL = SensorPipeline(hflip=0.0, scale=(1.0, 1.0), rotation_deg=(0.0, 0.0))
-RGBD = (Modality.CAMERA, Modality.DEPTH)
+RGBD = (Sensor.CAMERA, Sensor.DEPTH)
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def moved(config: SensorPipeline | None = None, seed: int = 0, size: tuple[int, 
     """Depth alone, which shows coordinates at the output's own size."""
     image = coordinates(*size)[None]
     apart = DecoupledConfig(depth=config or SensorPipeline())
-    return augment_apart(image, cells(*size), (Modality.DEPTH,), size, apart, np.random.default_rng(seed))
+    return augment_apart(image, cells(*size), (Sensor.DEPTH,), size, apart, np.random.default_rng(seed))
 
 
 def nearest(image: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -229,7 +229,7 @@ def test_a_camera_that_shrinks_is_averaged() -> None:
 
 
 def test_the_documented_example_runs() -> None:
-    text = (REPOSITORY / "docs" / "training.md").read_text()
+    text = (REPOSITORY / "docs" / "training" / "methods.md").read_text()
     example = next(part for part in text.split("```python\n")[1:] if "augment_view" in part).split("```")[0]
     names: dict = {}
     exec(example, names)  # our own documentation
@@ -241,11 +241,11 @@ def test_every_sensor_has_its_own_geometry_and_labels_that_fit_it() -> None:
     labels = cells(64, 96)
     images = np.repeat(np.repeat(labels[None, ..., None], 4, axis=0), 3, axis=3)  # all show their labels
     config = DecoupledConfig(camera=CameraPipeline(jitter=0, blur=0))
-    sample = augment_apart(images, labels, MODALITIES, (64, 96), config, np.random.default_rng(5))
+    sample = augment_apart(images, labels, DEFAULT_SENSORS, (64, 96), config, np.random.default_rng(5))
     assert sample.images.shape == (4, 64, 96, 3)
     assert sample.to_common.shape == (4, 64, 96, 2)
     assert len({affine.tobytes() for affine in sample.to_view}) == 4
-    for index in (MODALITIES.index(Modality.DEPTH), MODALITIES.index(Modality.LIDAR)):
+    for index in (DEFAULT_SENSORS.index(Sensor.DEPTH), DEFAULT_SENSORS.index(Sensor.LIDAR)):
         shown = np.where(sample.labels[index] == 255, 0, sample.labels[index])
         np.testing.assert_array_equal(sample.images[index, ..., 0], shown)
 
@@ -275,8 +275,8 @@ def test_the_same_seed_gives_the_same_sample() -> None:
 
 def test_a_sensor_keeps_its_defaults_when_one_of_its_settings_is_given() -> None:
     config = DecoupledConfig.model_validate({"camera": {"rotation_deg": [0, 0]}})
-    assert config.of(Modality.CAMERA).jitter == CameraPipeline().jitter > 0
-    assert config.of(Modality.DEPTH).jitter == 0
+    assert config.of(Sensor.CAMERA).jitter == CameraPipeline().jitter > 0
+    assert config.of(Sensor.DEPTH).jitter == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from anyseg_core.data.kitti_drive import KittiDrive
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.scans import KITTI_CAMERA, KITTI_CAMERA_FROM_LIDAR
 from anyseg_core.runtime.geometry.projection import project_points
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 
 CALIBRATION = """P2: 7.2e+01 0 60 4.5 0 7.2e+01 20 0.2 0 0 1 0.003
 R0_rect: 1 0 0 0 1 0 0 0 1
@@ -39,8 +39,8 @@ def test_frames_and_calibration(drive: Path) -> None:
     recorded = KittiDrive(drive)
     moments = [*recorded.frames()]
     assert [stamp for stamp, _ in moments] == [10**9, 11 * 10**8, 12 * 10**8]
-    assert moments[2][1][Modality.CAMERA].data[0, 0, 0] == 2
-    points = np.asarray(moments[0][1][Modality.LIDAR].data, np.float32)
+    assert moments[2][1][Sensor.CAMERA].data[0, 0, 0] == 2
+    points = np.asarray(moments[0][1][Sensor.LIDAR].data, np.float32)
     _, cols, _, xyz = project_points(points, recorded.rig, 40, 120)
     assert xyz[0] == pytest.approx([-1 + (4.5 - 60 * 0.003) / 72, -0.08 + (0.2 - 20 * 0.003) / 72, 9.733], abs=1e-4)
     assert cols[0] < 60  # left of the middle

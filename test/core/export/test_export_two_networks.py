@@ -11,15 +11,15 @@ import torch
 from shapes_dataset import SIDE, shapes_config, write_shapes
 from small_bags import CAMERA, DEPTH, HEIGHT, WIDTH, drive, write_ros2
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.export.student import ExportError, ExportOptions, check_parity, export
 from anyseg_core.models.anymodal import upsample_logits
 from anyseg_core.models.student_network import UnimodalStudent
 from anyseg_core.models.unimodal import UnimodalNetworks
 from anyseg_core.runtime.engines.onnx import OnnxEngine
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import load_card
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.training.batches import open_dataset
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.training.checkpoint import load_model
 from anyseg_core.training.loop import train
 from anyseg_ros.messages.conversions import camera_frame
@@ -72,9 +72,9 @@ def test_a_network_per_sensor_and_one_for_both(student: Path) -> None:
     card = load_card(student)
     assert {network.file for network in card.networks} == FILES == {path.name for path in student.glob("*.onnx")}
     served = {network.file: (network.modalities, network.count) for network in card.networks}
-    assert served["student_camera.onnx"] == ((Modality.CAMERA,), 1)
-    assert served["student_depth.onnx"] == ((Modality.DEPTH,), 1)
-    assert served["student_camera_depth.onnx"] == ((Modality.CAMERA, Modality.DEPTH), 2)
+    assert served["student_camera.onnx"] == ((Sensor.CAMERA,), 1)
+    assert served["student_depth.onnx"] == ((Sensor.DEPTH,), 1)
+    assert served["student_camera_depth.onnx"] == ((Sensor.CAMERA, Sensor.DEPTH), 2)
     assert card.training.metrics["onnx_label_agreement"] >= 0.999
     assert "crodino_kd, a network per modality; resnet18" in card.training.method
 
@@ -131,14 +131,14 @@ def test_the_pipeline_runs_the_network_whose_sensors_live(checkpoint: Path, stud
     replay(bag, tmp_path / "out", ReplayOptions(student=student, subsets=True))
     first = {record.scenario: record for record in reversed(list(read_records(tmp_path / "out" / MASKS)))}
     used = {scenario: record.used for scenario, record in first.items()}
-    assert set(used.values()) == {(Modality.CAMERA,), (Modality.DEPTH,), (Modality.CAMERA, Modality.DEPTH)}
+    assert set(used.values()) == {(Sensor.CAMERA,), (Sensor.DEPTH,), (Sensor.CAMERA, Sensor.DEPTH)}
     segmenter = Segmenter.open(student, threads=1)
     frame = camera_frame(written[0].message)
     image = segmenter.network_image(frame)
     labels, _ = expected_of(checkpoint, np.stack([image, image]))[(0,)]
-    alone = segmenter.segment({Modality.CAMERA: frame})
+    alone = segmenter.segment({Sensor.CAMERA: frame})
     assert (alone.labels == labels).mean() >= 0.999
-    (record,) = [record for record in first.values() if record.used == (Modality.CAMERA,)]
+    (record,) = [record for record in first.values() if record.used == (Sensor.CAMERA,)]
     assert record.hash == mask_hash(alone.resized_labels(HEIGHT, WIDTH))
     assert len({record.hash for record in first.values()}) == 3
     segmenter.close()

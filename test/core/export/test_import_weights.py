@@ -97,7 +97,7 @@ def test_a_released_network_becomes_a_checkpoint_of_ours(
     model, state = load_anymodal(checkpoint)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(model.state_dict()[key], value, atol=0, rtol=0, msg=key)
-    assert [spec.modality.value for spec in state.inputs] == ["camera", "event", "lidar"]
+    assert [str(spec.modality) for spec in state.inputs] == ["camera", "event", "lidar"]
     assert len(state.classes) == 19
     images = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():

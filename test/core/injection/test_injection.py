@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, Injector, Stage, degrade
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, State
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 S = 1_000_000_000
 CONTENT_FAULTS = [
@@ -23,30 +23,30 @@ CONTENT_FAULTS = [
 ]
 
 
-def make_frame(modality: Modality, seed: int = 0, stamp_ns: int = 5 * S) -> ModalityFrame:
+def make_frame(modality: Sensor, seed: int = 0, stamp_ns: int = 5 * S) -> SensorFrame:
     rng = np.random.default_rng(seed)
     data: NDArray
-    if modality is Modality.CAMERA:
+    if modality is Sensor.CAMERA:
         data = rng.integers(20, 200, (40, 60, 3), np.uint8)
-    elif modality is Modality.DEPTH:
+    elif modality is Sensor.DEPTH:
         data = rng.uniform(1, 50, (40, 60)).astype(np.float32)
-    elif modality is Modality.EVENT:
+    elif modality is Sensor.EVENT:
         data = rng.poisson(0.5, (40, 60, 2)).astype(np.uint8)
     else:
         data = rng.uniform(-30, 30, (800, 4)).astype(np.float32)
     data.setflags(write=False)
-    return ModalityFrame(modality, data, stamp_ns, frame_id="optical")
+    return SensorFrame(modality, data, stamp_ns, frame_id="optical")
 
 
-def spoil(modality: Modality, kind: str, seed: int = 0, **parameters: float) -> tuple[NDArray, NDArray]:
+def spoil(modality: Sensor, kind: str, seed: int = 0, **parameters: float) -> tuple[NDArray, NDArray]:
     """Content before and after."""
     frame = make_frame(modality)
     return frame.data, degrade(frame, kind, np.random.default_rng(seed), **parameters).data
 
 
-def played(modality: Modality, kind: str, count: int = 4, **parameters: float) -> list[tuple[NDArray, NDArray]]:
+def played(modality: Sensor, kind: str, count: int = 4, **parameters: float) -> list[tuple[NDArray, NDArray]]:
     """Contents before and after of successive frames, 1 s apart, all of them hit."""
-    entry = {"modality": modality.value, "kind": kind, "start_s": 0, "parameters": parameters}
+    entry = {"modality": str(modality), "kind": kind, "start_s": 0, "parameters": parameters}
     injector = Injector(InjectionSchedule.parse({"injections": [entry]}))
     frames = [make_frame(modality, seed, seed * S) for seed in range(count)]
     return [(frame.data, injector.apply(frame, float(at))[0].data) for at, frame in enumerate(frames)]
@@ -56,7 +56,7 @@ def played(modality: Modality, kind: str, count: int = 4, **parameters: float) -
 
 
 @pytest.mark.parametrize(("kind", "modality"), CONTENT_FAULTS)
-def test_a_degraded_frame_is_changed_well_formed_and_repeatable(kind: str, modality: Modality) -> None:
+def test_a_degraded_frame_is_changed_well_formed_and_repeatable(kind: str, modality: Sensor) -> None:
     frame = make_frame(modality)
     before = frame.data.copy()
     first, second = (degrade(frame, kind, np.random.default_rng(3)) for _ in range(2))
@@ -65,48 +65,48 @@ def test_a_degraded_frame_is_changed_well_formed_and_repeatable(kind: str, modal
     assert (first.modality, first.frame_id, first.data.dtype) == (modality, "optical", frame.data.dtype)
     assert first.data.ndim == frame.data.ndim
     assert first.stamp_ns != frame.stamp_ns or not np.array_equal(first.data, before)
-    if modality is not Modality.LIDAR and kind != "half_size":
+    if modality is not Sensor.LIDAR and kind != "half_size":
         assert first.data.shape == frame.data.shape
 
 
 def test_black_and_saturated_are_what_they_say() -> None:
-    assert not spoil(Modality.CAMERA, "black")[1].any()
-    assert (spoil(Modality.CAMERA, "saturate")[1] == 255).all()
+    assert not spoil(Sensor.CAMERA, "black")[1].any()
+    assert (spoil(Sensor.CAMERA, "saturate")[1] == 255).all()
 
 
 def test_blur_takes_contrast_and_keeps_brightness() -> None:
-    before, after = spoil(Modality.CAMERA, "blur")
+    before, after = spoil(Sensor.CAMERA, "blur")
     assert after.std() < 0.2 * before.std()
     assert after.mean() == pytest.approx(before.mean(), abs=2)
 
 
 def test_noise_is_relative_to_full_scale_depth_and_range() -> None:
-    before, after = spoil(Modality.CAMERA, "noise", sigma=0.05)
+    before, after = spoil(Sensor.CAMERA, "noise", sigma=0.05)
     assert (after.astype(float) - before).std() == pytest.approx(12.75, rel=0.1)
-    before, after = spoil(Modality.DEPTH, "noise", sigma=0.05)
+    before, after = spoil(Sensor.DEPTH, "noise", sigma=0.05)
     assert (after / before).std() == pytest.approx(0.05, rel=0.1)
-    before, after = spoil(Modality.LIDAR, "noise", sigma=0.05)
+    before, after = spoil(Sensor.LIDAR, "noise", sigma=0.05)
     ranges = np.linalg.norm(after[:, :3], axis=1) / np.linalg.norm(before[:, :3], axis=1)
     assert ranges.std() == pytest.approx(0.05, rel=0.1)
     np.testing.assert_allclose(np.arctan2(after[:, 1], after[:, 0]), np.arctan2(before[:, 1], before[:, 0]), rtol=1e-4)
     np.testing.assert_array_equal(after[:, 3], before[:, 3])
 
 
-@pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH, Modality.EVENT])
-def test_blockage_covers_its_share_of_the_image(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", [Sensor.CAMERA, Sensor.DEPTH, Sensor.EVENT])
+def test_blockage_covers_its_share_of_the_image(modality: Sensor) -> None:
     before, after = spoil(modality, "blockage", fraction=0.3)
     covered = np.abs(np.indices((40, 60)).T - [20, 30]).max(axis=-1).T < 10
     assert not after[covered].any()
     kept = np.hypot(*(np.indices((40, 60)).T - [20, 30]).T) > 16
     np.testing.assert_array_equal(after[kept], before[kept])
-    if modality is Modality.DEPTH:
+    if modality is Sensor.DEPTH:
         assert (after == 0).mean() == pytest.approx(0.3, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", ["nan_depth", "zero_depth"])
 @pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
 def test_lost_depth_pixels_are_the_fraction(kind: str, fraction: float) -> None:
-    before, after = spoil(Modality.DEPTH, kind, fraction=fraction)
+    before, after = spoil(Sensor.DEPTH, kind, fraction=fraction)
     lost = np.isnan(after) if kind == "nan_depth" else after == 0
     assert lost.mean() == pytest.approx(fraction, abs=0.04)
     np.testing.assert_array_equal(after[~lost], before[~lost])
@@ -119,7 +119,7 @@ def test_a_lost_sector_has_no_points(from_deg: float, to_deg: float, lost_share:
     rng = np.random.default_rng(0)
     angle = rng.uniform(-np.pi, np.pi, 4000)
     points = np.column_stack([np.cos(angle), np.sin(angle), angle, angle]).astype(np.float32)
-    frame = ModalityFrame(Modality.LIDAR, points, 0)
+    frame = SensorFrame(Sensor.LIDAR, points, 0)
     after = degrade(frame, "sector_loss", rng, from_deg=from_deg, to_deg=to_deg).data
     assert 1 - len(after) / 4000 == pytest.approx(lost_share, abs=0.03)
     degrees = np.degrees(after[:, 2])
@@ -128,32 +128,32 @@ def test_a_lost_sector_has_no_points(from_deg: float, to_deg: float, lost_share:
 
 
 def test_sparse_points_are_a_subset() -> None:
-    before, after = spoil(Modality.LIDAR, "sparse", keep=0.25)
+    before, after = spoil(Sensor.LIDAR, "sparse", keep=0.25)
     assert len(after) == pytest.approx(200, abs=50)
     assert {row.tobytes() for row in after} <= {row.tobytes() for row in before}
 
 
 def test_an_event_flood_only_adds_and_saturates() -> None:
-    before, after = spoil(Modality.EVENT, "event_flood", events_per_pixel=4)
+    before, after = spoil(Sensor.EVENT, "event_flood", events_per_pixel=4)
     assert (after >= before).all()
     assert (after.astype(int) - before).mean() == pytest.approx(4, rel=0.1)
-    assert (spoil(Modality.EVENT, "event_flood", events_per_pixel=255)[1] > 150).all()
+    assert (spoil(Sensor.EVENT, "event_flood", events_per_pixel=255)[1] > 150).all()
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_corruption_hits_its_share_of_rows(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
+def test_corruption_hits_its_share_of_rows(modality: Sensor) -> None:
     before, after = spoil(modality, "corrupt", fraction=0.5)
     touched = [a.tobytes() != b.tobytes() for a, b in zip(before, after, strict=True)]
     assert np.mean(touched) == pytest.approx(0.5, abs=0.2)
 
 
 def test_some_light_left_dims_the_picture() -> None:
-    before, after = spoil(Modality.CAMERA, "black", light=0.5)
+    before, after = spoil(Sensor.CAMERA, "black", light=0.5)
     np.testing.assert_allclose(after, before / 2, atol=0.51)
 
 
-@pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH, Modality.EVENT])
-def test_dead_rows_are_always_the_same_and_more_at_full_strength(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", [Sensor.CAMERA, Sensor.DEPTH, Sensor.EVENT])
+def test_dead_rows_are_always_the_same_and_more_at_full_strength(modality: Sensor) -> None:
     schedule = InjectionSchedule.parse(
         {"injections": [{"modality": modality, "kind": "dead_rows", "start_s": 0, "ramp_s": 2}]}
     )
@@ -170,20 +170,20 @@ def test_dead_lasers_take_whole_rings() -> None:
     elevation, azimuth = np.meshgrid(np.radians(np.arange(-15, 15)), np.linspace(-3, 3, 50), indexing="ij")
     xyz = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
     points = np.stack([*(10 * axis.ravel() for axis in xyz), elevation.ravel()], axis=1).astype(np.float32)
-    after = degrade(ModalityFrame(Modality.LIDAR, points, 0), "dead_rows", np.random.default_rng(0), fraction=0.4).data
+    after = degrade(SensorFrame(Sensor.LIDAR, points, 0), "dead_rows", np.random.default_rng(0), fraction=0.4).data
     _, counts = np.unique(after[:, 3], return_counts=True)
     assert (counts == 50).all()
     assert 10 <= len(counts) <= 26
 
 
 def test_a_scaled_depth_keeps_what_is_not_measured() -> None:
-    frame = ModalityFrame(Modality.DEPTH, np.array([[2.0, 0.0, np.nan]], np.float32), 0)
+    frame = SensorFrame(Sensor.DEPTH, np.array([[2.0, 0.0, np.nan]], np.float32), 0)
     after = degrade(frame, "depth_scale", np.random.default_rng(0), scale=1.5).data
     np.testing.assert_array_equal(after, np.array([[3.0, 0.0, np.nan]], np.float32))
 
 
 def test_an_event_gap_takes_its_share_of_the_events() -> None:
-    before, after = spoil(Modality.EVENT, "event_gap", fraction=0.25)
+    before, after = spoil(Sensor.EVENT, "event_gap", fraction=0.25)
     assert (after <= before).all()
     assert after.sum() / before.sum() == pytest.approx(0.75, abs=0.05)
 
@@ -192,14 +192,14 @@ def test_counted_packets_of_events_are_lost_whole() -> None:
     injector = Injector(
         InjectionSchedule.parse({"injections": [{"modality": "event", "kind": "event_gap", "start_s": 0}]})
     )
-    frames = [replace(make_frame(Modality.EVENT), sequence=i) for i in range(100)]
+    frames = [replace(make_frame(Sensor.EVENT), sequence=i) for i in range(100)]
     arrived = [one for i, frame in enumerate(frames) for one in injector.apply(frame, i / 10)]
     assert 30 < len(arrived) < 70
     assert all(one is frames[one.sequence or 0] for one in arrived)
 
 
 def test_a_stamp_offset_moves_the_stamp_only() -> None:
-    frame = make_frame(Modality.DEPTH)
+    frame = make_frame(Sensor.DEPTH)
     shifted = degrade(frame, "stamp_offset", np.random.default_rng(0), offset_s=-1.5)
     assert shifted.stamp_ns == frame.stamp_ns - 1_500_000_000
     assert shifted.data is frame.data
@@ -219,15 +219,15 @@ def test_a_stamp_offset_moves_the_stamp_only() -> None:
 )
 def test_a_wrong_degradation_is_refused_by_name(kind: str, parameters: dict[str, float], named: str) -> None:
     with pytest.raises(InjectionScheduleError, match=named):
-        degrade(make_frame(Modality.CAMERA), kind, np.random.default_rng(0), **parameters)
+        degrade(make_frame(Sensor.CAMERA), kind, np.random.default_rng(0), **parameters)
 
 
 # ---------------------------------------------------------------------------------------------------- over time
 
 
 def play(
-    entries: list[dict], seconds: float = 3.0, modality: Modality = Modality.CAMERA, seed: int = 0
-) -> list[tuple[float, ModalityFrame]]:
+    entries: list[dict], seconds: float = 3.0, modality: Sensor = Sensor.CAMERA, seed: int = 0
+) -> list[tuple[float, SensorFrame]]:
     """(arrival in seconds, frame) of a 10 Hz sensor under a schedule; stamps are 5 s + departure."""
     injector = Injector(InjectionSchedule.parse({"seed": seed, "injections": entries}))
     arrivals = []
@@ -244,9 +244,9 @@ def entry(kind: str, modality: str = "camera", **parameters: float) -> dict:
 @pytest.mark.parametrize(
     ("kind", "modality"), [(k, m) for k, fault in INJECTION_KINDS.items() for m in fault.modalities]
 )
-def test_outside_its_interval_and_modality_nothing_is_touched(kind: str, modality: Modality) -> None:
-    schedule = InjectionSchedule.parse({"injections": [entry(kind, modality.value)]})
-    for other in MODALITIES:
+def test_outside_its_interval_and_modality_nothing_is_touched(kind: str, modality: Sensor) -> None:
+    schedule = InjectionSchedule.parse({"injections": [entry(kind, str(modality))]})
+    for other in DEFAULT_SENSORS:
         injector = Injector(schedule)
         times = (0.0, 0.999, 2.0, 9.0) if other is modality else (0.0, 1.0, 1.5, 9.0)
         for elapsed_s in times:
@@ -287,10 +287,10 @@ def test_delayed_frames_arrive_late_with_their_old_stamps_and_none_is_lost() -> 
 
 def test_a_live_player_polls_for_delayed_frames() -> None:
     injector = Injector(InjectionSchedule.parse({"injections": [entry("delay", delay_s=0.5)]}))
-    frame = make_frame(Modality.CAMERA)
+    frame = make_frame(Sensor.CAMERA)
     assert injector.apply(frame, 1.0) == []
     assert injector.due(1.49) == []
-    assert injector.due(1.5, Modality.DEPTH) == []
+    assert injector.due(1.5, Sensor.DEPTH) == []
     assert injector.due(1.5) == [frame]
     assert injector.due(9.0) == []
 
@@ -304,7 +304,7 @@ def test_regressing_stamps_run_backwards() -> None:
 def test_a_ramp_grows_to_full_strength() -> None:
     ramped = [{"modality": "camera", "kind": "black", "start_s": 1, "ramp_s": 1}]
     light = [
-        frame.data.mean() / make_frame(Modality.CAMERA, seed=i).data.mean() for i, (_, frame) in enumerate(play(ramped))
+        frame.data.mean() / make_frame(Sensor.CAMERA, seed=i).data.mean() for i, (_, frame) in enumerate(play(ramped))
     ]
     np.testing.assert_allclose(light[:11], 1.0, atol=0.01)
     np.testing.assert_allclose(light[10:20], np.linspace(1.0, 0.1, 10), atol=0.02)
@@ -361,10 +361,10 @@ def test_only_a_crash_that_kills_ends_a_live_player() -> None:
 
 @pytest.mark.parametrize("kind", ["truncate", "wrong_encoding"])
 def test_faults_of_messages_leave_no_readable_frame_and_are_reported(kind: str) -> None:
-    unreadable: list[tuple[ModalityFrame, str]] = []
+    unreadable: list[tuple[SensorFrame, str]] = []
     schedule = InjectionSchedule.parse({"injections": [entry(kind, "depth")]})
     injector = Injector(schedule, lambda frame, name: unreadable.append((frame, name)))
-    frame = make_frame(Modality.DEPTH)
+    frame = make_frame(Sensor.DEPTH)
     assert injector.apply(frame, 1.5) == []
     assert unreadable == [(frame, kind)]
     assert Injector(schedule).apply(frame, 1.5) == []
@@ -389,19 +389,19 @@ def test_the_player_says_what_is_on_and_what_it_has_hit() -> None:
         InjectionSchedule.parse({"injections": [entry("black") | {"ramp_s": 1}, entry("drop", "depth")]})
     )
     assert injector.active(0.9) == []
-    injector.apply(make_frame(Modality.CAMERA), 1.5)
+    injector.apply(make_frame(Sensor.CAMERA), 1.5)
     assert [(f.entry.kind, f.strength, f.hits) for f in injector.active(1.5)] == [("black", 0.5, 1), ("drop", 1.0, 0)]
     assert injector.hits() == [1, 0]
 
 
 def test_arrivals_tell_their_time_in_order_over_all_sensors() -> None:
     injector = Injector(InjectionSchedule.parse({"injections": [entry("delay", delay_s=0.5), entry("drop", "event")]}))
-    for modality in MODALITIES:
+    for modality in DEFAULT_SENSORS:
         injector.send(make_frame(modality), 1.0)
     assert injector.next_arrival_s() == 1.0
     arrivals = injector.arrivals()
     assert [(a.elapsed_s, a.item.modality) for a in arrivals] == [
-        (1.0, Modality.DEPTH), (1.0, Modality.LIDAR), (1.5, Modality.CAMERA),
+        (1.0, Sensor.DEPTH), (1.0, Sensor.LIDAR), (1.5, Sensor.CAMERA),
     ]  # fmt: skip
     assert injector.next_arrival_s() == float("inf")
 
@@ -409,10 +409,8 @@ def test_arrivals_tell_their_time_in_order_over_all_sensors() -> None:
 def test_a_player_of_some_stages_leaves_the_rest_to_another() -> None:
     schedule = InjectionSchedule.parse({"injections": [entry("noise"), entry("drop")]})
     content = Injector(schedule, stages=(Stage.CONTENT,))
-    (frame,) = content.apply(make_frame(Modality.CAMERA), 1.5)
-    (whole,) = Injector(InjectionSchedule.parse({"injections": [entry("noise")]})).apply(
-        make_frame(Modality.CAMERA), 1.5
-    )
+    (frame,) = content.apply(make_frame(Sensor.CAMERA), 1.5)
+    (whole,) = Injector(InjectionSchedule.parse({"injections": [entry("noise")]})).apply(make_frame(Sensor.CAMERA), 1.5)
     np.testing.assert_array_equal(frame.data, whole.data)
 
 
@@ -427,7 +425,7 @@ def test_a_reset_plays_the_same_drive_again() -> None:
     runs = []
     for _ in range(2):
         injector.reset()
-        arrivals = [injector.apply(make_frame(Modality.CAMERA, seed=i), i / 10) for i in range(30)]
+        arrivals = [injector.apply(make_frame(Sensor.CAMERA, seed=i), i / 10) for i in range(30)]
         runs.append([frame.data.tobytes() for arrived in arrivals for frame in arrived])
     assert runs[0] == runs[1]
 
@@ -445,17 +443,17 @@ def test_interleaving_with_other_sensors_changes_nothing(seed: int) -> None:
     both = Injector(InjectionSchedule.parse({"seed": seed, "injections": entries}))
     among_others = []
     for index in range(30):
-        both.apply(make_frame(Modality.DEPTH), index / 10)
-        among_others += [index / 10] * len(both.apply(make_frame(Modality.CAMERA), index / 10))
+        both.apply(make_frame(Sensor.DEPTH), index / 10)
+        among_others += [index / 10] * len(both.apply(make_frame(Sensor.CAMERA), index / 10))
     assert among_others == alone
 
 
-def scene(seed: int, stamp_ns: int) -> ModalityFrame:
+def scene(seed: int, stamp_ns: int) -> SensorFrame:
     """What a camera with a little noise sees."""
     rng = np.random.default_rng(seed)
     stripes = 90.0 + 60.0 * np.sin(np.indices((48, 64)).sum(axis=0) / 4.0 + seed / 5.0)  # [H, W]
     data = np.clip(stripes[..., None] + rng.normal(0, 2, (48, 64, 3)), 0, 255).astype(np.uint8)
-    return ModalityFrame(Modality.CAMERA, data, stamp_ns)
+    return SensorFrame(Sensor.CAMERA, data, stamp_ns)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +474,7 @@ def scene(seed: int, stamp_ns: int) -> ModalityFrame:
 def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dict[str, float], fault: Fault) -> None:
     """The two halves of the project meet: what is injected is what is reported."""
     injector = Injector(InjectionSchedule.parse({"injections": [entry(kind, "camera", **parameters)]}))
-    monitor = HealthMonitor(Modality.CAMERA, HealthConfig(expected_rate_hz=10.0), 5 * S)
+    monitor = HealthMonitor(Sensor.CAMERA, HealthConfig(expected_rate_hz=10.0), 5 * S)
     reported = []
     status = monitor.status(5 * S)
     for index in range(40):
@@ -495,32 +493,32 @@ def test_health_names_the_injected_fault_and_recovers(kind: str, parameters: dic
 
 
 def test_a_camera_can_be_mirrored_turned_swapped_halved_and_lose_a_color() -> None:
-    before, mirrored = spoil(Modality.CAMERA, "mirror")
+    before, mirrored = spoil(Sensor.CAMERA, "mirror")
     np.testing.assert_array_equal(mirrored[:, 0], before[:, -1])
-    np.testing.assert_array_equal(spoil(Modality.CAMERA, "upside_down")[1][0, 0], before[-1, -1])
-    np.testing.assert_array_equal(spoil(Modality.CAMERA, "swap_channels")[1][..., 0], before[..., 2])
-    np.testing.assert_array_equal(spoil(Modality.CAMERA, "half_size")[1], before[::2, ::2])
-    lost = spoil(Modality.CAMERA, "lost_color", channel=2)[1]
+    np.testing.assert_array_equal(spoil(Sensor.CAMERA, "upside_down")[1][0, 0], before[-1, -1])
+    np.testing.assert_array_equal(spoil(Sensor.CAMERA, "swap_channels")[1][..., 0], before[..., 2])
+    np.testing.assert_array_equal(spoil(Sensor.CAMERA, "half_size")[1], before[::2, ::2])
+    lost = spoil(Sensor.CAMERA, "lost_color", channel=2)[1]
     assert not lost[..., 2].any()
     np.testing.assert_array_equal(lost[..., :2], before[..., :2])
 
 
 def test_old_content_is_that_of_the_time_before_under_a_fresh_stamp() -> None:
-    frames = played(Modality.CAMERA, "old_content", age_s=2.0)
+    frames = played(Sensor.CAMERA, "old_content", age_s=2.0)
     for now, of in ((0, 0), (1, 0), (2, 0), (3, 1)):
         np.testing.assert_array_equal(frames[now][1], frames[of][0])
 
 
-@pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH])
-def test_a_torn_picture_has_old_rows_below(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", [Sensor.CAMERA, Sensor.DEPTH])
+def test_a_torn_picture_has_old_rows_below(modality: Sensor) -> None:
     for stuck, old in ((1, 0), (0, 2)):
         frames = played(modality, "torn", fraction=0.25, stuck=stuck)
         np.testing.assert_array_equal(frames[3][1][:30], frames[3][0][:30])
         np.testing.assert_array_equal(frames[3][1][30:], frames[old][0][30:])
 
 
-@pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH, Modality.LIDAR])
-def test_a_sensor_can_be_frozen_and_never_send_the_same_bytes_twice(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", [Sensor.CAMERA, Sensor.DEPTH, Sensor.LIDAR])
+def test_a_sensor_can_be_frozen_and_never_send_the_same_bytes_twice(modality: Sensor) -> None:
     for kind, most_changed in (("freeze_one_value", 2), ("freeze_noise", np.inf)):
         after = [each for _, each in played(modality, kind)]
         changed = (after[2] != after[3]).sum()
@@ -532,33 +530,33 @@ def test_a_sensor_can_be_frozen_and_never_send_the_same_bytes_twice(modality: Mo
 
 
 def test_depth_can_be_one_value_or_grey_levels() -> None:
-    constant = spoil(Modality.DEPTH, "depth_constant", depth_m=7)[1]
+    constant = spoil(Sensor.DEPTH, "depth_constant", depth_m=7)[1]
     np.testing.assert_allclose(constant, 7, atol=0.001)
-    before, levels = spoil(Modality.DEPTH, "depth_levels")
+    before, levels = spoil(Sensor.DEPTH, "depth_levels")
     assert (levels == np.rint(levels)).all()
     assert levels[before < 2].min() > levels[before > 20].max()
 
 
 def test_a_lidar_can_range_the_same_everywhere_be_turned_and_change_its_units() -> None:
-    before, after = spoil(Modality.LIDAR, "lidar_constant_range", range_m=20)
+    before, after = spoil(Sensor.LIDAR, "lidar_constant_range", range_m=20)
     np.testing.assert_allclose(np.linalg.norm(after[:, :3], axis=1), 20, atol=0.01)
-    np.testing.assert_allclose(spoil(Modality.LIDAR, "lidar_yaw")[1], before * [-1, -1, 1, 1], atol=1e-4)
-    ahead = spoil(Modality.LIDAR, "lidar_yaw", angle_deg=90)[1]
+    np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_yaw")[1], before * [-1, -1, 1, 1], atol=1e-4)
+    ahead = spoil(Sensor.LIDAR, "lidar_yaw", angle_deg=90)[1]
     np.testing.assert_allclose(ahead[:, :2], np.stack([-before[:, 1], before[:, 0]], axis=1), atol=1e-4)
-    np.testing.assert_allclose(spoil(Modality.LIDAR, "lidar_axes")[1][:, 2], before[:, 0], atol=1e-4)
-    np.testing.assert_allclose(spoil(Modality.LIDAR, "lidar_intensity")[1][:, 3], 100 * before[:, 3], rtol=1e-6)
+    np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_axes")[1][:, 2], before[:, 0], atol=1e-4)
+    np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_intensity")[1][:, 3], 100 * before[:, 3], rtol=1e-6)
 
 
 def test_events_can_change_their_sign_or_be_none() -> None:
-    before, swapped = spoil(Modality.EVENT, "event_polarity")
+    before, swapped = spoil(Sensor.EVENT, "event_polarity")
     np.testing.assert_array_equal(swapped, before[..., ::-1])
-    assert not spoil(Modality.EVENT, "no_events")[1].any()
+    assert not spoil(Sensor.EVENT, "no_events")[1].any()
 
 
 def test_a_fault_that_remembers_starts_anew_with_the_drive() -> None:
     schedule = InjectionSchedule.parse({"injections": [{"modality": "depth", "kind": "freeze_noise", "start_s": 0}]})
     injector = Injector(schedule)
-    injector.apply(make_frame(Modality.DEPTH, 0), 0.0)
+    injector.apply(make_frame(Sensor.DEPTH, 0), 0.0)
     injector.reset()
-    (after,) = injector.apply(make_frame(Modality.DEPTH, 1), 0.0)
-    np.testing.assert_allclose(after.data, make_frame(Modality.DEPTH, 1).data, rtol=0.05)
+    (after,) = injector.apply(make_frame(Sensor.DEPTH, 1), 0.0)
+    np.testing.assert_allclose(after.data, make_frame(Sensor.DEPTH, 1).data, rtol=0.05)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, Injector, Stage
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 S = 1_000_000_000
 LOSES_POINTS = {"sparse", "sector_loss", "dead_rows"}
@@ -22,7 +22,7 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(list(INJECTION_KINDS)))
     fault = INJECTION_KINDS[kind]
     entry: dict[str, Any] = {
-        "modality": draw(st.sampled_from(fault.modalities)).value,
+        "modality": draw(st.sampled_from(fault.modalities)),
         "kind": kind,
         "start_s": draw(st.floats(0, 2)),
         "parameters": {
@@ -41,24 +41,24 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def frames(draw: st.DrawFn) -> ModalityFrame:
+def frames(draw: st.DrawFn) -> SensorFrame:
     """A frame of any content, empty ones and absurd numbers included."""
-    modality = draw(st.sampled_from(MODALITIES))
+    modality = draw(st.sampled_from(DEFAULT_SENSORS))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     height, width = draw(st.integers(0, 7)), draw(st.integers(0, 7))
     odd = np.array([np.nan, np.inf, -np.inf, 0.0, -1.0, 1e38], np.float32)
-    if modality is Modality.CAMERA:
+    if modality is Sensor.CAMERA:
         data = rng.integers(0, 256, (height, width, 3), np.uint8)
-    elif modality is Modality.EVENT:
+    elif modality is Sensor.EVENT:
         data = rng.integers(0, 256, (height, width, 2), np.uint8)
     else:
-        shape = (height, width) if modality is Modality.DEPTH else (height * width, 4)
+        shape = (height, width) if modality is Sensor.DEPTH else (height * width, 4)
         data = np.where(rng.random(shape) < 0.3, rng.choice(odd, shape), rng.uniform(-9, 60, shape)).astype(np.float32)
     data.setflags(write=False)
-    return ModalityFrame(modality, data, draw(st.integers(0, 2**61)), "optical")
+    return SensorFrame(modality, data, draw(st.integers(0, 2**61)), "optical")
 
 
-def play(schedule: InjectionSchedule, sent: list[ModalityFrame]) -> list[tuple[float, ModalityFrame]]:
+def play(schedule: InjectionSchedule, sent: list[SensorFrame]) -> list[tuple[float, SensorFrame]]:
     injector = Injector(schedule)
     arrived = []
     for index, frame in enumerate(sent):
@@ -69,7 +69,7 @@ def play(schedule: InjectionSchedule, sent: list[ModalityFrame]) -> list[tuple[f
 @given(st.lists(entries(), max_size=5), st.lists(frames(), max_size=12), st.integers(0, 2**40))
 @settings(max_examples=100, deadline=None)
 def test_any_scenario_plays_on_any_frames_the_same_way_twice(
-    faults: list[dict[str, Any]], sent: list[ModalityFrame], seed: int
+    faults: list[dict[str, Any]], sent: list[SensorFrame], seed: int
 ) -> None:
     schedule = InjectionSchedule.parse({"seed": seed, "injections": faults})
     before = [frame.data.tobytes() for frame in sent]
@@ -83,7 +83,7 @@ def test_any_scenario_plays_on_any_frames_the_same_way_twice(
 
 @given(st.lists(entries(), min_size=1, max_size=3), frames())
 @settings(max_examples=100, deadline=None)
-def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent: ModalityFrame) -> None:
+def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent: SensorFrame) -> None:
     schedule = InjectionSchedule.parse({"injections": faults})
     for _, frame in play(schedule, [sent] * 5):
         assert (frame.modality, frame.frame_id, frame.data.dtype) == (sent.modality, "optical", sent.data.dtype)
@@ -93,13 +93,13 @@ def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent:
             continue
         assert frame.data.shape[1:] == sent.data.shape[1:]
         loses_points = bool(kinds & LOSES_POINTS)
-        if sent.modality is not Modality.LIDAR or not loses_points:
+        if sent.modality is not Sensor.LIDAR or not loses_points:
             assert frame.data.shape == sent.data.shape
 
 
 @given(st.lists(entries(), max_size=4), st.lists(frames(), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any]], sent: list[ModalityFrame]) -> None:
+def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any]], sent: list[SensorFrame]) -> None:
     schedule = InjectionSchedule.parse({"injections": faults})
     arrived = [frame for _, frame in play(schedule, sent)]
     for frame in sent:
@@ -109,11 +109,11 @@ def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any
 
 @given(st.lists(entries(), min_size=1, max_size=4), st.lists(frames(), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_frames_of_a_sensor_keep_their_order_in_time(faults: list[dict[str, Any]], sent: list[ModalityFrame]) -> None:
+def test_frames_of_a_sensor_keep_their_order_in_time(faults: list[dict[str, Any]], sent: list[SensorFrame]) -> None:
     schedule = InjectionSchedule.parse(
         {"injections": [f for f in faults if INJECTION_KINDS[f["kind"]].stage >= Stage.LOSS]}
     )
-    for modality in MODALITIES:
+    for modality in DEFAULT_SENSORS:
         order = [id(frame) for frame in sent if frame.modality is modality]
         arrived = [order.index(id(frame)) for _, frame in play(schedule, sent) if frame.modality is modality]
         assert arrived == sorted(arrived)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from shapes_dataset import shapes_config, write_shapes
 from torch import Tensor
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.data.decoupled import DecoupledConfig, SensorPipeline, augment_apart
 from anyseg_core.methods import Batch, CrodinoConfig, CrodinoKd
 from anyseg_core.methods.rgbd_losses import (
@@ -27,8 +28,8 @@ from anyseg_core.methods.rgbd_losses import (
 )
 from anyseg_core.models.deeplab import DeepLabSpec
 from anyseg_core.models.unimodal import DisentangledNetworks
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import CheckpointError
 from anyseg_core.training.config import ConfigError
 from anyseg_core.training.loop import METRICS_NAME, train
@@ -52,7 +53,7 @@ def moved_apart(seed: int, side: int = 32) -> tuple[Tensor, Tensor]:
     labels, rng = np.zeros((side, side), np.uint8), np.random.default_rng(seed)
     smooth = SensorPipeline(scale=(0.8, 1.4), rotation_deg=(-40, 40))
     config = DecoupledConfig(depth=smooth, event=smooth)
-    view = augment_apart(image, labels, (Modality.EVENT,) * 2, (side, side), config, rng)
+    view = augment_apart(image, labels, (Sensor.EVENT,) * 2, (side, side), config, rng)
     return torch.from_numpy(view.images[..., 0].astype(np.float32)), torch.from_numpy(view.to_view)
 
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from anyseg_core.models.anymodal import AnymodalSegmenter, MissingPolicy, select_present
 from anyseg_core.models.segformer_head import SegformerHead
 
-MODALITIES, CLASSES, SIDE = 4, 5, 64
+DEFAULT_SENSORS, CLASSES, SIDE = 4, 5, 64
 DIMS = (32, 64, 160, 256)
 
 
 def make_network(missing: MissingPolicy = "remove") -> AnymodalSegmenter:
     torch.manual_seed(0)
-    mean = [[0.1 * m + 0.2] * 3 for m in range(MODALITIES)]
-    std = [[0.2, 0.3, 0.4]] * MODALITIES
+    mean = [[0.1 * m + 0.2] * 3 for m in range(DEFAULT_SENSORS)]
+    std = [[0.2, 0.3, 0.4]] * DEFAULT_SENSORS
     network = AnymodalSegmenter(mean, std, CLASSES, head_width=24, missing=missing).eval()
     with torch.no_grad():  # a batch norm that does something, and an answer that depends on the input
         network.head.norm.running_mean.uniform_(-0.5, 0.5)  # type: ignore[union-attr]
@@ -31,7 +31,7 @@ def make_network(missing: MissingPolicy = "remove") -> AnymodalSegmenter:
 
 def random_images(samples: int) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    shape = (samples, MODALITIES, SIDE, SIDE, 3)
+    shape = (samples, DEFAULT_SENSORS, SIDE, SIDE, 3)
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
@@ -102,7 +102,7 @@ def test_subsets_of_one_encoding_equal_separate_runs(rows: list[list[bool]]) -> 
 def test_zero_policy_counts_a_missing_modality_as_a_zero_image() -> None:
     network, images = make_network("zero"), random_images(1)
     present = torch.tensor([[True, False, True, True]])
-    normalised = network.normalise(images[0], torch.arange(MODALITIES))
+    normalised = network.normalise(images[0], torch.arange(DEFAULT_SENSORS))
     normalised[1] = 0.0
     features = [feature.mean(dim=0, keepdim=True) for feature in network.encoder(normalised)]
     expected = network.head(features)
@@ -111,7 +111,7 @@ def test_zero_policy_counts_a_missing_modality_as_a_zero_image() -> None:
 
 def test_a_sample_without_modalities_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one modality"):
-        select_present(random_images(1), torch.zeros(1, MODALITIES, dtype=torch.bool))
+        select_present(random_images(1), torch.zeros(1, DEFAULT_SENSORS, dtype=torch.bool))
 
 
 def test_normalisation_is_that_of_each_modality() -> None:

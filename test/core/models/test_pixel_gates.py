@@ -10,12 +10,12 @@ from anyseg_core.models.anymodal import AnymodalSegmenter, select_present
 from anyseg_core.models.base import all_subsets
 from anyseg_core.models.pixel_gates import MAX_SCORE, PixelGates, divide, pack_stages, unpack_stages
 
-MODALITIES, HEIGHT, WIDTH = 4, 64, 96
+DEFAULT_SENSORS, HEIGHT, WIDTH = 4, 64, 96
 
 
 def make_network(backbone: str = "efficientnet_lite0") -> AnymodalSegmenter:
     torch.manual_seed(0)
-    channels = [[0.5] * 3] * MODALITIES
+    channels = [[0.5] * 3] * DEFAULT_SENSORS
     network = AnymodalSegmenter(channels, channels, 5, backbone, 16, drop_path=0, fusion="gated").eval()
     with torch.no_grad():
         network.head.classify.weight.normal_()
@@ -28,7 +28,7 @@ def meet_images(network: AnymodalSegmenter) -> None:
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
-    network.train()(select_present(random_images(), torch.ones(1, MODALITIES, dtype=torch.bool)))
+    network.train()(select_present(random_images(), torch.ones(1, DEFAULT_SENSORS, dtype=torch.bool)))
     network.eval()
 
 
@@ -43,14 +43,14 @@ def open_gates(network: AnymodalSegmenter) -> AnymodalSegmenter:
 
 def random_images(samples: int = 1) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    return torch.randint(0, 256, (samples, MODALITIES, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (samples, DEFAULT_SENSORS, HEIGHT, WIDTH, 3), dtype=torch.uint8, generator=generator)
 
 
 @torch.no_grad()
 def test_new_gates_are_a_plain_mean() -> None:
     gated = make_network()
     torch.manual_seed(0)
-    channels = [[0.5] * 3] * MODALITIES
+    channels = [[0.5] * 3] * DEFAULT_SENSORS
     plain = AnymodalSegmenter(channels, channels, 5, "efficientnet_lite0", 16, drop_path=0).eval()
     plain.load_state_dict({k: v for k, v in gated.state_dict().items() if not k.startswith("gates.")})
     images = random_images()[0]
@@ -76,8 +76,8 @@ def test_the_weights_of_those_present_are_a_softmax_of_their_scores() -> None:
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "mit_b0"])
 def test_every_subset_of_one_encoding_is_answered_as_if_alone(backbone: str) -> None:
     network, images = open_gates(make_network(backbone)), random_images()
-    subsets = torch.zeros(15, 1, MODALITIES, dtype=torch.bool)
-    for row, subset in zip(subsets, all_subsets(MODALITIES), strict=True):
+    subsets = torch.zeros(15, 1, DEFAULT_SENSORS, dtype=torch.bool)
+    for row, subset in zip(subsets, all_subsets(DEFAULT_SENSORS), strict=True):
         row[0, list(subset)] = True
     together = network(select_present(images, subsets.any(dim=0)), subsets)  # [15, h, w, K]
     for (subset, logits), shared, row in zip(network.subset_logits(images[0]), together, subsets, strict=True):
@@ -89,14 +89,14 @@ def test_every_subset_of_one_encoding_is_answered_as_if_alone(backbone: str) -> 
 @torch.no_grad()
 def test_opened_gates_are_no_mean() -> None:
     network, images = make_network(), random_images()
-    everything = select_present(images, torch.ones(1, MODALITIES, dtype=torch.bool))
+    everything = select_present(images, torch.ones(1, DEFAULT_SENSORS, dtype=torch.bool))
     before = network(everything)
     assert not torch.allclose(open_gates(network)(everything), before, atol=1e-2)
 
 
 def test_the_gates_learn_from_the_first_step_on() -> None:
     network = make_network()
-    network(select_present(random_images(), torch.ones(1, MODALITIES, dtype=torch.bool))).square().sum().backward()
+    network(select_present(random_images(), torch.ones(1, DEFAULT_SENSORS, dtype=torch.bool))).square().sum().backward()
     assert network.gates is not None
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.gates.parameters())
 
@@ -118,7 +118,7 @@ def test_gates_need_missing_modalities_to_be_gone() -> None:
 def test_shares_say_who_counts_where() -> None:
     images = random_images()[0]
     even, uneven = make_network().shares(images), open_gates(make_network()).shares(images)
-    assert even.shape == (MODALITIES, HEIGHT // 4, WIDTH // 4)
+    assert even.shape == (DEFAULT_SENSORS, HEIGHT // 4, WIDTH // 4)
     torch.testing.assert_close(even, torch.full_like(even, 0.25))
     torch.testing.assert_close(uneven.sum(dim=0), torch.ones(HEIGHT // 4, WIDTH // 4))
     assert float(uneven.std()) > 0.01

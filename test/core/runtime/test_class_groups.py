@@ -7,8 +7,8 @@ import pytest
 
 from anyseg_core.runtime.class_groups import ClassNameError, class_table, published_classes
 from anyseg_core.runtime.class_losses import class_losses, losses_in_words
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import STUDENTS, ModelCard, load_card
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 GROUPS = {"drivable": ["Road", "RoadLine"], "vehicle": ["Cars", "Truck", "Bus"]}
 
@@ -78,13 +78,13 @@ def with_table(card: ModelCard) -> ModelCard:
 
 
 def test_what_is_lost_without_a_sensor(card: ModelCard) -> None:
-    rest = [Modality.LIDAR, Modality.DEPTH, Modality.EVENT]  # in any order
+    rest = [Sensor.LIDAR, Sensor.DEPTH, Sensor.EVENT]  # in any order
     words = losses_in_words(with_table(card), rest)
     assert words == "without camera: TrafficLight 27 -> 3, Pole 30 -> 12"
-    assert losses_in_words(with_table(card), MODALITIES) == ""
+    assert losses_in_words(with_table(card), DEFAULT_SENSORS) == ""
     assert losses_in_words(with_table(card), []) == ""
 
 
 def test_what_was_not_measured_is_not_made_up(card: ModelCard) -> None:
-    assert class_losses(with_table(card), [Modality.DEPTH]) is None
-    assert "not measured" in losses_in_words(with_table(card), [Modality.DEPTH])
+    assert class_losses(with_table(card), [Sensor.DEPTH]) is None
+    assert "not measured" in losses_in_words(with_table(card), [Sensor.DEPTH])

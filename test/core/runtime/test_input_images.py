@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.input_images import camera_image, depth_image, encode_frame, event_image, lidar_image
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import ENCODINGS, DepthEncoding, EventEncoding, InputSpec, LidarEncoding
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 RIG = Rig(PinholeCamera(width=64, height=48, fx=50.0, fy=50.0, cx=31.5, cy=23.5))
 SIZE = (48, 64)
@@ -149,20 +149,20 @@ def test_depth_and_lidar_of_the_same_scene_line_up() -> None:
     assert near_depth.sum() == 4
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_frames_are_never_written_to(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
+def test_frames_are_never_written_to(modality: Sensor) -> None:
     rng = np.random.default_rng(0)
-    shape = {"camera": (48, 64, 3), "depth": SIZE, "event": (48, 64, 2), "lidar": (50, 4)}[modality.value]
-    dtype = np.uint8 if modality in (Modality.CAMERA, Modality.EVENT) else np.float32
+    shape = {"camera": (48, 64, 3), "depth": SIZE, "event": (48, 64, 2), "lidar": (50, 4)}[str(modality)]
+    dtype = np.uint8 if modality in (Sensor.CAMERA, Sensor.EVENT) else np.float32
     data = rng.integers(1, 30, shape).astype(dtype)
     data.setflags(write=False)
     for size in (SIZE, (32, 32), (96, 128)):
-        image = encode_frame(ModalityFrame(modality, data, 0), _spec(modality), size, RIG)
+        image = encode_frame(SensorFrame(modality, data, 0), _spec(modality), size, RIG)
         assert image.shape == (*size, 3)
         assert image.dtype == np.uint8
 
 
-def _spec(modality: Modality) -> InputSpec:
+def _spec(modality: Sensor) -> InputSpec:
     return InputSpec(modality=modality, encoding=ENCODINGS[modality.kind][0]())
 
 

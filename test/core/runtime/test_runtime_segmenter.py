@@ -25,24 +25,24 @@ from anyseg_core.runtime.engines.protocol import Encoded, EngineError, EngineInf
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_sets import DELIVER, POTHOLE
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
 from anyseg_core.runtime.model_card import StudentError, find_student, load_card, sha256_of
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter, fuse
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 SIZE = (64, 96)
 RIG = Rig(PinholeCamera(width=160, height=120, fx=100.0, fy=100.0, cx=79.5, cy=59.5))
-SUBSETS = [subset for count in range(1, 5) for subset in combinations(MODALITIES, count)]
+SUBSETS = [subset for count in range(1, 5) for subset in combinations(DEFAULT_SENSORS, count)]
 
 
-def make_frames(seed: int = 0) -> dict[Modality, ModalityFrame]:
+def make_frames(seed: int = 0) -> dict[Sensor, SensorFrame]:
     rng = np.random.default_rng(seed)
-    data: dict[Modality, NDArray] = {
-        Modality.CAMERA: rng.integers(0, 256, (120, 160, 3), np.uint8),
-        Modality.DEPTH: rng.uniform(1, 60, (120, 160)).astype(np.float32),
-        Modality.EVENT: rng.integers(0, 5, (120, 160, 2), np.uint8),
-        Modality.LIDAR: rng.uniform([-5, -2, 2, 0], [5, 2, 40, 255], (500, 4)).astype(np.float32),
+    data: dict[Sensor, NDArray] = {
+        Sensor.CAMERA: rng.integers(0, 256, (120, 160, 3), np.uint8),
+        Sensor.DEPTH: rng.uniform(1, 60, (120, 160)).astype(np.float32),
+        Sensor.EVENT: rng.integers(0, 5, (120, 160, 2), np.uint8),
+        Sensor.LIDAR: rng.uniform([-5, -2, 2, 0], [5, 2, 40, 255], (500, 4)).astype(np.float32),
     }
-    return {m: ModalityFrame(m, data[m], stamp_ns=1) for m in MODALITIES}
+    return {m: SensorFrame(m, data[m], stamp_ns=1) for m in DEFAULT_SENSORS}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_student(tmp_path_factory.mktemp("students") / "toy", SIZE)
 
 
-def expected(segmenter: Segmenter, frames: dict[Modality, ModalityFrame]) -> tuple[NDArray, NDArray]:
+def expected(segmenter: Segmenter, frames: dict[Sensor, SensorFrame]) -> tuple[NDArray, NDArray]:
     specs = [spec for spec in segmenter.card.inputs if spec.modality in frames]
     images = np.stack([encode_frame(frames[spec.modality], spec, SIZE, RIG) for spec in specs])
     index = np.array([segmenter.modalities.index(spec.modality) for spec in specs])
@@ -58,7 +58,7 @@ def expected(segmenter: Segmenter, frames: dict[Modality, ModalityFrame]) -> tup
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
-def test_each_subset_is_segmented_from_exactly_its_modalities(student: Path, subset: tuple[Modality, ...]) -> None:
+def test_each_subset_is_segmented_from_exactly_its_modalities(student: Path, subset: tuple[Sensor, ...]) -> None:
     segmenter = Segmenter.open(student)
     frames = {m: frame for m, frame in reversed(make_frames().items()) if m in subset}
     result = segmenter.segment(frames, RIG)
@@ -71,22 +71,22 @@ def test_each_subset_is_segmented_from_exactly_its_modalities(student: Path, sub
 
 
 def test_the_index_of_a_modality_is_its_place_in_the_card(tmp_path: Path) -> None:
-    segmenter = Segmenter.open(write_toy_student(tmp_path, SIZE, [Modality.LIDAR, Modality.CAMERA]))
-    assert segmenter.modalities == (Modality.LIDAR, Modality.CAMERA)
-    black = ModalityFrame(Modality.CAMERA, np.zeros((120, 160, 3), np.uint8), 1)
-    assert (segmenter.segment({Modality.CAMERA: black}).labels == 2).all()  # bit of index 1
+    segmenter = Segmenter.open(write_toy_student(tmp_path, SIZE, [Sensor.LIDAR, Sensor.CAMERA]))
+    assert segmenter.modalities == (Sensor.LIDAR, Sensor.CAMERA)
+    black = SensorFrame(Sensor.CAMERA, np.zeros((120, 160, 3), np.uint8), 1)
+    assert (segmenter.segment({Sensor.CAMERA: black}).labels == 2).all()  # bit of index 1
 
 
 def test_one_network_per_modality_runs_each_alone_and_fuses(tmp_path: Path) -> None:
     segmenter = Segmenter.open(write_toy_student(tmp_path, SIZE, one_network_each=True))
     frames = make_frames()
-    alone = [expected(segmenter, {m: frames[m]}) for m in MODALITIES]
+    alone = [expected(segmenter, {m: frames[m]}) for m in DEFAULT_SENSORS]
     labels, confidence = fuse(alone)
     result = segmenter.segment(frames, RIG)
     np.testing.assert_array_equal(result.labels, labels)
     np.testing.assert_array_equal(result.confidence, confidence)
-    assert result.modalities == MODALITIES
-    one = segmenter.segment({Modality.DEPTH: frames[Modality.DEPTH]})
+    assert result.modalities == DEFAULT_SENSORS
+    one = segmenter.segment({Sensor.DEPTH: frames[Sensor.DEPTH]})
     np.testing.assert_array_equal(one.labels, alone[1][0])
 
 
@@ -98,14 +98,14 @@ def test_the_smallest_network_that_takes_all_frames_is_chosen(tmp_path: Path) ->
     onnx.save(alone, camera)
     networks = [
         model_card.NetworkSpec(file=file.name, sha256=sha256_of(file), modalities=modalities)
-        for file, modalities in ((both, (Modality.CAMERA, Modality.DEPTH)), (camera, (Modality.CAMERA,)))
+        for file, modalities in ((both, (Sensor.CAMERA, Sensor.DEPTH)), (camera, (Sensor.CAMERA,)))
     ]
-    toy_card("two", SIZE, [Modality.CAMERA, Modality.DEPTH], DELIVER, networks).write(tmp_path)
+    toy_card("two", SIZE, [Sensor.CAMERA, Sensor.DEPTH], DELIVER, networks).write(tmp_path)
     segmenter = Segmenter.open(tmp_path)
-    black = ModalityFrame(Modality.CAMERA, np.zeros((*SIZE, 3), np.uint8), 1)
-    far = ModalityFrame(Modality.DEPTH, np.zeros(SIZE, np.float32), 1)
-    assert (segmenter.segment({Modality.CAMERA: black}).labels == 20).all()
-    assert (segmenter.segment({Modality.CAMERA: black, Modality.DEPTH: far}).labels == 3).all()
+    black = SensorFrame(Sensor.CAMERA, np.zeros((*SIZE, 3), np.uint8), 1)
+    far = SensorFrame(Sensor.DEPTH, np.zeros(SIZE, np.float32), 1)
+    assert (segmenter.segment({Sensor.CAMERA: black}).labels == 20).all()
+    assert (segmenter.segment({Sensor.CAMERA: black, Sensor.DEPTH: far}).labels == 3).all()
 
 
 class ToyParts:
@@ -178,11 +178,11 @@ def test_bad_frames_are_named(student: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no frame"):
         segmenter.segment({})
     with pytest.raises(InputError, match="camera intrinsics"):
-        segmenter.segment({Modality.LIDAR: frames[Modality.LIDAR]}, rig=None)
-    empty = ModalityFrame(Modality.CAMERA, np.zeros((0, 10, 3), np.uint8), 1)
+        segmenter.segment({Sensor.LIDAR: frames[Sensor.LIDAR]}, rig=None)
+    empty = SensorFrame(Sensor.CAMERA, np.zeros((0, 10, 3), np.uint8), 1)
     with pytest.raises(InputError, match="camera frame is empty"):
-        segmenter.segment({Modality.CAMERA: empty})
-    camera_only = Segmenter.open(write_toy_student(tmp_path, SIZE, [Modality.CAMERA]))
+        segmenter.segment({Sensor.CAMERA: empty})
+    camera_only = Segmenter.open(write_toy_student(tmp_path, SIZE, [Sensor.CAMERA]))
     with pytest.raises(InputError, match="does not take depth"):
         camera_only.segment(frames, RIG)
 
@@ -224,7 +224,7 @@ def test_a_missing_network_is_named(tmp_path: Path) -> None:
 
 def test_a_card_with_a_modality_that_no_network_takes_is_refused(tmp_path: Path) -> None:
     card = load_card(write_toy_student(tmp_path, SIZE))
-    camera_only = card.networks[0].model_copy(update={"modalities": (Modality.CAMERA,)})
+    camera_only = card.networks[0].model_copy(update={"modalities": (Sensor.CAMERA,)})
     card.model_copy(update={"networks": (camera_only,)}).write(tmp_path)
     with pytest.raises(StudentError, match="no network takes depth, event, lidar"):
         load_card(tmp_path)
@@ -284,7 +284,7 @@ def test_what_was_encoded_ahead_is_used_and_changes_no_mask(student: Path) -> No
     np.testing.assert_array_equal(result.confidence, plain.confidence)
     assert all(segmenter.network_image(frame, RIG) is ahead[modality] for modality, frame in frames.items())
     moved = Rig(RIG.camera, np.diag([1.0, 1.0, -1.0, 1.0]))
-    assert segmenter.network_image(frames[Modality.LIDAR], moved) is not ahead[Modality.LIDAR]
+    assert segmenter.network_image(frames[Sensor.LIDAR], moved) is not ahead[Sensor.LIDAR]
 
 
 # --- a network in two parts ------------------------------------------------------------------------------------------
@@ -302,21 +302,21 @@ def test_a_frame_is_encoded_once_for_all_the_sets_that_it_is_in(in_parts: tuple[
     segmenter, engine = in_parts
     engine.encoded.clear()
     frames = make_frames()
-    segmenter.encode(frames[Modality.DEPTH], RIG)
+    segmenter.encode(frames[Sensor.DEPTH], RIG)
     assert engine.encoded == [1]
     for subset in SUBSETS:
         chosen = {modality: frames[modality] for modality in subset}
         result = segmenter.segment(chosen, RIG)
-        assert int(result.labels[0, 0]) == sum(1 << MODALITIES.index(modality) for modality in subset)
+        assert int(result.labels[0, 0]) == sum(1 << DEFAULT_SENSORS.index(modality) for modality in subset)
     assert sorted(engine.encoded) == [0, 1, 2, 3]
-    segmenter.segment({Modality.CAMERA: make_frames()[Modality.CAMERA]})  # another frame, though of the same pixels
+    segmenter.segment({Sensor.CAMERA: make_frames()[Sensor.CAMERA]})  # another frame, though of the same pixels
     assert sorted(engine.encoded) == [0, 0, 1, 2, 3]
 
 
 def test_engine_time_counts_what_was_encoded_ahead_once(in_parts: tuple[Segmenter, ToyParts]) -> None:
     segmenter, _ = in_parts
     frames = make_frames()
-    camera = {Modality.CAMERA: frames[Modality.CAMERA]}
+    camera = {Sensor.CAMERA: frames[Sensor.CAMERA]}
     # A thousand seconds for each image, at other times; the rest is the decoder's.
     assert segmenter.segment(camera, RIG).engine_s // 1000 == 1
     assert segmenter.segment(camera, RIG).engine_s // 1000 == 0
@@ -331,8 +331,8 @@ def test_busy_time_is_the_length_of_the_union(pairs: list[tuple[int, int]]) -> N
 
 def test_an_encoder_that_fails_is_an_engine_error_of_the_mask(in_parts: tuple[Segmenter, ToyParts]) -> None:
     segmenter, engine = in_parts
-    frame = make_frames()[Modality.CAMERA]
+    frame = make_frames()[Sensor.CAMERA]
     engine.broken = True
     segmenter.encode(frame)  # ahead: nobody is told yet
     with pytest.raises(EngineError, match="broken"):
-        segmenter.segment({Modality.CAMERA: frame})
+        segmenter.segment({Sensor.CAMERA: frame})

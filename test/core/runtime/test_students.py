@@ -12,9 +12,9 @@ import pytest
 from toy_student import write_toy_student
 
 from anyseg_core.runtime.engines.open_engine import open_engine
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import ModelCard, bundled_students, find_student, load_card, usage_notice
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor
 
 MAX_BYTES = 20 * 2**20
 
@@ -24,7 +24,7 @@ students = pytest.mark.parametrize(
 )
 
 
-def subsets(card: ModelCard) -> Iterator[tuple[Modality, ...]]:
+def subsets(card: ModelCard) -> Iterator[tuple[Sensor, ...]]:
     """Every non-empty subset of the student's modalities, in the card's order."""
     sizes = range(1, len(card.modalities) + 1)
     return chain.from_iterable(combinations(card.modalities, size) for size in sizes)

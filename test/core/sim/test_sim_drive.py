@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.geometry.projection import project_points
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
 from anyseg_core.runtime.label_sets import DELIVER
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim import Drive, DriveConfig, DriveFrame, Weather
 from anyseg_core.sim.drive import CAMERA_HEIGHT_M
 from anyseg_core.sim.motion import ego_motion
@@ -39,12 +39,12 @@ def in_weather(weather: Weather, **changes: object) -> DriveConfig:
     return replace(CONFIG, weather=weather, **changes)  # type: ignore[arg-type]
 
 
-def data(a_frame: DriveFrame, modality: Modality) -> NDArray:
+def data(a_frame: DriveFrame, modality: Sensor) -> NDArray:
     return a_frame.frames[modality].data
 
 
 def same(a: DriveFrame, b: DriveFrame) -> bool:
-    sensors_agree = all(np.array_equal(data(a, m), data(b, m)) for m in MODALITIES)
+    sensors_agree = all(np.array_equal(data(a, m), data(b, m)) for m in DEFAULT_SENSORS)
     return a.stamp_ns == b.stamp_ns and np.array_equal(a.labels, b.labels) and sensors_agree
 
 
@@ -71,7 +71,7 @@ def test_weather_does_not_change_the_street() -> None:
 def test_consecutive_images_are_never_identical_even_when_parked() -> None:
     parked = drive(replace(CONFIG, speed_mps=0.0))
     before, after = parked.frame(30), parked.frame(31)
-    for modality in (Modality.CAMERA, Modality.DEPTH, Modality.LIDAR):
+    for modality in (Sensor.CAMERA, Sensor.DEPTH, Sensor.LIDAR):
         assert not np.array_equal(data(before, modality), data(after, modality)), modality
 
 
@@ -81,14 +81,14 @@ def test_consecutive_images_are_never_identical_even_when_parked() -> None:
 def test_frame_has_every_modality_in_the_form_of_the_contract() -> None:
     height, width = CONFIG.height, CONFIG.width
     form = {
-        Modality.CAMERA: (np.uint8, (height, width, 3)),
-        Modality.DEPTH: (np.float32, (height, width)),
-        Modality.EVENT: (np.uint8, (height, width, 2)),
+        Sensor.CAMERA: (np.uint8, (height, width, 3)),
+        Sensor.DEPTH: (np.float32, (height, width)),
+        Sensor.EVENT: (np.uint8, (height, width, 2)),
     }
     for modality, (dtype, shape) in form.items():
         assert data(frame(), modality).dtype == dtype
         assert data(frame(), modality).shape == shape
-    points = data(frame(), Modality.LIDAR)
+    points = data(frame(), Sensor.LIDAR)
     assert points.dtype == np.float32
     assert points.shape[1] == 4
     assert np.isfinite(points).all()
@@ -106,10 +106,10 @@ def test_stamps_follow_the_rate() -> None:
 def test_any_seed_renders(seed: int, weather: Weather) -> None:
     a_frame = Drive(DriveConfig(seed, weather, duration_s=2.0, width=64, height=48)).frame(10)
     assert a_frame.labels.max() < len(DELIVER)
-    assert np.isfinite(data(a_frame, Modality.DEPTH)).all()
-    assert data(a_frame, Modality.DEPTH).min() >= 0
+    assert np.isfinite(data(a_frame, Sensor.DEPTH)).all()
+    assert data(a_frame, Sensor.DEPTH).min() >= 0
     assert LABEL["Road"] in a_frame.labels
-    assert len(data(a_frame, Modality.LIDAR)) > 1000
+    assert len(data(a_frame, Sensor.LIDAR)) > 1000
 
 
 def test_most_classes_occur() -> None:
@@ -150,7 +150,7 @@ def test_unknown_weather_lists_the_known_ones() -> None:
 
 
 def test_sky_has_no_depth_and_lies_above_the_road() -> None:
-    labels, depth = frame().labels, data(frame(), Modality.DEPTH)
+    labels, depth = frame().labels, data(frame(), Sensor.DEPTH)
     rows = np.indices(labels.shape)[0]
     assert (depth[labels == LABEL["Sky"]] == 0).all()
     assert rows[labels == LABEL["Sky"]].mean() < rows[labels == LABEL["Road"]].mean()
@@ -159,7 +159,7 @@ def test_sky_has_no_depth_and_lies_above_the_road() -> None:
 def test_depth_of_the_road_is_that_of_a_plane_below_the_camera() -> None:
     camera = CONFIG.camera()
     rows = np.indices(frame().labels.shape)[0]
-    depth = data(frame(), Modality.DEPTH)
+    depth = data(frame(), Sensor.DEPTH)
     near_road = (frame().labels == LABEL["Road"]) & (depth > 0) & (rows > 0.8 * CONFIG.height)
     expected = CAMERA_HEIGHT_M * camera.fy / (rows - camera.cy)
     error = np.abs(depth - expected)[near_road] / expected[near_road]
@@ -169,9 +169,9 @@ def test_depth_of_the_road_is_that_of_a_plane_below_the_camera() -> None:
 @pytest.mark.parametrize("weather", [Weather.SUN, Weather.NIGHT])
 def test_lidar_points_fall_on_the_depth_they_measure(weather: Weather) -> None:
     a_frame = frame(in_weather(weather))
-    points = data(a_frame, Modality.LIDAR)
+    points = data(a_frame, Sensor.LIDAR)
     rows, cols, _, xyz = project_points(points, drive().rig(), CONFIG.height, CONFIG.width)
-    depth = data(a_frame, Modality.DEPTH)[rows, cols]
+    depth = data(a_frame, Sensor.DEPTH)[rows, cols]
     comparable = (depth > 0) & (depth < 15)
     error = np.abs(depth - xyz[:, 2])[comparable] / depth[comparable]
     assert comparable.sum() > 300
@@ -179,7 +179,7 @@ def test_lidar_points_fall_on_the_depth_they_measure(weather: Weather) -> None:
 
 
 def test_lidar_points_on_the_road_are_on_the_ground() -> None:
-    rows, cols, _, xyz = project_points(data(frame(), Modality.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
+    rows, cols, _, xyz = project_points(data(frame(), Sensor.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
     on_road = (frame().labels[rows, cols] == LABEL["Road"]) & (xyz[:, 2] < 12)
     assert np.median(np.abs(xyz[on_road, 1] - CAMERA_HEIGHT_M)) < 0.1
 
@@ -188,7 +188,7 @@ def test_lidar_points_on_the_road_are_on_the_ground() -> None:
 def test_points_have_the_label_of_what_the_camera_sees_at_their_depth(weather: Weather) -> None:
     config = in_weather(weather, width=320, height=240)
     seen, truth = frame(config), drive(config).true_depth(20)
-    points, labels = data(seen, Modality.LIDAR), seen.point_labels
+    points, labels = data(seen, Sensor.LIDAR), seen.point_labels
     assert labels is not None
     assert len(labels) == len(points)
     rows, cols, index, xyz = project_points(points, drive(config).rig(), 240, 320)
@@ -204,7 +204,7 @@ def test_a_recording_keeps_the_labels_of_points() -> None:
 
 
 def test_lidar_hits_no_sky() -> None:
-    rows, cols, *_ = project_points(data(frame(), Modality.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
+    rows, cols, *_ = project_points(data(frame(), Sensor.LIDAR), drive().rig(), CONFIG.height, CONFIG.width)
     in_sky = frame().labels[rows, cols] == LABEL["Sky"]
     assert in_sky.mean() < 0.06  # parallax at outlines: the LiDAR sits above and behind the camera
 
@@ -224,7 +224,7 @@ def test_quaternion_turns_back_into_the_rotation() -> None:
 
 
 def contrast(a_frame: DriveFrame) -> float:
-    return float(data(a_frame, Modality.CAMERA)[..., 1].astype(np.float32).std())
+    return float(data(a_frame, Sensor.CAMERA)[..., 1].astype(np.float32).std())
 
 
 def test_fog_takes_the_cameras_contrast_and_the_lidars_range() -> None:
@@ -232,26 +232,26 @@ def test_fog_takes_the_cameras_contrast_and_the_lidars_range() -> None:
     assert contrast(fog) < 0.7 * contrast(clear)
 
     def far(a_frame: DriveFrame) -> int:
-        return int((np.linalg.norm(data(a_frame, Modality.LIDAR)[:, :3], axis=1) > 25).sum())
+        return int((np.linalg.norm(data(a_frame, Sensor.LIDAR)[:, :3], axis=1) > 25).sum())
 
     assert far(fog) < 0.7 * far(clear)
 
 
 def test_rain_thins_lidar_and_depth() -> None:
     rain, clear = frame(in_weather(Weather.RAIN)), frame(in_weather(Weather.CLOUD))
-    assert len(data(rain, Modality.LIDAR)) < 0.92 * len(data(clear, Modality.LIDAR))
-    assert (data(rain, Modality.DEPTH) > 0).mean() < 0.97 * (data(clear, Modality.DEPTH) > 0).mean()
+    assert len(data(rain, Sensor.LIDAR)) < 0.92 * len(data(clear, Sensor.LIDAR))
+    assert (data(rain, Sensor.DEPTH) > 0).mean() < 0.97 * (data(clear, Sensor.DEPTH) > 0).mean()
 
 
 def test_night_darkens_the_camera_and_leaves_the_lidar() -> None:
     night, day = frame(in_weather(Weather.NIGHT)), frame()
-    assert data(night, Modality.CAMERA).mean() < 0.7 * data(day, Modality.CAMERA).mean()
-    assert len(data(night, Modality.LIDAR)) == pytest.approx(len(data(day, Modality.LIDAR)), rel=0.02)
+    assert data(night, Sensor.CAMERA).mean() < 0.7 * data(day, Sensor.CAMERA).mean()
+    assert len(data(night, Sensor.LIDAR)) == pytest.approx(len(data(day, Sensor.LIDAR)), rel=0.02)
 
 
 def test_events_need_motion() -> None:
-    moving = data(frame(), Modality.EVENT).astype(int).sum()
-    parked = data(frame(replace(CONFIG, speed_mps=0.0)), Modality.EVENT).astype(int).sum()
+    moving = data(frame(), Sensor.EVENT).astype(int).sum()
+    parked = data(frame(replace(CONFIG, speed_mps=0.0)), Sensor.EVENT).astype(int).sum()
     assert parked < 0.3 * moving
 
 

@@ -13,8 +13,8 @@ import pytest
 from anyseg_core.processes import map_over_processes
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import DELIVER
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.model_card import InputSpec
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import TOPICS, write_bag
 from anyseg_core.sim.deliver_writer import (
@@ -63,7 +63,7 @@ def test_inputs_file_holds_the_specs(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     stored = json.loads((tmp_path / INPUTS_NAME).read_text())
     assert tuple(InputSpec.model_validate(spec) for spec in stored) == VEHICLE_INPUTS
-    assert tuple(spec.modality for spec in VEHICLE_INPUTS) == MODALITIES
+    assert tuple(spec.modality for spec in VEHICLE_INPUTS) == DEFAULT_SENSORS
 
 
 def test_simulate_dataset_writes_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,11 +100,11 @@ def test_processes_render_what_one_does(drive: Drive) -> None:
     other = DriveConfig(seed=6, weather=Weather.RAIN, duration_s=0.2, width=96, height=64)
     rendered = dict(map_over_processes(second_event_image, [SMALL, other], workers=2))
     assert set(rendered) == {SMALL, other}
-    np.testing.assert_array_equal(rendered[SMALL], drive.frame(1).frames[Modality.EVENT].data)
+    np.testing.assert_array_equal(rendered[SMALL], drive.frame(1).frames[Sensor.EVENT].data)
 
 
 def second_event_image(config: DriveConfig) -> tuple[DriveConfig, np.ndarray]:
-    return config, Drive(config).frame(1).frames[Modality.EVENT].data
+    return config, Drive(config).frame(1).frames[Sensor.EVENT].data
 
 
 # --- bags ---
@@ -123,18 +123,18 @@ def test_bag_reads_back(tmp_path: Path, drive: Drive, storage: str) -> None:
         counts = {topic: sum(c.msgcount for c in reader.topics[topic].connections) for topic in TOPICS}
     assert counts == {topic: 1 if topic == "/tf_static" else 3 for topic in TOPICS}
     last = drive.frame(2)
-    sensor = {m: last.frames[m].data for m in MODALITIES}
+    sensor = {m: last.frames[m].data for m in DEFAULT_SENSORS}
     stamp, image = messages["/camera/image_raw"]
     assert stamp == last.stamp_ns == image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
     assert (image.encoding, image.step, image.header.frame_id) == ("rgb8", 96 * 3, "camera_optical_frame")
-    np.testing.assert_array_equal(image.data.reshape(64, 96, 3), sensor[Modality.CAMERA])
+    np.testing.assert_array_equal(image.data.reshape(64, 96, 3), sensor[Sensor.CAMERA])
     depth = messages["/depth/image_rect"][1]
-    np.testing.assert_array_equal(depth.data.view(np.float32).reshape(64, 96), sensor[Modality.DEPTH])
+    np.testing.assert_array_equal(depth.data.view(np.float32).reshape(64, 96), sensor[Sensor.DEPTH])
     events = messages["/events"][1].data.reshape(64, 96, 3)
-    np.testing.assert_array_equal(events[..., :2], sensor[Modality.EVENT])
+    np.testing.assert_array_equal(events[..., :2], sensor[Sensor.EVENT])
     cloud = messages["/lidar/points"][1]
     assert [f.name for f in cloud.fields] == ["x", "y", "z", "intensity"]
-    np.testing.assert_array_equal(cloud.data.view(np.float32).reshape(-1, 4), sensor[Modality.LIDAR])
+    np.testing.assert_array_equal(cloud.data.view(np.float32).reshape(-1, 4), sensor[Sensor.LIDAR])
     labels = messages["/ground_truth/labels"][1]
     np.testing.assert_array_equal(labels.data.reshape(64, 96), last.labels)
     info = messages["/camera/camera_info"][1]
@@ -168,14 +168,18 @@ def test_recording_reads_back(tmp_path: Path, drive: Drive) -> None:
     for original, copy in zip(drive, recording, strict=True):
         assert copy.stamp_ns == original.stamp_ns
         np.testing.assert_array_equal(copy.labels, original.labels)
-        then = {m: original.frames[m].data.astype(np.float32) for m in MODALITIES}
-        now = {m: copy.frames[m].data.astype(np.float32) for m in MODALITIES}
-        np.testing.assert_array_equal(now[Modality.EVENT], then[Modality.EVENT])
-        np.testing.assert_allclose(now[Modality.DEPTH], then[Modality.DEPTH], atol=0.00051)
-        np.testing.assert_allclose(now[Modality.LIDAR], then[Modality.LIDAR], atol=0.0051)
-        assert np.abs(now[Modality.CAMERA] - then[Modality.CAMERA]).mean() < 6
-        assert [copy.frames[m].data.dtype for m in MODALITIES] == [original.frames[m].data.dtype for m in MODALITIES]
-        assert [copy.frames[m].frame_id for m in MODALITIES] == [original.frames[m].frame_id for m in MODALITIES]
+        then = {m: original.frames[m].data.astype(np.float32) for m in DEFAULT_SENSORS}
+        now = {m: copy.frames[m].data.astype(np.float32) for m in DEFAULT_SENSORS}
+        np.testing.assert_array_equal(now[Sensor.EVENT], then[Sensor.EVENT])
+        np.testing.assert_allclose(now[Sensor.DEPTH], then[Sensor.DEPTH], atol=0.00051)
+        np.testing.assert_allclose(now[Sensor.LIDAR], then[Sensor.LIDAR], atol=0.0051)
+        assert np.abs(now[Sensor.CAMERA] - then[Sensor.CAMERA]).mean() < 6
+        assert [copy.frames[m].data.dtype for m in DEFAULT_SENSORS] == [
+            original.frames[m].data.dtype for m in DEFAULT_SENSORS
+        ]
+        assert [copy.frames[m].frame_id for m in DEFAULT_SENSORS] == [
+            original.frames[m].frame_id for m in DEFAULT_SENSORS
+        ]
 
 
 def test_missing_recording_says_how_to_make_one(tmp_path: Path) -> None:

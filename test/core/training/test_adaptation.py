@@ -16,8 +16,8 @@ from anyseg_core.data.sample import DataError
 from anyseg_core.data.scans import KITTI_CAMERA, KITTI_CAMERA_FROM_LIDAR
 from anyseg_core.export.student import export
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.sample_folder import FolderDescription, RigSpec, write_description, write_sample
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.training.adaptation import LABELS, AdaptOptions, adapt, confident_labels
 from anyseg_core.training.checkpoint import find_checkpoint, load_model, load_state
 from anyseg_core.training.config import TrainConfig, parse_config
@@ -64,8 +64,8 @@ def own_frames(run: Path, tmp_path: Path) -> Path:
             picture = rng.integers(0, 255, (64, 128, 3), np.uint8)
             points = np.stack([rng.uniform(3, 30, 500), *rng.uniform(-3, 1, (2, 500)), rng.uniform(0, 1, 500)], axis=1)
             frames = [
-                ModalityFrame(Modality.CAMERA, picture, 0),
-                ModalityFrame(Modality.LIDAR, points.astype(np.float32), 0),
+                SensorFrame(Sensor.CAMERA, picture, 0),
+                SensorFrame(Sensor.LIDAR, points.astype(np.float32), 0),
             ]
             write_sample(root / split / "drive", name, frames, None)
     rig = Rig(PinholeCamera(128, 64, 75.0, 75.0, 63.0, 30.0), KITTI_CAMERA_FROM_LIDAR)
@@ -116,7 +116,7 @@ def test_the_trusted_sensor_labels_what_it_is_confident_of(run: Path, own_frames
     some = confident_labels(model, frames, 0, state, AdaptOptions(min_confidence=0.1))
     assert ((some == everything) | (some == 255)).all()
     assert (confident_labels(model, frames, 0, state, AdaptOptions(min_confidence=1.0)) == 255).all()
-    by_lidar = confident_labels(model, frames, 0, state, AdaptOptions(trusted=(Modality.LIDAR,), min_confidence=0.0))
+    by_lidar = confident_labels(model, frames, 0, state, AdaptOptions(trusted=(Sensor.LIDAR,), min_confidence=0.0))
     assert (by_lidar != everything).any()
 
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_adapted_to_is_named(run: Path, own_frames: Path, tmp_pat
     with pytest.raises(DataError, match="nothing to adapt to"):
         adapt(run, tmp_path / "a", AdaptOptions(), show_progress=False)
     with pytest.raises(DataError, match="has no depth, which the labels are to come from"):
-        adapt(run, tmp_path / "b", AdaptOptions(own_frames, trusted=(Modality.DEPTH,)), show_progress=False)
+        adapt(run, tmp_path / "b", AdaptOptions(own_frames, trusted=(Sensor.DEPTH,)), show_progress=False)
     shutil.rmtree(own_frames / "val")
     with pytest.raises(DataError, match="has no val"):
         adapt(run, tmp_path / "c", AdaptOptions(own_frames), show_progress=False)

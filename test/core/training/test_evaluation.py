@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from shapes_dataset import shapes_config, write_shapes
 from typer.testing import CliRunner
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.training.batches import open_dataset
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.training.checkpoint import load_anymodal, load_model
 from anyseg_core.training.evaluation import (
     ALL,
@@ -32,14 +32,11 @@ from anyseg_core.training.evaluation import (
     subset_name,
     summarise,
 )
+from anyseg_core.training.evaluation_plots import letters, plot_bars, plot_heat_map, tile
 from anyseg_core.training.evaluation_report import (
     EvaluationOptions,
     evaluate_fully,
-    letters,
-    plot_bars,
-    plot_heat_map,
     robustness_rows,
-    tile,
     write_report,
 )
 from anyseg_core.training.loop import train
@@ -59,7 +56,7 @@ from anyseg_core.training.robustness import (
 from anyseg_ros.cli import app
 
 SIDE = 32
-NAMES = [subset_name(subset, MODALITIES) for subset in all_subsets(4)]
+NAMES = [subset_name(subset, DEFAULT_SENSORS) for subset in all_subsets(4)]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +92,7 @@ def test_expected_emm_is_the_sum_of_the_equation(values: list[float]) -> None:
     expected = missing_metrics(dict(zip(NAMES, values, strict=True)))["expected_emm"]["0.1"]
     above = below = 0.0
     for size in range(1, 5):
-        for subset in combinations(MODALITIES, size):
+        for subset in combinations(DEFAULT_SENSORS, size):
             weight = 0.1 ** (4 - size) * 0.9**size
             above += weight * values[NAMES.index("+".join(subset))]
             below += weight
@@ -119,12 +116,12 @@ def test_zeroed_elements_are_as_many_as_asked_for() -> None:
 
 def test_noise_is_as_strong_as_asked_for_and_spares_events_its_gaussian_part() -> None:
     images = np.full((4, 200, 200, 3), 128, np.uint8)
-    salted = add_noise(images, MODALITIES, 0.1, 0.0, np.random.default_rng(0))
+    salted = add_noise(images, DEFAULT_SENSORS, 0.1, 0.0, np.random.default_rng(0))
     for image in salted:
         assert [(image == value).all(axis=2).mean() for value in (0, 255)] == pytest.approx([0.05, 0.05], abs=0.005)
-    noisy = add_noise(images, MODALITIES, 0.0, 0.1, np.random.default_rng(0))
-    spread = dict(zip(MODALITIES, (noisy.astype(float) - 128).std(axis=(1, 2, 3)), strict=True))
-    assert spread.pop(Modality.EVENT) == 0
+    noisy = add_noise(images, DEFAULT_SENSORS, 0.0, 0.1, np.random.default_rng(0))
+    spread = dict(zip(DEFAULT_SENSORS, (noisy.astype(float) - 128).std(axis=(1, 2, 3)), strict=True))
+    assert spread.pop(Sensor.EVENT) == 0
     assert list(spread.values()) == pytest.approx([25.5] * 3, rel=0.03)
 
 
@@ -172,7 +169,7 @@ def test_shared_encoding_counts_as_fifteen_separate_runs_do(checkpoint: Path) ->
             sample = dataset[index]
             logits = model(select_present(torch.from_numpy(np.array(sample.images))[None], present))
             matrix.add(sample.labels, decide_labels(logits, dataset.size, 2))
-        difference = np.abs(matrix.counts - shared[subset_name(subset, MODALITIES)].counts).sum() / 2
+        difference = np.abs(matrix.counts - shared[subset_name(subset, DEFAULT_SENSORS)].counts).sum() / 2
         assert difference <= 2  # pixels on which two classes are equal to the last bit but one
 
 
@@ -195,13 +192,13 @@ def test_elements_are_zeroed_and_salted_as_the_benchmarks_code_does() -> None:
     tensors = random.uniform(1, 2, (4, 60, 50, 3)).astype(np.float32)
     assert (zero_normalised(tensors, 0.25, random) == 0).mean() == pytest.approx(0.25, abs=0.01)
     assert not zero_normalised(tensors, 1.0, random).any()
-    salted = add_normalised_noise(tensors, MODALITIES, 0.2, 0.0, random)
+    salted = add_normalised_noise(tensors, DEFAULT_SENSORS, 0.2, 0.0, random)
     for image, before in zip(salted, tensors, strict=True):
         changed = image != before
         assert set(np.unique(image[changed])) <= {before.max(), before.min()}
         assert changed.mean() == pytest.approx(1 - np.exp(-0.2), abs=0.01)  # drawn with replacement
         assert not changed.all(axis=2)[changed.any(axis=2)].all()  # elements, not pixels
-    noisy = add_normalised_noise(tensors, MODALITIES, 0.0, 0.5, random) - tensors
+    noisy = add_normalised_noise(tensors, DEFAULT_SENSORS, 0.0, 0.5, random) - tensors
     assert [image.std() for image in noisy] == pytest.approx([0.5, 0.5, 0.0, 0.5], abs=0.01)
 
 
@@ -250,7 +247,7 @@ def test_the_report_has_all_its_files_and_figures(checkpoint: Path, tmp_path: Pa
     assert set(metrics["iou_by_subset"]) == set(NAMES)
     assert set(metrics["groups"]) == {"sun", "night", "overexposure"}
     page = write_report(evaluation, tmp_path / "report", "anyseg evaluate runs/x").read_text()
-    assert page.count('src="data:image/png;base64,') == 5  # bars, heat map, calibration, two grids
+    assert page.count('src="data:image/png;base64,') == 6  # bars, heat map, calibration, confusion, two grids
     assert f"{metrics['rmm']['mean']:.2f}" in page
     written = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert written == metrics | {"command": "anyseg evaluate runs/x"}

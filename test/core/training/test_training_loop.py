@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from shapes_dataset import SIDE, shapes_config, write_shapes
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
 from anyseg_core.methods.supervised import balance_weights, draw_subsets
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import all_subsets
-from anyseg_core.runtime.modality import MODALITIES
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 from anyseg_core.training import loop
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_anymodal
 from anyseg_core.training.evaluation import decide_labels, evaluate, subset_logits, subset_name
 from anyseg_core.training.loop import METRICS_NAME, TrainingError, make_optimizer, train
@@ -127,7 +128,7 @@ def test_shared_encoding_scores_as_separate_runs_do(trained: Path, root: Path, m
 def test_subsets_come_in_the_order_of_the_tables() -> None:
     letters = ["".join("RDEL"[index] for index in subset) for subset in all_subsets(4)]
     assert letters == ["R", "D", "E", "L", "RD", "RE", "RL", "DE", "DL", "EL", "RDE", "RDL", "REL", "DEL", "RDEL"]
-    assert subset_name((0, 3), MODALITIES) == "camera+lidar"
+    assert subset_name((0, 3), DEFAULT_SENSORS) == "camera+lidar"
 
 
 def test_a_run_is_not_overwritten(trained: Path, root: Path) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
-from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim.bag_writer import TOPICS
 from anyseg_ros.bags.topics import (
     CAMERA_INFO,
@@ -38,7 +37,7 @@ REAL_RIG = [
 
 def names(connections: list[tuple[str, str]], *mapping: str) -> dict[str, str]:
     found = find_topics(connections, parse_mapping(mapping))
-    return {modality.value: choice.topic for modality, choice in found.items()}
+    return {str(modality): choice.topic for modality, choice in found.items()}
 
 
 def test_the_simulated_vehicle_s_topics_are_found() -> None:
@@ -91,7 +90,7 @@ def test_a_lone_cloud_of_another_source_is_no_lidar_and_said(topic: str) -> None
     sensors = find_topics(connections)
     (note,) = left_out(connections, sensors, find_companions(connections, sensors))
     assert f"--map lidar:={topic}" in note
-    assert left_out(connections, sensors, find_companions(connections, sensors), [Modality.CAMERA]) == []
+    assert left_out(connections, sensors, find_companions(connections, sensors), [Sensor.CAMERA]) == []
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_several_candidates_are_listed_with_the_remedy() -> None:
     two = [("/left/image", IMAGE), ("/right/image", IMAGE)]
     with pytest.raises(TopicError, match=r"several topics may be camera: /left/image .*/right/image .*--map camera:="):
         find_topics(two)
-    assert find_topics(two, wanted=[Modality.LIDAR]) == {}
+    assert find_topics(two, wanted=[Sensor.LIDAR]) == {}
     assert names(two, "camera:=/right/image") == {"camera": "/right/image"}
     assert names(two, "depth:=/left/image") == {"camera": "/right/image", "depth": "/left/image"}
     assert names(two, "camera:=") == {}
@@ -181,7 +180,7 @@ def test_a_role_that_nothing_has_is_named() -> None:
 
 
 THERMAL, REAR = Sensor("thermal", "camera"), Sensor("lidar_rear", "lidar")
-FIVE = (*MODALITIES, THERMAL)
+FIVE = (*DEFAULT_SENSORS, THERMAL)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +192,13 @@ FIVE = (*MODALITIES, THERMAL)
             {"camera": "/front/image", "thermal": "/thermal/image_raw"},
         ),
         ({"/thermal/image_raw": IMAGE, "/front/image": IMAGE}, [THERMAL], {"thermal": "/thermal/image_raw"}),
-        ({"/thermal/image_raw": IMAGE}, MODALITIES, {"camera": "/thermal/image_raw"}),
+        ({"/thermal/image_raw": IMAGE}, DEFAULT_SENSORS, {"camera": "/thermal/image_raw"}),
         ({"/front/image": IMAGE}, [THERMAL], {}),
         ({"/a/thermal/image_raw": IMAGE, "/b/thermal": IMAGE}, [THERMAL], {"thermal": "/a/thermal/image_raw"}),
         ({"/thermal/depth": IMAGE}, FIVE, {"depth": "/thermal/depth"}),
         (
             {"/points": POINT_CLOUD, "/lidar_rear/points": POINT_CLOUD},
-            (*MODALITIES, REAR),
+            (*DEFAULT_SENSORS, REAR),
             {"lidar": "/points", "lidar_rear": "/lidar_rear/points"},
         ),
     ],
@@ -212,4 +211,4 @@ def test_other_sensors_are_found_by_their_names(
 
 
 def test_every_role_can_be_mapped() -> None:
-    assert parse_mapping([f"{m}:=/x/{m}" for m in MODALITIES]) == {m.value: f"/x/{m}" for m in MODALITIES}
+    assert parse_mapping([f"{m}:=/x/{m}" for m in DEFAULT_SENSORS]) == {str(m): f"/x/{m}" for m in DEFAULT_SENSORS}

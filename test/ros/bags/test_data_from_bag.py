@@ -10,8 +10,8 @@ from typer.testing import CliRunner, Result
 
 from anyseg_core.data.folder import Folder
 from anyseg_core.runtime.input_images import encode_frame
-from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
 from anyseg_ros.cli import app
@@ -43,7 +43,7 @@ def test_samples_are_what_the_sensors_gave(drive: RecordedDrive, bag: Path, tmp_
     card = load_card(find_student("vehicle_sim"), verify=False)
     written = write_folder(bag, tmp_path, card, FolderOptions(every_s=0.2))
     assert (written.samples, written.labelled, written.incomplete, written.rejected) == (2, 2, 0, 0)
-    assert written.modalities == MODALITIES
+    assert written.modalities == DEFAULT_SENSORS
     dataset = Folder(tmp_path, "train", SIZE)
     assert dataset.inputs == card.inputs
     assert len(dataset) == 2
@@ -82,8 +82,8 @@ def test_the_commands_from_bag_and_check(bag: Path, tmp_path: Path) -> None:
 def test_moments_without_every_sensor_are_left_out_and_counted(bag: Path, tmp_path: Path) -> None:
     card = load_card(find_student("vehicle_sim"), verify=False)
     two = write_folder(bag, tmp_path, card, FolderOptions(every_s=0.1, mapping=("depth:=", "event:=")))
-    assert [m.value for m in two.modalities] == ["camera", "lidar"]
-    empty = tuple(f"{modality.value}:=" for modality in MODALITIES)
+    assert [str(m) for m in two.modalities] == ["camera", "lidar"]
+    empty = tuple(f"{modality!s}:=" for modality in DEFAULT_SENSORS)
     with pytest.raises(NothingToWriteError, match="has no topic of"):
         write_folder(bag, tmp_path / "none", card, FolderOptions(mapping=empty))
     assert not (tmp_path / "none").exists()

@@ -31,8 +31,8 @@ from typer.testing import CliRunner, Result
 
 from anyseg_core.data.folder import Folder
 from anyseg_core.runtime.class_lists import parse_classes
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.sample_folder import DESCRIPTION_NAME, RIG_NAME, frame_from_stored, stored_image
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.cli import app
 
 EVERYTHING = {CAMERA, DEPTH, EVENTS, LIDAR, INFO, LABELS, TF}
@@ -150,8 +150,8 @@ def test_offsets_and_the_range_of_depth_are_said(tmp_path: Path) -> None:
 
 def test_depth_that_16_bits_cannot_hold_is_not_measured() -> None:
     metres = np.array([[10.0, 65.5, 65.534, 70.0, 300.0, np.inf, np.nan, 0.0, -1.0]], np.float32)
-    stored = stored_image(ModalityFrame(Modality.DEPTH, metres, 0))
-    back = frame_from_stored(Modality.DEPTH, stored).data
+    stored = stored_image(SensorFrame(Sensor.DEPTH, metres, 0))
+    back = frame_from_stored(Sensor.DEPTH, stored).data
     np.testing.assert_allclose(back, [[10.0, 65.5, 65.534, 0, 0, 0, 0, 0, 0]], atol=1e-3)
 
 
@@ -163,3 +163,22 @@ def test_classes_are_read_from_names_or_a_file(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(ValueError, match="no list of classes"):
         parse_classes(str(path))
+
+
+def with_full_intensity(full_scale: float) -> Iterator[Written]:
+    """The same drives by LiDARs of different units: intensities from 0 to `full_scale`."""
+    for w in drive(12, EVERYTHING):
+        if w.topic == LIDAR:
+            w.message.data.view(np.float32)[3::4] = np.linspace(0, full_scale, 1000)
+        yield w
+
+
+def test_a_data_set_has_one_range_of_intensity(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    assert from_bag(write_ros2(tmp_path / "monday", with_full_intensity(1.0)), root).exit_code == 0
+    description = json.loads((root / DESCRIPTION_NAME).read_text())
+    assert [i["encoding"]["max_intensity"] for i in description["inputs"] if i["modality"] == "lidar"] == [1.0]
+    assert from_bag(write_ros2(tmp_path / "tuesday", with_full_intensity(255.0)), root).exit_code == 0
+    monday, tuesday = (lidar_image(root, name).astype(int) for name in ("monday", "tuesday"))
+    assert monday[..., 1].max() > 200
+    np.testing.assert_allclose(tuesday[..., 1], monday[..., 1], atol=1)

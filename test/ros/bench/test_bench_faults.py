@@ -15,8 +15,8 @@ from toy_student import write_toy_student
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, ScheduledInjection
 from anyseg_core.runtime.health.monitor import Fault, State
-from anyseg_core.runtime.modality import MODALITIES
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame
 from anyseg_core.sim.weather import Weather
@@ -51,7 +51,7 @@ from anyseg_ros.bench.faults import HARD_FAULTS, add_detection, add_false_alarms
 from anyseg_ros.bench.results import Benchmark
 from anyseg_ros.messages import conversions
 
-CAMERA, DEPTH, EVENT, LIDAR = MODALITIES
+CAMERA, DEPTH, EVENT, LIDAR = DEFAULT_SENSORS
 MS = 1_000_000
 SCENE = Scene("test", DriveConfig(77, Weather.CLOUD, 2.0, width=64, height=48))
 QUIET = Transport(jitter=0.05, hiccup_every_s=1e9)
@@ -77,7 +77,7 @@ def test_messages_of_a_sensor_arrive_in_order_within_their_delays(drive: Playabl
     assert [d.at_ns for d in deliveries] == sorted(d.at_ns for d in deliveries)
     assert len(deliveries) == 4 * 60
     hiccups = Play(drive, 6.0, seed=3).hiccups()
-    for modality in MODALITIES:
+    for modality in DEFAULT_SENSORS:
         own = [d for d in deliveries if d.modality is modality]
         assert [d.frame.stamp_ns for d in own if d.frame] == [START_NS + tick * PERIOD_NS for tick in range(60)]
         late_ms = [(d.at_ns - START_NS) / MS - 1000 * d.measured_s for d in own]
@@ -99,7 +99,7 @@ def test_nothing_arrives_in_a_hiccup() -> None:
 def test_fresh_noise_changes_a_living_sensor_and_leaves_a_static_scene_without_events(drive: PlayableDrive) -> None:
     rng = np.random.default_rng(0)
     still = replace(drive, scene=replace(SCENE, is_static=True))
-    for modality in MODALITIES:
+    for modality in DEFAULT_SENSORS:
         frame = drive.frame(3, modality)
         again = with_fresh_noise(frame, rng)
         assert again.data.shape == frame.data.shape
@@ -118,7 +118,7 @@ def test_the_scenes_have_every_weather_and_vehicles_that_stand() -> None:
 def test_an_unreadable_message_is_called_what_the_conversions_call_it(kind: str) -> None:
     message = SimpleNamespace(encoding="rgb8", is_bigendian=0, width=4, height=2, step=12, data=b"\0" * 24)
     message.data = message.data[:12] if kind == "truncate" else message.data
-    message.encoding = "yuv422" if kind == "wrong_encoding" else message.encoding
+    message.encoding = "nv24" if kind == "wrong_encoding" else message.encoding
     with pytest.raises(conversions.ConversionError) as raised:
         conversions.camera_frame(message)
     assert MESSAGE_FAULTS[kind] is raised.value.fault

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bench.accuracy import SubsetScores, all_subsets
 from anyseg_ros.bench.live_figures import (
     MadeMask,
@@ -36,7 +36,7 @@ from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 
 MS = 1_000_000
 T0 = 1_700_000_000_000 * MS
-CAMERA, DEPTH, EVENT, LIDAR = MODALITIES
+CAMERA, DEPTH, EVENT, LIDAR = DEFAULT_SENSORS
 
 
 def printed(bench: Benchmark) -> str:
@@ -132,11 +132,11 @@ def test_stolen_time_is_watched_until_the_end() -> None:
 # --- live figures ----------------------------------------------------------------------------------------------------
 
 
-def mask(stamp_ms: float, received_ms: float, used: tuple[Modality, ...] = MODALITIES) -> MadeMask:
+def mask(stamp_ms: float, received_ms: float, used: tuple[Sensor, ...] = DEFAULT_SENSORS) -> MadeMask:
     return MadeMask(T0 + int(stamp_ms * MS), T0 + int(received_ms * MS), used, engine_ms=40.0, oldest_ms=10.0)
 
 
-def published(at_ms: dict[float, dict[Modality, float]]) -> dict[int, dict[Modality, int]]:
+def published(at_ms: dict[float, dict[Sensor, float]]) -> dict[int, dict[Sensor, int]]:
     return {T0 + int(s * MS): {m: T0 + int(t * MS) for m, t in times.items()} for s, times in at_ms.items()}
 
 
@@ -171,7 +171,7 @@ def test_gaps_are_between_arrivals() -> None:
     assert gaps_ms([mask(0, 60), mask(100, 165), mask(200, 260)]) == pytest.approx([105.0, 95.0])
 
 
-def status(stamp_ns: int, modality: Modality, used: bool, age_ms: float) -> StatusSample:
+def status(stamp_ns: int, modality: Sensor, used: bool, age_ms: float) -> StatusSample:
     return StatusSample(stamp_ns, stamp_ns, modality, State.ACTIVE, "", used, age_ms if used else None, 40.0)
 
 
@@ -217,15 +217,15 @@ def test_a_slope_needs_three_points() -> None:
 
 
 def scores(base: float) -> SubsetScores:
-    pooled = {subset: base + len(subset) for subset in all_subsets(MODALITIES)}
+    pooled = {subset: base + len(subset) for subset in all_subsets(DEFAULT_SENSORS)}
     return SubsetScores(pooled, [pooled, pooled])
 
 
 def test_there_are_fifteen_subsets_of_four_sensors() -> None:
-    subsets = all_subsets(MODALITIES)
+    subsets = all_subsets(DEFAULT_SENSORS)
     assert len(set(subsets)) == 15
-    assert subsets[:4] == [(m,) for m in MODALITIES]
-    assert subsets[-1] == MODALITIES
+    assert subsets[:4] == [(m,) for m in DEFAULT_SENSORS]
+    assert subsets[-1] == DEFAULT_SENSORS
 
 
 @pytest.mark.parametrize(("ours", "met"), [(50.0, True), (30.0, False)])

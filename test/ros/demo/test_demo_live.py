@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
 
 from anyseg_core.runtime.health.monitor import HealthConfig
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.demo.run import DemoOptions, rendered_drive, run_demo
 from anyseg_ros.demo.scoring import PhaseScore, old_frames, wrong_stamps
 from anyseg_ros.live_run.run import LiveRun, LiveRunError, record, ros
@@ -27,7 +27,7 @@ injections:
   - {modality: camera, kind: drop, start_s: 2, duration_s: 2}
 """
 DURATION_S = 6.0
-LEFT = set(MODALITIES) - {Modality.CAMERA}
+LEFT = set(DEFAULT_SENSORS) - {Sensor.CAMERA}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_camera_is_lost_and_found_again(options: DemoOptions) -> None:
     assert len(outcome.recording.truth) == DURATION_S * options.rate_hz
 
     before, during, after = outcome.scores
-    assert most_used(before) == most_used(after) == set(MODALITIES)
+    assert most_used(before) == most_used(after) == set(DEFAULT_SENSORS)
     assert most_used(during) == LEFT
     assert during.reaction_ms is not None
     assert all(score.masks and score.miou is not None for score in outcome.scores)
@@ -66,15 +66,15 @@ def test_the_camera_is_lost_and_found_again(options: DemoOptions) -> None:
 
 
 def test_a_student_of_two_sensors_is_not_kept_waiting_for_the_others(options: DemoOptions, tmp_path: Path) -> None:
-    student = write_toy_student(tmp_path / "pair", modalities=(Modality.CAMERA, Modality.DEPTH), one_network_each=True)
+    student = write_toy_student(tmp_path / "pair", modalities=(Sensor.CAMERA, Sensor.DEPTH), one_network_each=True)
     outcome = run_demo(replace(options, student=str(student)), Console(file=io.StringIO()))
     before, during, _ = outcome.scores
-    assert most_used(before) == {Modality.CAMERA, Modality.DEPTH}
-    assert most_used(during) == {Modality.DEPTH}
+    assert most_used(before) == {Sensor.CAMERA, Sensor.DEPTH}
+    assert most_used(during) == {Sensor.DEPTH}
     assert (options.out / "report.html").is_file()
 
 
-def most_used(score: PhaseScore) -> set[Modality]:
+def most_used(score: PhaseScore) -> set[Sensor]:
     """What most masks of a phase were made from."""
     return set(max(score.used, key=lambda modalities: score.used[modalities]))
 

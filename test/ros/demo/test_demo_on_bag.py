@@ -13,7 +13,7 @@ from toy_student import write_toy_student
 from typer.testing import CliRunner
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.sim.bag_writer import write_recording
 from anyseg_ros.cli import app
 from anyseg_ros.demo.on_bag import FILM, PICTURE
@@ -28,13 +28,13 @@ def bag(tmp_path: Path) -> Path:
     axes = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     rig = Rig(PinholeCamera(64, 48, 50.0, 50.0, 31.0, 23.0), axes)
     stamps = [10**9 + number * 10**8 for number in range(MOMENTS)]
-    sensors = (Modality.CAMERA, Modality.LIDAR)
+    sensors = (Sensor.CAMERA, Sensor.LIDAR)
     write_recording(tmp_path / "bag", ((t, {m: live_frame(m, t) for m in sensors}) for t in stamps), rig)
     return tmp_path / "bag"
 
 
 def test_masks_go_on_after_the_camera_and_every_one_is_filmed(bag: Path, tmp_path: Path) -> None:
-    student = write_toy_student(tmp_path / "student", (64, 64), (Modality.CAMERA, Modality.LIDAR))
+    student = write_toy_student(tmp_path / "student", (64, 64), (Sensor.CAMERA, Sensor.LIDAR))
     out = tmp_path / "demo"
     result = CliRunner().invoke(app, ["demo", "--bag", str(bag), "--student", str(student), "--out", str(out)])
     assert result.exit_code == 0, result.output
@@ -43,8 +43,8 @@ def test_masks_go_on_after_the_camera_and_every_one_is_filmed(bag: Path, tmp_pat
     used = [set(mask["used"]) for mask in with_fault]
     assert {"camera", "lidar"} in used[: MOMENTS // 2]
     assert used[-1] == {"lidar"}
-    film = cv2.VideoCapture(str(out / FILM))
-    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == len(with_fault)
+    for film, count in ((FILM, len(masks) - len(with_fault)), ("demo_injections.mp4", len(with_fault))):
+        assert cv2.VideoCapture(str(out / film)).get(cv2.CAP_PROP_FRAME_COUNT) == count
     picture = cv2.imread(str(out / PICTURE))
     assert picture is not None
     assert picture.shape[:2] in ((2 * 48, 64), (3 * 48, 64))  # with the camera, and without it

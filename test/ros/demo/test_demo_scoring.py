@@ -10,7 +10,7 @@ import pytest
 from anyseg_core.injection import ScheduledInjection
 from anyseg_core.injection.phases import Phase, phases_of
 from anyseg_core.runtime.health.monitor import State
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 
@@ -18,7 +18,7 @@ PERIOD_NS = 100_000_000
 ENGINE_MS = 40.0
 PROMISE = Promise(period_ms=100, deadline_ms=150, max_age_ms=300)
 START_NS = 1_700_000_000_000_000_000
-CAMERA_DROP = ScheduledInjection(modality=Modality.CAMERA, kind="drop", start_s=1.0, duration_s=1.0)
+CAMERA_DROP = ScheduledInjection(modality=Sensor.CAMERA, kind="drop", start_s=1.0, duration_s=1.0)
 
 
 def stamp_of(index: int) -> int:
@@ -33,8 +33,8 @@ def perfect_drive(frames: int = 30, lost: range = range(0)) -> Recording:
         labels = np.full((8, 8), index % 3, np.uint8)
         recording.truth[stamp] = labels
         recording.masks.append(ReceivedMask(stamp, stamp + 60_000_000, labels))
-        for modality in MODALITIES:
-            used = modality is not Modality.CAMERA or index not in lost
+        for modality in DEFAULT_SENSORS:
+            used = modality is not Sensor.CAMERA or index not in lost
             state = State.ACTIVE if used else State.FAILED
             age = 50.0 if used else 500.0
             recording.statuses.append(
@@ -91,7 +91,7 @@ def test_an_old_frame_in_a_mask_is_noticed() -> None:
 
 
 def test_phases_are_cut_at_every_begin_and_end() -> None:
-    other = ScheduledInjection(modality=Modality.LIDAR, kind="drop", start_s=1.5, duration_s=10.0)
+    other = ScheduledInjection(modality=Sensor.LIDAR, kind="drop", start_s=1.5, duration_s=10.0)
     phases = phases_of([CAMERA_DROP, other], 3.0)
     assert [(p.start_s, p.end_s, p.name) for p in phases] == [
         (0.0, 1.0, "all alive"),
@@ -112,7 +112,7 @@ def test_a_phase_is_scored_against_the_truth_of_its_own_stamps() -> None:
     assert right.masks == 10
     assert right.rate_hz == pytest.approx(10.0)
     assert right.latency_p50_ms == pytest.approx(60.0)
-    assert right.used == {MODALITIES: 10}
+    assert right.used == {DEFAULT_SENSORS: 10}
 
 
 def test_the_reaction_is_the_first_mask_without_the_faulty_sensor() -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim.bag_writer import TOPICS, write_bag
 from anyseg_core.sim.drive import DriveFrame
 from anyseg_ros.bags.topics import TopicError
@@ -38,14 +38,14 @@ Stored = tuple[str, str, str, str, int, bytes]
 
 def drive_frame(index: int) -> DriveFrame:
     rng = np.random.default_rng(index)
-    data: Mapping[Modality, Any] = {
-        Modality.CAMERA: rng.integers(1, 255, (HEIGHT, WIDTH, 3), np.uint8),
-        Modality.DEPTH: rng.uniform(1, 50, (HEIGHT, WIDTH)).astype(np.float32),
-        Modality.EVENT: rng.integers(0, 3, (HEIGHT, WIDTH, 2), np.uint8),
-        Modality.LIDAR: rng.uniform(-1, 20, (50, 4)).astype(np.float32),
+    data: Mapping[Sensor, Any] = {
+        Sensor.CAMERA: rng.integers(1, 255, (HEIGHT, WIDTH, 3), np.uint8),
+        Sensor.DEPTH: rng.uniform(1, 50, (HEIGHT, WIDTH)).astype(np.float32),
+        Sensor.EVENT: rng.integers(0, 3, (HEIGHT, WIDTH, 2), np.uint8),
+        Sensor.LIDAR: rng.uniform(-1, 20, (50, 4)).astype(np.float32),
     }
     stamp = START_NS + index * PERIOD_NS
-    frames = {m: ModalityFrame(m, data[m], stamp, str(m)) for m in MODALITIES}
+    frames = {m: SensorFrame(m, data[m], stamp, str(m)) for m in DEFAULT_SENSORS}
     return DriveFrame(stamp, frames, np.zeros((HEIGHT, WIDTH), np.uint8))
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from repository import REPOSITORY
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.inject.live_topics import topic_arguments, topic_parameters, topics_in
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
@@ -26,7 +26,7 @@ def test_with_a_prefix_the_inputs_are_the_sensors_own_topics() -> None:
     values = dict(argument.split(":=") for argument in arguments[1::2])
     assert values["topics.camera.input"] == "/front/image"
     assert values["topics.camera.output"] == "/faulty/front/image"
-    assert values["topics.depth.output"] == f"/faulty/{DEFAULT_TOPICS[Modality.DEPTH]}"
+    assert values["topics.depth.output"] == f"/faulty/{DEFAULT_TOPICS[Sensor.DEPTH]}"
     assert values["topics.event.input"] == values["topics.event.output"] == "''"
 
 
@@ -43,10 +43,10 @@ def test_only_sensors_can_be_mapped() -> None:
 def test_the_node_s_topics_are_read_from_its_parameter_file(tmp_path: Path, parameters: dict[str, Any]) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}, "other": None}))
-    assert topics_in(file) == {**DEFAULT_TOPICS, Modality.CAMERA: "/front/image"}
+    assert topics_in(file) == {**DEFAULT_TOPICS, Sensor.CAMERA: "/front/image"}
     names = topic_parameters(topics_in(file), "faulty")
     assert names["topics.camera.output"] == "faulty/front/image"
-    assert len(names) == 2 * len(MODALITIES)
+    assert len(names) == 2 * len(DEFAULT_SENSORS)
 
 
 def test_the_shipped_parameter_file_has_the_usual_topics() -> None:

@@ -23,7 +23,7 @@ from ros_harness import TIMEOUT_S, SpunNodes, live_frame  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from anyseg_core.runtime.modality import Modality  # noqa: E402
+from anyseg_core.runtime.sensors import Sensor  # noqa: E402
 from anyseg_ros.inject.injector_node import InjectorNode  # noqa: E402
 from anyseg_ros.messages.headers import STATE_QOS  # noqa: E402
 from anyseg_ros.process.node_process import new_executor  # noqa: E402
@@ -58,12 +58,12 @@ class Rig(SpunNodes):
         outputs = [self.driver.count_publishers(t) for t in ("camera/image_raw", "lidar/points")]
         return min(counts + outputs) > 0
 
-    def send(self, index: int, modality: Modality = Modality.CAMERA) -> bytes:
+    def send(self, index: int, modality: Sensor = Sensor.CAMERA) -> bytes:
         """Publish a frame; its serialized message."""
         frame = live_frame(modality, 10**18 + index)
-        message = camera_message(frame) if modality is Modality.CAMERA else lidar_message(frame)
+        message = camera_message(frame) if modality is Sensor.CAMERA else lidar_message(frame)
         raw = serialize_message(message)
-        (self.camera if modality is Modality.CAMERA else self.lidar).publish(raw)
+        (self.camera if modality is Sensor.CAMERA else self.lidar).publish(raw)
         return raw
 
     def relayed(self, index: int) -> Any:
@@ -101,8 +101,8 @@ ALWAYS_BLACK = {"modality": "camera", "kind": "black", "start_s": 0}
 def test_untouched_messages_are_the_same_to_the_byte(tmp_path: Path) -> None:
     later = scenario_file(tmp_path, {"kind": "crash", "start_s": 3600})
     with rig(later) as one:
-        for modality in (Modality.CAMERA, Modality.LIDAR):
-            heard = one.heard[modality.value]
+        for modality in (Sensor.CAMERA, Sensor.LIDAR):
+            heard = one.heard[str(modality)]
             for index in range(5):
                 sent = one.send(index, modality)
                 one.spin_until(lambda count=index, heard=heard: len(heard) > count, f"{modality} {index}")
@@ -114,7 +114,7 @@ def test_a_fault_is_injected_and_told_with_its_true_times(tmp_path: Path) -> Non
     ramped = {**ALWAYS_BLACK, "duration_s": 3600, "parameters": {"light": 0.5}}
     with rig(scenario_file(tmp_path, ramped, {"modality": "depth", "kind": "drop", "start_s": 99})) as one:
         message = one.relayed(0)
-        expected = live_frame(Modality.CAMERA, 10**18).data
+        expected = live_frame(Sensor.CAMERA, 10**18).data
         np.testing.assert_allclose(np.asarray(message.data).reshape(expected.shape), expected / 2, atol=0.51)
         one.spin_until(lambda: one.active() != [], "the ground truth")
         (status,) = one.truth[-1].status
@@ -163,7 +163,7 @@ def test_another_scenario_may_be_set_while_it_runs(tmp_path: Path) -> None:
         assert not any(one.relayed(1).data)
         other = scenario_file(tmp_path, {"modality": "camera", "kind": "wrong_encoding", "start_s": 0})
         assert one.node.set_parameters([Parameter("injections", value=str(other))])[0].successful
-        assert one.relayed(2).encoding == "yuv422_yuy2"
+        assert one.relayed(2).encoding == "nv24"
 
 
 def test_a_compressed_image_is_relayed_as_one(tmp_path: Path) -> None:

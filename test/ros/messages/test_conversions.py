@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 
@@ -61,7 +61,7 @@ def test_camera_encodings(encoding: str, size: tuple[int, int], seed: int, paddi
     }[encoding]
     frame = conversions.camera_frame(image(sent, encoding, padding))
     np.testing.assert_array_equal(frame.data, rgb)
-    assert (frame.modality, frame.stamp_ns, frame.frame_id) == (Modality.CAMERA, 12_000_000_034, "optical")
+    assert (frame.modality, frame.stamp_ns, frame.frame_id) == (Sensor.CAMERA, 12_000_000_034, "optical")
 
 
 @settings(deadline=None)
@@ -96,7 +96,7 @@ def test_common_encodings_are_not_copied() -> None:
 
 
 IMAGE_FAULTS = [
-    ({"encoding": "yuv422"}, Fault.DECODE_ERROR, "encoding 'yuv422' is not known"),
+    ({"encoding": "nv24"}, Fault.DECODE_ERROR, "encoding 'nv24' is not known"),
     ({"data": b"\0" * 71}, Fault.WRONG_SIZE, "71 bytes"),
     ({"step": 17}, Fault.WRONG_SIZE, "at least 18 bytes"),
     ({"height": 0}, Fault.WRONG_SIZE, "empty"),
@@ -187,7 +187,7 @@ def test_compressed_depth(header: bytes) -> None:
 def test_compressed_depth_of_other_kinds_is_refused() -> None:
     with pytest.raises(ConversionError, match="16-bit grey PNG"):
         conversions.compressed_depth_frame(compressed(encoded(".png", smooth_image()), "png"))
-    with pytest.raises(ConversionError, match="publish 16UC1"):
+    with pytest.raises(ConversionError, match="send 16UC1"):
         conversions.compressed_depth_frame(compressed(b"", "32FC1; compressedDepth png"))
 
 
@@ -309,19 +309,19 @@ def test_camera_info() -> None:
 # --- messages of rclpy -----------------------------------------------------------------------------------------------
 
 
-def ros_frames() -> list[ModalityFrame]:
+def ros_frames() -> list[SensorFrame]:
     rng = np.random.default_rng(1)
     return [
-        ModalityFrame(Modality.CAMERA, rng.integers(0, 255, (5, 7, 3), np.uint8), 5_000_000_006, "camera"),
-        ModalityFrame(Modality.DEPTH, rng.uniform(0, 9, (5, 7)).astype(np.float32), 5_000_000_006, "depth"),
-        ModalityFrame(Modality.EVENT, rng.integers(0, 9, (5, 7, 2), np.uint8), 5_000_000_006, "event"),
-        ModalityFrame(Modality.LIDAR, rng.uniform(-9, 9, (11, 4)).astype(np.float32), 5_000_000_006, "lidar"),
+        SensorFrame(Sensor.CAMERA, rng.integers(0, 255, (5, 7, 3), np.uint8), 5_000_000_006, "camera"),
+        SensorFrame(Sensor.DEPTH, rng.uniform(0, 9, (5, 7)).astype(np.float32), 5_000_000_006, "depth"),
+        SensorFrame(Sensor.EVENT, rng.integers(0, 9, (5, 7, 2), np.uint8), 5_000_000_006, "event"),
+        SensorFrame(Sensor.LIDAR, rng.uniform(-9, 9, (11, 4)).astype(np.float32), 5_000_000_006, "lidar"),
     ]
 
 
 @pytest.mark.ros
-@pytest.mark.parametrize("frame", ros_frames(), ids=lambda frame: frame.modality.value)
-def test_frames_survive_the_way_through_a_message(frame: ModalityFrame) -> None:
+@pytest.mark.parametrize("frame", ros_frames(), ids=lambda frame: str(frame.modality))
+def test_frames_survive_the_way_through_a_message(frame: SensorFrame) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     from rclpy.serialization import deserialize_message, serialize_message
 
@@ -333,7 +333,7 @@ def test_frames_survive_the_way_through_a_message(frame: ModalityFrame) -> None:
         "depth": conversions.depth_frame,
         "event": conversions.event_frame,
     }
-    name = frame.modality.value
+    name = str(frame.modality)
     message = to_message.get(name, vp.lidar_message)(frame)
     received = deserialize_message(serialize_message(message), type(message))
     read = from_message.get(name, conversions.lidar_frame)(received)

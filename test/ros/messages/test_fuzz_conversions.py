@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.input_images import InputError, encode_frame
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 
@@ -74,7 +74,7 @@ def test_rows_that_do_not_begin_at_whole_values_are_read(encoding: str) -> None:
     message = SimpleNamespace(header=HEADER, encoding=encoding, is_bigendian=0, width=5, height=3, step=step, data=data)
     frame = conversions.depth_frame(message)
     np.testing.assert_array_equal(conversions.image_view(message, (encoding,)).view(f"u{size}"), values)
-    assert encode_frame(frame, SPECS[Modality.DEPTH], NETWORK_SIZE).shape == (*NETWORK_SIZE, 3)
+    assert encode_frame(frame, SPECS[Sensor.DEPTH], NETWORK_SIZE).shape == (*NETWORK_SIZE, 3)
 
 
 def chunk(kind: bytes, content: bytes, length: int | None = None) -> bytes:
@@ -131,6 +131,6 @@ def test_intrinsics_of_no_lens_are_refused(changes: dict[str, Any], words: str) 
 
 def test_what_cannot_be_encoded_is_named_and_ends_no_thread() -> None:
     lens = PinholeCamera(2**31, 24, 5e-324, 16.0, 15.5, 11.5)  # by parameters: no camera_info says so
-    frame = ModalityFrame(Modality.LIDAR, np.ones((5, 4), np.float32), 0)
+    frame = SensorFrame(Sensor.LIDAR, np.ones((5, 4), np.float32), 0)
     with pytest.raises(InputError, match=r"lidar frame of shape \(5, 4\) cannot be encoded"):
-        encode_frame(frame, SPECS[Modality.LIDAR], NETWORK_SIZE, Rig(lens))
+        encode_frame(frame, SPECS[Sensor.LIDAR], NETWORK_SIZE, Rig(lens))

@@ -18,7 +18,7 @@ from tensorrt_double import TensorrtDouble
 
 from anyseg_core.runtime.engines import tensorrt as engine_tensorrt
 from anyseg_core.runtime.engines.cuda.device import DeviceError
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node import segmentation_node
 from anyseg_ros.node.segmentation_node import after_build
@@ -26,7 +26,7 @@ from anyseg_ros.node.status_messages import status_key
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
-ALL = {m.value for m in MODALITIES}
+ALL = {str(m) for m in DEFAULT_SENSORS}
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_masks_and_diagnostics_with_a_double_of_the_gpu(
         assert status["precision"] == "fp16"
         assert status["tactics"] == "2 layers, 1 kernels"
         assert status["message"] == "tensorrt on cuda:0"
-        vehicle.alive = {Modality.LIDAR}
+        vehicle.alive = {Sensor.LIDAR}
         vehicle.spin_until(lambda: vehicle.used() == {"lidar"}, "LiDAR alone")
     assert {kind: n for kind, n in device.alive.items() if n} == {}
 

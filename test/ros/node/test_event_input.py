@@ -21,7 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from anyseg_core.runtime.events import stream as event_stream
 from anyseg_core.runtime.events.decoder import EventPacket
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.messages.conversions import byte_array
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.messages.types import message_class, message_name
@@ -64,7 +64,7 @@ class Driver:
 @pytest.fixture
 def vehicle(tmp_path: Path) -> Iterator[Vehicle]:
     with running({**toy_parameters(tmp_path), "modalities.event.topic": "event_camera/events"}) as started:
-        started.alive = {Modality.CAMERA}
+        started.alive = {Sensor.CAMERA}
         yield started
 
 
@@ -79,7 +79,7 @@ def assert_used_then_rejected(vehicle: Vehicle, message_type: type) -> None:
     with Driver(message_type, packet):
         vehicle.spin_until(lambda: "event" in vehicle.used(), "a mask made with the events")
         damaged.set()
-        vehicle.spin_until(lambda: vehicle.fault_of(Modality.EVENT) == "decode_error", "damaged packets to be a fault")
+        vehicle.spin_until(lambda: vehicle.fault_of(Sensor.EVENT) == "decode_error", "damaged packets to be a fault")
         damaged.clear()
         vehicle.spin_until(lambda: "event" in vehicle.used(), "the events to come back")
 
@@ -111,12 +111,12 @@ def test_images_of_counts_are_taken_as_before(vehicle: Vehicle) -> None:
 
 def test_another_driver_with_another_type_is_followed(vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch) -> None:
     test_images_of_counts_are_taken_as_before(vehicle)
-    vehicle.spin_until(lambda: vehicle.fault_of(Modality.EVENT) == "silent", "the first driver to be missed")
+    vehicle.spin_until(lambda: vehicle.fault_of(Sensor.EVENT) == "silent", "the first driver to be missed")
     test_event_packets_under_a_stand_in_type_are_taken_raw(vehicle, monkeypatch)
 
 
 def test_an_event_type_that_is_not_installed_is_named_with_its_package(vehicle: Vehicle) -> None:
-    (sensor,) = (s for s in vehicle.node._inputs if s.modality is Modality.EVENT)
+    (sensor,) = (s for s in vehicle.node._inputs if s.modality is Sensor.EVENT)
     complaint = sensor._type_complaint({"event_camera_msgs/msg/EventPacket"}, "sensor_msgs/msg/Image", "remap")
     assert "apt install ros-$ROS_DISTRO-event-camera-msgs" in complaint
 

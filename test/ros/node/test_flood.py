@@ -21,7 +21,7 @@ from repository import REPOSITORY
 from ros_harness import HEIGHT, NS, PERIOD_S, RIG, TIMEOUT_S, WIDTH, live_frame, status_values, toy_parameters
 from sensor_msgs.msg import Image
 
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bench.robot import resident_mb
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.process.node_process import new_executor
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 HUGE = (5800, 5750)
 """Width and height of an rgb8 image of 100 MB."""
 HUGE_MB = 100
-ALIVE = (Modality.DEPTH, Modality.LIDAR)
+ALIVE = (Sensor.DEPTH, Sensor.LIDAR)
 MASKS = 20
 
 
@@ -103,7 +103,7 @@ class Bystander:
         seen = len(self.statuses)
 
         def enough() -> bool:
-            made = [s for s in self.statuses[seen:] if all(s[m.value]["used"] == "true" for m in ALIVE)]
+            made = [s for s in self.statuses[seen:] if all(s[str(m)]["used"] == "true" for m in ALIVE)]
             return len(made) >= count
 
         self.spin_until(enough, f"{count} masks from {', '.join(ALIVE)}")

@@ -11,22 +11,24 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
+import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.drawing.state_strip import AMBER
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.status_messages import status_key
+from anyseg_ros.pipeline.engine_owner import EngineOwner
 from anyseg_ros.pipeline.pipeline import Pipeline
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
-ALL = {m.value for m in MODALITIES}
+ALL = {str(m) for m in DEFAULT_SENSORS}
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def vehicle(tmp_path: Path) -> Iterator[Vehicle]:
         yield started
 
 
-def lose(vehicle: Vehicle, *modalities: Modality) -> None:
+def lose(vehicle: Vehicle, *modalities: Sensor) -> None:
     """Stop their drivers and wait until the node says so."""
     vehicle.alive -= set(modalities)
     vehicle.spin_until(lambda: all(vehicle.fault_of(m) == "silent" for m in modalities), f"loss of {modalities}")
@@ -70,8 +72,8 @@ def test_a_late_subscriber_is_told_the_names_of_the_classes(vehicle: Vehicle) ->
     topic = f"/{NS}/segmentation_node/segmentation/label_info"
     vehicle.driver.create_subscription(vision_msgs.LabelInfo, topic, heard.append, STATE_QOS)
     vehicle.spin_until(lambda: bool(heard), "the label info")
-    assert vehicle.node._segmenter is not None
-    classes = vehicle.node._segmenter.card.classes
+    assert vehicle.node._card is not None
+    classes = vehicle.node._card.classes
     assert [(c.class_id, c.class_name) for c in heard[0].class_map] == [(i, c.name) for i, c in enumerate(classes)]
 
 
@@ -97,7 +99,7 @@ def test_a_clock_that_is_set_forward_is_no_sensor_s_fault(
 
 def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-    lose(vehicle, Modality.CAMERA)
+    lose(vehicle, Sensor.CAMERA)
     vehicle.masks.clear()
     vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "a mask from the others")
     vehicle.spin_until(lambda: "depth_frame" in {mask.header.frame_id for mask in vehicle.masks}, "depth's masks")
@@ -107,7 +109,7 @@ def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
 
 def test_only_lidar_left_gives_masks_of_the_camera_s_size(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-    lose(vehicle, Modality.CAMERA, Modality.DEPTH, Modality.EVENT)
+    lose(vehicle, Sensor.CAMERA, Sensor.DEPTH, Sensor.EVENT)
     vehicle.masks.clear()
     vehicle.spin_masks(3)
     mask = vehicle.masks[-1]
@@ -116,18 +118,18 @@ def test_only_lidar_left_gives_masks_of_the_camera_s_size(vehicle: Vehicle) -> N
 
 def test_no_mask_when_all_are_lost_and_recovery(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-    lose(vehicle, *MODALITIES)
+    lose(vehicle, *DEFAULT_SENSORS)
     vehicle.masks.clear()
     vehicle.spin_for(0.5)
     assert not vehicle.masks
     assert vehicle.used() == set()
-    vehicle.alive = set(MODALITIES)
+    vehicle.alive = set(DEFAULT_SENSORS)
     vehicle.spin_until(lambda: vehicle.used() == ALL, "recovery")
     assert vehicle.masks
 
 
 def test_diagnostics_name_the_lost_sensor_and_warn_of_inference(vehicle: Vehicle) -> None:
-    vehicle.alive = {Modality.DEPTH}
+    vehicle.alive = {Sensor.DEPTH}
     vehicle.spin_masks(1)
 
     def warned() -> bool:
@@ -141,9 +143,9 @@ def test_diagnostics_name_the_lost_sensor_and_warn_of_inference(vehicle: Vehicle
     assert levels["engine"] == b"\x00"
 
 
-@pytest.mark.parametrize("broken", ["run", "poll"])
+@pytest.mark.parametrize("broken", [(EngineOwner, "segment"), (Pipeline, "poll")])
 def test_a_bug_is_told_with_its_traceback_and_the_next_frames_are_segmented(
-    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: str
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], broken: tuple[type, str]
 ) -> None:
     vehicle.spin_masks(2)
 
@@ -155,7 +157,7 @@ def test_a_bug_is_told_with_its_traceback_and_the_next_frames_are_segmented(
         return "no label image: KeyError('a bug')" in values.get("inference", {}).get("message", "")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Pipeline, broken, fail)
+        patch.setattr(*broken, fail)
         vehicle.spin_until(told, "the bug in diagnostics")
         levels = {status_key(status.name): status.level for status in vehicle.diagnostics[-1].status}
     assert levels["inference"] == b"\x02"
@@ -176,7 +178,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("message", MALFORMED, ids=["short", "encoding", "empty", "absurd"])
 def test_malformed_images_are_counted_and_named(vehicle: Vehicle, message: Image) -> None:
-    vehicle.alive = {Modality.DEPTH}
+    vehicle.alive = {Sensor.DEPTH}
     vehicle.spin_masks(1)
     bad = vehicle.driver.create_publisher(Image, "camera/image_raw", 5)
 
@@ -185,19 +187,56 @@ def test_malformed_images_are_counted_and_named(vehicle: Vehicle, message: Image
         return int(vehicle.states()["camera"]["rejected"]) >= 2
 
     vehicle.spin_until(rejected_twice, "two rejected images")
-    assert vehicle.fault_of(Modality.CAMERA) in ("wrong_size", "decode_error")
+    assert vehicle.fault_of(Sensor.CAMERA) in ("wrong_size", "decode_error")
     vehicle.spin_masks(2)
     assert vehicle.used() == {"depth"}
 
 
+def test_an_encoding_that_is_refused_is_logged_once_and_stays_in_the_status(
+    vehicle: Vehicle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vehicle.alive = set()
+    bad = vehicle.driver.create_publisher(Image, "camera/image_raw", 5)
+    for count in range(3, 12, 3):
+
+        def rejected(count: int = count) -> bool:
+            bad.publish(Image(encoding="nv24", height=4, width=4, step=4, data=[count] * 48))
+            return int(vehicle.states().get("camera", {"rejected": "0"})["rejected"]) >= count
+
+        vehicle.spin_until(rejected, f"{count} rejected images")
+        assert "encoding 'nv24' is not known; known here: rgb8" in vehicle.states()["camera"]["message"]
+    assert capfd.readouterr().err.count("malformed camera message: encoding 'nv24' is not known") == 1
+
+
+def test_a_topic_of_another_type_is_named_in_the_status(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = "is sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set modalities.camera.topic or remap it"
+    others = rclpy.Context()  # of another process: in one a topic has one type
+    rclpy.init(context=others)
+    try:
+        driver = rclpy.create_node("other_driver", namespace=NS, context=others)
+        driver.create_publisher(CompressedImage, "packed/image", 5)
+        with running({**toy_parameters(tmp_path), "modalities.camera.topic": "packed/image"}) as vehicle:
+
+            def is_told() -> bool:
+                vehicle.node._check_connections()
+                camera = vehicle.states().get("camera", {"remark": "", "message": ""})
+                return words in camera["remark"] and words in camera["message"]
+
+            vehicle.spin_until(is_told, "the remark")
+            vehicle.spin_masks(2)
+    finally:
+        rclpy.shutdown(context=others)
+    assert capfd.readouterr().err.count(words) == 1
+
+
 def test_points_without_coordinates_are_counted_and_named(vehicle: Vehicle) -> None:
-    vehicle.alive = {Modality.DEPTH}
+    vehicle.alive = {Sensor.DEPTH}
     vehicle.spin_masks(1)
     bad = vehicle.driver.create_publisher(PointCloud2, "lidar/points", 5)
 
     def named() -> bool:
         bad.publish(PointCloud2(height=1, width=1, point_step=4, row_step=4, data=[0] * 4))
-        return vehicle.fault_of(Modality.LIDAR) == "decode_error"
+        return vehicle.fault_of(Sensor.LIDAR) == "decode_error"
 
     vehicle.spin_until(named, "the fault")
     assert "lacks x, y, z" in vehicle.states()["lidar"]["message"]
@@ -213,7 +252,7 @@ def test_a_compressed_camera_by_the_name_of_its_topic(tmp_path: Path) -> None:
 
         def masked() -> bool:
             now = vehicle.driver.get_clock().now()
-            pixels = live_frame(Modality.CAMERA, now.nanoseconds).data
+            pixels = live_frame(Sensor.CAMERA, now.nanoseconds).data
             message = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", pixels)[1].tobytes())
             message.header.stamp = now.to_msg()
             publisher.publish(message)
@@ -236,8 +275,8 @@ def test_a_sensor_can_be_switched_off_and_on(vehicle: Vehicle) -> None:
 def test_a_latched_fault_stays_until_it_is_cleared(tmp_path: Path) -> None:
     with running({**toy_parameters(tmp_path), "faults.silent.latch": True}) as vehicle:
         vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-        lose(vehicle, Modality.EVENT)
-        vehicle.alive = set(MODALITIES)
+        lose(vehicle, Sensor.EVENT)
+        vehicle.alive = set(DEFAULT_SENSORS)
         vehicle.spin_masks(20)
         assert vehicle.states()["event"]["state"] == "failed"
         assert vehicle.call(Trigger, "clear_faults", Trigger.Request()).success
@@ -246,10 +285,10 @@ def test_a_latched_fault_stays_until_it_is_cleared(tmp_path: Path) -> None:
 
 def test_an_incompatible_publisher_is_named(tmp_path: Path) -> None:
     with running({**toy_parameters(tmp_path), "modalities.camera.qos": "reliable"}) as vehicle:
-        vehicle.alive = {Modality.DEPTH}
+        vehicle.alive = {Sensor.DEPTH}
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         vehicle.driver.create_publisher(Image, "camera/image_raw", best_effort)
-        vehicle.spin_until(lambda: vehicle.fault_of(Modality.CAMERA) == "incompatible_qos", "the fault")
+        vehicle.spin_until(lambda: vehicle.fault_of(Sensor.CAMERA) == "incompatible_qos", "the fault")
         assert "/vehicle/camera/image_raw" in vehicle.states()["camera"]["message"]
 
 
@@ -278,9 +317,17 @@ def test_one_sensor_s_threshold_changes_at_run_time_and_back(vehicle: Vehicle) -
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
     assert vehicle.node.set_parameters([Parameter(name, value=255)])[0].successful  # nothing is bright enough
     vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "masks without the camera")
-    assert vehicle.fault_of(Modality.CAMERA) == "dark"
+    assert vehicle.fault_of(Sensor.CAMERA) == "dark"
     assert vehicle.node.set_parameters([Parameter(name)])[0].successful  # as `ros2 param delete` does
     vehicle.spin_until(lambda: vehicle.used() == ALL, "masks with the camera")
+
+
+def test_what_is_withheld_changes_at_run_time(vehicle: Vehicle) -> None:
+    vehicle.spin_masks(1)
+    assert vehicle.node.set_parameters([Parameter("output.min_confidence", value=1.0)])[0].successful
+    vehicle.spin_until(lambda: 255 in bytes(vehicle.masks[-1].data), "a mask with pixels that have no label")
+    assert vehicle.node.set_parameters([Parameter("output.max_mask_age_ms", value=1.0)])[0].successful
+    vehicle.spin_until(lambda: vehicle.node._record.too_old > 0, "a mask that is withheld for its age")
 
 
 def test_a_poor_sensor_is_left_out_and_the_status_and_overlay_say_so(vehicle: Vehicle) -> None:

@@ -20,7 +20,7 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 
 from anyseg_core.runtime.geometry.projection import points_in_view
 from anyseg_core.runtime.label_sets import DELIVER, UNLABELLED
-from anyseg_core.runtime.modality import Modality
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.messages.conversions import image_view, points_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.messages.types import message_class
@@ -114,7 +114,7 @@ def test_nothing_is_computed_without_a_subscriber(vehicle: Vehicle) -> None:
 def test_points_go_on_when_the_camera_dies_from_the_mask_that_the_others_made(vehicle: Vehicle) -> None:
     clouds = listen(vehicle, "points", PointCloud2)
     vehicle.spin_until(lambda: bool(clouds), "points")
-    vehicle.alive = {Modality.LIDAR}
+    vehicle.alive = {Sensor.LIDAR}
     vehicle.spin_until(lambda: vehicle.used() == {"lidar"}, "a mask from LiDAR alone")
     assert mask_status(vehicle)["lost_classes"].startswith("without camera, depth, event: not measured")  # a toy's card
     clouds.clear()
@@ -123,7 +123,7 @@ def test_points_go_on_when_the_camera_dies_from_the_mask_that_the_others_made(ve
 
 
 def test_without_lidar_the_points_are_those_of_the_depth_image(vehicle: Vehicle) -> None:
-    vehicle.alive = {Modality.CAMERA, Modality.DEPTH}
+    vehicle.alive = {Sensor.CAMERA, Sensor.DEPTH}
     clouds = listen(vehicle, "points", PointCloud2)
 
     def agree(cloud: PointCloud2, mask: Image) -> bool:

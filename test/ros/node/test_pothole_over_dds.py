@@ -25,9 +25,9 @@ from anyseg_core.data.files import read_image
 from anyseg_core.data.pothole import Pothole
 from anyseg_core.runtime.label_sets import POTHOLE
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.model_card import bundled_students
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import stamp_ns
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros"), pytest.mark.slow, pytest.mark.timeout(300)]
@@ -35,14 +35,14 @@ pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros"), pytest.mark.slow,
 Labels = NDArray[np.uint8]
 RUN_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 1.5
-BOTH = frozenset({Modality.CAMERA, Modality.DEPTH})
+BOTH = frozenset({Sensor.CAMERA, Sensor.DEPTH})
 RUNS = {
     "camera and depth": BOTH,
-    "camera lost": frozenset({Modality.DEPTH}),
+    "camera lost": frozenset({Sensor.DEPTH}),
     "camera back": BOTH,
-    "depth lost": frozenset({Modality.CAMERA}),
+    "depth lost": frozenset({Sensor.CAMERA}),
 }
-TOPICS = {Modality.CAMERA: "camera/image_raw", Modality.DEPTH: "depth/image_rect"}
+TOPICS = {Sensor.CAMERA: "camera/image_raw", Sensor.DEPTH: "depth/image_rect"}
 
 PATIENT: Mapping[str, Any] = {
     "model.threads": 1,
@@ -68,7 +68,7 @@ class Source:
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     """A toy with frames made here, which always runs; the bundled student with the recorded ones."""
     if request.param == "toy":
-        student = write_toy_student(tmp_path / "toy", modalities=(Modality.CAMERA, Modality.DEPTH), classes=POTHOLE)
+        student = write_toy_student(tmp_path / "toy", modalities=(Sensor.CAMERA, Sensor.DEPTH), classes=POTHOLE)
         return Source(str(student), write_frames(tmp_path / "data", count=3))
     if "pothole" not in bundled_students():
         pytest.skip("the student `pothole` is not bundled: make students")
@@ -85,7 +85,7 @@ def write_frames(root: Path, count: int) -> Path:
         labels = np.zeros((60, 100), np.uint8)
         labels[20:40, 10 * index : 10 * index + 30] = 1
         disparity = np.where(labels, 35_000, 50_000) + rng.integers(0, 9000, labels.shape)
-        cv2.imwrite(str(root / "rgb" / f"{name}.jpg"), live_data(Modality.CAMERA, rng, 60, 100))
+        cv2.imwrite(str(root / "rgb" / f"{name}.jpg"), live_data(Sensor.CAMERA, rng, 60, 100))
         cv2.imwrite(str(root / "disparity" / f"{name}.png"), disparity.astype(np.uint16))
         cv2.imwrite(str(root / "label" / f"{name}.png"), labels)
     return root
@@ -98,11 +98,11 @@ class Drivers:
         self.vehicle, self.root = vehicle, root
         self.publishers = {m: vehicle.driver.create_publisher(Image, topic, 5) for m, topic in TOPICS.items()}
 
-    def send(self, name: str, alive: frozenset[Modality]) -> int:
+    def send(self, name: str, alive: frozenset[Sensor]) -> int:
         """Publish a frame of the living sensors, the anchor's last, so that depth is there; returns its stamp."""
         messages = {
-            Modality.DEPTH: (read_image(self.root / "disparity" / f"{name}.png"), "16UC1"),
-            Modality.CAMERA: (read_image(self.root / "rgb" / f"{name}.jpg"), "rgb8"),
+            Sensor.DEPTH: (read_image(self.root / "disparity" / f"{name}.png"), "16UC1"),
+            Sensor.CAMERA: (read_image(self.root / "rgb" / f"{name}.jpg"), "rgb8"),
         }
         stamp = self.vehicle.driver.get_clock().now()
         for modality in (m for m in messages if m in alive):
@@ -113,7 +113,7 @@ class Drivers:
             self.publishers[modality].publish(message)
         return stamp.nanoseconds
 
-    def masks(self, names: list[str], alive: frozenset[Modality]) -> Iterator[tuple[str, frozenset[Modality], Labels]]:
+    def masks(self, names: list[str], alive: frozenset[Sensor]) -> Iterator[tuple[str, frozenset[Sensor], Labels]]:
         """(frame, modalities it was made from, mask), until every frame had a mask from just the living sensors."""
         missing = set(names)
         end = time.monotonic() + RUN_TIMEOUT_S
@@ -126,7 +126,7 @@ class Drivers:
         if missing:
             pytest.fail(f"no mask of {sorted(missing)} from {sorted(alive)}: {self.vehicle.states()}")
 
-    def made_from(self, stamp: int) -> frozenset[Modality]:
+    def made_from(self, stamp: int) -> frozenset[Sensor]:
         """Wait for the mask of that stamp and its status; what it was made from, nothing where none comes."""
         end = time.monotonic() + ANSWER_TIMEOUT_S
         while not (self.newest_mask(stamp) and self.used(stamp)) and time.monotonic() < end:
@@ -137,10 +137,10 @@ class Drivers:
         """Whether the newest mask is of that stamp."""
         return bool(self.vehicle.masks) and stamp_ns(self.vehicle.masks[-1].header) == stamp
 
-    def used(self, stamp: int) -> frozenset[Modality]:
+    def used(self, stamp: int) -> frozenset[Sensor]:
         """The modalities in the mask of that stamp; none while its status has not come."""
         statuses = [status_values(status) for status in self.vehicle.statuses if stamp_ns(status.header) == stamp]
-        return frozenset(m for m in TOPICS for status in statuses if status[m.value]["used"] == "true")
+        return frozenset(m for m in TOPICS for status in statuses if status[str(m)]["used"] == "true")
 
 
 def pixels(mask: Image) -> Labels:
@@ -159,7 +159,7 @@ def test_masks_over_dds_are_the_offline_ones(source: Source) -> None:
     segmenter = Segmenter.open(source.student, threads=1)
     dataset = Pothole(source.root, "test", segmenter.card.input_size)
     names = [dataset[index].name for index in range(len(dataset))]
-    frames: dict[str, dict[Modality, ModalityFrame]] = {n: {f.modality: f for f in dataset.frames(n)} for n in names}
+    frames: dict[str, dict[Sensor, SensorFrame]] = {n: {f.modality: f for f in dataset.frames(n)} for n in names}
     with running({**PATIENT, "model.student": source.student}) as vehicle:
         vehicle.alive = set()  # its own drivers keep quiet
         drivers = Drivers(vehicle, source.root)

@@ -17,7 +17,7 @@ from geometry_msgs.msg import TransformStamped  # noqa: E402
 from ros_harness import Vehicle, running, toy_parameters  # noqa: E402
 
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform  # noqa: E402
-from anyseg_core.runtime.modality import Modality  # noqa: E402
+from anyseg_core.runtime.sensors import Sensor  # noqa: E402
 from anyseg_ros.pipeline.parameters import RigParameters  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
@@ -76,7 +76,7 @@ def test_a_sensor_s_place_is_found_through_the_tree_and_followed(vehicle: Vehicl
     for height_m in (1.9, 2.4):  # a mast that is driven out
         mounts[LIDAR] = ((0.9, -0.2, height_m), MOUNTS[LIDAR][1])
         spin_until_extrinsics(vehicle, expected(mounts), f"the extrinsics with the LiDAR at {height_m} m")
-    vehicle.spin_until(lambda: Modality.LIDAR.value in vehicle.used(), "a mask made with LiDAR")
+    vehicle.spin_until(lambda: str(Sensor.LIDAR) in vehicle.used(), "a mask made with LiDAR")
 
 
 def test_an_inactive_node_listens_to_no_transforms(vehicle: Vehicle) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,23 +17,30 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.health.quality import Quality
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.segmenter import Segmentation
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.drawing.state_strip import AMBER, GREEN, RED, draw_strip, sensor_cell
 from anyseg_ros.node.status_messages import (
     InferenceRecord,
     for_node,
     inference_status,
+    mask_array,
     modality_status,
     status_key,
     topic_status,
 )
+from anyseg_ros.pipeline.jobs import Job, Result
+from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.planner_products import output_classes
+from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
 CONFIG = REPOSITORY / "config"
 LEFT_OUT = "quality 0.19 (noise) < 0.30"
 
 
 def status(
-    modality: Modality = Modality.CAMERA,
+    modality: Sensor = Sensor.CAMERA,
     state: State = State.ACTIVE,
     fault: Fault | None = None,
     left_out: str = "",
@@ -44,7 +53,7 @@ def status(
 
 
 NOW_NS = 100 * 10**9
-ALL_ACTIVE = [status(m) for m in MODALITIES]
+ALL_ACTIVE = [status(m) for m in DEFAULT_SENSORS]
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -62,6 +71,16 @@ def test_a_fault_is_told_with_its_reason_times_and_counts() -> None:
     assert values["used"] == "false"
 
 
+def test_what_is_to_be_mended_and_what_else_is_known_is_told_whatever_the_state() -> None:
+    details = {"extrinsics": "TF (lidar in optical)", "intensity": "i, 0 to 1 (learnt)"}
+    for state, level in ((State.ACTIVE, DiagnosticStatus.WARN), (State.FAILED, DiagnosticStatus.ERROR)):
+        fault = Fault.NEVER_RECEIVED if state is State.FAILED else None
+        told = replace(status(Sensor.LIDAR, state, fault), remark="the topic has another type", details=details)
+        message = modality_status(told, None)
+        assert (message.level, message.message.endswith("; the topic has another type")) == (level, True)
+        assert details.items() <= values_of(message).items()
+
+
 def test_a_sensor_that_is_left_out_is_a_warning_that_says_why() -> None:
     message = modality_status(status(left_out=LEFT_OUT), None)
     assert message.level == DiagnosticStatus.WARN
@@ -70,8 +89,8 @@ def test_a_sensor_that_is_left_out_is_a_warning_that_says_why() -> None:
 
 
 def test_inference_warns_of_what_it_does_without() -> None:
-    statuses = [status(left_out=LEFT_OUT), status(Modality.DEPTH), status(Modality.LIDAR, State.FAILED, Fault.SILENT)]
-    message = inference_status(statuses, made_of(Modality.DEPTH), NOW_NS)
+    statuses = [status(left_out=LEFT_OUT), status(Sensor.DEPTH), status(Sensor.LIDAR, State.FAILED, Fault.SILENT)]
+    message = inference_status(statuses, made_of(Sensor.DEPTH), NOW_NS)
     assert (message.level, message.message) == (DiagnosticStatus.WARN, "segmenting without camera, lidar")
 
 
@@ -88,8 +107,8 @@ def test_the_shipped_aggregator_sorts_every_status_into_one_group() -> None:
     parameters = yaml.safe_load((CONFIG / "diagnostic_aggregator.yaml").read_text())["/**"]["ros__parameters"]
     groups = {name: group for name, group in parameters.items() if isinstance(group, dict)}
     assert {group["type"] for group in groups.values()} == {"diagnostic_aggregator/GenericAnalyzer"}
-    names = [modality_status(status(m), None).name for m in MODALITIES]
-    names += [topic_status(status(m), f"/ns/{m}/topic").name for m in MODALITIES]
+    names = [modality_status(status(m), None).name for m in DEFAULT_SENSORS]
+    names += [topic_status(status(m), f"/ns/{m}/topic").name for m in DEFAULT_SENSORS]
     names += [inference_status([status()], InferenceRecord(), 0).name, "anyseg: engine"]
     array = for_node(DiagnosticArray(status=[DiagnosticStatus(name=name) for name in names]), "/front/node")
     for name in (status.name for status in array.status):
@@ -104,19 +123,19 @@ def is_sorted_into(group: dict[str, list[str]], name: str) -> bool:
 
 def test_two_nodes_of_a_vehicle_have_statuses_of_their_own() -> None:
     def names(node: str) -> set[tuple[str, str]]:
-        array = DiagnosticArray(status=[modality_status(status(m), None) for m in MODALITIES])
-        array.status = [*array.status, *(topic_status(status(m), f"{node}/{m}/topic") for m in MODALITIES)]
+        array = DiagnosticArray(status=[modality_status(status(m), None) for m in DEFAULT_SENSORS])
+        array.status = [*array.status, *(topic_status(status(m), f"{node}/{m}/topic") for m in DEFAULT_SENSORS)]
         return {(s.name, s.hardware_id) for s in for_node(array, node).status}
 
     front, rear = names("/front/segmentation_node"), names("/rear/segmentation_node")
     assert not {name for name, _ in front} & {name for name, _ in rear}
     assert {hardware for _, hardware in front} == {"/front/segmentation_node"}
-    assert {status_key(name) for name, _ in front} >= {f"{m} status" for m in MODALITIES}
+    assert {status_key(name) for name, _ in front} >= {f"{m} status" for m in DEFAULT_SENSORS}
 
 
-def made_of(*modalities: Modality, camera_ns: int | None = None) -> InferenceRecord:
+def made_of(*modalities: Sensor, camera_ns: int | None = None) -> InferenceRecord:
     """After a mask of these just now; the camera was in one at `camera_ns`."""
-    in_mask_ns = dict.fromkeys(modalities, NOW_NS) | ({} if camera_ns is None else {Modality.CAMERA: camera_ns})
+    in_mask_ns = dict.fromkeys(modalities, NOW_NS) | ({} if camera_ns is None else {Sensor.CAMERA: camera_ns})
     ages = dict.fromkeys(modalities, 20.0)
     return InferenceRecord(
         masks=9, used_ages_ms=ages, last_mask_ns=NOW_NS, in_mask_ns=in_mask_ns, max_mask_age_ms=500.0
@@ -124,7 +143,7 @@ def made_of(*modalities: Modality, camera_ns: int | None = None) -> InferenceRec
 
 
 def test_ok_means_that_every_sensor_is_in_masks_that_come() -> None:
-    record = made_of(*MODALITIES)
+    record = made_of(*DEFAULT_SENSORS)
     for later_s, expected in ((0.0, OK), (0.9, OK), (1.1, ERROR), (60.0, ERROR)):
         assert inference_status(ALL_ACTIVE, record, NOW_NS + int(later_s * 1e9)).level == expected
     never = inference_status(ALL_ACTIVE, InferenceRecord(), NOW_NS)
@@ -132,10 +151,10 @@ def test_ok_means_that_every_sensor_is_in_masks_that_come() -> None:
 
 
 def test_what_keeps_the_masks_from_coming_is_said() -> None:
-    lidar = replace(status(Modality.LIDAR), reason="not used: camera intrinsics are not known")
-    dead = [status(m, State.FAILED, Fault.SILENT) for m in MODALITIES[:3]]
+    lidar = replace(status(Sensor.LIDAR), left_out="camera intrinsics are not known")
+    dead = [status(m, State.FAILED, Fault.SILENT) for m in DEFAULT_SENSORS[:3]]
     message = inference_status([*dead, lidar], InferenceRecord(), NOW_NS)
-    told = "no label image: lidar: not used: camera intrinsics are not known"
+    told = "no label image: lidar: camera intrinsics are not known"
     assert (message.level, message.message) == (ERROR, told)
     assert inference_status(dead, InferenceRecord(), NOW_NS).message == "no label image: no modality is usable"
     withheld = InferenceRecord().with_too_old("the mask was 900 ms old", 900.0)
@@ -143,16 +162,16 @@ def test_what_keeps_the_masks_from_coming_is_said() -> None:
 
 
 def test_a_sensor_that_is_active_and_in_no_mask_is_missing() -> None:
-    message = inference_status(ALL_ACTIVE, made_of(*MODALITIES[1:]), NOW_NS)
+    message = inference_status(ALL_ACTIVE, made_of(*DEFAULT_SENSORS[1:]), NOW_NS)
     assert (message.level, message.message) == (WARN, "segmenting without camera")
     dead = [status(state=State.FAILED, fault=Fault.SILENT), *ALL_ACTIVE[1:]]
-    at_once = inference_status(dead, made_of(*MODALITIES[1:], camera_ns=NOW_NS - 1), NOW_NS)
+    at_once = inference_status(dead, made_of(*DEFAULT_SENSORS[1:], camera_ns=NOW_NS - 1), NOW_NS)
     assert (at_once.level, at_once.message) == (WARN, "segmenting without camera")
 
 
 def test_a_slow_sensor_s_masks_are_waited_for() -> None:
     slow = replace(status(), rate_hz=0.5, expected_rate_hz=0.5)
-    record = made_of(Modality.CAMERA)
+    record = made_of(Sensor.CAMERA)
     levels = [inference_status([slow], record, NOW_NS + int(s * 1e9)).level for s in (0, 2, 5, 7)]
     assert levels == [OK, OK, OK, ERROR]
 
@@ -162,7 +181,7 @@ def test_a_slow_sensor_s_masks_are_waited_for() -> None:
     [(260.0, 0, "masks are 260 ms old when they leave"), (50.0, 800_000_000, "the executor is 800 ms late")],
 )
 def test_high_latency_and_an_overloaded_computer_are_warnings(latency_ms: float, lag_ns: int, told: str) -> None:
-    message = inference_status(ALL_ACTIVE, replace(made_of(*MODALITIES), latency_ms=latency_ms), NOW_NS, lag_ns)
+    message = inference_status(ALL_ACTIVE, replace(made_of(*DEFAULT_SENSORS), latency_ms=latency_ms), NOW_NS, lag_ns)
     assert message.level == WARN
     assert told in message.message
 
@@ -177,15 +196,15 @@ def test_a_remark_on_a_sensor_that_is_used_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("sensor", "used", "title", "text", "color"),
     [
-        (status(), [Modality.CAMERA], "camera: used", "quality 0.19", GREEN),
+        (status(), [Sensor.CAMERA], "camera: used", "quality 0.19", GREEN),
         (status(left_out=LEFT_OUT), [], "camera: left out", LEFT_OUT, AMBER),
         (status(state=State.FAILED, fault=Fault.DARK), [], "camera: failed", "dark", RED),
         (status(), [], "camera: active", "not in this mask", AMBER),
-        (status(state=State.SUSPECT, fault=Fault.DARK), [Modality.CAMERA], "camera: suspect", "dark", AMBER),
+        (status(state=State.SUSPECT, fault=Fault.DARK), [Sensor.CAMERA], "camera: suspect", "dark", AMBER),
     ],
 )
 def test_a_cell_says_state_and_cause(
-    sensor: ModalityStatus, used: list[Modality], title: str, text: str, color: tuple[int, int, int]
+    sensor: ModalityStatus, used: list[Sensor], title: str, text: str, color: tuple[int, int, int]
 ) -> None:
     assert sensor_cell(sensor, used) == (title, text, color)
 
@@ -193,10 +212,39 @@ def test_a_cell_says_state_and_cause(
 @pytest.mark.parametrize("size", [(1, 1), (20, 30), (48, 80), (480, 640), (1080, 1920)])
 def test_the_strip_fits_any_picture_and_leaves_the_rest_alone(size: tuple[int, int]) -> None:
     picture = np.full((*size, 3), 128, np.uint8)
-    cells = [sensor_cell(status(m, State.FAILED, Fault.EVENT_SEQUENCE_GAP), []) for m in MODALITIES]
+    cells = [sensor_cell(status(m, State.FAILED, Fault.EVENT_SEQUENCE_GAP), []) for m in DEFAULT_SENSORS]
     draw_strip(picture, cells)
     if size[0] >= 48:
         assert (picture[size[0] // 2 :] == 128).all()
         assert tuple(picture[2, size[1] // 8]) != (128, 128, 128)
     if size == (480, 640):
         assert (picture[2, 100] == RED).all()
+
+
+def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -> None:
+    picture = SensorFrame(Sensor.CAMERA, np.zeros((4, 4, 3), np.uint8), 7 * 10**9, "optical")
+    statuses = (
+        status(),
+        status(Sensor.DEPTH, left_out=LEFT_OUT),
+        status(Sensor.EVENT, State.FAILED, Fault.DARK),
+        replace(status(Sensor.LIDAR), reason="not used: no camera_info", remark="look at it"),
+    )
+    job = Job(Sensor.CAMERA, {Sensor.CAMERA: picture}, None, 8 * 10**9, statuses, 7 * 10**9)
+    needs = "bags need pip install anyseg_ros[replay]"
+    mask_bag = pytest.importorskip("anyseg_ros.replay.mask_bag", reason=needs, exc_type=ImportError)
+    blank = np.zeros((4, 4), np.uint8)
+    result = Result(job, Segmentation(blank, blank, (Sensor.CAMERA,), 0.001, 0.002))
+    card = load_card(find_student("pothole"), verify=False)
+    with mask_bag.MaskBag(tmp_path / "masks", output_classes(card, Parameters()), Parameters()) as bag:
+        bag.on_mask(Scenario(ALL_SENSORS, DEFAULT_SENSORS), result)
+    with pytest.importorskip("rosbags.highlevel", reason=needs).AnyReader([tmp_path / "masks"]) as reader:
+        (recorded,) = (reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages() if "status" in c.topic)
+    live = mask_array(result)
+    assert recorded.header.stamp.sec == live.header.stamp.sec == 7  # type: ignore[attr-defined]
+    assert list(map(line, recorded.status)) == list(map(line, live.status))  # type: ignore[attr-defined]
+    assert [ord(s.level) for s in live.status] == [0, 1, 2, 1, 0]
+
+
+def line(message: Any) -> tuple[object, ...]:
+    level = message.level if isinstance(message.level, int) else ord(message.level)
+    return message.name, level, message.message, message.hardware_id, [(v.key, v.value) for v in message.values]

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import HealthConfig
-from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
@@ -54,7 +53,7 @@ def test_tf_comes_before_the_parameters(frame: str) -> None:
 def test_what_tf_does_not_know_is_said_or_taken_from_the_user(lidar: str, optical: str, words: str) -> None:
     rig = calibration(RigParameters(), lidar, optical).rig(tf)
     assert rig is not None
-    assert rig.missing.startswith("not used: " + words)
+    assert rig.missing.startswith(words)
     rig = calibration(SET, lidar, optical).rig(tf)
     assert rig is not None
     assert (rig.missing, rig.source) == ("", "the parameters rig.camera_from_lidar_*")
@@ -97,7 +96,7 @@ def test_depth_s_intrinsics_stand_in_until_the_camera_s_come() -> None:
 def pipeline(rig: Rig) -> Pipeline:
     """All sensors once at 1 s."""
     config = {m: HealthConfig(10.0) for m in DEFAULT_SENSORS}
-    made = Pipeline(config, SyncConfig(), cast("Segmenter", None), 0)
+    made = Pipeline(config, SyncConfig(), 0)
     made.set_rig(rig)
     for sensor in DEFAULT_SENSORS:
         made.on_frame(live_frame(sensor, 1000 * MS), 1005 * MS)
@@ -105,11 +104,11 @@ def pipeline(rig: Rig) -> Pipeline:
 
 
 def test_a_lidar_that_nobody_has_placed_is_left_out_and_said() -> None:
-    job = pipeline(Rig(LENS, missing="not used: TF does not connect a with b")).poll(1100 * MS)
+    job = pipeline(Rig(LENS, missing="TF does not connect a with b")).poll(1100 * MS)
     assert job is not None
     assert LIDAR not in job.frames
     lidar = next(s for s in job.statuses if s.modality == LIDAR)
-    assert lidar.reason == "not used: TF does not connect a with b"
+    assert lidar.left_out == "TF does not connect a with b"
 
 
 def test_intrinsics_of_other_pictures_place_no_lidar() -> None:
@@ -118,7 +117,7 @@ def test_intrinsics_of_other_pictures_place_no_lidar() -> None:
     assert job is not None
     assert LIDAR not in job.frames
     lidar = next(s for s in job.statuses if s.modality == LIDAR)
-    assert lidar.reason == "not used: camera_info is of 640x480 pixels, the pictures of camera are 64x48"
+    assert lidar.left_out == "camera_info is of 640x480 pixels, the pictures of camera are 64x48"
     job = pipeline(Rig(LENS, sensor=CAMERA)).poll(1100 * MS)
     assert job is not None
     assert LIDAR in job.frames

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 from fuzz.byte_source import ByteSource
 from fuzz.pipeline_target import run_pipeline
@@ -11,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.health.monitor import CheckConfig, Fault, HealthConfig, HealthMonitor, State
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
-from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.pipeline.pipeline import CATCH_UP_NS, Pipeline, SyncConfig
 
 S = 1_000_000_000
@@ -33,26 +30,26 @@ def test_long_random_histories() -> None:
 def test_a_sensor_that_never_speaks_fails_whatever_its_fail_count() -> None:
     """Found by fuzzing: with a fail_count above 1 it stayed SUSPECT, and its deadline stayed in the past."""
     checks = {Fault.NEVER_RECEIVED: CheckConfig(fail_count=3)}
-    monitor = HealthMonitor(Modality.DEPTH, HealthConfig(checks=checks), S)
+    monitor = HealthMonitor(Sensor.DEPTH, HealthConfig(checks=checks), S)
     monitor.on_time(6 * S)
     assert monitor.status(6 * S).state is State.FAILED
     assert monitor.next_deadline_ns() is None
 
 
 RNG = np.random.default_rng(0)
-CAMERA, DEPTH = MODALITIES[:2]
+CAMERA, DEPTH = DEFAULT_SENSORS[:2]
 
 
 def pipeline(**checks: CheckConfig) -> Pipeline:
     """Of camera and depth at 10 Hz."""
     config = HealthConfig(10.0, checks={Fault(name): check for name, check in checks.items()})
-    return Pipeline({CAMERA: config, DEPTH: config}, SyncConfig(), cast("Segmenter", None), 0)
+    return Pipeline({CAMERA: config, DEPTH: config}, SyncConfig(), 0)
 
 
-def frame(modality: Modality, stamp_ns: int) -> ModalityFrame:
+def frame(modality: Sensor, stamp_ns: int) -> SensorFrame:
     if modality is CAMERA:
-        return ModalityFrame(modality, RNG.integers(0, 255, (24, 32, 3), np.uint8), stamp_ns)
-    return ModalityFrame(modality, RNG.uniform(4, 5, (24, 32)).astype(np.float32), stamp_ns)
+        return SensorFrame(modality, RNG.integers(0, 255, (24, 32, 3), np.uint8), stamp_ns)
+    return SensorFrame(modality, RNG.uniform(4, 5, (24, 32)).astype(np.float32), stamp_ns)
 
 
 def test_two_clocks_a_second_apart_do_not_take_turns_for_ever() -> None:

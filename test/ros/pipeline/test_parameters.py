@@ -13,7 +13,7 @@ from repository import REPOSITORY
 from anyseg_core.runtime.engines.protocol import BuildOptions
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import (
     ModelParameters,
@@ -55,14 +55,14 @@ def test_values_round_trip() -> None:
     assert from_values(to_values()) == Parameters()
     changed = from_values({"modalities.depth.expected_rate_hz": 30, "sync.anchor_order": ["lidar", "depth"]})
     assert from_values(to_values(changed)) == changed
-    assert changed.modalities[Modality.DEPTH].expected_rate_hz == 30.0
-    assert changed.sync.anchor_order == (Modality.LIDAR, Modality.DEPTH)
+    assert changed.modalities[Sensor.DEPTH].expected_rate_hz == 30.0
+    assert changed.sync.anchor_order == (Sensor.LIDAR, Sensor.DEPTH)
 
 
 def test_check_settings_reach_the_monitors() -> None:
     health = from_values({"faults.silent.threshold": 7.0, "modalities.event.max_age_ms": 123.0}).health()
-    assert health[Modality.EVENT].check(Fault.SILENT).threshold == 7.0
-    assert health[Modality.EVENT].max_age_ms == 123.0
+    assert health[Sensor.EVENT].check(Fault.SILENT).threshold == 7.0
+    assert health[Sensor.EVENT].max_age_ms == 123.0
 
 
 def test_a_check_of_one_modality_may_differ_from_the_others() -> None:
@@ -70,25 +70,25 @@ def test_a_check_of_one_modality_may_differ_from_the_others() -> None:
     parameters = from_values({"faults.dark.fail_count": 9, name: 5, "modalities.lidar.faults.silent.latch": True})
     health = parameters.health()
     assert (
-        health[Modality.CAMERA].check(Fault.DARK).threshold,
-        health[Modality.CAMERA].check(Fault.DARK).fail_count,
+        health[Sensor.CAMERA].check(Fault.DARK).threshold,
+        health[Sensor.CAMERA].check(Fault.DARK).fail_count,
     ) == (
         5.0,
         9,
     )
-    assert health[Modality.LIDAR].check(Fault.SILENT).latch
-    assert not health[Modality.DEPTH].check(Fault.SILENT).latch
+    assert health[Sensor.LIDAR].check(Fault.SILENT).latch
+    assert not health[Sensor.DEPTH].check(Fault.SILENT).latch
     assert to_values(parameters)[name] == 5.0
     assert from_values(to_values(parameters)) == parameters
     assert changeable_at_run_time(name)
     assert (
-        from_values({**to_values(parameters), name: None}).health()[Modality.CAMERA].check(Fault.DARK).threshold == 20.0
+        from_values({**to_values(parameters), name: None}).health()[Sensor.CAMERA].check(Fault.DARK).threshold == 20.0
     )
 
 
 def test_ranging_sensors_ship_with_a_noise_limit_of_their_own() -> None:
     health = Parameters().health()
-    assert [health[m].check(Fault.NOISY).threshold for m in MODALITIES] == [0.16, 0.08, 0.16, 0.08]
+    assert [health[m].check(Fault.NOISY).threshold for m in DEFAULT_SENSORS] == [0.16, 0.08, 0.16, 0.08]
 
 
 def test_every_fault_of_the_catalogue_has_parameters() -> None:

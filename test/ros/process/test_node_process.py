@@ -152,13 +152,13 @@ def test_the_simulated_vehicle_drives_a_recording(tmp_path: Path) -> None:
     pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
     from ros_harness import RIG, live_frame
 
-    from anyseg_core.runtime.modality import MODALITIES
+    from anyseg_core.runtime.sensors import DEFAULT_SENSORS
     from anyseg_core.sim.drive import DriveFrame
     from anyseg_core.sim.recorded_drive import RecordedDrive
 
     labels = np.zeros((RIG.camera.height, RIG.camera.width), np.uint8)
     stamps = [i * 100_000_000 for i in range(3)]
-    frames = [DriveFrame(stamp, {m: live_frame(m, stamp) for m in MODALITIES}, labels) for stamp in stamps]
+    frames = [DriveFrame(stamp, {m: live_frame(m, stamp) for m in DEFAULT_SENSORS}, labels) for stamp in stamps]
     recording = tmp_path / "drive.npz"
     RecordedDrive.of(frames, RIG).save(recording)
     process = start("vehicle.simulated_vehicle_node", f"recording:={recording}")

@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 from toy_student import write_toy_student
 
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.node.decoding_thread import DecodingThread
 from anyseg_ros.node.segmentation_node import SegmentationNode, end_of
 from anyseg_ros.pipeline import parameters as node_parameters
@@ -33,7 +33,7 @@ from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
-ALL = {m.value for m in MODALITIES}
+ALL = {str(m) for m in DEFAULT_SENSORS}
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ class _Storm:
             (own.create_client(ListParameters, f"{name}/list_parameters"), ListParameters.Request()),
             (own.create_client(GetParameters, f"{name}/get_parameters"), GetParameters.Request(names=["autostart"])),
         ]
-        for modality in MODALITIES:
+        for modality in DEFAULT_SENSORS:
             client = own.create_client(SetBool, f"{name}/set_{modality}_enabled")
             self._clients += [(client, SetBool.Request(data=value)) for value in (False, True)]
         vehicle.spin_until(lambda: all(client.service_is_ready() for client, _ in self._clients), "the services")
@@ -184,7 +184,7 @@ def test_an_engine_that_does_not_open_in_time_is_an_error(tmp_path: Path, monkey
 
 def test_a_decoder_that_hangs_keeps_no_other_sensor_waiting(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-    camera = next(sensor for sensor in vehicle.node._inputs if sensor.modality is Modality.CAMERA)
+    camera = next(sensor for sensor in vehicle.node._inputs if sensor.modality is Sensor.CAMERA)
     go_on = threading.Event()
     camera._convert = lambda _message: go_on.wait(60.0) or None
     vehicle.spin_until(lambda: vehicle.used() == ALL - {"camera"}, "masks from the others")
@@ -267,7 +267,7 @@ def test_a_process_that_was_stopped_publishes_no_old_mask(tmp_path: Path) -> Non
     publisher = VehiclePublisher(node, RIG)
 
     def send() -> None:
-        publisher.publish(live_frame(Modality.CAMERA, node.get_clock().now().nanoseconds, HEIGHT, WIDTH))
+        publisher.publish(live_frame(Sensor.CAMERA, node.get_clock().now().nanoseconds, HEIGHT, WIDTH))
 
     node.create_timer(0.05, send)
     try:

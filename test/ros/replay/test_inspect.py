@@ -89,7 +89,7 @@ def test_a_sensor_that_is_not_there_is_disabled(tmp_path: Path) -> None:
     parameters = tmp_path / "my.yaml"
     bag = write_ros2(tmp_path / "bag", drive(FRAMES, {CAMERA}))
     assert run("inspect", bag, "--write", parameters, "--page", tmp_path / "p.html").exit_code == 0
-    enabled = {sensor.value: load_parameters(parameters).modalities[sensor].enabled for sensor in DEFAULT_SENSORS}
+    enabled = {str(sensor): load_parameters(parameters).modalities[sensor].enabled for sensor in DEFAULT_SENSORS}
     assert enabled == {"camera": True, "depth": False, "event": False, "lidar": False}
 
 

@@ -15,7 +15,7 @@ from repository import REPOSITORY
 
 from anyseg_core.runtime.label_sets import DELIVER
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.replay.conditions import ConditionError, Conditions, Verdict, judge
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord, sparse_cells
 
@@ -30,8 +30,8 @@ def record(number: int, right: int, wrong: int = 0, scenario: str = "all", **cha
     matrix.counts[0, :2] = right, wrong
     cells, pixels = sparse_cells(matrix)
     values: dict[str, Any] = {
-        "number": number, "scenario": scenario, "t_s": number / 10, "stamp_ns": number, "anchor": Modality.CAMERA,
-        "used": MODALITIES, "age_ms": 5.0, "size": (2, 2), "hash": "", "confidence": 0.5, "encode_ms": 1.0,
+        "number": number, "scenario": scenario, "t_s": number / 10, "stamp_ns": number, "anchor": Sensor.CAMERA,
+        "used": DEFAULT_SENSORS, "age_ms": 5.0, "size": (2, 2), "hash": "", "confidence": 0.5, "encode_ms": 1.0,
         "engine_ms": 2.0, "against": LABELS, "cells": cells, "pixels": pixels,
     }  # fmt: skip
     return MaskRecord(**{**values, **changes})

@@ -43,9 +43,9 @@ def golden_entries(folder: Path) -> list[Entry]:
 
 
 def _entry(record: MaskRecord) -> Entry:
-    used = "+".join(m.value for m in record.used)
+    used = "+".join(str(m) for m in record.used)
     when = {"scenario": record.scenario, "t_s": record.t_s}
-    return {**when, "anchor": record.anchor.value, "used": used, "hash": record.hash}
+    return {**when, "anchor": str(record.anchor), "used": used, "hash": record.hash}
 
 
 def first_difference(expected: list[Entry], found: list[Entry]) -> str:

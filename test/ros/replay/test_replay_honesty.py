@@ -29,8 +29,8 @@ from small_bags import (
 from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.cli import app
 from anyseg_ros.replay.conditions import ConditionError, Conditions
@@ -257,6 +257,6 @@ def test_masks_are_counted_for_each_sensor(tmp_path: Path, segmenter: Segmenter)
     )
     result = replay(write_ros2(tmp_path / "bag", written), tmp_path / "out", ReplayOptions(), segmenter=segmenter)
     with_sensor = summarise(result, tmp_path / "out").masks_with()
-    assert with_sensor[Modality.CAMERA] == FRAMES
-    assert 3 <= with_sensor[Modality.DEPTH] < FRAMES
+    assert with_sensor[Sensor.CAMERA] == FRAMES
+    assert 3 <= with_sensor[Sensor.DEPTH] < FRAMES
     assert result.scores[ALL_SENSORS].used == with_sensor

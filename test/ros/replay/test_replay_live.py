@@ -16,27 +16,24 @@ from toy_student import write_toy_student
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
-from anyseg_core.runtime.modality import Modality
-from anyseg_core.runtime.sensors import in_order
+from anyseg_core.runtime.sensors import Sensor, in_order
 from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
-from anyseg_ros.pipeline.pipeline import Result
+from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.replay.live import plan_of
-from anyseg_ros.replay.live_comparison import Heard, LiveMask, LiveOptions, compare, differences_between
+from anyseg_ros.replay.live_comparison import LiveMask, LiveOptions, LiveOutputs, compare, differences_between
 from anyseg_ros.replay.mask_records import MaskRecord
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import ReplayOptions, replay
 from anyseg_ros.replay.scenarios import Scenario
 
-BOTH = (Modality.CAMERA, Modality.DEPTH)
+BOTH = (Sensor.CAMERA, Sensor.DEPTH)
 LABELS = np.zeros((4, 6), np.uint8)
 
 
-def record(
-    stamp_ns: int, labels: np.ndarray = LABELS, used: tuple[Modality, ...] = BOTH, error: str = ""
-) -> MaskRecord:
+def record(stamp_ns: int, labels: np.ndarray = LABELS, used: tuple[Sensor, ...] = BOTH, error: str = "") -> MaskRecord:
     size, mask = (4, 6), "" if error else mask_hash(LABELS)
-    return MaskRecord(0, "all", 0.0, stamp_ns, Modality.CAMERA, BOTH, 5.0, size, mask, 1.0, 1.0, 1.0, error=error)
+    return MaskRecord(0, "all", 0.0, stamp_ns, Sensor.CAMERA, BOTH, 5.0, size, mask, 1.0, 1.0, 1.0, error=error)
 
 
 def heard(stamp_ns: int, labels: np.ndarray = LABELS, late_ms: float = 50.0) -> LiveMask:
@@ -49,7 +46,7 @@ def heard(stamp_ns: int, labels: np.ndarray = LABELS, late_ms: float = 50.0) -> 
         ([record(1)], [heard(1)], BOTH, 1, []),
         ([record(1), record(2)], [heard(2)], BOTH, 1, ["dropped"]),
         ([record(1)], [heard(1), heard(2)], BOTH, 1, ["extra"]),
-        ([record(1)], [heard(1)], (Modality.DEPTH,), 0, ["sensors"]),
+        ([record(1)], [heard(1)], (Sensor.DEPTH,), 0, ["sensors"]),
         ([record(1)], [heard(1, LABELS + 1)], BOTH, 0, ["pixels"]),
         ([record(1)], [heard(1, late_ms=105.5)], BOTH, 1, ["late"]),
         ([record(1, error="no engine")], [], BOTH, 0, []),
@@ -57,9 +54,9 @@ def heard(stamp_ns: int, labels: np.ndarray = LABELS, late_ms: float = 50.0) -> 
     ],
 )
 def test_every_difference_is_listed(
-    records: list[MaskRecord], masks: list[LiveMask], used: tuple[Modality, ...], same: int, kinds: list[str]
+    records: list[MaskRecord], masks: list[LiveMask], used: tuple[Sensor, ...], same: int, kinds: list[str]
 ) -> None:
-    found, differences = differences_between(records, Heard(masks, {mask.stamp_ns: used for mask in masks}))
+    found, differences = differences_between(records, LiveOutputs(masks, {mask.stamp_ns: used for mask in masks}))
     assert found == same
     assert [difference.kind for difference in differences] == kinds
 
@@ -85,6 +82,8 @@ def test_the_plan_gives_the_node_what_the_bag_tells(bag: Path, student: Path, tm
     assert plain.node_parameters["modalities.lidar.topic"] == "/lidar/points"
     assert plain.node_parameters["modalities.camera.expected_rate_hz"] == pytest.approx(5.0)
     assert plain.node_parameters["rig.intrinsics"][:2] == [96.0, 64.0]
+    assert len(plain.node_parameters["rig.camera_from_lidar_rotation_xyzw"]) == 4
+    assert not [name for name in plain.node_parameters if "base_from_lidar" in name], "which the bag does not tell"
     assert set(plain.await_topics) == {"/camera/image_raw", "/depth/image_rect", "/events", "/lidar/points"}
     assert not plain.injector_parameters
     broken = plan_of(LiveOptions(bag, tmp_path, str(student), faults), result)
@@ -102,7 +101,7 @@ def test_live_masks_are_scored_as_offline_ones(bag: Path, student: Path, tmp_pat
             everything.masks.append(heard(stamp, result.segmentation.resized_labels(*result.mask_size)))
             everything.used[stamp] = in_order(result.job.frames)
 
-    everything = Heard()
+    everything = LiveOutputs()
     result = replay(bag, tmp_path / "offline", ReplayOptions(student=student), sink=Sink())
     comparison = compare(LiveOptions(bag, tmp_path, str(student)), everything)
     assert comparison.same == result.scores["all"].masks > 0

@@ -41,8 +41,8 @@ from toy_student import toy_output, write_toy_student
 
 from anyseg_core.runtime.health.monitor import Fault, State
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.modality import MODALITIES, Modality
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruthError, stamp_of
 from anyseg_ros.bags.rig import TransformTree
 from anyseg_ros.bags.topics import TopicError
@@ -116,11 +116,11 @@ def test_every_set_is_segmented_as_the_segmenter_alone_would(tmp_path: Path, bag
     result = replay(bag, tmp_path, ReplayOptions(), segmenter=segmenter)
     made = records(tmp_path)
     assert [record.stamp_ns for record in made] == [START_NS + i * PERIOD_NS for i in range(30)]
-    assert {record.used for record in made} == {MODALITIES}
+    assert {record.used for record in made} == {DEFAULT_SENSORS}
     assert {record.size for record in made} == {(HEIGHT, WIDTH)}
     assert {record.age_ms for record in made} == {0.0}
     assert not result.problems
-    assert {m: result.received[m] for m in MODALITIES} == dict.fromkeys(MODALITIES, 30)
+    assert {m: result.received[m] for m in DEFAULT_SENSORS} == dict.fromkeys(DEFAULT_SENSORS, 30)
 
 
 def test_two_runs_give_identical_masks_and_states(
@@ -139,7 +139,7 @@ def test_the_hash_is_that_of_the_published_pixels(tmp_path: Path, segmenter: Seg
     replay(write_ros2(tmp_path / "bag", written), tmp_path / "out", ReplayOptions(), segmenter=segmenter)
     (record,) = records(tmp_path / "out")
     frame = camera_frame(written[0].message)
-    mask = segmenter.segment({Modality.CAMERA: frame}).resized_labels(HEIGHT, WIDTH)
+    mask = segmenter.segment({Sensor.CAMERA: frame}).resized_labels(HEIGHT, WIDTH)
     assert record.hash == mask_hash(mask)
     images = segmenter.network_image(frame)[None]
     labels, _ = toy_output(images, np.array([0]))
@@ -170,7 +170,7 @@ def test_lidar_needs_its_calibration(tmp_path: Path, segmenter: Segmenter) -> No
     hashes = {name: [r.hash for r in records(tmp_path / f"{name}_out")] for name in ("bag", "parameters", "none")}
     assert hashes["bag"] == hashes["parameters"]
     assert hashes["bag"] != hashes["none"]
-    assert {r.used for r in records(tmp_path / "none_out")} == {(Modality.CAMERA,)}
+    assert {r.used for r in records(tmp_path / "none_out")} == {(Sensor.CAMERA,)}
 
 
 def test_the_network_may_take_simulated_time(tmp_path: Path, bag: Path, segmenter: Segmenter) -> None:
@@ -197,7 +197,7 @@ def test_the_rates_of_the_bag_are_expected(tmp_path: Path, segmenter: Segmenter)
     ]
     bag = write_ros2(tmp_path / "bag", slow)
     result = replay(bag, tmp_path / "out", ReplayOptions(), segmenter=segmenter)
-    assert result.parameters.modalities[Modality.CAMERA].expected_rate_hz == 0.5
+    assert result.parameters.modalities[Sensor.CAMERA].expected_rate_hz == 0.5
     assert "camera 0.5 Hz" in result.notes[0]
     assert not [c for c in changes(tmp_path / "out", ALL_SENSORS) if c[3]]
     replay(bag, tmp_path / "strict", ReplayOptions(parameters=Parameters()), segmenter=segmenter)
@@ -222,26 +222,26 @@ def test_subsets_and_faults_share_what_they_can(tmp_path: Path, segmenter: Segme
 def test_a_camera_that_dies(tmp_path: Path, bag: Path, segmenter: Segmenter, faults: Path) -> None:
     replay(bag, tmp_path, ReplayOptions(injections=(faults,)), segmenter=segmenter)
     made = records(tmp_path, "camera_dies")
-    without = [record for record in made if Modality.CAMERA not in record.used]
+    without = [record for record in made if Sensor.CAMERA not in record.used]
     assert without[0].t_s == pytest.approx(1.0, abs=0.05)  # the first frame that is lost is at 1.0 s
-    assert without[0].anchor is Modality.DEPTH
+    assert without[0].anchor is Sensor.DEPTH
     states = [(state, fault) for _, modality, state, fault in changes(tmp_path, "camera_dies") if modality == "camera"]
     assert (State.FAILED.value, Fault.SILENT.value) in states
     assert states[-1] == (State.ACTIVE.value, "")
-    assert {record.used for record in records(tmp_path)} == {MODALITIES}
+    assert {record.used for record in records(tmp_path)} == {DEFAULT_SENSORS}
 
 
 def test_scenarios_that_cannot_be(tmp_path: Path, faults: Path) -> None:
     (tmp_path / "all.yaml").write_text("injections: []")
     with pytest.raises(ScenarioError, match="two scenarios are named all"):
-        scenarios_for(MODALITIES, True, [tmp_path / "all.yaml"])
+        scenarios_for(DEFAULT_SENSORS, True, [tmp_path / "all.yaml"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ScenarioError, match="no fault file in"):
-        scenarios_for(MODALITIES, True, [tmp_path / "empty"])
+        scenarios_for(DEFAULT_SENSORS, True, [tmp_path / "empty"])
 
 
 def test_the_shipped_fault_files_are_scenarios() -> None:
-    scenarios = scenarios_for(MODALITIES, False, [ROOT / "config" / "injections"])
+    scenarios = scenarios_for(DEFAULT_SENSORS, False, [ROOT / "config" / "injections"])
     assert len(scenarios) > 5
 
 
@@ -254,7 +254,7 @@ def perfect_bag(tmp_path: Path, segmenter: Segmenter, labelled: Sequence[int]) -
     folder.mkdir()
     with_labels: list[Written] = []
     for index, w in enumerate(drive(10, {CAMERA})):
-        mask = segmenter.segment({Modality.CAMERA: camera_frame(w.message)}).resized_labels(HEIGHT, WIDTH)
+        mask = segmenter.segment({Sensor.CAMERA: camera_frame(w.message)}).resized_labels(HEIGHT, WIDTH)
         with_labels.append(w)
         if index in labelled:
             with_labels.append(Written(LABELS, w.received_ns, image(mask, "mono8", w.received_ns)))
@@ -329,7 +329,7 @@ def test_flicker_is_what_changes_back() -> None:
 def test_coverage_counts_each_moment_once(begun_s: list[float], share: float) -> None:
     tally = Tally(2, start_s=0.0, end_s=100.0, hold_s=10.0)
     for number, t_s in enumerate(begun_s):
-        record = MaskRecord(number, "all", t_s, 0, Modality.CAMERA, MODALITIES, 5.0, (2, 2), "", 1.0, 1.0, 1.0)
+        record = MaskRecord(number, "all", t_s, 0, Sensor.CAMERA, DEFAULT_SENSORS, 5.0, (2, 2), "", 1.0, 1.0, 1.0)
         tally.add(record, ConfusionMatrix(2))
     assert tally.coverage == pytest.approx(share)
 
@@ -340,13 +340,13 @@ def test_coverage_counts_each_moment_once(begun_s: list[float], share: float) ->
 def test_messages_that_are_no_frame_are_counted_and_named(tmp_path: Path, segmenter: Segmenter) -> None:
     good = list(drive(10, {CAMERA, DEPTH}))
     bad = [
-        Written(CAMERA, w.received_ns, image(np.zeros((2, 2, 3), np.uint8), "yuv422", w.received_ns))
+        Written(CAMERA, w.received_ns, image(np.zeros((2, 2, 3), np.uint8), "nv24", w.received_ns))
         if w.topic == CAMERA and 3 <= i < 9 else w for i, w in enumerate(good)
     ]  # fmt: skip
     result = replay(write_ros2(tmp_path / "bag", bad), tmp_path / "out", ReplayOptions(), segmenter=segmenter)
-    assert result.rejected == {Modality.CAMERA: 3}
+    assert result.rejected == {Sensor.CAMERA: 3}
     assert ("failed", "decode_error") in {c[2:] for c in changes(tmp_path / "out", ALL_SENSORS) if c[1] == "camera"}
-    assert {r.used for r in records(tmp_path / "out")} >= {(Modality.DEPTH,), (Modality.CAMERA, Modality.DEPTH)}
+    assert {r.used for r in records(tmp_path / "out")} >= {(Sensor.DEPTH,), (Sensor.CAMERA, Sensor.DEPTH)}
 
 
 def test_bytes_of_another_type(tmp_path: Path, segmenter: Segmenter) -> None:
@@ -359,8 +359,8 @@ def test_bytes_of_another_type(tmp_path: Path, segmenter: Segmenter) -> None:
             writer.write(connection, w.received_ns, STORE.serialize_cdr(w.message, w.msgtype))
     bag = tmp_path / "bag"
     result = replay(bag, tmp_path / "out", ReplayOptions(), segmenter=segmenter)
-    assert result.rejected == {Modality.CAMERA: 3}
-    assert {r.used for r in records(tmp_path / "out")} == {(Modality.DEPTH,)}
+    assert result.rejected == {Sensor.CAMERA: 3}
+    assert {r.used for r in records(tmp_path / "out")} == {(Sensor.DEPTH,)}
 
 
 def test_a_bag_without_a_sensor(tmp_path: Path, segmenter: Segmenter) -> None:

@@ -26,9 +26,9 @@ from small_bags import (
 from toy_student import write_toy_student
 
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.model_card import bundled_students
 from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.pipeline.parameters import Parameters, from_values
 from anyseg_ros.replay.mask_records import read_records
 from anyseg_ros.replay.offline import MASKS, ReplayOptions, ReplayResult, replay
@@ -47,7 +47,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Segmenter]:
 
 def replayed(
     bag: Path, out: Path, segmenter: Segmenter, parameters: Parameters | None = None
-) -> tuple[ReplayResult, list[frozenset[Modality]]]:
+) -> tuple[ReplayResult, list[frozenset[Sensor]]]:
     result = replay(bag, out, ReplayOptions(parameters=parameters), segmenter=segmenter)
     return result, [frozenset(record.used) for record in read_records(out / MASKS)]
 
@@ -59,10 +59,10 @@ def replayed(
 def test_event_cameras(recorded_data: Path, tmp_path: Path, segmenter: Segmenter, name: str, seconds: float) -> None:
     result, used = replayed(recorded_data / "event_bags" / name, tmp_path, segmenter)
     assert result.duration_s == pytest.approx(seconds, abs=0.01)
-    assert result.received[Modality.EVENT] == pytest.approx(10 * seconds, abs=2)  # a frame each tenth of a second
+    assert result.received[Sensor.EVENT] == pytest.approx(10 * seconds, abs=2)  # a frame each tenth of a second
     assert not result.rejected
-    assert len(used) >= result.received[Modality.EVENT] - 1
-    assert set(used) == {frozenset({Modality.EVENT})}
+    assert len(used) >= result.received[Sensor.EVENT] - 1
+    assert set(used) == {frozenset({Sensor.EVENT})}
     broken = [problem for problem in result.problems if "metadata.yaml is broken" in problem.text]
     assert len(broken) == (name == "test_events_2")
     assert not any(problem.lost for problem in result.problems)
@@ -84,7 +84,7 @@ def test_point_clouds_of_a_depth_camera(recorded_data: Path, tmp_path: Path, seg
         }
     )
     result, used = replayed(bag, tmp_path / "out", segmenter, calibrated)
-    assert result.received == {Modality.LIDAR: 263}
+    assert result.received == {Sensor.LIDAR: 263}
     assert "another clock" in result.notes[0]
     assert len(used) > 200
     assert not any(problem.lost for problem in result.problems)
@@ -158,7 +158,7 @@ def kitti_calibration(root: Path) -> dict[str, np.ndarray]:
 
 def test_a_street_with_lidar(kitti_bag: Path, tmp_path: Path, segmenter: Segmenter) -> None:
     result, used = replayed(kitti_bag, tmp_path / "out", segmenter)
-    assert used == [frozenset({Modality.CAMERA, Modality.LIDAR})] * 2
+    assert used == [frozenset({Sensor.CAMERA, Sensor.LIDAR})] * 2
     assert result.rig is not None
     assert result.rig.camera.fx == pytest.approx(721.5, abs=1)
     assert not result.problems

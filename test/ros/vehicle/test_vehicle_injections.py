@@ -10,7 +10,7 @@ from ros_harness import live_frame
 from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.injection import InjectionSchedule
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import ConversionError, camera_frame
 from anyseg_ros.vehicle.injections import VehicleInjections
 from anyseg_ros.vehicle.publisher import VehiclePublisher, camera_message
@@ -24,25 +24,25 @@ class Listener:
     """Hears what goes to the publishers, serialized where it was rewritten."""
 
     def __init__(self) -> None:
-        self.heard: list[ModalityFrame | bytes] = []
+        self.heard: list[SensorFrame | bytes] = []
 
-    def publish(self, frame: ModalityFrame, rewrite: Callable[[Modality, bytes], bytes] | None = None) -> None:
+    def publish(self, frame: SensorFrame, rewrite: Callable[[Sensor, bytes], bytes] | None = None) -> None:
         from rclpy.serialization import serialize_message
 
         cdr = serialize_message(camera_message(frame))
         self.heard.append(frame if rewrite is None else rewrite(frame.modality, cdr))
 
 
-def heard(*entries: dict[str, Any], elapsed_s: float = 1.5) -> list[ModalityFrame | bytes]:
+def heard(*entries: dict[str, Any], elapsed_s: float = 1.5) -> list[SensorFrame | bytes]:
     faults = VehicleInjections(InjectionSchedule.parse({"injections": list(entries)}))
     listener = Listener()
-    faults.publish(cast("VehiclePublisher", listener), live_frame(Modality.CAMERA, 10**18), elapsed_s)
+    faults.publish(cast("VehiclePublisher", listener), live_frame(Sensor.CAMERA, 10**18), elapsed_s)
     return listener.heard
 
 
 def test_faults_of_frames_need_no_rewriting() -> None:
     (frame,) = heard({"modality": "camera", "kind": "black", "start_s": 1})
-    assert isinstance(frame, ModalityFrame)
+    assert isinstance(frame, SensorFrame)
     assert not frame.data.any()
     assert heard({"modality": "camera", "kind": "drop", "start_s": 1}) == []
 

@@ -42,7 +42,7 @@ def examined(
     if hazard is not None:
         duration_s = (BROKEN_TO - first) / 10
         entries = [
-            {"modality": hazard[0].value, "kind": hazard[1], "start_s": first / 10, "duration_s": duration_s},
+            {"modality": str(hazard[0]), "kind": hazard[1], "start_s": first / 10, "duration_s": duration_s},
         ]
     injector = Injector(InjectionSchedule.parse({"injections": entries}))
     for number, moment in enumerate(frames):

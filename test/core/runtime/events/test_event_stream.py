@@ -8,14 +8,14 @@ from event_messages import HEIGHT, WIDTH, dvs_cdr, packet_cdr, recorded_messages
 
 from anyseg_core.runtime.events.decoder import EventDecodeError
 from anyseg_core.runtime.events.stream import EventStream
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 PACKET = "event_camera_msgs/msg/EventPacket"
 DVS = "dvs_msgs/msg/EventArray"
 MS = 1_000_000
 
 
-def frames_of(stream: EventStream, messages: list[bytes]) -> list[ModalityFrame]:
+def frames_of(stream: EventStream, messages: list[bytes]) -> list[SensorFrame]:
     return [frame for message in messages if (frame := stream.add(message)) is not None]
 
 
@@ -28,7 +28,7 @@ def test_a_frame_every_period_with_the_events_since_the_last_one() -> None:
     assert all(int(frame.data.sum()) == 3 for frame in frames)
     assert [frame.sequence for frame in frames] == list(range(1, 11))
     first = frames[0]
-    assert (first.modality, first.frame_id, first.data.shape) == (Modality.EVENT, "cam", (HEIGHT, WIDTH, 2))
+    assert (first.modality, first.frame_id, first.data.shape) == (Sensor.EVENT, "cam", (HEIGHT, WIDTH, 2))
 
 
 def test_the_window_may_differ_from_the_period() -> None:

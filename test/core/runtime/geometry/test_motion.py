@@ -17,11 +17,12 @@ from toy_student import write_toy_student
 from anyseg_core.runtime.geometry.motion import MAX_APART_NS, LidarMotion, MotionHistory, point_seconds
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.health.monitor import HealthConfig
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics
 from anyseg_ros.messages.conversions import ConversionError, lidar_frame
 from anyseg_ros.messages.odometry import Odometer
+from anyseg_ros.pipeline.jobs import segment
 from anyseg_ros.pipeline.parameters import Parameters, RigParameters
 from anyseg_ros.pipeline.pipeline import Pipeline, SyncConfig
 from anyseg_ros.replay.offline import ReplayOptions, replay
@@ -96,7 +97,7 @@ def test_a_wall_swept_on_the_way_to_it_stands_straight_where_the_camera_sees_it(
 
 
 def test_a_cloud_without_times_moves_as_a_whole_and_a_standing_vehicle_s_not_at_all() -> None:
-    frame = ModalityFrame(Modality.LIDAR, np.array([[10, 1, 2, 3]], np.float32), STAMP)
+    frame = SensorFrame(Sensor.LIDAR, np.array([[10, 1, 2, 3]], np.float32), STAMP)
     moved = LidarMotion(STAMP + 50 * MS, AHEAD).compensate(frame)
     np.testing.assert_allclose(moved.data, [[9, 1, 2, 3]], atol=1e-5)
     assert LidarMotion(STAMP, AHEAD).compensate(frame) is frame
@@ -106,7 +107,7 @@ def test_a_cloud_without_times_moves_as_a_whole_and_a_standing_vehicle_s_not_at_
 def test_a_turn_moves_points_sideways_alike_with_and_without_times() -> None:
     turn = Twist(np.array([5.0, 0, 0]), np.array([0, 0, 1.0]))
     points = np.random.default_rng(0).normal(0, 20, (50, 4)).astype(np.float32)
-    frame = ModalityFrame(Modality.LIDAR, points, STAMP)
+    frame = SensorFrame(Sensor.LIDAR, points, STAMP)
     motion = LidarMotion(STAMP + 80 * MS, turn)
     timed = motion.compensate(replace(frame, point_times=np.zeros(50, np.float32)))
     whole = motion.compensate(frame)
@@ -175,32 +176,32 @@ class Recorder:
     """A segmenter that keeps what it was given."""
 
     def __init__(self) -> None:
-        self.frames: list[Mapping[Modality, ModalityFrame]] = []
+        self.frames: list[Mapping[Sensor, SensorFrame]] = []
 
-    def segment(self, frames: Mapping[Modality, ModalityFrame], _rig: Rig | None = None) -> Segmentation:
+    def segment(self, frames: Mapping[Sensor, SensorFrame], _rig: Rig | None = None) -> Segmentation:
         self.frames.append(frames)
         return Segmentation(np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8), tuple(frames), 0.0, 0.0)
 
 
 def test_the_pipeline_segments_compensated_points_and_keeps_the_raw_frame_in_the_job() -> None:
     segmenter = Recorder()
-    health = {m: HealthConfig(10.0, checks={}) for m in (Modality.CAMERA, Modality.LIDAR)}
-    pipeline = Pipeline(health, SyncConfig(join_wait_ms=0.0), cast(Segmenter, segmenter), STAMP - S)
+    health = {m: HealthConfig(10.0, checks={}) for m in (Sensor.CAMERA, Sensor.LIDAR)}
+    pipeline = Pipeline(health, SyncConfig(join_wait_ms=0.0), STAMP - S)
     pipeline.set_rig(Rig(PinholeCamera(40, 30, 20.0, 20.0, 19.5, 14.5)))
-    pipeline.on_frame(live_frame(Modality.LIDAR, STAMP - 95 * MS), STAMP - 90 * MS)
-    assert pipeline.next_to_encode() is not None
+    pipeline.on_frame(live_frame(Sensor.LIDAR, STAMP - 95 * MS), STAMP - 90 * MS)
+    assert pipeline.take_frame_to_encode() is not None
     pipeline.on_motion(STAMP, AHEAD)
-    scan = live_frame(Modality.LIDAR, STAMP + 5 * MS)
+    scan = live_frame(Sensor.LIDAR, STAMP + 5 * MS)
     pipeline.on_frame(scan, STAMP + 5 * MS)
-    assert pipeline.next_to_encode() is None  # it waits for its anchor
-    pipeline.on_frame(live_frame(Modality.CAMERA, STAMP + 45 * MS), STAMP + 45 * MS)
+    assert pipeline.take_frame_to_encode() is None  # it waits for its anchor
+    pipeline.on_frame(live_frame(Sensor.CAMERA, STAMP + 45 * MS), STAMP + 45 * MS)
     job = pipeline.poll(STAMP + 45 * MS)
     assert job is not None
     assert str(job.motion) == "20.00 m/s, 0.000 rad/s"
-    pipeline.run(job)
-    moved = segmenter.frames[0][Modality.LIDAR].data - scan.data
+    segment(cast(Segmenter, segmenter), job)
+    moved = segmenter.frames[0][Sensor.LIDAR].data - scan.data
     np.testing.assert_allclose(moved[:, 0], -0.8, atol=1e-4)
-    assert job.frames[Modality.LIDAR].data is scan.data
+    assert job.frames[Sensor.LIDAR].data is scan.data
 
 
 # --- replay ----------------------------------------------------------------------------------------------------------
@@ -219,12 +220,12 @@ def moving_drive(topic: str = "/vehicle/odom") -> Iterator[Written]:
 
 
 @pytest.fixture
-def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[Modality, ModalityFrame]]:
+def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[Sensor, SensorFrame]]:
     """The frames of every mask."""
-    seen: list[Mapping[Modality, ModalityFrame]] = []
+    seen: list[Mapping[Sensor, SensorFrame]] = []
     segment = Segmenter.segment
 
-    def recording(self: Segmenter, frames: Mapping[Modality, ModalityFrame], rig: Rig | None = None) -> Segmentation:
+    def recording(self: Segmenter, frames: Mapping[Sensor, SensorFrame], rig: Rig | None = None) -> Segmentation:
         seen.append(frames)
         return segment(self, frames, rig)
 
@@ -234,13 +235,13 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[Modality, Modalit
 
 @pytest.mark.parametrize(("compensate", "spread"), [(True, 0.0), (False, 2.0)])
 def test_replay_finds_the_odometry_and_straightens_the_wall(
-    compensate: bool, spread: float, tmp_path: Path, segmented: list[Mapping[Modality, ModalityFrame]]
+    compensate: bool, spread: float, tmp_path: Path, segmented: list[Mapping[Sensor, SensorFrame]]
 ) -> None:
     bag = write_ros2(tmp_path / "bag", moving_drive())
-    student = write_toy_student(tmp_path / "toy", modalities=(Modality.CAMERA, Modality.LIDAR))
+    student = write_toy_student(tmp_path / "toy", modalities=(Sensor.CAMERA, Sensor.LIDAR))
     parameters = Parameters(rig=RigParameters(compensate_motion=compensate))
     result = replay(bag, tmp_path / "out", ReplayOptions(student=student, parameters=parameters))
-    scans = [frames[Modality.LIDAR] for frames in segmented if len(frames) == 2]
+    scans = [frames[Sensor.LIDAR] for frames in segmented if len(frames) == 2]
     assert len(scans) >= 7
     assert not result.problems
     for scan in scans:

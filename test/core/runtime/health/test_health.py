@@ -23,7 +23,7 @@ from anyseg_core.runtime.health.monitor import (
     State,
 )
 from anyseg_core.runtime.health.state import SILENCE_FLOOR_MS
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -35,7 +35,7 @@ ALL_ON = {fault: replace(check, enabled=True) for fault, check in DEFAULT_CHECKS
 class RecordingMonitor(HealthMonitor):
     """Remembers the states it went through and refuses a step that the table does not have."""
 
-    def __init__(self, modality: Modality, config: HealthConfig, now_ns: int) -> None:
+    def __init__(self, modality: Sensor, config: HealthConfig, now_ns: int) -> None:
         super().__init__(modality, config, now_ns)
         self.path = [State.WAITING]
 
@@ -49,7 +49,7 @@ class RecordingMonitor(HealthMonitor):
 class Drive:
     """A monitor, its clock, and a sensor that delivers what a test asks for."""
 
-    def __init__(self, modality: Modality = Modality.CAMERA, config: HealthConfig | None = None) -> None:
+    def __init__(self, modality: Sensor = Sensor.CAMERA, config: HealthConfig | None = None) -> None:
         self.now = START
         self.modality = modality
         self.monitor = RecordingMonitor(modality, config or HealthConfig(10.0), START)
@@ -74,7 +74,7 @@ class Drive:
     def frame(self, data: NDArray | None = None, late_ms: float = 10.0) -> None:
         """A frame now, by default a good one."""
         content = live_data(self.modality, self.rng) if data is None else data
-        self.monitor.on_frame(ModalityFrame(self.modality, content, self.now - round(late_ms * MS)), self.now)
+        self.monitor.on_frame(SensorFrame(self.modality, content, self.now - round(late_ms * MS)), self.now)
 
     def run(self, seconds: float, period_ms: float = 100.0) -> None:
         """A healthy sensor for a while."""
@@ -86,7 +86,7 @@ class Drive:
         self.monitor.on_rejected(fault, "truncated JPEG", self.now)
 
 
-def active_drive(modality: Modality = Modality.CAMERA, config: HealthConfig | None = None) -> Drive:
+def active_drive(modality: Sensor = Sensor.CAMERA, config: HealthConfig | None = None) -> Drive:
     drive = Drive(modality, config)
     drive.run(1.0)
     assert drive.status.state is State.ACTIVE
@@ -100,8 +100,8 @@ def with_check(fault: Fault, **changes: float) -> HealthConfig:
 # ---------------------------------------------------------------------------------------------- life and death
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_a_healthy_sensor_becomes_active_with_its_first_frame_and_stays(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
+def test_a_healthy_sensor_becomes_active_with_its_first_frame_and_stays(modality: Sensor) -> None:
     drive = Drive(modality, HealthConfig(10.0, checks={f: c for f, c in ALL_ON.items() if f is not Fault.DARK}))
     assert (drive.status.state, drive.usable) == (State.WAITING, False)
     drive.frame()
@@ -148,8 +148,8 @@ def test_silent_death_is_found_without_a_message() -> None:
 def test_silence_is_found_in_time_for_a_mask_without_the_sensor(rate_hz: float) -> None:
     """First mask without it within max(2 periods, 150 ms) of its last message: 30 ms remain to make it."""
     config = HealthConfig(expected_rate_hz=rate_hz, max_age_ms=3000)
-    monitor = HealthMonitor(Modality.CAMERA, config, START)
-    monitor.on_frame(ModalityFrame(Modality.CAMERA, live_data(Modality.CAMERA, np.random.default_rng(0)), START), START)
+    monitor = HealthMonitor(Sensor.CAMERA, config, START)
+    monitor.on_frame(SensorFrame(Sensor.CAMERA, live_data(Sensor.CAMERA, np.random.default_rng(0)), START), START)
     deadline = monitor.next_deadline_ns()
     assert deadline is not None
     assert deadline - START <= max(2e9 / rate_hz, 150e6) - 29.9e6
@@ -162,7 +162,7 @@ def test_silence_is_found_in_time_for_a_mask_without_the_sensor(rate_hz: float) 
 @settings(deadline=None)
 @given(st.sampled_from([5.0, 10.0, 20.0, 30.0]), st.lists(st.floats(-0.3, 0.3), min_size=5, max_size=40))
 def test_jitter_of_30_percent_raises_no_alarm(rate_hz: float, jitter: list[float]) -> None:
-    drive = Drive(Modality.DEPTH, HealthConfig(expected_rate_hz=rate_hz))
+    drive = Drive(Sensor.DEPTH, HealthConfig(expected_rate_hz=rate_hz))
     period = S / rate_hz
     for index, shift in enumerate(jitter, start=1):
         drive.wait((START + (index + shift) * period - drive.now) / MS)
@@ -200,7 +200,7 @@ def spoil(drive: Drive, fault: Fault) -> None:
     assert newest is not None
     grey = (120 + drive.rng.integers(0, 3, (48, 64, 3))).astype(np.uint8)
     data = {Fault.FROZEN: newest.data, Fault.DARK: dark, Fault.SATURATED: bright, Fault.BLANK: grey}
-    points = live_data(Modality.LIDAR, drive.rng)[:20]
+    points = live_data(Sensor.LIDAR, drive.rng)[:20]
     data |= {Fault.INVALID_DEPTH: np.full((48, 64), np.nan, np.float32), Fault.FEW_POINTS: points}
     stamps = {Fault.STALE_STAMP: 105 * MS, Fault.FUTURE_STAMP: -60 * MS}
     stamps |= {
@@ -211,15 +211,15 @@ def spoil(drive: Drive, fault: Fault) -> None:
 
 
 SPOILED = {
-    Fault.FUTURE_STAMP: Modality.DEPTH,
-    Fault.STAMP_REGRESSION: Modality.CAMERA,
-    Fault.DUPLICATE_STAMP: Modality.CAMERA,
-    Fault.FROZEN: Modality.DEPTH,
-    Fault.DARK: Modality.CAMERA,
-    Fault.SATURATED: Modality.CAMERA,
-    Fault.BLANK: Modality.CAMERA,
-    Fault.INVALID_DEPTH: Modality.DEPTH,
-    Fault.FEW_POINTS: Modality.LIDAR,
+    Fault.FUTURE_STAMP: Sensor.DEPTH,
+    Fault.STAMP_REGRESSION: Sensor.CAMERA,
+    Fault.DUPLICATE_STAMP: Sensor.CAMERA,
+    Fault.FROZEN: Sensor.DEPTH,
+    Fault.DARK: Sensor.CAMERA,
+    Fault.SATURATED: Sensor.CAMERA,
+    Fault.BLANK: Sensor.CAMERA,
+    Fault.INVALID_DEPTH: Sensor.DEPTH,
+    Fault.FEW_POINTS: Sensor.LIDAR,
 }
 
 
@@ -263,12 +263,12 @@ def test_a_disabled_check_never_fires(fault: Fault) -> None:
 
 
 def test_a_static_scene_without_events_is_not_frozen_but_frozen_events_are() -> None:
-    drive = active_drive(Modality.EVENT)
+    drive = active_drive(Sensor.EVENT)
     for _ in range(20):
         drive.wait(100)
         drive.frame(np.zeros((48, 64, 2), np.uint8))
     assert (drive.status.state, drive.usable) == (State.ACTIVE, True)
-    stuck = live_data(Modality.EVENT, drive.rng)
+    stuck = live_data(Sensor.EVENT, drive.rng)
     for _ in range(4):
         drive.wait(100)
         drive.frame(stuck)
@@ -276,13 +276,13 @@ def test_a_static_scene_without_events_is_not_frozen_but_frozen_events_are() -> 
 
 
 def test_packets_of_a_static_scene_that_stop_are_found() -> None:
-    drive = active_drive(Modality.EVENT)
+    drive = active_drive(Sensor.EVENT)
     drive.wait(161)
     assert drive.status.fault is Fault.SILENT
 
 
-@pytest.mark.parametrize("modality", [Modality.CAMERA, Modality.DEPTH, Modality.LIDAR])
-def test_one_changed_value_is_enough_to_be_alive(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", [Sensor.CAMERA, Sensor.DEPTH, Sensor.LIDAR])
+def test_one_changed_value_is_enough_to_be_alive(modality: Sensor) -> None:
     drive = active_drive(modality)
     data = live_data(modality, drive.rng)
     for index in range(12):
@@ -294,8 +294,8 @@ def test_one_changed_value_is_enough_to_be_alive(modality: Modality) -> None:
 
 
 def test_frozen_depth_with_missing_pixels_is_still_frozen() -> None:
-    drive = active_drive(Modality.DEPTH)
-    stuck = live_data(Modality.DEPTH, drive.rng)
+    drive = active_drive(Sensor.DEPTH)
+    stuck = live_data(Sensor.DEPTH, drive.rng)
     stuck[5:9] = np.nan
     for _ in range(4):
         drive.wait(100)
@@ -384,7 +384,7 @@ def test_incompatible_qos_of_a_second_publisher_does_not_fail_a_live_sensor() ->
 
 
 def test_a_fault_without_a_check_of_its_own_is_debounced_by_default() -> None:
-    drive = active_drive(Modality.EVENT)
+    drive = active_drive(Sensor.EVENT)
     for _ in range(3):
         drive.wait(50)
         drive.reject(Fault.EVENT_SEQUENCE_GAP)
@@ -690,7 +690,7 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.config = HealthConfig(10.0, checks=ALL_ON)
-        self.drive = Drive(Modality.CAMERA, self.config)
+        self.drive = Drive(Sensor.CAMERA, self.config)
         self.born: int | None = None
         """Acquisition of the newest frame as its age counts, None where it must not be used."""
 

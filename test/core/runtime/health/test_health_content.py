@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from anyseg_core.injection import INJECTION_KINDS, degrade
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
 from anyseg_core.runtime.health.statistics import FULL, LidarStatistics, statistics_of
-from anyseg_core.runtime.modality import MODALITIES, Modality, ModalityFrame
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.pipeline.parameters import Parameters
 
-CAMERA, DEPTH, EVENT, LIDAR = MODALITIES
+CAMERA, DEPTH, EVENT, LIDAR = DEFAULT_SENSORS
 PERIOD_NS = 100_000_000
 SIZE = (144, 192)
 SHIPPED = Parameters().health()
 
 
-class Sensor:
+class MonitoredSensor:
     """A monitored sensor that delivers at 10 Hz, by default with the limits that the node ships."""
 
-    def __init__(self, modality: Modality, config: HealthConfig | None = None) -> None:
+    def __init__(self, modality: Sensor, config: HealthConfig | None = None) -> None:
         self.modality = modality
         self.now = PERIOD_NS
         self.monitor = HealthMonitor(modality, config or SHIPPED[modality], self.now)
@@ -37,10 +37,10 @@ class Sensor:
         """The status after the next frame."""
         self.now += PERIOD_NS
         content = live_data(self.modality, self.rng, *SIZE) if data is None else data
-        self.monitor.on_frame(ModalityFrame(self.modality, content, self.now, "", sequence), self.now)
+        self.monitor.on_frame(SensorFrame(self.modality, content, self.now, "", sequence), self.now)
         return self.monitor.status(self.now)
 
-    def warm_up(self) -> Sensor:
+    def warm_up(self) -> MonitoredSensor:
         for _ in range(10):
             assert self.deliver().state is State.ACTIVE
         return self
@@ -69,10 +69,10 @@ NAMED = {
 
 
 @pytest.mark.parametrize(("modality", "kind"), NAMED, ids=str)
-def test_what_the_injector_breaks_is_named_at_once_and_fails_within_five_frames(modality: Modality, kind: str) -> None:
-    sensor = Sensor(modality).warm_up()
+def test_what_the_injector_breaks_is_named_at_once_and_fails_within_five_frames(modality: Sensor, kind: str) -> None:
+    sensor = MonitoredSensor(modality).warm_up()
     for index in range(5):
-        frame = ModalityFrame(modality, live_data(modality, sensor.rng, *SIZE), 0)
+        frame = SensorFrame(modality, live_data(modality, sensor.rng, *SIZE), 0)
         pattern = np.random.default_rng(7) if INJECTION_KINDS[kind].fixed_pattern else sensor.rng
         status = sensor.deliver(degrade(frame, kind, pattern).data)
         assert (status.state is not State.ACTIVE, status.fault) == (True, NAMED[modality, kind]), index
@@ -82,16 +82,16 @@ def test_what_the_injector_breaks_is_named_at_once_and_fails_within_five_frames(
     assert status.fault_counts == {NAMED[modality, kind]: 5}
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_a_living_sensor_raises_no_alarm(modality: Modality) -> None:
-    sensor = Sensor(modality)
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
+def test_a_living_sensor_raises_no_alarm(modality: Sensor) -> None:
+    sensor = MonitoredSensor(modality)
     for _ in range(60):
         assert sensor.deliver().state is State.ACTIVE
     assert sensor.monitor.status(sensor.now).fault_counts == {}
 
 
 def test_a_sky_without_texture_is_not_blank() -> None:
-    sensor = Sensor(CAMERA)
+    sensor = MonitoredSensor(CAMERA)
     for _ in range(30):
         picture = live_data(CAMERA, sensor.rng, *SIZE)
         picture[:100] = 255  # overexposed, two thirds of the picture
@@ -99,7 +99,7 @@ def test_a_sky_without_texture_is_not_blank() -> None:
 
 
 def test_texture_lost_to_light_is_not_a_covered_lens() -> None:
-    sensor = Sensor(CAMERA).warm_up()
+    sensor = MonitoredSensor(CAMERA).warm_up()
     for _ in range(8):
         picture = live_data(CAMERA, sensor.rng, *SIZE)
         picture[:70] = 255
@@ -107,14 +107,14 @@ def test_texture_lost_to_light_is_not_a_covered_lens() -> None:
 
 
 def test_a_picture_of_one_colour_is_blank_from_the_first_frame_on() -> None:
-    sensor = Sensor(CAMERA)
+    sensor = MonitoredSensor(CAMERA)
     grey = (120 + sensor.rng.integers(0, 3, (*SIZE, 3))).astype(np.uint8)
     assert sensor.deliver(grey).fault is Fault.BLANK
 
 
 def test_a_dark_picture_with_lamps_is_no_fault() -> None:
     """A night without moon: lamps, and noise elsewhere."""
-    sensor = Sensor(CAMERA)
+    sensor = MonitoredSensor(CAMERA)
     for _ in range(30):
         night = sensor.rng.integers(0, 6, (*SIZE, 3), np.uint8)
         night[60:66, 40:50] = sensor.rng.integers(180, 256, (6, 10, 3))
@@ -122,7 +122,7 @@ def test_a_dark_picture_with_lamps_is_no_fault() -> None:
 
 
 def test_open_sky_and_parked_event_cameras_are_no_fault() -> None:
-    depth, event = Sensor(DEPTH), Sensor(EVENT)
+    depth, event = MonitoredSensor(DEPTH), MonitoredSensor(EVENT)
     for _ in range(30):
         field = live_data(DEPTH, depth.rng, *SIZE)
         field[:120] = 0
@@ -131,32 +131,32 @@ def test_open_sky_and_parked_event_cameras_are_no_fault() -> None:
 
 
 def test_a_lidar_that_never_looks_back_lacks_nothing() -> None:
-    sensor = Sensor(LIDAR)
+    sensor = MonitoredSensor(LIDAR)
     for _ in range(30):
         points = live_data(LIDAR, sensor.rng)
         assert sensor.deliver(points[points[:, 0] > 0]).state is State.ACTIVE
 
 
 def test_a_lost_sector_is_named_by_its_angles() -> None:
-    sensor = Sensor(LIDAR).warm_up()
-    frame = ModalityFrame(LIDAR, live_data(LIDAR, sensor.rng), 0)
+    sensor = MonitoredSensor(LIDAR).warm_up()
+    frame = SensorFrame(LIDAR, live_data(LIDAR, sensor.rng), 0)
     status = sensor.deliver(degrade(frame, "sector_loss", sensor.rng, from_deg=30.0, to_deg=60.0).data)
     assert status.reason == "no points in 2 of 24 sectors: 30 to 45, 45 to 60 degrees"
 
 
 def test_what_changes_slowly_becomes_usual() -> None:
-    sensor = Sensor(LIDAR).warm_up()
+    sensor = MonitoredSensor(LIDAR).warm_up()
     for keep in np.geomspace(1.0, 0.3, 300):
         points = live_data(LIDAR, sensor.rng)
         assert sensor.deliver(points[sensor.rng.random(len(points)) < keep]).state is State.ACTIVE
 
 
 def test_a_handful_of_points_is_too_few_for_any_lidar() -> None:
-    assert Sensor(LIDAR).deliver(live_data(LIDAR, np.random.default_rng(0))[:60]).fault is Fault.FEW_POINTS
+    assert MonitoredSensor(LIDAR).deliver(live_data(LIDAR, np.random.default_rng(0))[:60]).fault is Fault.FEW_POINTS
 
 
 def test_lost_packets_are_counted_by_their_numbers() -> None:
-    sensor = Sensor(EVENT)
+    sensor = MonitoredSensor(EVENT)
     for number in (7, 8, 9):
         assert sensor.deliver(sequence=number).state is State.ACTIVE
     status = sensor.deliver(sequence=14)
@@ -167,7 +167,7 @@ def test_lost_packets_are_counted_by_their_numbers() -> None:
 
 
 def test_lost_packets_after_a_silence_that_was_told_are_no_news() -> None:
-    sensor = Sensor(EVENT)
+    sensor = MonitoredSensor(EVENT)
     for number in range(7):
         sensor.deliver(sequence=number)
     for _ in range(10):  # the timer, as a dead sensor leaves it
@@ -178,7 +178,7 @@ def test_lost_packets_after_a_silence_that_was_told_are_no_news() -> None:
 
 
 def test_packets_lost_with_rejected_messages_are_no_news() -> None:
-    sensor = Sensor(EVENT)
+    sensor = MonitoredSensor(EVENT)
     for number in range(7):
         sensor.deliver(sequence=number)
     for _ in range(3):
@@ -189,7 +189,7 @@ def test_packets_lost_with_rejected_messages_are_no_news() -> None:
 
 
 def test_a_sensor_that_loses_packets_is_not_called_silent_between_them() -> None:
-    sensor = Sensor(EVENT)
+    sensor = MonitoredSensor(EVENT)
     faults = []
     for number in range(0, 60, 2):
         sensor.now += PERIOD_NS
@@ -201,22 +201,22 @@ def test_a_sensor_that_loses_packets_is_not_called_silent_between_them() -> None
 
 def test_tolerated_losses_are_a_threshold() -> None:
     gap = replace(HealthConfig().check(Fault.EVENT_SEQUENCE_GAP), threshold=4.0)
-    sensor = Sensor(EVENT, HealthConfig(checks={Fault.EVENT_SEQUENCE_GAP: gap}))
+    sensor = MonitoredSensor(EVENT, HealthConfig(checks={Fault.EVENT_SEQUENCE_GAP: gap}))
     sensor.deliver(sequence=1)
     assert sensor.deliver(sequence=6).state is State.ACTIVE
     assert sensor.deliver(sequence=12).fault is Fault.EVENT_SEQUENCE_GAP
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_an_empty_frame_is_the_wrong_size_or_has_too_few_points(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
+def test_an_empty_frame_is_the_wrong_size_or_has_too_few_points(modality: Sensor) -> None:
     shape = {CAMERA: (0, 5, 3), DEPTH: (5, 0), EVENT: (0, 0, 2), LIDAR: (0, 4)}[modality]
     dtype = np.float32 if modality in (DEPTH, LIDAR) else np.uint8
     expected = Fault.FEW_POINTS if modality is LIDAR else Fault.WRONG_SIZE
-    assert Sensor(modality).deliver(np.zeros(shape, dtype)).fault is expected
+    assert MonitoredSensor(modality).deliver(np.zeros(shape, dtype)).fault is expected
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_decimated_statistics_are_close_to_those_of_every_pixel(modality: Modality) -> None:
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
+def test_decimated_statistics_are_close_to_those_of_every_pixel(modality: Sensor) -> None:
     frame = live_frame(modality, 5, 480, 640)
     some, every = statistics_of(frame), statistics_of(frame, FULL)
     names = {
@@ -243,7 +243,7 @@ def test_noise_of_points_does_not_depend_on_the_driver_s_order(order: str) -> No
     rng = np.random.default_rng(1)
     for sigma in (0.002, 0.2):
         noisy = direction * (distance * (1 + sigma * rng.standard_normal(x.size)))[:, None]
-        statistics = statistics_of(ModalityFrame(LIDAR, noisy.astype(np.float32), 0))
+        statistics = statistics_of(SensorFrame(LIDAR, noisy.astype(np.float32), 0))
         assert isinstance(statistics, LidarStatistics)
         assert statistics.noise == pytest.approx(sigma, rel=0.25, abs=0.01)
 
@@ -264,12 +264,12 @@ ANY_ARRAY = {
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", DEFAULT_SENSORS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_whatever_a_sensor_measures_it_is_judged(modality: Modality, data: st.DataObject) -> None:
+def test_whatever_a_sensor_measures_it_is_judged(modality: Sensor, data: st.DataObject) -> None:
     """Any sizes and values, NaN and infinity among them: no exception, no warning, a quality in [0, 1]."""
-    sensor = Sensor(modality)
+    sensor = MonitoredSensor(modality)
     for _ in range(3):
         status = sensor.deliver(data.draw(ANY_ARRAY[modality]))
         assert status.quality is None or 0.0 <= status.quality.value <= 1.0

@@ -15,14 +15,14 @@ from anyseg_core.runtime.health.history import History
 from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
 from anyseg_core.runtime.health.thresholds import Fault
-from anyseg_core.runtime.modality import Modality, ModalityFrame
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.pipeline.parameters import Parameters
 
 PERIOD_NS = 100_000_000
 SHIPPED = Parameters().health()
 
 
-def verdict(frame: ModalityFrame) -> tuple[Fault, str] | None:
+def verdict(frame: SensorFrame) -> tuple[Fault, str] | None:
     """What the checks that need no history say."""
     history = History(statistics_of(frame), None, frame.stamp_ns, None, PERIOD_NS, None)
     distrust, untimely = failed_checks(frame, history, SHIPPED[frame.modality].check)
@@ -34,7 +34,7 @@ def rgb(path: Path) -> np.ndarray:
 
 
 def test_real_roads_by_day_are_clean(pothole_data: Path) -> None:
-    frames = [ModalityFrame(Modality.CAMERA, rgb(path), 0) for path in sorted(pothole_data.glob("rgb/*.jpg"))]
+    frames = [SensorFrame(Sensor.CAMERA, rgb(path), 0) for path in sorted(pothole_data.glob("rgb/*.jpg"))]
     assert len(frames) == 52
     assert [verdict(frame) for frame in frames] == [None] * 52
     assert min(quality_of(statistics_of(frame), None).value for frame in frames) > 0.5
@@ -44,19 +44,19 @@ def test_real_stereo_is_clean(pothole_data: Path) -> None:
     for path in sorted(pothole_data.glob("disparity/*.png")):
         disparity = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.float32)
         depth = np.divide(1e4, disparity, out=np.zeros_like(disparity), where=disparity > 0)
-        assert verdict(ModalityFrame(Modality.DEPTH, depth, 0)) is None
+        assert verdict(SensorFrame(Sensor.DEPTH, depth, 0)) is None
 
 
 def test_a_real_street_and_its_scan_are_clean(recorded_data: Path) -> None:
     pictures, scans = (sorted((recorded_data / "kitti").rglob(pattern)) for pattern in ("*.png", "*.bin"))
     if not pictures or not scans:
         pytest.skip("the recorded kitti frames are not there")
-    assert [verdict(ModalityFrame(Modality.CAMERA, rgb(path), 0)) for path in pictures] == [None] * len(pictures)
+    assert [verdict(SensorFrame(Sensor.CAMERA, rgb(path), 0)) for path in pictures] == [None] * len(pictures)
     for path in scans:
         points = np.fromfile(path, np.float32).reshape(-1, 4)
-        assert verdict(ModalityFrame(Modality.LIDAR, points, 0)) is None
+        assert verdict(SensorFrame(Sensor.LIDAR, points, 0)) is None
         shuffled = points[np.random.default_rng(0).permutation(len(points))]
-        assert verdict(ModalityFrame(Modality.LIDAR, shuffled, 0)) is None
+        assert verdict(SensorFrame(Sensor.LIDAR, shuffled, 0)) is None
 
 
 def test_a_real_event_stream_is_clean(recorded_data: Path) -> None:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality, ModalityFrame
 from anyseg_core.runtime.points.labelled import label_depth, label_scan
 from anyseg_core.runtime.points.occlusion import Occlusion
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
 CAMERA = PinholeCamera(640, 480, 320.0, 320.0, 319.5, 239.5)
 ROOF = np.array([[0, -1, 0, 0.1], [0, 0, -1, -0.5], [1, 0, 0, -0.5], [0, 0, 0, 1]], float)
@@ -21,10 +21,10 @@ RIG = Rig(CAMERA, ROOF)
 RNG = np.random.default_rng(0)
 
 
-def scan(points: NDArray, shape: tuple[int, int] = (0, 0)) -> ModalityFrame:
+def scan(points: NDArray, shape: tuple[int, int] = (0, 0)) -> SensorFrame:
     cloud = np.zeros((len(points), 4), np.float32)
     cloud[:, :3] = points
-    return ModalityFrame(Modality.LIDAR, cloud, 7, "lidar", cloud_shape=shape)
+    return SensorFrame(Sensor.LIDAR, cloud, 7, "lidar", cloud_shape=shape)
 
 
 def reference_pixels(points: NDArray, rig: Rig, height: int, width: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -111,7 +111,7 @@ def test_points_of_a_depth_image(mask: tuple[int, int], stride: int) -> None:
     depth = RNG.uniform(1, 30, (48, 64)).astype(np.float32)
     depth[::5] = [[0], [np.nan], [np.inf], [-1], [0], [np.nan], [np.inf], [0], [0], [0]]
     labels, confidence = picture(*mask)
-    frame = ModalityFrame(Modality.DEPTH, depth, 3, "optical")
+    frame = SensorFrame(Sensor.DEPTH, depth, 3, "optical")
     cloud = label_depth(frame, labels, confidence, RIG, stride)
     rows, cols = cloud.shape
     camera = CAMERA.resized(48, 64)
@@ -125,7 +125,7 @@ def test_points_of_a_depth_image(mask: tuple[int, int], stride: int) -> None:
         place = int((round(row) + 0.5) * mask[0] / 48), int((round(col) + 0.5) * mask[1] / 64)
         assert (cloud.labels[at], cloud.confidence[at]) == (labels[place], confidence[place])
     assert (cloud.labels == UNLABELLED).any()
-    assert (cloud.source, cloud.stamp_ns, cloud.frame_id) == (Modality.DEPTH, 3, "optical")
+    assert (cloud.source, cloud.stamp_ns, cloud.frame_id) == (Sensor.DEPTH, 3, "optical")
 
 
 def test_limits_of_occlusion_are_checked() -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.modality import Modality
 from anyseg_core.runtime.points.ground_grid import BLOCKED, FREE, UNKNOWN, GridLimits, GroundGrid
 from anyseg_core.runtime.points.labelled import LabelledPoints
 from anyseg_core.runtime.points.obstacles import ObstacleLimits, obstacle_index
+from anyseg_core.runtime.sensors import Sensor
 
 ROAD, CAR, WALL = 0, 1, 2
 SECOND = 1_000_000_000
@@ -28,7 +28,7 @@ def cloud(points: Sequence[tuple[float, float, float]], labels: list[int], stamp
     xyz[:, :3] = np.array(points, np.float32).reshape(-1, 3)
     confidence = np.where(np.array(labels) == UNLABELLED, 0, 128).astype(np.uint8)
     return LabelledPoints(
-        Modality.LIDAR, xyz, np.array(labels, np.uint8), confidence, (1, len(points)), stamp_ns, "lidar"
+        Sensor.LIDAR, xyz, np.array(labels, np.uint8), confidence, (1, len(points)), stamp_ns, "lidar"
     )
 
 

@@ -1,4 +1,4 @@
-"""One scenario in simulated time: a pipeline of its own, its sensors, its faults. No clock but the one it is told."""
+"""One scenario in simulated time: a pipeline of its own, its sensors, its injections, and the caller's clock."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import NamedTuple
 from anyseg_core.injection import InjectionSchedule, Injector
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
-from anyseg_core.runtime.modality import Modality, ModalityFrame
-from anyseg_core.runtime.segmenter import Segmenter
+from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
-from anyseg_ros.pipeline.pipeline import Job, Pipeline
+from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 from anyseg_ros.replay.scenarios import Scenario
 
 _LEAST_STEP_NS = NS_PER_MS
@@ -24,30 +25,26 @@ class StateChange(NamedTuple):
 
     scenario: str
     now_ns: int
-    modality: Modality
+    modality: Sensor
     state: State
     fault: Fault | None
     reason: str
 
 
-class Lane:
+class ScenarioRun:
     """Plays one scenario. Its methods give the jobs that fall due, in the order of time."""
 
-    def __init__(
-        self, scenario: Scenario, parameters: Parameters, segmenter: Segmenter, start_ns: int, engine_ms: float
-    ) -> None:
+    def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
         """`engine_ms`: how long the network is taken to run; while it does, no other set is begun."""
         self.scenario = scenario
-        doubt = parameters.output.min_confidence
-        health = parameters.health(scenario.modalities)
-        examination = parameters.cross_examination
-        self.pipeline = Pipeline(health, parameters.sync, segmenter, start_ns, doubt, examination)
+        health, examination = parameters.health(scenario.modalities), parameters.cross_examination
+        self.pipeline = Pipeline(health, parameters.sync, start_ns, examination=examination)
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns
         self._engine_ns = int(engine_ms * NS_PER_MS)
         self._busy_until_ns = start_ns
-        self._told: dict[Modality, tuple[State, Fault | None]] = {}
+        self._changes = StatusChanges()
         self._injector = Injector(scenario.schedule or InjectionSchedule(), self._on_unreadable)
 
     def advance(self, to_ns: int) -> Iterator[Job]:
@@ -64,13 +61,13 @@ class Lane:
         self._now_ns = max(self._now_ns, to_ns)
         self._receive_delayed()
 
-    def send(self, frame: ModalityFrame) -> None:
+    def send(self, frame: SensorFrame) -> None:
         """A frame of the bag, now; what the faults leave of it is received now or later."""
         if frame.modality in self.scenario.modalities:
             self._injector.send(frame, self._elapsed_s)
             self._receive_delayed()
 
-    def reject(self, modality: Modality, fault: Fault, reason: str) -> None:
+    def reject(self, modality: Sensor, fault: Fault, reason: str) -> None:
         """A message of the bag that is no frame."""
         if modality in self.scenario.modalities:
             self.pipeline.on_rejected(modality, fault, reason, self._now_ns)
@@ -85,16 +82,16 @@ class Lane:
 
     def poll(self) -> Iterator[Job]:
         """The jobs that are due now."""
-        told = False
+        noted = False
         while self._now_ns >= self._busy_until_ns and (job := self.pipeline.poll(self._now_ns)) is not None:
             self._busy_until_ns = self._now_ns + self._engine_ns
             self._note(job.statuses)
-            told = True
+            noted = True
             self.pipeline.examine(job)
             yield job
             if self._engine_ns:
                 return
-        if not told:
+        if not noted:
             self._note(self.pipeline.statuses(self._now_ns))
 
     @property
@@ -115,13 +112,9 @@ class Lane:
         for frame in self._injector.due(self._elapsed_s):
             self.pipeline.on_frame(frame, self._now_ns)
 
-    def _on_unreadable(self, frame: ModalityFrame, kind: str) -> None:
+    def _on_unreadable(self, frame: SensorFrame, kind: str) -> None:
         self.pipeline.on_rejected(frame.modality, Fault.DECODE_ERROR, f"injected fault: {kind}", self._now_ns)
 
     def _note(self, statuses: tuple[ModalityStatus, ...]) -> None:
-        for status in statuses:
-            now = status.state, status.fault
-            if self._told.get(status.modality) != now:
-                self._told[status.modality] = now
-                change = StateChange(self.scenario.name, self._now_ns, status.modality, *now, status.reason)
-                self.changes.append(change)
+        for s in self._changes.among(statuses):
+            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, s.reason))

@@ -1,0 +1,1 @@
+"""`anyseg watch`: a page in the browser that shows what segmentation_node sees and says."""
