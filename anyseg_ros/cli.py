@@ -460,6 +460,25 @@ def inject_live(
     _run_node(node_main, [*arguments, *context.args])
 
 
+@app.command("access-policy")
+def access_policy(
+    out: Annotated[Path, typer.Argument(help="The policy file to write, for `ros2 security generate_artifacts -p`.")],
+    params_file: Annotated[Path | None, typer.Option(help="Parameters of segmentation_node.")] = None,
+    namespace: Annotated[str, typer.Option(help="Of the nodes.")] = "/",
+    injector: Annotated[bool, typer.Option(help="With an enclave for the injector.")] = False,
+) -> None:
+    """Write an SROS2 policy that allows what the nodes do with these parameters, and nothing else."""
+    set_up_process()
+    from anyseg_ros.access.live_policy import NotActiveError, live_policy
+    from anyseg_ros.live_run.run import ros
+
+    if params_file is not None and not params_file.is_file():
+        raise core.fail(f"{params_file} is not a file")
+    with core.errors_reported(NotActiveError, OSError, RosArgumentError), ros():
+        out.write_text(live_policy(params_file, namespace, injector=injector))
+    core.console.print(f"written: {out}")
+
+
 @core.data_commands.command("from-bag")
 def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     bag: Annotated[Path, typer.Argument(help="A bag's folder, or a .mcap, .db3 or .bag file.")],

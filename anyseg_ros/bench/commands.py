@@ -30,7 +30,7 @@ def bench_robot(
         typer.Option(help="engine, accuracy, latency, points, drops, memory; repeatable."),
     ] = None,
 ) -> None:
-    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
+    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the targets on a robot."""
     set_up_process()
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
@@ -169,6 +169,30 @@ def bench_soak(
 
     with core.errors_reported(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, seed=seed)
+    raise core.verdict(met)
+
+
+@bench.command("survive")
+def bench_survive(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    minutes: Annotated[float, typer.Option(min=0, help="Of driving with random faults and storms; 0 = none.")] = 0.0,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this attack, by its name in the table; repeatable; none = the soak alone."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the drive, the faults and the logs.")] = Path("out/bench"),
+) -> None:
+    """Attack a live node: messages, requests, signals, students. Masks lost, time to recover, memory, exit code."""
+    set_up_process()
+    from anyseg_core.processes import WorkerError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bench.survive import run as run_bench
+    from anyseg_ros.live_run.run import LiveRunError
+
+    with core.errors_reported(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+        met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, only=attack or ())
     raise core.verdict(met)
 
 

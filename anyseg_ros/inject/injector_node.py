@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
 from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSchedule, InjectionScheduleError
-from anyseg_core.runtime.health.monitor import clock_was_set
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.inject.messages import MessageInjector, SensorMessage
@@ -83,6 +83,11 @@ class InjectorNode(Node):
         if self.resolve_topic_name(source) == self.resolve_topic_name(target):
             raise ValueError(f"topics.{modality}: input and output are both {source}; the node would hear itself")
         return _Relay(self, modality, source, target)
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """The full names of each sensor's topic before and behind this node, whether somebody uses them yet or not."""
+        return [relay.route for relay in self._relays]
 
     def _connect(self) -> None:
         for relay in self._relays:
@@ -219,6 +224,11 @@ class _Relay:
         self._publisher: Any = None
         self._subscription: Any = None
         self._complaint = ""
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Full names of its input and its output."""
+        return self._node.resolve_topic_name(self._source), self._node.resolve_topic_name(self._target)
 
     def publish(self, cdr: bytes | memoryview) -> None:
         """Send a serialized message on."""

@@ -10,15 +10,15 @@ from typing import Protocol, TypeVar
 
 import cv2
 
+from anyseg_core.runtime.clock_steps import CLOCK_JUMP_NS, ClockSteps
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS, Fault, ModalityStatus
+from anyseg_core.runtime.health.monitor import Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.pipeline.clock_steps import ClockSteps
 from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
 from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.output_parameters import OutputParameters
@@ -36,7 +36,7 @@ class Listener(Protocol):
     """Gets what happens; called on the worker's thread."""
 
     def on_result(self, result: Result) -> None:
-        """A mask was made."""
+        """A mask was made: publish it, unless it is `too_old_ms` when all else is done."""
 
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """The state or fault of a modality changed and no mask says so."""
@@ -215,14 +215,14 @@ class InferenceWorker:
                 self._changed.wait(self._wait_s(pipeline, now_ns))
                 return
         if job:
-            self._segment(pipeline, job)
+            self._segment(job)
             pipeline.examine(job)  # when the mask is on its way
         elif has_changed:
             self._listener.on_statuses(statuses)
         elif ahead:
             self._encode(*ahead)
 
-    def _segment(self, pipeline: Pipeline, job: Job) -> None:
+    def _segment(self, job: Job) -> None:
         assert self._engine is not None
         try:
             if self._engine.restore():
@@ -235,18 +235,25 @@ class InferenceWorker:
         except Exception as error:  # EngineError, InputError, or an unforeseen one
             self._report(error, job)
         else:
-            self._hand_over(pipeline, result)
+            self._hand_over(result)
 
-    def _hand_over(self, pipeline: Pipeline, result: Result) -> None:
-        """Give a mask away, by its age now: the process may have been stopped since the mask was begun."""
-        with self._changed:
-            age_ms = (self._time(pipeline) - result.job.born_ns) / NS_PER_MS
-        least_ms = -CLOCK_JUMP_NS / NS_PER_MS  # the clock may have been set back meanwhile
-        if least_ms <= age_ms <= self.output.max_mask_age_ms:
+    def _hand_over(self, result: Result) -> None:
+        age_ms = self.too_old_ms(result)
+        if age_ms is None:
             self._listener.on_result(result)
         else:
             self._listener.on_too_old(age_ms)
             self._listener.on_statuses(result.job.statuses)
+
+    def too_old_ms(self, result: Result) -> float | None:
+        """The age of a mask that must not be published any more; None while it may be.
+
+        On any thread. The process may be stopped at any moment (SIGSTOP, a hypervisor, a suspended computer), so this
+        is asked as the last thing before a message goes to the middleware.
+        """
+        age_ms = (self._now_ns() - result.job.born_ns) / NS_PER_MS
+        least_ms = -CLOCK_JUMP_NS / NS_PER_MS  # the clock may have been set back meanwhile
+        return None if least_ms <= age_ms <= self.output.max_mask_age_ms else age_ms
 
     def _report(self, error: Exception, job: Job) -> None:
         self._listener.on_inference_failure(error)

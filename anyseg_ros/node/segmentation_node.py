@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from traceback import format_exception
 from typing import Any
 
@@ -169,6 +170,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return self.get_parameter("autostart").value is not False  # of a wrong type: configuring says so
 
     @property
+    def sensor_topics(self) -> dict[Sensor, str]:
+        """The full name of each sensor's topic while the node is active, whether it is subscribed to yet or not."""
+        return {sensor.modality: sensor.topic for sensor in self._inputs}
+
+    @property
     def is_building(self) -> bool:
         """Whether the engine is being built, since the node was configured."""
         return self._building
@@ -210,8 +216,15 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """Publish a mask and its status."""
         assert self._outputs is not None
         assert self._planners is not None
-        self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
-        self._planners.on_result(result, self._rig)
+        assert self._worker is not None
+        too_old_ms = partial(self._worker.too_old_ms, result)
+        opacity, also = self._settings.output.overlay_opacity, self._planners.status(result.job)
+        age_ms = self._outputs.publish_result(result, opacity, too_old_ms, also)
+        if age_ms is not None:
+            self.on_too_old(age_ms)
+            self.on_statuses(result.job.statuses)
+            return
+        self._planners.on_result(result, self._rig, too_old_ms)
         self._status_log.add(result.job.statuses)
         segmentation, now_ns = result.segmentation, self._now_ns()
         self._record = replace(
@@ -378,7 +391,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if statuses is None:  # configured, not active
             publisher.publish(for_node(engine_array(stamp, engine, student), name))
         else:
-            topics = {sensor.modality: sensor.topic for sensor in self._inputs}
+            topics = self.sensor_topics
             record = replace(self._record, callback_errors=self.callback_errors)
             lag_ns = self._lag.lag_ns()
             array = diagnostics_array(stamp, statuses, record, engine, student, topics, lag_ns)

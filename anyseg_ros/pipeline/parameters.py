@@ -29,6 +29,7 @@ from anyseg_core.runtime.health.thresholds import CHECKS, check_threshold
 from anyseg_core.runtime.image_files import MAX_PIXELS
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
+from anyseg_core.runtime.strict_yaml import load_yaml
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY
 from anyseg_ros.messages.sensor_messages import default_topic
@@ -387,27 +388,13 @@ def defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
     return Parameters(blocks, overrides=default_overrides(sensors), sync=SyncConfig(anchor_order=sensors))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A key that stands twice in one mapping is a mistake: YAML would take the last without a word."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """As SafeLoader; raises ConstructorError for a key that stands there twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load_parameters(path: Path) -> Parameters:
     """From a ROS parameter file, such as config/vehicle.yaml: what it says for `/**` or for segmentation_node.
 
     Raises ParameterError that names the file and every mistake in it.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a safe loader
+        content = load_yaml(path.read_text(encoding="utf-8"))
         ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
         if not ours:
             raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.strict_yaml import load_yaml
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 
 
@@ -160,7 +161,7 @@ class Conditions(_Strict):
     def load(cls, path: Path) -> Conditions:
         """From a YAML file. Raises ConditionError that names the file and the entry."""
         try:
-            return cls.parse(yaml.safe_load(path.read_text()), str(path))
+            return cls.parse(load_yaml(path.read_text()), str(path))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConditionError(f"{path} cannot be read as conditions: {error}") from None
 

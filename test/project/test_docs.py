@@ -18,8 +18,8 @@ from anyseg_ros.pipeline import parameters
 
 DOCS = REPOSITORY / "docs"
 LONGEST_PAGE_WORDS = 1500
-LONG_PAGES = {"decisions.md", "results.md"}
-"""Logs, of decisions and of measurements; the pages of `reference/` are tables, too."""
+LONG_PAGES = {"decisions.md"}
+"""A log; the pages of `reference/` are tables."""
 LONGEST_README_WORDS = 800
 
 
