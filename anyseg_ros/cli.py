@@ -474,7 +474,7 @@ def access_policy(
 
     if params_file is not None and not params_file.is_file():
         raise core.fail(f"{params_file} is not a file")
-    with core.errors_told(NotActiveError, OSError, RosArgumentError), ros():
+    with core.errors_reported(NotActiveError, OSError, RosArgumentError), ros():
         out.write_text(live_policy(params_file, namespace, injector=injector))
     core.console.print(f"written: {out}")
 

@@ -342,17 +342,17 @@ class DatasetKind:
 
 
 DATASETS: dict[str, DatasetKind] = {
-    "muses": DatasetKind(
-        _open_muses,
-        _describe_muses,
-        settings=("conditions", "source", "motion_compensation", "released_protocol"),
-        found_by=("frame_camera",),
-    ),
     "deliver": DatasetKind(
         _open_deliver,
         lambda config: (deliver_inputs(config.root, config.modalities), Deliver.classes),
         settings=("conditions", "cases", "depth", "released_protocol"),
         found_by=("semantic",),
+    ),
+    "muses": DatasetKind(
+        _open_muses,
+        _describe_muses,
+        settings=("conditions", "source", "motion_compensation", "released_protocol"),
+        found_by=("frame_camera",),
     ),
     "folder": DatasetKind(_open_folder, _describe_folder, settings=("labels",), found_by=(DESCRIPTION_NAME,)),
     "pothole": DatasetKind(

@@ -30,7 +30,7 @@ def bench_robot(
         typer.Option(help="engine, accuracy, latency, points, drops, memory; repeatable."),
     ] = None,
 ) -> None:
-    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
+    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the targets on a robot."""
     set_up_process()
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
@@ -165,7 +165,7 @@ def bench_survive(
     from anyseg_ros.bench.survive import run as run_bench
     from anyseg_ros.live_run.run import LiveRunError
 
-    with core.errors_told(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+    with core.errors_reported(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, only=attack or ())
     raise core.verdict(met)
 

@@ -1,4 +1,4 @@
-"""Does a mask get better without a bad witness? mIoU by weather, and under limits on the camera's quality."""
+"""Does a mask get better without a poor sensor? mIoU by weather, and under limits on the camera's quality."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the slice promises on a robot: latency, reaction to a lost sensor, accuracy on every subset, memory."""
+"""What is promised on a robot: latency, reaction to a lost sensor, accuracy on every subset, memory."""
 
 from __future__ import annotations
 

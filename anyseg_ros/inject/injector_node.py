@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
 from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSchedule, InjectionScheduleError
-from anyseg_core.runtime.health.monitor import clock_was_set
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.inject.messages import MessageInjector, SensorMessage

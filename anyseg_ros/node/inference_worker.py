@@ -10,15 +10,15 @@ from typing import Protocol, TypeVar
 
 import cv2
 
+from anyseg_core.runtime.clock_steps import CLOCK_JUMP_NS, ClockSteps
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS, Fault, ModalityStatus
+from anyseg_core.runtime.health.monitor import Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.pipeline.clock_steps import ClockSteps
 from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
 from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.output_parameters import OutputParameters

@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar
 
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.geometry.motion import MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
-from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
+from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
 from anyseg_core.runtime.model_card import Encoding
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
@@ -74,8 +75,8 @@ class SyncConfig:
     join_wait_ms: float = 25.0
     """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
     keep_at_least: int = 2
-    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone is a worse witness than
-    the same with a poor one."""
+    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone gives worse
+    masks than the same with a poor one."""
 
     def __post_init__(self) -> None:
         if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.health.checks import Failure, failed_checks
 from anyseg_core.runtime.health.history import History, LearntPeriod, UsualProfile
 from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_of
@@ -32,13 +33,10 @@ __all__ = [
     "HealthMonitor",
     "ModalityStatus",
     "State",
-    "clock_was_set",
 ]
 
 UNKNOWN_SILENT_NS = NS_PER_S
 """Before its rate is known a sensor is silent after this, or after a gap much longer than those it has had."""
-CLOCK_JUMP_NS = NS_PER_S // 2
-"""A clock that steps by more than this has been set; less is callbacks overtaking each other."""
 RELAPSE_WINDOW = 3.0
 """A sensor that fails again within this many times its recovery time of coming back has relapsed, ..."""
 MAX_RELAPSES = 4
@@ -51,12 +49,6 @@ SLOW = 1.3
 """A sensor whose usual gap is longer than this many periods, by more than jitter, is not silent within such gaps."""
 GAPS = 5
 """Whose median is the rate that `low_rate` judges."""
-
-
-def clock_was_set(before_ns: int, now_ns: int) -> bool:
-    """Whether times before and after have nothing to do with each other: the clock was set back, or a simulated one,
-    which reads 0 until somebody tells the time (ROS 2: `use_sim_time`), has just been told it."""
-    return now_ns < before_ns - CLOCK_JUMP_NS or before_ns == 0 < now_ns
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from shapes_dataset import SIDE, shape_labels, write_png, write_shapes
 
 from anyseg_core.data.check import check_split, contact_sheet, write_sheet
-from anyseg_core.data.datasets import DATASETS, DataConfig, kind_of
+from anyseg_core.data.datasets import DATASETS, DataConfig, DatasetKind, describe_data, kind_of, open_dataset
 from anyseg_core.data.deliver import Deliver
 from anyseg_core.data.usable import UsableSamples
 
@@ -62,6 +62,18 @@ def test_the_table_of_kinds_fits_the_configuration() -> None:
         DataConfig(kind="deliverr", root=Path())
     with pytest.raises(ValueError, match=r"views is a setting of kind scans, not of pictures"):
         DataConfig(kind="pictures", layout="camvid", root=Path(), views=2)
+
+
+def test_a_row_is_all_that_a_new_kind_of_data_set_needs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(config: DataConfig, split: str) -> Deliver:
+        return Deliver(config.root, split, config.size)
+
+    row = DatasetKind(opened, lambda _config: ((), Deliver.classes), found_by=("semantic",))
+    monkeypatch.setattr("anyseg_core.data.datasets.DATASETS", {"new": row})
+    assert kind_of(root) == "new"
+    config = DataConfig(kind="new", root=root, size=SIZE, cache=None)
+    assert len(open_dataset(config, "train")) == 3
+    assert describe_data(config)[1] == Deliver.classes
 
 
 def test_a_sheet_is_written_where_it_is_wanted(tmp_path: Path) -> None:
