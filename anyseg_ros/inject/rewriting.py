@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.injection.degradations import Generator
+from anyseg_core.runtime.full_scale import GREY_16_SCALES, FullScale
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.compressed_pictures import parse_format
@@ -105,11 +106,13 @@ def payload_of(message: Message) -> tuple[str, Bytes]:
 
 
 def _camera_image(message: Message, spoil: Spoil) -> Message:
-    rgb = spoil(conversions.camera_frame(message)).data
+    scale = FullScale(GREY_16_SCALES)
+    rgb = spoil(conversions.camera_frame(message, scale=scale)).data
     encoding = message.encoding if message.encoding in _FROM_RGB else "rgb8"
     conversion = _FROM_RGB[encoding]
     pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
-    pixels = pixels * np.uint16(257) if encoding.endswith("16") else pixels
+    if encoding.endswith("16"):
+        pixels = np.rint(pixels * (scale.value / 255)).astype(np.uint16)
     return _with_pixels(replace(message, encoding=encoding), pixels)
 
 

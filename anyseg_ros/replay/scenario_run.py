@@ -21,7 +21,7 @@ _LEAST_STEP_NS = NS_PER_MS
 
 
 class StateChange(NamedTuple):
-    """A sensor's state or fault is another one from now on."""
+    """A sensor's state or fault is another one from now on, or it is left out of the masks or no longer."""
 
     scenario: str
     now_ns: int
@@ -29,6 +29,7 @@ class StateChange(NamedTuple):
     state: State
     fault: Fault | None
     reason: str
+    """Of the fault, else of what leaves it out."""
 
 
 class ScenarioRun:
@@ -117,4 +118,5 @@ class ScenarioRun:
 
     def _note(self, statuses: tuple[ModalityStatus, ...]) -> None:
         for s in self._changes.among(statuses):
-            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, s.reason))
+            reason = s.reason or s.left_out
+            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, reason))
