@@ -40,7 +40,7 @@ ELSEWHERE = {
     "anyseg watch": "serves until Ctrl-C",
     "anyseg access-policy": "test/ros/access",
     "ros2 security": "a distribution's, with DDS security, which the wheels are built without",
-    "export ROS_SECURITY": "the environment of the same",
+    "export": "the environment of the same",
     "ros2 run": "a node over DDS in an enclave of the same",
     "tensorboard": "runs until Ctrl-C; what it shows: test/core/training/test_training_watched.py",
     "anyseg inject live": "a node: test/ros/inject, and `make test-extras`",
