@@ -64,7 +64,7 @@ def stamp_ns(header: Message) -> int:
 def camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None) -> SensorFrame:
     """sensor_msgs/Image -> RGB frame. Raises ConversionError.
 
-    `scale` learns what pictures of 16 bits have for white; None: 65535, so that the upper 8 bits are taken.
+    `scale` learns what pictures of 16 bits have for white; None: from this one alone.
     """
     pixels = image_view(message, CAMERA_FORMATS)
     return _frame(sensor, to_rgb(pixels, CAMERA_FORMATS[message.encoding], scale), message)

@@ -14,11 +14,13 @@ from small_bags import (
     DEPTH,
     EVENTS,
     HEIGHT,
+    INFO,
     LABELS,
     LIDAR,
     PERIOD_NS,
     SENSORS,
     START_NS,
+    TF,
     WIDTH,
     Written,
     drive,
@@ -172,6 +174,16 @@ def test_a_lidar_without_calibration_is_said(tmp_path: Path, segmenter: Segmente
     (text,) = (problem.text for problem in result.problems if problem.text.startswith("lidar"))
     assert text.startswith(f"lidar is in 0 of {FRAMES} masks: ")
     assert "intrinsics" in text
+
+
+def test_a_calibration_of_other_pictures_is_said(tmp_path: Path, segmenter: Segmenter) -> None:
+    written = list(drive(FRAMES, {CAMERA, LIDAR, INFO, TF}))
+    for w in written:
+        if w.topic == INFO:
+            w.message.width, w.message.height = 640, 480
+    result = replay(write_ros2(tmp_path / "bag", written), None, ReplayOptions(), segmenter=segmenter)
+    (text,) = (problem.text for problem in result.problems if problem.text.startswith("lidar"))
+    assert "camera_info is of 640x480 pixels, the pictures of camera are 64x48" in text
 
 
 @pytest.mark.parametrize("topics", [SENSORS, (LIDAR,), (CAMERA, DEPTH)])
