@@ -38,7 +38,8 @@ class ScenarioRun:
     def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
         """`engine_ms`: how long the network is taken to run; while it does, no other set is begun."""
         self.scenario = scenario
-        self.pipeline = Pipeline(parameters.health(scenario.modalities), parameters.sync, start_ns)
+        health, examination = parameters.health(scenario.modalities), parameters.cross_examination
+        self.pipeline = Pipeline(health, parameters.sync, start_ns, examination=examination)
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns
@@ -87,6 +88,7 @@ class ScenarioRun:
             self._busy_until_ns = self._now_ns + self._engine_ns
             self._note(job.statuses)
             noted = True
+            self.pipeline.examine(job)
             yield job
             if self._engine_ns:
                 return

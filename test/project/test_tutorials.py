@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -98,6 +99,21 @@ def test_from_a_bag_to_masks_of_the_own_student(workplace: Path) -> None:
 def test_what_is_run_elsewhere_is_still_on_the_pages() -> None:
     there = [command for page in ("robot.md", "data.md") for command in commands(page)]
     assert not [words for words in ELSEWHERE if not any(command.startswith(words) for command in there)]
+
+
+@pytest.mark.timeout(600)
+def test_replay_from_python_as_written(workplace: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "replay.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # our own documentation
+    assert {"all", "camera", "depth"} <= set(names["result"].scores)
+    assert (workplace / "out" / "masks.jsonl").stat().st_size > 0
+
+
+def test_the_layout_for_foxglove_as_written(workplace: Path) -> None:
+    (command,) = re.findall(r"`(anyseg layout [^`]*)`", (DOCS / "planners.md").read_text())
+    follow(command)
+    assert "/car/segmentation_node/" in (workplace / "car.json").read_text()
 
 
 def yaml_blocks() -> Iterator[tuple[str, str]]:

@@ -148,6 +148,8 @@ def test_a_fault_of_content_is_the_same_as_on_the_frame(kind: str, modality: Sen
     # The seed of an entry of its own, as the player makes it.
     rng = np.random.default_rng([3, DEFAULT_SENSORS.index(modality), 1])
     expected = degrade(convert(message), kind, rng).data
+    if kind == "lidar_intensity":  # a byte holds no more
+        expected[:, 3] = np.minimum(expected[:, 3], 255)
     if kind == "corrupt":  # on the wire it is pieces of the payload that break
         assert len(after) == len(expected)
         assert not np.array_equal(after, convert(message).data)

@@ -284,6 +284,16 @@ def test_a_static_scene_without_events_is_not_frozen_but_frozen_events_are() -> 
     assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.FROZEN)
 
 
+def test_pictures_without_noise_of_a_vehicle_that_stands_are_frozen_as_documented() -> None:
+    """Simulators without noise send such; a real sensor never does. `checks.frozen.enabled: false` lets them pass."""
+    drive = active_drive(Sensor.CAMERA)
+    picture = live_data(Sensor.CAMERA, drive.rng)
+    for _ in range(4):
+        drive.wait(100)
+        drive.frame(picture.copy())
+    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.FROZEN)
+
+
 def test_packets_of_a_static_scene_that_stop_are_found() -> None:
     drive = active_drive(Sensor.EVENT)
     drive.wait(161)
