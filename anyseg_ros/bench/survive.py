@@ -46,12 +46,13 @@ from anyseg_ros.bench.soak import random_plan
 from anyseg_ros.bench.survive_lab import COMPRESSED, RATE_HZ, Lab, Storm
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
 from anyseg_ros.live_run.recording import Recording
-from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.live_run.run import LiveRun, record
 from anyseg_ros.messages.default_topics import CAMERA_INFO, DEFAULT_TOPICS, DEPTH_INFO, ODOMETRY
 from anyseg_ros.messages.types import message_class
 from anyseg_ros.node.segmentation_node import NAME
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.output_parameters import OutputParameters
+from anyseg_ros.process.node_process import ros
 
 START_S = 60.0
 BEFORE_S = 4.0
