@@ -10,13 +10,13 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, SensorFrame
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, SensorFrame, forward_left_up
 
 Generator = np.random.Generator
 
@@ -81,7 +81,8 @@ def dead_rows(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFram
     if not frame.kind.is_points:
         return _set(frame, rng.random(len(frame.data)) < fraction, 0)
     with np.errstate(invalid="ignore", over="ignore"):
-        elevation = np.degrees(np.arctan2(frame.data[:, 2], np.hypot(frame.data[:, 0], frame.data[:, 1])))  # [N]
+        forward, left, up = forward_left_up(cast("NDArray[np.float32]", frame.data), frame.frame_id)
+        elevation = np.degrees(np.arctan2(up, np.hypot(forward, left)))  # [N]
     beam = np.nan_to_num((elevation + 90.0) / _BEAM_DEG).astype(np.intp)  # 0..360
     dead = rng.random(round(180.0 / _BEAM_DEG) + 1) < fraction
     return replace(frame, data=frame.data[~dead[beam]])
@@ -104,12 +105,13 @@ def depth_scale(frame: SensorFrame, _rng: Generator, scale: float) -> SensorFram
 
 
 def sector_loss(frame: SensorFrame, _rng: Generator, from_deg: float, to_deg: float, fraction: float) -> SensorFrame:
-    """No points from one azimuth counter-clockwise to another (the LiDAR's own frame, 0 = x forward).
+    """No points from one azimuth counter-clockwise to another (0 = straight ahead of the LiDAR).
 
     With a `fraction` below 1 only that part of the sector, from its start on.
     """
     with np.errstate(invalid="ignore"):
-        azimuth = np.degrees(np.arctan2(frame.data[:, 1], frame.data[:, 0]))  # [N], -180..180
+        forward, left, _ = forward_left_up(cast("NDArray[np.float32]", frame.data), frame.frame_id)
+        azimuth = np.degrees(np.arctan2(left, forward))  # [N], -180..180
         span = 360.0 if to_deg - from_deg >= 360.0 else (to_deg - from_deg) % 360.0
         lost = (azimuth - from_deg) % 360.0 < span * fraction
     return replace(frame, data=frame.data[~lost])

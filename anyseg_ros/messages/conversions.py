@@ -266,8 +266,9 @@ def points_view(message: Message) -> NDArray[np.float32]:
     if adjacent is not None:
         return points[:, adjacent : adjacent + 16].view("<f4")
     columns = np.zeros((len(points), 4), np.float32)
-    for column, (dtype, offset) in enumerate(wanted.values()):
-        columns[:, column] = points[:, offset : offset + dtype.itemsize].copy().view(dtype)[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # a double that float32 cannot hold is infinitely far
+        for column, (dtype, offset) in enumerate(wanted.values()):
+            columns[:, column] = points[:, offset : offset + dtype.itemsize].copy().view(dtype)[:, 0]
     return columns
 
 

@@ -49,6 +49,7 @@ TUTORIAL = "needs what the commands before it have made: test/project/test_tutor
 RULES = (
     Rule("anyseg doctor", "ros"),
     Rule("anyseg inspect", "replay"),
+    Rule("anyseg access-policy", "ros,replay"),
     Rule("anyseg inject kinds", ""),
     Rule("anyseg inject check", ""),
     Rule("anyseg inject bag", "replay"),
@@ -57,6 +58,7 @@ RULES = (
     Rule("anyseg simulate dataset", "sim", TINY_DATASET),
     Rule("anyseg run --params-file my_vehicle.yaml", "ros", why_not=OWN_TOPICS),
     Rule("anyseg run --student students/my_robot", "ros", why_not=TUTORIAL),
+    Rule("anyseg access-policy", "ros", why_not=OWN_TOPICS),
     Rule("anyseg preset", ""),
     Rule("anyseg replay my_bag --student students/my_robot", "replay", why_not=TUTORIAL),
     Rule("anyseg run", "ros", is_node=True),

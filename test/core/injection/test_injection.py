@@ -121,6 +121,10 @@ def test_a_lost_sector_has_no_points(from_deg: float, to_deg: float, lost_share:
     points = np.column_stack([np.cos(angle), np.sin(angle), angle, angle]).astype(np.float32)
     frame = SensorFrame(Sensor.LIDAR, points, 0)
     after = degrade(frame, "sector_loss", rng, from_deg=from_deg, to_deg=to_deg).data
+    optical = np.column_stack([-points[:, 1], angle, points[:, 0], angle]).astype(np.float32)  # x right, z ahead
+    frame = SensorFrame(Sensor.LIDAR, optical, 0, "front_optical_frame")
+    optical = degrade(frame, "sector_loss", rng, from_deg=from_deg, to_deg=to_deg).data
+    np.testing.assert_array_equal(optical[:, 3], after[:, 3])
     assert 1 - len(after) / 4000 == pytest.approx(lost_share, abs=0.03)
     degrees = np.degrees(after[:, 2])
     inside = (degrees - from_deg) % 360 <= (to_deg - from_deg) % 360 - 0.01
