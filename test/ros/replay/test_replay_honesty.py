@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -272,3 +273,25 @@ def test_masks_are_counted_for_each_sensor(tmp_path: Path, segmenter: Segmenter)
     assert with_sensor[Sensor.CAMERA] == FRAMES
     assert 3 <= with_sensor[Sensor.DEPTH] < FRAMES
     assert result.scores[ALL_SENSORS].used == with_sensor
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"k": np.zeros(9)}, "camera intrinsics are not known"),
+        ({"width": 640, "height": 480}, "camera_info is of 640x480 pixels, the pictures of camera are 64x48"),
+    ],
+    ids=["not calibrated", "of another resolution"],
+)
+def test_a_lidar_that_cannot_be_placed_names_the_camera_info(
+    tmp_path: Path, student: Path, segmenter: Segmenter, change: dict[str, Any], says: str
+) -> None:
+    written = list(drive(FRAMES, {*SENSORS, INFO, TF}))
+    for w in written:
+        if w.topic == INFO:
+            for name, value in change.items():
+                setattr(w.message, name, value)
+    result = replay(
+        write_ros2(tmp_path / "bag", written), tmp_path / "out", ReplayOptions(student=student), segmenter=segmenter
+    )
+    assert any(f"lidar is in 0 of {FRAMES} masks: {says}" in problem.text for problem in result.problems)
