@@ -58,7 +58,6 @@ RULES = (
     Rule("anyseg simulate dataset", "sim", TINY_DATASET),
     Rule("anyseg run --params-file my_vehicle.yaml", "ros", why_not=OWN_TOPICS),
     Rule("anyseg run --student students/my_robot", "ros", why_not=TUTORIAL),
-    Rule("anyseg access-policy", "ros", why_not=OWN_TOPICS),
     Rule("anyseg preset", ""),
     Rule("anyseg replay my_bag --student students/my_robot", "replay", why_not=TUTORIAL),
     Rule("anyseg run", "ros", is_node=True),
