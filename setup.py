@@ -44,7 +44,7 @@ setup(
     packages=find_packages(include=["anyseg_core*", "anyseg_ros*"]),
     package_data={
         "anyseg_core": ["students/*/*", "*.j2", "training/*.j2"],
-        "anyseg_ros": ["process/*.xml", "*/*.j2", "demo/*.yaml", "watch/*.html"],
+        "anyseg_ros": ["process/*.xml", "*/*.j2", "demo/*.yaml", "watch/*.html", "pipeline/driver_presets/*.yaml"],
     },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -14,14 +15,14 @@ from rich.table import Table
 
 from anyseg_core.completion import WEATHERS, complete_students, complete_weathers
 from anyseg_core.invocation import command_line
-from anyseg_core.terminal import console, errors_told, fail, progress_bar, verdict
+from anyseg_core.terminal import console, errors_reported, fail, progress_bar, verdict
 
 if TYPE_CHECKING:
     from anyseg_core.benchmarks.street import StreetFigure
     from anyseg_core.benchmarks.training import Measurement
     from anyseg_core.data.check import SplitCheck
+    from anyseg_core.data.datasets import DataConfig
     from anyseg_core.sim.recorded_drive import RecordedDrive
-    from anyseg_core.training.config import DataConfig
 
 
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
@@ -62,7 +63,7 @@ def simulate_dataset(
     from anyseg_core.processes import WorkerError, available_cores
     from anyseg_core.sim.deliver_writer import simulate_dataset as write
 
-    with errors_told(ValueError, OSError, WorkerError), progress_bar("drives") as progress:
+    with errors_reported(ValueError, OSError, WorkerError), progress_bar("drives") as progress:
         count = write(
             root,
             train_drives,
@@ -89,7 +90,7 @@ def simulate_drive(
 ) -> None:
     """Render a drive to a file that `anyseg simulate live` plays in real time."""
     drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
-    with errors_told(OSError):
+    with errors_reported(OSError):
         drive.save(file)
     console.print(f"recording: {file}")
 
@@ -113,7 +114,7 @@ def simulate_bag(  # noqa: PLR0913  # options of a command
     if folder.exists():
         raise fail(f"{folder} exists already: choose another folder, or remove it")
     drive = record(seed, weather, duration_s, rate_hz, workers, thermal)
-    with errors_told(OSError):
+    with errors_reported(OSError):
         count = write_bag(folder, drive, drive.rig(), storage=storage.value, point_labels=point_labels)
     console.print(f"{count} frames in {folder}")
 
@@ -127,9 +128,9 @@ def record(
     from anyseg_core.sim.recorded_drive import record_drive
     from anyseg_core.sim.weather import Weather
 
-    with errors_told(ValueError):
+    with errors_reported(ValueError):
         config = DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz, thermal=thermal)
-    with errors_told(WorkerError), progress_bar("rendering") as progress:
+    with errors_reported(WorkerError), progress_bar("rendering") as progress:
         return record_drive(config, workers or available_cores(), progress)
 
 
@@ -149,10 +150,16 @@ def train(
     from anyseg_core.training.loop import METRICS_NAME, TrainingError
     from anyseg_core.training.loop import train as run_training
 
-    with errors_told(ConfigError, DataError, CheckpointError, TrainingError):
+    with errors_reported(ConfigError, DataError, CheckpointError, TrainingError):
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
-    console.print(f"checkpoint: {checkpoint}")
-    print_metrics(json.loads((checkpoint.parents[1] / METRICS_NAME).read_text()))
+    run = checkpoint.parents[1]
+    console.print(f"checkpoint: {checkpoint}", soft_wrap=True)
+    print_metrics(json.loads((run / METRICS_NAME).read_text()))
+    words = shlex.quote(str(run))
+    print_next(
+        f"anyseg evaluate {words} --out {shlex.quote(str(run / 'report'))}",
+        f"anyseg export {words} students/{run.name}",
+    )
 
 
 def evaluate(
@@ -175,7 +182,7 @@ def evaluate(
     from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully, write_report
 
     options = EvaluationOptions(split, data, limit, robustness, released_protocol)
-    with errors_told(DataError, CheckpointError):
+    with errors_reported(DataError, CheckpointError):
         evaluation = evaluate_fully(checkpoint, options)
     print_metrics(evaluation.metrics)
     if evaluation.metrics["expected_emm"]:  # not of a mixture, whose samples lack sensors anyway
@@ -184,7 +191,9 @@ def evaluate(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
     if out:
-        console.print(f"report: {write_report(evaluation, out, command_line())}")
+        console.print(f"report: {write_report(evaluation, out, command_line())}", soft_wrap=True)
+    name = evaluation.state.config.name
+    print_next(f"anyseg export {shlex.quote(str(checkpoint))} students/{name}")
 
 
 def export(
@@ -203,13 +212,15 @@ def export(
     from anyseg_core.export.student import export as run_export
     from anyseg_core.training.checkpoint import CheckpointError
 
-    with errors_told(CheckpointError, DataError, ExportError, ValueError), progress_bar("export") as progress:
+    with errors_reported(CheckpointError, DataError, ExportError, ValueError), progress_bar("export") as progress:
         options = ExportOptions(precision, size, label_stride, fixed_counts, max_loss=max_loss)  # type: ignore[arg-type]
         card = run_export(checkpoint, folder, name, options, progress)
     lost = card.training.metrics.get("int8_miou_points_lost")
     if lost:
         print_points(lost)
-    console.print(f"student {card.name} written to {folder}")
+    console.print(f"student {card.name} written to {folder}", soft_wrap=True)
+    student = shlex.quote(str(folder))
+    print_next(f"anyseg replay BAG --student {student}", f"anyseg run --student {student}")
 
 
 def known_answer(
@@ -220,7 +231,7 @@ def known_answer(
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError, find_student
 
-    with errors_told(StudentError, EngineError, OSError):
+    with errors_reported(StudentError, EngineError, OSError):
         folder = find_student(student)
         count = write_known_answers(folder)
     console.print(f"{count} known answers written into {folder / 'model.json'}")
@@ -248,7 +259,7 @@ def data_import_labels(
 
     if form not in ("auto", "colors", "cvat", "labelme", "coco"):
         raise fail(f"form {form!r} is not known; known: auto, colors, cvat, labelme, coco")
-    with errors_told(DataError, OSError, ValueError):
+    with errors_reported(DataError, OSError, ValueError):
         written = import_labels(source, out, parse_classes(classes), form)  # type: ignore[arg-type]
     console.print(f"{len(written)} label images in {out}", soft_wrap=True)
 
@@ -261,8 +272,7 @@ def data_check(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="deliver, muses, folder, pothole, nyu_depth, potsdam, mid_air, pictures or scans; default: by what is "
-            "there."
+            help="Of data set, as data.kind in a training's file; an unknown one lists them. Default: by what is there."
         ),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Repeatable; default: train and val.")] = None,
@@ -276,7 +286,7 @@ def data_check(
     from anyseg_core.training.config import ConfigError, load_config, parse_data
 
     found: list[SplitCheck] = []
-    with errors_told(ConfigError, DataError, OSError):
+    with errors_reported(ConfigError, DataError, OSError):
         if root.suffix in (".yaml", ".yml"):
             settings = load_config(root, set_ or []).data
         else:
@@ -291,17 +301,17 @@ def data_check(
 
 def known_kind(root: Path) -> str:
     """The kind of data set by what lies there; ends the command where it is unknown."""
-    from anyseg_core.data.check import kind_of
+    from anyseg_core.data.datasets import DATASETS, kind_of
 
     if (kind := kind_of(root)) is None:
-        raise fail(f"{root} is no data set that is known by its looks: give --kind, which --help lists")
+        raise fail(f"{root} is no data set that is known by its looks: give --kind: {', '.join(DATASETS)}")
     return kind
 
 
 def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
     """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
-    from anyseg_core.training.batches import has_split, open_files, parts_of
+    from anyseg_core.data.datasets import has_split, open_files, parts_of
 
     if settings.kind != "mixture":
         found, usable = check_split(open_files(settings, split))
@@ -345,7 +355,7 @@ def data_kitti_bag(
     from anyseg_core.data.sample import DataError
     from anyseg_core.sim.bag_writer import write_recording
 
-    with errors_told(DataError, OSError):
+    with errors_reported(DataError, OSError):
         recorded = KittiDrive(drive, *part)
         count = write_recording(bag, recorded.frames(), recorded.rig, storage=storage.value)
     console.print(f"{count} frames in {bag}")
@@ -383,7 +393,7 @@ def adapt(
 
     if out.exists():
         raise fail(f"{out} exists already: choose another folder, or remove it")
-    with errors_told(CheckpointError, ConfigError, DataError, TrainingError, ValueError):
+    with errors_reported(CheckpointError, ConfigError, DataError, TrainingError, ValueError):
         sensors = tuple(Sensor(name) for name in trusted or ["camera"])
         options = AdaptOptions(unlabelled, labelled, sensors, min_confidence, minutes, rehearse)
         adapted = run_adaptation(run, out, options)
@@ -417,7 +427,7 @@ def import_weights(
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config
 
-    with errors_told(CheckpointError, ConfigError, DataError, StudentError):
+    with errors_reported(CheckpointError, ConfigError, DataError, StudentError):
         written = run_import(file, out, load_config(config, set_ or []) if config else None)
     console.print(f"written: {written}")
 
@@ -436,7 +446,7 @@ def measure_training(
 
     tune_process(threads)
     size = StepSize(side, batch, head_width, backbone, steps)
-    with errors_told(CheckpointError, DataError):
+    with errors_reported(CheckpointError, DataError):
         gradients, words = measure_gradients(size, *(runs or ()))
     found, notes = run_measurement(size)
     return found + gradients, notes + words
@@ -454,7 +464,7 @@ def measure_evaluation(
     from anyseg_core.training.checkpoint import CheckpointError
 
     tune_process(threads)
-    with errors_told(CheckpointError):
+    with errors_reported(CheckpointError):
         return run_measurement(checkpoint, samples, StepSize(side, head_width=head_width))
 
 
@@ -465,7 +475,7 @@ def measure_street(student: str, root: Path, threads: int, limit: int | None) ->
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
 
-    with errors_told(DataError, EngineError, StudentError):
+    with errors_reported(DataError, EngineError, StudentError):
         return run_measurement(student, root, threads, limit)
 
 
@@ -484,7 +494,7 @@ def measure_forms(
     from anyseg_core.training.checkpoint import CheckpointError
 
     options = ParetoOptions(tuple(sizes), tuple(strides), samples, threads=threads)
-    with errors_told(CheckpointError, DataError, ExportError, ValueError):
+    with errors_reported(CheckpointError, DataError, ExportError, ValueError):
         rows = measure_forms(runs, options, out, console.print)
     console.print(table(rows))
     (out / PARETO_NAME).write_text(as_json(rows, options, command_line()))
@@ -507,7 +517,7 @@ def compare_methods(
     from anyseg_core.training.config import ConfigError
     from anyseg_core.training.loop import TrainingError
 
-    with errors_told(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
+    with errors_reported(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
         plan = load_plan(plan_file, overrides)
         chosen = list(range(1, seeds + 1))
         plan, runs, notes = run_plan(plan, chosen, out, only, jobs=jobs, report=console.print, limit=limit)
@@ -556,6 +566,13 @@ def print_methods(rows: dict) -> None:
         cells = [cell(row[name]) for name in ("mean", subsets[-1], worst, "EMM")]
         table.add_row(variant, str(len(row["seeds"])), *cells)
     console.print(table)
+
+
+def print_next(*commands: str) -> None:
+    """What one does next, each command on a line of its own to be copied."""
+    console.print("next:")
+    for command in commands:
+        console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_metrics(metrics: dict) -> None:

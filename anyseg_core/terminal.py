@@ -40,7 +40,7 @@ def fail(message: object) -> typer.Exit:
 
 
 @contextmanager
-def errors_told(*expected: type[Exception]) -> Iterator[None]:
+def errors_reported(*expected: type[Exception]) -> Iterator[None]:
     """Of the block, those that the user can act on: told without a traceback, exit code 2."""
     try:
         yield

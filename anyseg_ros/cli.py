@@ -84,7 +84,7 @@ def doctor(json_file: JsonFile = None) -> None:
     """Say what this machine has, and what to do about what is missing."""
     from anyseg_ros.doctor.doctor import report
 
-    with core.errors_told(OSError):
+    with core.errors_reported(OSError):
         raise core.verdict(report(core.console, json_file))
 
 
@@ -114,7 +114,9 @@ def demo(
     from anyseg_ros.live_run.run import LiveRunError
 
     options = DemoOptions(out, injections or DEMO_INJECTIONS, student, seed, weather, duration_s, workers=workers)
-    with core.errors_told(EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+    with core.errors_reported(
+        EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError
+    ):
         outcome = run_demo(options, core.console)
     raise core.verdict(not outcome.broken)
 
@@ -123,7 +125,7 @@ def _demo_on_bag(bag: Path, out: Path, student: str, injections: Path | None) ->
     from anyseg_ros.demo.on_bag import BagDemo, run_bag_demo
     from anyseg_ros.replay.run import REPLAY_ERRORS
 
-    with core.errors_told(*REPLAY_ERRORS):
+    with core.errors_reported(*REPLAY_ERRORS):
         run_bag_demo(BagDemo(bag, out, student, injections), core.console)
 
 
@@ -139,7 +141,7 @@ def run(
 
     _check_ros_arguments(context)
     if params_file:
-        with core.errors_told(ParameterError):
+        with core.errors_reported(ParameterError):
             load_parameters(params_file)
     # Of two values for one parameter ROS 2 takes the later.
     arguments = ["--params-file", str(params_file)] if params_file else []
@@ -191,7 +193,7 @@ def play(
     from anyseg_ros.replay.play import PlayOptions, parse_remaps
     from anyseg_ros.replay.play import main as play_main
 
-    with core.errors_told(ValueError):
+    with core.errors_reported(ValueError):
         remaps, only, first = parse_remaps(remap or ()), tuple(topics or ()), tuple(awaited or ())
         options = PlayOptions(bag, rate, loop, start_paused, clock, only, first, remaps)
     raise typer.Exit(play_main(options, core.console.print))
@@ -236,7 +238,7 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.replay.offline import ReplayOptions
     from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, copy_results, labels_from, run_replay
 
-    with core.errors_told(*REPLAY_ERRORS, FleetError):
+    with core.errors_reported(*REPLAY_ERRORS, FleetError):
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
         what = ReplayOptions(
@@ -272,7 +274,7 @@ def inspect(
     from anyseg_ros.replay.inspection import inspect as run_inspection
     from anyseg_ros.replay.inspection_report import print_inspection, write_page, write_parameters
 
-    with core.errors_told(BagError, OSError, ValueError):
+    with core.errors_reported(BagError, OSError, ValueError):
         with core.progress_bar("messages") as progress:
             found = run_inspection(bag, parse_mapping(topics or ()), progress)
         print_inspection(found, core.console)
@@ -283,6 +285,27 @@ def inspect(
     if write is not None:
         core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
     raise core.verdict(bool(found.sensors))
+
+
+@app.command()
+def preset(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Drivers, such as realsense ouster; none: list them.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Parameter file to write, such as my_vehicle.yaml.")] = None,
+) -> None:
+    """Parameters for the topics of well-known drivers: RealSense, ZED, Ouster, Velodyne, Prophesee."""
+    from anyseg_ros.pipeline.presets import PresetError, notes_of, preset_names, preset_topics, write_preset
+
+    with core.errors_reported(PresetError, OSError):
+        for name in names or preset_names():
+            topics = ", ".join(f"{sensor} {topic}" for sensor, topic in preset_topics(name).items())
+            core.console.print(f"[bold]{name}[/]: {topics}", soft_wrap=True, highlight=False)
+            for note in notes_of(name) if names else ():
+                core.console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+        if write is not None:
+            write_preset(write, names or ())
+            core.console.print(f"parameters: {write}, for anyseg run, launch and replay --params-file", soft_wrap=True)
 
 
 @app.command("replay-live")
@@ -304,11 +327,11 @@ def replay_live(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bags.topics import parse_mapping
-    from anyseg_ros.live_run.run import LiveRunError
+    from anyseg_ros.live_run.child_process import LiveRunError
     from anyseg_ros.replay.live import run_live
     from anyseg_ros.replay.live_comparison import LiveOptions
 
-    with core.errors_told(BagError, EngineError, LiveRunError, StudentError, ValueError, OSError):
+    with core.errors_reported(BagError, EngineError, LiveRunError, StudentError, ValueError, OSError):
         options = LiveOptions(bag, out, student, injections, parse_mapping(topics or ()), rate)
         same = run_live(options, core.console, listen_only=listen)
     raise core.verdict(same)
@@ -325,7 +348,7 @@ def layout(
 
     from anyseg_ros.drawing.foxglove_layout import in_namespace
 
-    with core.errors_told(OSError, ValueError):
+    with core.errors_reported(OSError, ValueError):
         out.write_text(json.dumps(in_namespace(json.loads(source.read_text()), namespace), indent=2) + "\n")
     core.console.print(f"{out}: in Foxglove, Layouts, Import from file")
 
@@ -349,7 +372,7 @@ def simulate_live(
     from anyseg_core.sim.weather import Weather
 
     _check_ros_arguments(context)
-    with core.errors_told(ValueError, RecordingError, OSError):
+    with core.errors_reported(ValueError, RecordingError, OSError):
         DriveConfig(seed, Weather.parse(weather), duration_s, rate_hz)
         if injections:
             InjectionSchedule.load(injections)
@@ -378,7 +401,7 @@ def inject_check(schedule: Schedule) -> None:
     from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
     from anyseg_ros.inject.tables import schedule_table
 
-    with core.errors_told(InjectionScheduleError):
+    with core.errors_reported(InjectionScheduleError):
         core.console.print(schedule_table(InjectionSchedule.load(schedule)))
 
 
@@ -401,7 +424,7 @@ def inject_into_bag(
     from anyseg_ros.inject.bag import BagError, inject_bag
     from anyseg_ros.inject.tables import bag_table
 
-    with core.errors_told(BagError, InjectionScheduleError, TopicError, OSError):
+    with core.errors_reported(BagError, InjectionScheduleError, TopicError, OSError):
         mapping, schedule = parse_mapping(topic_map or []), InjectionSchedule.load(injections)
         with core.progress_bar("messages") as progress:
             report = inject_bag(source, target, schedule, mapping, storage=storage.value, progress=progress)
@@ -429,12 +452,31 @@ def inject_live(
     from anyseg_ros.inject.live_topics import topic_arguments
 
     _check_ros_arguments(context)
-    with core.errors_told(InjectionScheduleError, TopicError):
+    with core.errors_reported(InjectionScheduleError, TopicError):
         sensors = in_order({*DEFAULT_SENSORS, *InjectionSchedule.load(schedule).declared})
         arguments = ["-p", f"injections:={schedule}", *topic_arguments(parse_mapping(topic_map or []), to, sensors)]
     from anyseg_ros.inject.injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
+
+
+@app.command("access-policy")
+def access_policy(
+    out: Annotated[Path, typer.Argument(help="The policy file to write, for `ros2 security generate_artifacts -p`.")],
+    params_file: Annotated[Path | None, typer.Option(help="Parameters of segmentation_node.")] = None,
+    namespace: Annotated[str, typer.Option(help="Of the nodes.")] = "/",
+    injector: Annotated[bool, typer.Option(help="With an enclave for the injector.")] = False,
+) -> None:
+    """Write an SROS2 policy that allows what the nodes do with these parameters, and nothing else."""
+    set_up_process()
+    from anyseg_ros.access.live_policy import NotActiveError, live_policy
+    from anyseg_ros.live_run.run import ros
+
+    if params_file is not None and not params_file.is_file():
+        raise core.fail(f"{params_file} is not a file")
+    with core.errors_reported(NotActiveError, OSError, RosArgumentError), ros():
+        out.write_text(live_policy(params_file, namespace, injector=injector))
+    core.console.print(f"written: {out}")
 
 
 @core.data_commands.command("from-bag")
@@ -458,6 +500,7 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     classes: Annotated[
         str | None, typer.Option(help="Of a new data set: names with commas, or a JSON file of name and color.")
     ] = None,
+    val_share: Annotated[float, typer.Option(help="Share of the bag, at its end, whose samples go to val.")] = 0.0,
 ) -> None:
     """Make samples to train on of a bag: `data: {kind: folder}`. Without labels in it, they are added as _label.png."""
     from anyseg_core.runtime.class_lists import parse_classes
@@ -467,26 +510,33 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.bags.topics import TopicError
     from anyseg_ros.pipeline.parameters import ParameterError, Parameters, load_parameters
 
-    with core.errors_told(BagError, NothingToWriteError, ParameterError, OSError, StudentError, TopicError, ValueError):
+    with core.errors_reported(
+        BagError, NothingToWriteError, ParameterError, OSError, StudentError, TopicError, ValueError
+    ):
         names = parse_classes(classes) if classes else ()
         parameters = load_parameters(params_file) if params_file else Parameters()
-        options = FolderOptions(split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, parameters)
+        options = FolderOptions(
+            split, every_s, max_time_diff_s, tuple(map_ or ()), labels, names, val_share, parameters
+        )
         written = write_folder(bag, root, load_card(find_student(student), verify=False), options)
     for problem in written.problems:
         core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
     for advice in written.advice:
         core.console.print(f"[yellow]note:[/] {advice}", soft_wrap=True, highlight=False)
+    where = f"{root / split}" + (f" ({written.validation} in {root / 'val'})" if written.validation else "")
+    sensors = ", ".join(written.modalities)
     core.console.print(
-        f"{written.samples} samples of {', '.join(written.modalities)} in {root / split}, {written.labelled} of them "
-        f"labelled; {written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
+        f"{written.samples} samples of {sensors} in {where}, {written.labelled} of them labelled; "
+        f"{written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
     )
-    core.console.print(f"next: anyseg data check {root} --split {split}")
+    of_split = "" if written.validation else f" --split {split}"
+    core.console.print(f"next: anyseg data check {root}{of_split}", soft_wrap=True)
 
 
 def _check_ros_arguments(context: typer.Context) -> None:
     """What a command passes on to its node must be ROS 2's; anything else is a mistyped option of the command."""
     own = [name for parameter in context.command.params for name in parameter.opts]
-    with core.errors_told(RosArgumentError):
+    with core.errors_reported(RosArgumentError):
         ros_domain()
         check_ros_arguments(context.args, own)
 

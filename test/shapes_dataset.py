@@ -56,6 +56,7 @@ def shapes_config(root: Path, **groups: dict[str, Any]) -> TrainConfig:
         "model": {"head_width": 16, "label_stride": 2},
         "optim": {"batch_size": 2, "lr": 1e-3},
         "budget": {"max_steps": 4},
+        "record": {"validations": 0},
         "machine": {"accelerator": "cpu", "torch_threads": 1},
     }
     for group, values in groups.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.data.sample import Sample
 from anyseg_core.export.student import ExportOptions, export
 from anyseg_core.models.base import all_subsets
@@ -25,7 +26,6 @@ from anyseg_core.runtime.engines.open_engine import open_engine
 from anyseg_core.runtime.engines.protocol import Engine
 from anyseg_core.runtime.metrics import ConfusionMatrix, mean_over_subsets
 from anyseg_core.runtime.model_card import CARD_NAME
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_state
 
 CPU_ENGINES = ("onnxruntime", "openvino")

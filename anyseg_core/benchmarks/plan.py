@@ -204,6 +204,8 @@ def _run_of(plan: Plan, variant: str, seed: int, fold: str | None, out: Path) ->
     if continued := plan.variants[variant].get("continues"):
         model = {key: value for key, value in tree.get("model", {}).items() if key != "pretrained"}
         tree["model"] = model | {"init_from": str(out / f"{continued}{suffix}"), "init_head": True}
+    # Variants are compared after the same training: each is the network of its last step, not its luckiest.
+    tree["record"] = tree.get("record", {}) | {"validations": 0, "validate_steps": None}
     config = parse_config(tree, f"variant {variant}")
     return Run(
         variant=variant,

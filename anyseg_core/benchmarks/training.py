@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anyseg_core.benchmarks.gradients import Lesson, lesson_of_runs, measure_shares, shares
+from anyseg_core.benchmarks.gradients import DistillationSetup, measure_shares, setup_of_runs, shares
 from anyseg_core.data.augmentation import AugmentConfig
 from anyseg_core.data.deliver import deliver_inputs
 from anyseg_core.data.sample import Sample
@@ -110,18 +110,18 @@ def measure_gradients(
     Of the networks and the data of two runs, or of random weights and images. Raises CheckpointError, DataError.
     """
     if student and teacher:
-        lesson = lesson_of_runs(student, teacher, size.steps)
+        setup = setup_of_runs(student, teacher, size.steps)
     else:
         networks = [_network(size, seed).to(best_device()) for seed in (0, 1)]
         words = f"random weights and images, the same batch with {size.steps} draws of sensors"
-        lesson = Lesson(networks[0], networks[1], [_random_batch(size)] * size.steps, words)
+        setup = DistillationSetup(networks[0], networks[1], [_random_batch(size)] * size.steps, words)
     found = []
-    for variant, per_batch in measure_shares(lesson).items():
+    for variant, per_batch in measure_shares(setup).items():
         for term in per_batch[0]:
             in_percent = [shares(norms)[term] for norms in per_batch]
             found.append(Measurement(f"gradient of {term} on the encoder, {variant}", "", [n[term] for n in per_batch]))
             found.append(Measurement(f"... its share of all terms, {variant}", "%", in_percent))
-    return found, [f"gradients: {lesson.words}; the published weights, one subset of the sensors a batch"]
+    return found, [f"gradients: {setup.words}; the published weights, one subset of the sensors a batch"]
 
 
 class _Runner:

@@ -10,28 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.mid_air import RECORDS_NAME
-from anyseg_core.data.nyu_depth import MAT_NAME
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import FileDataset
 from anyseg_core.data.usable import BrokenSample, UsableSamples
 from anyseg_core.runtime.label_sets import UNLABELLED
-from anyseg_core.runtime.sample_folder import DESCRIPTION_NAME
 
 Image = NDArray[np.uint8]
-KINDS = {
-    "frame_camera": "muses",
-    "semantic": "deliver",
-    DESCRIPTION_NAME: "folder",
-    "disparity": "pothole",
-    MAT_NAME: "nyu_depth",
-    "Label": "nyu_depth",
-    f"*/{RECORDS_NAME}": "mid_air",
-    f"*/*/{RECORDS_NAME}": "mid_air",
-    "top_potsdam_*": "potsdam",
-    "*/top_potsdam_*": "potsdam",
-}
-"""What is in the root of each kind of data set, as a pattern."""
 _SHEET_WIDTH_PX = 200
 _TITLE_PX = 22
 
@@ -54,11 +38,6 @@ class SplitCheck:
     def never_seen(self) -> list[str]:
         """Classes without a pixel."""
         return [name for name, share in self.class_share.items() if share == 0]
-
-
-def kind_of(root: Path) -> str | None:
-    """The kind of data set at `root`, by what lies there."""
-    return next((kind for pattern, kind in KINDS.items() if any(root.glob(pattern))), None)
 
 
 def check_split(dataset: FileDataset, *, show_progress: bool = True) -> tuple[SplitCheck, UsableSamples]:

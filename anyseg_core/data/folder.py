@@ -42,7 +42,9 @@ def read_description(root: Path) -> FolderDescription:
     try:
         return FolderDescription.model_validate_json(path.read_bytes())
     except OSError:
-        raise DataError(f"{path} is missing: `anyseg data from-bag` writes it, docs/training.md describes it") from None
+        raise DataError(
+            f"{path} is missing: `anyseg data from-bag` writes it, docs/training/data_sets.md describes it"
+        ) from None
     except ValidationError as error:
         faults = "; ".join(faults_of(error, FolderDescription))
         raise DataError(f"{path} is not valid: {faults}") from None
@@ -118,7 +120,8 @@ class Folder:
         }
         if not found:
             what = "labels" if self.labelled else f"{self.inputs[0].modality} frames"
-            raise DataError(f"no {what} *{wanted[0]} in {place}/{self.split}/*; the layout is in docs/training.md")
+            where = f"{place}/{self.split}/*"
+            raise DataError(f"no {what} *{wanted[0]} in {where}; the layout is in docs/training/data_sets.md")
         return sorted(found)
 
     @property

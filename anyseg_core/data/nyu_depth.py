@@ -40,7 +40,9 @@ SPLITS_NAME, MAPPING_NAME = "splits.mat", "classMapping40.mat"
 _KINDS = 894
 _DEPTH = DepthEncoding(scale="log", near_m=0.5, far_m=10.0)
 """Kinect's range, indoors."""
-_HHA = HhaEncoding(near_m=0.5, camera_height_m=1.2, min_height_m=-0.5, max_height_m=3.0, estimate_gravity=True)
+_HHA = HhaEncoding(
+    near_m=0.5, camera_height_m=1.2, min_height_m=-0.5, max_height_m=3.0, estimate_gravity=True, normals="fitted"
+)
 """A camera in the hand."""
 _KINECT = Rig(PinholeCamera(640, 480, 518.857901, 519.469611, 324.582449, 252.736166))
 """The RGB camera of the toolbox's camera_params.m, whose pixels count from 1."""
@@ -174,7 +176,8 @@ def _read_names(root: Path, split: str) -> list[str]:
         lines = path.read_text().splitlines()
     except OSError:
         raise DataError(
-            f"{path} is missing, and so is {root / MAT_NAME}; is {root} NYUDepth v2? docs/training.md has its layouts"
+            f"{path} is missing, and so is {root / MAT_NAME}; is {root} NYUDepth v2? "
+            "docs/training/data_sets.md has its layouts"
         ) from None
     names = [Path(line.split()[0]).stem for line in lines if line.strip()]
     if not names:

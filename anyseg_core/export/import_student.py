@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.student_weights import StudentWeightsError, calibrate_norms, load_exported, only_network
 from anyseg_core.runtime.model_card import load_card
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_anymodal, save_checkpoint
 from anyseg_core.training.config import TrainConfig
 

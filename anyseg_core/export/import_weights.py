@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anyseg_core.data.datasets import describe_data
 from anyseg_core.export.import_student import import_student
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.mix_transformer import VARIANTS, MixTransformer, load_encoder_weights
 from anyseg_core.models.segformer_head import SegformerHead
 from anyseg_core.runtime.model_card import ClassSpec, sha256_of
-from anyseg_core.training.batches import describe_data
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_anymodal, save_checkpoint
 from anyseg_core.training.config import TrainConfig
 

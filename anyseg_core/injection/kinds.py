@@ -224,7 +224,7 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
         ),
         "wrong_encoding": InjectionKind(
             EVERY, None, {}, Stage.MESSAGE,
-            "a driver set to a format that nobody here reads: yuv422 or h264 images, points in polar coordinates",
+            "a driver set to a format that nobody here reads: nv24 or h264 images, points in polar coordinates",
             (Fault.DECODE_ERROR,),
         ),
     }

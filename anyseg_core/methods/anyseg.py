@@ -49,7 +49,7 @@ class AnySegConfig(DistillationConfig):
     """Weight of the cross-modal distillation of similarities."""
 
 
-class Lesson(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What the student's images are compared with: the teacher on all modalities."""
 
     logits: Tensor | None
@@ -87,18 +87,18 @@ class Distillation(ABC):
         logits, features = model(seen, subsets, with_features=True)  # [S * B, H/4, W/4, K], per stage [P, h, w, C]
         full = upsample_logits(logits.float(), label_size(batch))  # [S * B, K, H/s, W/s]
         losses = {"sup": supervision(full, batch.labels, self.settings, self.class_weights)}
-        lesson = self.teach(batch)
-        if lesson.logits is not None:
-            target = upsample_logits(lesson.logits.float(), label_size(batch)).repeat(len(subsets), 1, 1, 1)
+        taught = self.teach(batch)
+        if taught.logits is not None:
+            target = upsample_logits(taught.logits.float(), label_size(batch)).repeat(len(subsets), 1, 1, 1)
             losses["mad"] = self.settings.mad * prediction_distillation(full, target, self.settings.variant)
-        return losses | self.feature_losses(features, lesson, seen)
+        return losses | self.feature_losses(features, taught, seen)
 
     @abstractmethod
-    def feature_losses(self, student: list[Tensor], lesson: Lesson, seen: PresentImages) -> dict[str, Tensor]:
+    def feature_losses(self, student: list[Tensor], taught: TeacherOutput, seen: PresentImages) -> dict[str, Tensor]:
         """Named losses, weighted, of the student's features [P, h, w, C] per stage of the images `seen`."""
 
     @torch.no_grad()
-    def teach(self, batch: Batch) -> Lesson:
+    def teach(self, batch: Batch) -> TeacherOutput:
         """The teacher's answer to all modalities, encoded once for all losses."""
         samples, modalities = batch.images.shape[:2]
         sample = torch.arange(samples, device=batch.images.device).repeat_interleave(modalities)  # [B * M]
@@ -107,7 +107,7 @@ class Distillation(ABC):
         logits = None
         if self.settings.mad:
             logits = self.teacher.head(self.teacher.average(features, sample, samples))  # [B, H/4, W/4, K]
-        return Lesson(logits, features, batch.labels, modalities)
+        return TeacherOutput(logits, features, batch.labels, modalities)
 
 
 class AnySeg(Distillation):
@@ -119,11 +119,11 @@ class AnySeg(Distillation):
         super().__init__(config, class_weights, teacher=teacher)
         self.config = config
 
-    def feature_losses(self, student: list[Tensor], lesson: Lesson, seen: PresentImages) -> dict[str, Tensor]:
+    def feature_losses(self, student: list[Tensor], taught: TeacherOutput, seen: PresentImages) -> dict[str, Tensor]:
         config, samples, losses = self.config, seen.batch, {}
         if not (config.umd or config.cmd):
             return {}
-        teacher = lesson.features_of(seen)
+        teacher = taught.features_of(seen)
         if config.umd:
             losses["umd"] = config.umd * unimodal_distillation(student, teacher, samples, config.variant)
         if config.cmd:

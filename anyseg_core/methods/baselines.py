@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyseg_core.methods.anyseg import Distillation, DistillationConfig, Lesson
+from anyseg_core.methods.anyseg import Distillation, DistillationConfig, TeacherOutput
 from anyseg_core.methods.base import Batch
 from anyseg_core.methods.losses import prediction_distillation, prototype_distillation
 from anyseg_core.methods.supervised import SupervisionConfig, label_size, supervision
@@ -39,14 +39,14 @@ class PrototypeDistillation(Distillation):
         super().__init__(config, class_weights, teacher=teacher)
         self.config = config
 
-    def feature_losses(self, student: list[Tensor], lesson: Lesson, seen: PresentImages) -> dict[str, Tensor]:
+    def feature_losses(self, student: list[Tensor], taught: TeacherOutput, seen: PresentImages) -> dict[str, Tensor]:
         if self.config.target == "own":
-            teacher = lesson.features_of(seen)
+            teacher = taught.features_of(seen)
         else:
-            means = [stage.unflatten(0, (seen.batch, -1)).mean(dim=1) for stage in lesson.features]  # [B, h, w, C]
+            means = [stage.unflatten(0, (seen.batch, -1)).mean(dim=1) for stage in taught.features]  # [B, h, w, C]
             teacher = [mean[seen.sample] for mean in means]  # [P, h, w, C]
         classes = self.teacher.head.classify.out_features
-        labels = lesson.labels[seen.sample]  # [P, H, W]
+        labels = taught.labels[seen.sample]  # [P, H, W]
         value = prototype_distillation(student, teacher, labels, classes, seen.batch)
         return {"prototype": self.config.prototype * value}
 

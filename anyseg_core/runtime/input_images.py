@@ -21,6 +21,10 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
+HHA_NORMAL_RADIUS, HHA_GRAVITY_RADIUS = 3, 10
+"""Pixels around the middle one: windows of 7x7 and 21x21 (`patchSize` of Gupta's processDepthImage)."""
+
+
 class InputError(ValueError):
     """A frame that cannot be encoded; the message says why."""
 
@@ -53,24 +57,48 @@ def depth_image(depth_m: Floats, size: Size, encoding: DepthEncoding) -> Image:
 def hha_image(depth_m: Floats, size: Size, encoding: HhaEncoding, camera: PinholeCamera) -> Image:
     """Depth float32 [h, w] in metres -> uint8 [H, W, 3]: horizontal disparity, height above ground, angle with gravity.
 
-    0 in all channels where there is no measurement; 0 in the last one also where a neighbour has none.
+    0 in all channels where there is no measurement, in the last one also where there is no normal. Fitted normals leave
+    0 to what is not known; those of slopes need all neighbours, and give level floors 0, too.
     """
     depth = _resize(depth_m, size, cv2.INTER_NEAREST)  # [H, W]
     measured = depth_geometry.measured_pixels(depth)
-    normals = depth_geometry.surface_normals(depth, camera)  # [H, W, 3]
-    gravity = np.asarray(depth_geometry.LEVEL_GRAVITY)
-    if encoding.estimate_gravity:
-        gravity = depth_geometry.gravity_direction(normals)
+    is_fitted = encoding.normals == "fitted"
+    normals, gravity = _normals_and_gravity(depth, encoding, camera)
+    angles = depth_geometry.angles_with_gravity(normals, gravity)
     safe = np.where(measured, depth, np.float32(1.0))
     heights = depth_geometry.heights_m(depth_geometry.camera_points(safe, camera), gravity, encoding.camera_height_m)
     span = encoding.max_height_m - encoding.min_height_m
     channels = [
         np.minimum(encoding.near_m / safe, 1.0),
         np.clip((heights - encoding.min_height_m) / span, 0.0, 1.0),
-        np.nan_to_num(depth_geometry.angles_with_gravity(normals, gravity)) / 180.0,
+        np.nan_to_num(angles) / 180.0,
     ]
-    valid = measured.view(np.uint8) * np.uint8(255)
-    return cast("Image", cv2.merge([_to_uint8(channel.astype(np.float32)) & valid for channel in channels]))
+    known = [measured, measured, measured & np.isfinite(angles)]
+    least = np.uint8(1 if is_fitted else 0)
+    return cast(
+        "Image",
+        cv2.merge(
+            [
+                np.where(where, np.maximum(_to_uint8(channel.astype(np.float32)), least), np.uint8(0))
+                for channel, where in zip(channels, known, strict=True)
+            ]
+        ),
+    )
+
+
+def _normals_and_gravity(
+    depth: Floats, encoding: HhaEncoding, camera: PinholeCamera
+) -> tuple[Floats, NDArray[np.float64]]:
+    """Unit normals [H, W, 3] of the surfaces, and the unit vector of gravity."""
+    if encoding.normals == "slopes":
+        normals = surfaces = depth_geometry.surface_normals(depth, camera)
+    else:
+        normals = surfaces = depth_geometry.fitted_normals(depth, camera, HHA_NORMAL_RADIUS)
+        if encoding.estimate_gravity:
+            surfaces = depth_geometry.fitted_normals(depth, camera, HHA_GRAVITY_RADIUS)
+    if encoding.estimate_gravity:
+        return normals, depth_geometry.gravity_direction(surfaces)
+    return normals, np.asarray(depth_geometry.LEVEL_GRAVITY)
 
 
 def event_image(counts: Image, size: Size, encoding: EventEncoding) -> Image:
@@ -80,10 +108,11 @@ def event_image(counts: Image, size: Size, encoding: EventEncoding) -> Image:
     return cast("Image", cv2.merge([*cv2.split(resized), np.zeros(size, np.uint8)]))
 
 
-def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig) -> Image:
+def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig, full_scale: float = 0.0) -> Image:
     """Points float32 [N, 4] (x, y, z, intensity) -> uint8 [H, W, 3]: range, intensity, height.
 
-    The nearest point wins a pixel. Points are projected at network resolution, so none is lost to a resize.
+    `full_scale` is the intensity of the strongest echo; 0 = `max_intensity` of the encoding. The nearest point wins a
+    pixel. Points are projected at network resolution, so none is lost to a resize.
     """
     rows, cols, index, xyz = project_points(points, rig, *size)
     if len(rows) == 0:
@@ -94,7 +123,7 @@ def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig) -
     height = (encoding.camera_height_m - encoding.min_height_m) - y  # above the lowest height; y points down
     values = np.empty((len(rows), 3), np.float32)  # [K, 3]
     values[:, 0] = 1.0 - np.log(distance) / math.log(encoding.max_range_m)
-    values[:, 1] = np.nan_to_num(points[index, 3]) / encoding.max_intensity
+    values[:, 1] = np.nan_to_num(points[index, 3]) / (full_scale or encoding.max_intensity)
     values[:, 2] = height / (encoding.max_height_m - encoding.min_height_m)
     return _splat(_to_uint8(np.clip(values, 0.0, 1.0)), rows, cols, size, encoding.point_radius)
 
@@ -152,7 +181,8 @@ def _encode_lidar(frame: SensorFrame, spec: InputSpec, size: Size, rig: Rig | No
         raise InputError(
             "LiDAR points need camera intrinsics and extrinsics: publish camera_info or set the parameters"
         )
-    return lidar_image(cast("Floats", frame.data), size, cast("LidarEncoding", spec.encoding), rig)
+    full_scale = frame.intensity.full_scale if frame.intensity is not None else 0.0
+    return lidar_image(cast("Floats", frame.data), size, cast("LidarEncoding", spec.encoding), rig, full_scale)
 
 
 _Encoder = Callable[[SensorFrame, InputSpec, Size, "Rig | None"], Image]

@@ -92,7 +92,7 @@ class DepthEncoding(Encoding):
 
 
 class HhaEncoding(Encoding):
-    """Depth in metres -> [horizontal disparity, height above ground, angle with gravity]; 0 where there is none.
+    """Depth in metres -> [horizontal disparity, height above ground, angle with gravity]; 0 where it is not known.
 
     Disparity is `near_m` / depth; height linear from `min_height_m` to `max_height_m` above the ground plane
     `camera_height_m` below the camera; angle linear from 0 (floor) over 90 (wall) to 180 degrees. Gravity is that of a
@@ -105,6 +105,10 @@ class HhaEncoding(Encoding):
     min_height_m: float = -1.0
     max_height_m: float = 7.0
     estimate_gravity: bool = False
+    normals: Literal["slopes", "fitted"] = "slopes"
+    """How surfaces are found. `fitted`: planes through the measurements within 7x7 pixels, and for gravity within
+    21x21, as in Gupta's code; what is known is at least 1, so that a floor is not taken for an unknown angle.
+    `slopes`: over 3x3 pixels, all of them measured, as for students whose card does not say it."""
 
     @model_validator(mode="after")
     def _lowest_before_highest(self) -> HhaEncoding:
@@ -290,6 +294,11 @@ class ModelCard(_Strict):
     @property
     def modalities(self) -> tuple[Sensor, ...]:
         return tuple(spec.modality for spec in self.inputs)
+
+    @property
+    def encodings(self) -> dict[Sensor, Encoding]:
+        """How each sensor's frames become images."""
+        return {spec.modality: spec.encoding for spec in self.inputs}
 
     def index_of(self, modality: Sensor) -> int:
         """The network's `modality` value; raises ValueError for one the student does not take."""

@@ -15,14 +15,14 @@ MAX_DEPTH = 2
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """A line for each fault: the setting's dotted name, and what is wrong with it or what was probably meant."""
-    return [f"{_dotted(fault) or 'config'}: {_told(fault, model)}" for fault in error.errors()]
+    return [f"{_dotted(fault) or 'config'}: {_in_words(fault, model)}" for fault in error.errors()]
 
 
 def _dotted(fault: ErrorDetails) -> str:
     return ".".join(map(str, fault["loc"]))
 
 
-def _told(fault: ErrorDetails, model: type[BaseModel]) -> str:
+def _in_words(fault: ErrorDetails, model: type[BaseModel]) -> str:
     if fault["type"] != "extra_forbidden":
         return fault["msg"].removeprefix("Value error, ")
     known = list(_names(model))

@@ -8,10 +8,10 @@ here, an encoding in `model_card` and `input_images`, and a row in `anyseg_ros/m
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -64,6 +64,8 @@ LIDAR = SensorKind("lidar", (None, 4), "float32")
 
 SENSOR_KINDS: dict[str, SensorKind] = {kind.name: kind for kind in (CAMERA, DEPTH, EVENT, LIDAR)}
 """Every kind by its name, in the order of the paper's R, D, E, L (AnySeg, arXiv 2411.17141)."""
+
+_T = TypeVar("_T")
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
 """A sensor's name is part of parameters, topics and file names."""
@@ -156,13 +158,28 @@ def point_sensor(sensors: Collection[Sensor]) -> Sensor | None:
     """
     found = [sensor for sensor in sensors if sensor.kind.is_points]
     if len(found) > 1:
-        raise ValueError(f"{', '.join(found)} deliver points, and the extrinsics of only one sensor can be told")
+        raise ValueError(
+            f"{' and '.join(found)} deliver points, and the extrinsics of only one such sensor can be given (rig.*): "
+            "export the student with one of them, and run a node of its own for the other"
+        )
     return found[0] if found else None
 
 
 def number_of(sensor: Sensor) -> int:
     """A number for seeds: the position in `DEFAULT_SENSORS`, and for others one that depends on the name alone."""
     return DEFAULT_SENSORS.index(sensor) if sensor in DEFAULT_SENSORS else crc32(sensor.encode())
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """What the fourth column of a scan's points is."""
+
+    field: str
+    """Its name in the cloud; empty where the cloud has none and the column is 0."""
+    full_scale: float
+    """Of the strongest echo: 1, 255, ...; 0 where it is not known (yet)."""
+    is_learnt: bool
+    """Whether the scale follows from the data, and was not set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +200,8 @@ class SensorFrame:
     """Of points: [N], the cloud's own time field as it was sent, where it has one; see geometry/motion.py."""
     cloud_shape: tuple[int, int] = (0, 0)
     """Of points: (rows, columns) of an organised cloud; anything else than N points means that it is not organised."""
+    intensity: Intensity | None = None
+    """Of points: what their intensity is; None = what the student was trained with."""
 
     @property
     def kind(self) -> SensorKind:
@@ -197,11 +216,11 @@ class SensorFrame:
         return int(self.data.shape[0]), int(self.data.shape[1])
 
 
-def all_subsets(sensors: Sequence[Sensor]) -> list[tuple[Sensor, ...]]:
-    """The 2^M - 1 non-empty subsets, small ones first: the order of the published tables."""
+def all_subsets(sensors: Sequence[_T]) -> list[tuple[_T, ...]]:
+    """The 2^M - 1 non-empty subsets of sensors, or of their indices, small ones first: as the published tables."""
     return [subset for size in range(1, len(sensors) + 1) for subset in combinations(sensors, size)]
 
 
-def subset_name(sensors: Sequence[Sensor]) -> str:
+def subset_name(sensors: Iterable[str]) -> str:
     """`camera+depth`."""
     return "+".join(sensors)

@@ -177,6 +177,8 @@ def adapted_config(state: TrainingState, run: Path, out: Path, options: AdaptOpt
     base["method"] |= {"loss": base["method"].get("loss", "cross_entropy"), "subsets_per_step": 2}
     base["optim"]["lr"] = options.lr
     base["budget"] = {"max_minutes": options.minutes}
+    # Labels of the network's own making choose no checkpoint: the last step is the result.
+    base["record"] |= {"validations": 0, "validate_steps": None}
     return parse_config(base, "the adaptation")
 
 

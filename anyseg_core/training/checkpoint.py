@@ -1,12 +1,14 @@
 """Checkpoints: a folder of safetensors and JSON, written atomically, loaded strictly.
 
     <run>/checkpoints/step_00001500/{model.safetensors, optimizer.safetensors, state.json}
+    <run>/checkpoints/best.json names the one that scored best on the validation samples
 
 No random state is kept: everything random is drawn from (seed, step).
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, InputSpec, sha2
 from anyseg_core.training.config import TrainConfig
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+BEST = "best.json"
 
 
 class CheckpointError(Exception):
@@ -108,7 +111,7 @@ def build_anymodal(state: TrainingState) -> AnymodalSegmenter:
 def save_checkpoint(
     run: Path, state: TrainingState, model: nn.Module, optimizer: Optimizer | None, keep: int = 2
 ) -> Path:
-    """Write a checkpoint under `run`, then remove all but the newest `keep`. Returns its folder.
+    """Write a checkpoint under `run`, then remove all but the newest `keep` and the best. Returns its folder.
 
     Without an optimiser it serves everything but --resume.
     """
@@ -122,9 +125,25 @@ def save_checkpoint(
     (partial / STATE).write_text(state.model_dump_json(indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+    best = _best_checkpoint(run)
     for old in _checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        if old != best:
+            shutil.rmtree(old)
     return folder
+
+
+def mark_best(checkpoint: Path, mean: float) -> None:
+    """Make a checkpoint the result of its run, with its mean mIoU over subsets in percent."""
+    pointer = checkpoint.parent / BEST
+    partial = pointer.with_name(pointer.name + ".partial")
+    partial.write_text(json.dumps({"checkpoint": checkpoint.name, "mean": mean}) + "\n")
+    partial.replace(pointer)
+
+
+def best_mean(run: Path) -> float:
+    """The score of the checkpoint that is marked as best; minus infinity where there is none."""
+    pointer = _pointer(run)
+    return float(pointer["mean"]) if pointer else float("-inf")
 
 
 def update_metrics(folder: Path, state: TrainingState) -> None:
@@ -135,12 +154,20 @@ def update_metrics(folder: Path, state: TrainingState) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """`path` itself if it is a checkpoint, else the newest one of the run; raises CheckpointError if none."""
+    """`path` itself if it is a checkpoint, else the run's best one, or its newest where none is marked as best.
+
+    Raises CheckpointError if there is none.
+    """
     if (path / STATE).is_file():
         return path
-    found = _checkpoints(path)
+    return _best_checkpoint(path) or newest_checkpoint(path)
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The one to resume from; raises CheckpointError if there is none."""
+    found = _checkpoints(run)
     if not found:
-        raise CheckpointError(f"no checkpoint at {path}: give a run folder or one of its checkpoints/step_* folders")
+        raise CheckpointError(f"no checkpoint at {run}: give a run folder or one of its checkpoints/step_* folders")
     return found[-1]
 
 
@@ -169,7 +196,7 @@ def load_anymodal(checkpoint: Path) -> tuple[AnymodalSegmenter, TrainingState]:
 
 
 def load_teacher(path: Path, student: TrainingState) -> tuple[SegmentationModel, str]:
-    """The newest checkpoint of a teacher's run, and the SHA-256 of its weights.
+    """The best checkpoint of a teacher's run, and the SHA-256 of its weights.
 
     Raises CheckpointError when there is none, when it has learned other modalities or classes than the student, or
     when it is a network of another kind than the method takes.
@@ -224,6 +251,26 @@ def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tens
 def _checkpoints(run: Path) -> list[Path]:
     found = [path for path in (run / "checkpoints").glob("step_*") if path.suffix != ".partial"]
     return sorted(found)
+
+
+def _best_checkpoint(run: Path) -> Path | None:
+    pointer = _pointer(run)
+    folder = run / "checkpoints" / str(pointer["checkpoint"]) if pointer else None
+    return folder if folder and (folder / STATE).is_file() else None
+
+
+def _pointer(run: Path) -> dict[str, Any]:
+    """What best.json says; raises CheckpointError where it is damaged."""
+    pointer = run / "checkpoints" / BEST
+    if not pointer.is_file():
+        return {}
+    try:
+        said = json.loads(pointer.read_text())
+        return {"checkpoint": str(said["checkpoint"]), "mean": float(said["mean"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{pointer} cannot be used ({error!r}): remove it, and the newest checkpoint is taken"
+        ) from None
 
 
 IMAGENET = Path("imagenet")

@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.data.augmentation import AugmentConfig
+from anyseg_core.data.datasets import DataConfig
 from anyseg_core.data.decoupled import DecoupledConfig
 from anyseg_core.data.degradation import DegradeConfig
-from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout, find_layout
 from anyseg_core.methods import MethodConfig, SupervisedConfig
 from anyseg_core.models.anymodal import Fusion, MissingPolicy
 from anyseg_core.models.efficientnet_lite import EFFICIENTNET_LITES
 from anyseg_core.models.encoders import ENCODERS, encoder_name
 from anyseg_core.models.resnet import RESNETS
 from anyseg_core.models.staged_encoders import STAGED_ENCODERS
+from anyseg_core.runtime.model_card import STUDENTS, bundled_students
 from anyseg_core.runtime.model_faults import faults_of
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.strict_yaml import load_yaml
 
 
 class ConfigError(Exception):
@@ -29,162 +30,6 @@ class ConfigError(Exception):
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-_SETTINGS_OF_KINDS = {
-    "conditions": ("deliver", "muses", "mid_air"),
-    "cases": ("deliver",),
-    "depth": ("deliver", "nyu_depth"),
-    "source": ("muses",),
-    "motion_compensation": ("muses",),
-    "released_protocol": ("deliver", "muses"),
-    "window": ("potsdam",),
-    "every": ("mid_air",),
-    "layout": ("pictures", "scans"),
-    "views": ("scans",),
-    "label_radius": ("scans",),
-    "parts": ("mixture",),
-    "held_out": ("pothole",),
-    "label_set": ("mixture",),
-    "labels": ("folder",),
-}
-"""Settings that only some kinds of data sets have."""
-
-
-class DataConfig(_Strict):
-    """What to train on."""
-
-    kind: Literal[
-        "deliver", "muses", "folder", "pothole", "nyu_depth", "potsdam", "mid_air", "pictures", "scans", "mixture"
-    ] = "deliver"
-    """`folder` is one's own data; `pictures` and `scans` are described by a layout, `mixture` is several data sets at
-    once: docs/training.md."""
-    root: Path
-    """Folder of the data set; of a mixture, the folder that its parts' roots are in."""
-    cache: Path | None = Path("datasets/cache")
-    """Folder for the decoded samples; null decodes them anew each time, for data sets too large for the disk."""
-    train_split: str = "train"
-    """The split that is trained on."""
-    val_split: str = "val"
-    """The split by which checkpoints are chosen."""
-    size: tuple[int, int] = (256, 256)
-    """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
-    sensors: dict[str, str] = {}
-    """Kinds of the sensors of one's own data that are not named as their kind: `{thermal: camera}`."""
-    modalities: tuple[Sensor, ...] = DEFAULT_SENSORS
-    """Which of the data set's modalities to use: of RGB-D data camera and depth, or one of them (pothole: both)."""
-    limit: int | None = Field(default=None, gt=0)
-    """Use only the first samples of each split."""
-    skip_broken: bool = False
-    """Leave out samples with a missing or damaged file, and say how many; else the first one ends the run."""
-    conditions: tuple[str, ...] = ()
-    """DELIVER's weathers, MUSES' weathers and times of day, Mid-Air's climates; all where empty."""
-    cases: tuple[str, ...] = ()
-    """DELIVER's failure cases, such as motionblur; where empty, all drives."""
-    depth: Literal["auto", "depth", "hha"] = "auto"
-    """DELIVER's or NYUDepth's folder of the depth modality, as AnySeg, CMNeXt and CroDiNo-KD read hha."""
-    source: Literal["auto", "raw", "png"] = "auto"
-    """MUSES' raw sensors, or the images of its SDK."""
-    motion_compensation: bool = True
-    """Of MUSES' raw LiDAR points."""
-    released_protocol: bool = False
-    """Read MUSES or DELIVER as AnySeg's release does, faults included, to compare with its tables."""
-
-    window: tuple[int, int] | None = None
-    """(height, width) in pixels of Potsdam's tiles that make a sample; as many as `size` has where null."""
-    every: int = Field(default=1, gt=0)
-    """Only every n-th of Mid-Air's 25 frames per second."""
-    layout: str | PictureLayout | ScanLayout | None = None
-    """Of `pictures` and `scans`: a name of `data/layouts.py`, or the layout itself."""
-    views: int = Field(default=1, gt=0)
-    """Cameras that see each of the `scans`: the first is KITTI's, the others look anywhere."""
-    label_radius: int = Field(default=0, ge=0)
-    """Of `scans`: a point's label is a square of 2 * label_radius + 1 pixels."""
-    licence: str = ""
-    """Of the data, for the student's card; that of a known layout, and of a mixture's parts, is known."""
-    non_commercial: bool = False
-    """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
-    labels: Path | None = None
-    """Of a `folder`: where its label pictures are, if not beside the frames."""
-    held_out: str = "dataset1"
-    """Of `pothole`: the drive that val and test are; all other drives are for training."""
-    parts: tuple[PartConfig, ...] = ()
-    """The data sets of a mixture."""
-    label_set: Literal["cityscapes", "first_part"] = "cityscapes"
-    """The classes of a mixture: Cityscapes' 19, or those of its first part."""
-
-    @field_validator("sensors")
-    @classmethod
-    def _declare(cls, sensors: dict[str, str]) -> dict[str, str]:
-        for name, kind in sensors.items():
-            Sensor(name, kind)
-        return sensors
-
-    @model_validator(mode="after")
-    def _layout_is_known(self) -> DataConfig:
-        if self.kind == "pictures":
-            self.picture_layout()
-        if self.kind == "scans":
-            self.scan_layout()
-        if self.kind == "mixture" and not self.parts:
-            raise ValueError("a mixture needs parts: a list of data sets")
-        return self
-
-    def terms(self) -> tuple[str, bool]:
-        """The licence of the data, or of all parts of a mixture, and whether it is non-commercial."""
-        if self.kind == "mixture":
-            parts = [part.terms() for part in self.parts]
-            return "; ".join(dict.fromkeys(words for words, _ in parts if words)), any(bound for _, bound in parts)
-        known = self.picture_layout() if self.kind == "pictures" else None
-        known = self.scan_layout() if self.kind == "scans" else known
-        of_layout = (known.licence, known.non_commercial) if known else ("", False)
-        return self.licence or of_layout[0], self.non_commercial or of_layout[1]
-
-    def picture_layout(self) -> PictureLayout:
-        """Of kind `pictures`; raises ValueError where there is none of that name."""
-        own = self.layout if isinstance(self.layout, PictureLayout) else None
-        return find_layout(PICTURE_LAYOUTS, self.layout if isinstance(self.layout, str) else None, own)
-
-    def scan_layout(self) -> ScanLayout:
-        """Of kind `scans`; raises ValueError where there is none of that name."""
-        own = self.layout if isinstance(self.layout, ScanLayout) else None
-        return find_layout(SCAN_LAYOUTS, self.layout if isinstance(self.layout, str) else None, own)
-
-    @model_validator(mode="after")
-    def _size_fits_the_encoder(self) -> DataConfig:
-        if any(side <= 0 or side % 32 for side in self.size):
-            raise ValueError(f"size {self.size} must be positive multiples of 32")
-        return self
-
-    @model_validator(mode="after")
-    def _settings_fit_the_kind(self) -> DataConfig:
-        for key, kinds in _SETTINGS_OF_KINDS.items():
-            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
-                kind = f"kind{'s' * (len(kinds) > 1)} {' and '.join(kinds)}"
-                raise ValueError(f"{key} is a setting of {kind}, not of {self.kind}")
-        return self
-
-
-class PartConfig(DataConfig):
-    """A data set of a mixture: its own settings, and its place in the mixture.
-
-    Samples to train on are kept at the part's own `size`, of which training cuts its windows; all other splits are read
-    at the mixture's size, as the robot would read them.
-    """
-
-    weight: float = Field(default=1.0, gt=0)
-    """How often its samples are drawn, relative to the other parts."""
-    meaning: dict[str, tuple[str, ...]] = {}
-    """Of a class, the classes of the mixture that it may be; of known layouts this is known."""
-
-    @model_validator(mode="after")
-    def _is_no_mixture(self) -> PartConfig:
-        if self.kind == "mixture":
-            raise ValueError("a part of a mixture cannot be a mixture: list its parts beside the others")
-        return self
-
-
-DataConfig.model_rebuild()
 
 
 class ModelConfig(_Strict):
@@ -213,8 +58,8 @@ class ModelConfig(_Strict):
     """The encoder's first weights: `imagenet` (the extra [pretrained], of EfficientNet-Lite), a student's folder, a
     run, or a file: MiT's of SegFormer or Hugging Face, EfficientNet-Lite's, a ResNet's with torchvision's names."""
     init_from: Path | None = None
-    """A run or a student's folder to go on from, whatever its sensors and classes are: its encoder alone, unless
-    `init_head` asks for more."""
+    """A run, a student's folder or the name of a bundled student to go on from, whatever its sensors and classes are:
+    its encoder alone, unless `init_head` asks for more."""
     init_head: bool = False
     """Start from the whole network of `init_from`, a run of ours with the same modalities, classes and widths."""
 
@@ -235,7 +80,9 @@ class ModelConfig(_Strict):
     @property
     def first_weights(self) -> Path | None:
         """Where the encoder's first weights come from; None where they are random."""
-        return self.pretrained or self.init_from
+        named = self.pretrained or self.init_from
+        is_bundled = named is not None and str(named) in bundled_students() and not named.exists()
+        return STUDENTS / named if named is not None and is_bundled else named
 
 
 class OptimConfig(_Strict):
@@ -315,13 +162,20 @@ class RecordConfig(_Strict):
     """What is written during a run."""
 
     checkpoint_steps: int = Field(default=500, gt=0)
-    """Steps between two checkpoints; the last two are kept."""
+    """Steps between two checkpoints; the last two are kept, and the best."""
     log_steps: int = Field(default=20, gt=0)
     """Steps between two entries of the TensorBoard log."""
+    validations: int = Field(default=10, ge=0)
+    """Evaluations spread over the training; the best network of them is the run's result. 0: the last step's is."""
     validate_steps: int | None = Field(default=None, gt=0)
-    """Steps between evaluations during training; the end is always evaluated."""
+    """Instead of `validations`: an evaluation every so many steps."""
     validate_samples: int = Field(default=40, gt=0)
-    """Samples, evenly spread, of the evaluations during training."""
+    """Samples, evenly spread, of the evaluations during training; the result is scored on all."""
+
+    @property
+    def has_validations(self) -> bool:
+        """Whether networks are compared during the training."""
+        return self.validations > 0 or self.validate_steps is not None
 
 
 class TrainConfig(_Strict):
@@ -392,7 +246,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def read_tree(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a file as plain values, and of those it extends; raises ConfigError."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = load_yaml(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if not isinstance(tree, dict):

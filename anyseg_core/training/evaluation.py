@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anyseg_core.data.datasets import DataConfig, open_dataset
 from anyseg_core.data.deliver import CASES
 from anyseg_core.data.deliver import CONDITIONS as DELIVER_CONDITIONS
 from anyseg_core.data.mixture import Mixture
@@ -20,19 +21,18 @@ from anyseg_core.data.muses import TIMES, WEATHERS
 from anyseg_core.data.sample import Sample, SegmentationDataset
 from anyseg_core.models.anymodal import select_present, upsample_logits
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
+from anyseg_core.runtime import sensors
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability, mean_over_subsets
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import tracked
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import find_checkpoint, load_model
-from anyseg_core.training.config import DataConfig
 from anyseg_core.training.same_meaning import open_same
 
 
 def subset_name(subset: Subset, modalities: tuple[Sensor, ...]) -> str:
     """`camera+depth`."""
-    return "+".join(str(modalities[index]) for index in subset)
+    return sensors.subset_name(modalities[index] for index in subset)
 
 
 def subset_logits(model: SegmentationModel, images: Tensor) -> Iterator[tuple[Subset, Tensor]]:
@@ -217,13 +217,25 @@ def summarise(
 ) -> dict[str, Any]:
     """Metrics in percent: `mean` over subsets, `miou` per subset, `iou` per class with all of them, and by subset."""
     miou = {name: subset_miou(matrix, released_protocol=released_protocol) for name, matrix in matrices.items()}
-    largest = max(matrices, key=lambda name: name.count("+"))
+    largest = largest_subset(matrices)
     return {
         "mean": round(mean_over_subsets(list(miou.values())), 2),
         "miou": miou,
         "iou": class_iou(matrices[largest], class_names),
         "iou_by_subset": {name: class_iou(matrix, class_names) for name, matrix in matrices.items()},
     }
+
+
+def largest_subset(matrices: Mapping[str, ConfusionMatrix]) -> str:
+    """The name of the subset with the most sensors."""
+    return max(matrices, key=lambda name: name.count("+"))
+
+
+def confusion_metrics(matrices: Mapping[str, ConfusionMatrix], class_names: list[str]) -> dict[str, Any]:
+    """With all sensors: `percent` of each class's pixels (rows) that are taken for each class (columns), `classes`."""
+    counts = matrices[largest_subset(matrices)].counts
+    percent = 100 * counts[:, : len(class_names)] / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return {"percent": np.round(percent, 1).tolist(), "classes": class_names}
 
 
 def class_iou(matrix: ConfusionMatrix, class_names: list[str]) -> dict[str, float]:

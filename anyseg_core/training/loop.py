@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -18,8 +19,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.packed import pixel_counts
 from anyseg_core.data.sample import SegmentationDataset
@@ -29,10 +30,11 @@ from anyseg_core.methods.supervised import balance_weights
 from anyseg_core.models.student_weights import calibrate_norms
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
 from anyseg_core.terminal import Report, console, progress_bar
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import (
     CheckpointError,
     TrainingState,
+    best_mean,
     build_model,
     find_checkpoint,
     init_encoder,
@@ -40,17 +42,31 @@ from anyseg_core.training.checkpoint import (
     load_state,
     load_teacher,
     load_weights,
+    mark_best,
+    newest_checkpoint,
     save_checkpoint,
     update_metrics,
 )
 from anyseg_core.training.config import OptimConfig, TrainConfig
-from anyseg_core.training.evaluation import score_mixture, score_subsets, summarise, summarise_mixture
+from anyseg_core.training.evaluation import (
+    confusion_metrics,
+    score_mixture,
+    score_subsets,
+    summarise,
+    summarise_mixture,
+)
+from anyseg_core.training.evaluation_plots import plot_confusion, sample_grid, spread
 from anyseg_core.training.process import peak_memory_mb, tune_process
+from anyseg_core.training.run_log import RunLog
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
 METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
 CALIBRATION_SAMPLES = 32
 """From which an encoder that comes without batch norm's statistics takes them."""
+FEW_STEPS = 200
+"""Below this a run says that it is short: the warm-up and the first losses of a network take as many."""
+PICTURES = 2
+"""Validation samples that are drawn into TensorBoard's log."""
 
 
 class TrainingError(Exception):
@@ -58,10 +74,14 @@ class TrainingError(Exception):
 
 
 def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False, show_progress: bool = True) -> Path:
-    """Train, evaluate on every subset of the modalities, and return the folder of the last checkpoint.
+    """Train, evaluate on every subset of the modalities, and return the folder of the best checkpoint.
+
+    The best is the one with the highest mean mIoU over subsets in the validations during the training and at its end;
+    without validations during the training, the last.
 
     Args:
-        out: the run's folder, `runs/<name>` unless given; holds checkpoints, TensorBoard logs and metrics.json.
+        out: the run's folder, `runs/<name>` unless given; holds checkpoints, TensorBoard logs, history.jsonl (a line
+            per validation) and metrics.json.
         resume: go on from the newest checkpoint in `out`; without one, start.
 
     Raises:
@@ -110,7 +130,7 @@ class _Trainer:
                 encoder.compile()  # torch finds out by itself that the number of images changes
         self.model, self.wrapped_optimizer = fabric.setup(self.network, self.optimizer)
         self.waited_s = 0.0  # for batches, in this process
-        self.writer = SummaryWriter(str(run / "tensorboard")) if fabric.is_global_zero else None
+        self.log = RunLog(run, self.state.step) if fabric.is_global_zero else None
         if fabric.is_global_zero:
             (run / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
@@ -134,7 +154,7 @@ class _Trainer:
         if has_checkpoint and not resume:
             raise CheckpointError(f"{self.run} holds a run already: pass --resume to go on, or another --out")
         if has_checkpoint:
-            checkpoint = find_checkpoint(self.run)
+            checkpoint = newest_checkpoint(self.run)
             stored = load_state(checkpoint)
             _check_same_run(stored, self.state)
             progressed = {key: getattr(stored, key) for key in ("step", "elapsed_s", "cpu_s", "loss_scaler")}
@@ -172,6 +192,8 @@ class _Trainer:
         return progress(self.budget, self.state.step, self.state.elapsed_s)
 
     def run_phases(self) -> None:
+        if self.show_progress:
+            console.print(f"to watch it: tensorboard --logdir {shlex.quote(str(self.run))}", soft_wrap=True)
         with progress_bar(f"{self.config.name}, %", 100, show=self.show_progress) as bar:
             for phase in phases(self.budget, self.config.data.size):
                 if self.done < phase.end:
@@ -181,12 +203,13 @@ class _Trainer:
         started, cpu_started = time.monotonic(), time.process_time()
         for batches in _grouped(self._loader(phase.size), self.config.optim.accumulate):
             self.waited_s += time.monotonic() - started
+            done_before = self.done
             losses = self._step(batches)
             elapsed = self._agree(self.state.elapsed_s + time.monotonic() - started)
             cpu_s = self.state.cpu_s + time.process_time() - cpu_started
             progressed = {"step": self.state.step + 1, "elapsed_s": elapsed, "cpu_s": cpu_s}
             self.state = self.state.model_copy(update=progressed)
-            self._record(losses, phase, bar)
+            self._record(losses, phase, bar, done_before)
             # Recording and evaluating are not training time.
             started, cpu_started = time.monotonic(), time.process_time()
             if self.done >= phase.end:
@@ -263,7 +286,7 @@ class _Trainer:
         self.wrapped_optimizer.step()
         self.wrapped_optimizer.zero_grad()
 
-    def _record(self, losses: dict[str, float], phase: Phase, bar: Report) -> None:
+    def _record(self, losses: dict[str, float], phase: Phase, bar: Report, done_before: float) -> None:
         step, record = self.state.step, self.config.record
         shown = {"step": step, "size": phase.size[0]} | {name: f"{loss:.3f}" for name, loss in losses.items()}
         bar(round(100 * self.done, 1), 100, note=", ".join(f"{name} {value}" for name, value in shown.items()))
@@ -271,35 +294,74 @@ class _Trainer:
             scalars = losses | {"lr": self.optimizer.param_groups[0]["lr"], "height": phase.size[0]}
             scalars["steps_per_s"] = step / max(self.state.elapsed_s, 1e-9)
             scalars["waited_for_data_s"] = self.waited_s
-            self._log(scalars, "train")
+            if self.log is not None:
+                self.log.scalars(scalars, "train", step)
+        if step <= _STEPS_TO_PLAN and (step == _STEPS_TO_PLAN or self.done >= 1):
+            self._warn_of_a_short_run()
         if step % record.checkpoint_steps == 0:
             self._save()
-        if record.validate_steps is not None and step % record.validate_steps == 0:
+        if self._is_validation_due(done_before):
             self._validate()
 
-    def _validate(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        count = min(self.config.record.validate_samples, len(self.val_set))
-        indices = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
-        metrics = self._score(indices)
-        if self.show_progress:
-            console.print(f"step {self.state.step}: mean mIoU {metrics['mean']} {metrics['miou']}", soft_wrap=True)
-        self._log({"mean": metrics["mean"]} | metrics["miou"], "val_miou")
+    def _warn_of_a_short_run(self) -> None:
+        steps = round(self.state.step / min(self.done, 1.0))
+        if steps < FEW_STEPS and self.fabric.is_global_zero:
+            print(
+                f"warning: the budget is for about {steps} steps, and a network learns little in fewer than some "
+                "hundred: raise budget.max_steps, max_epochs or max_minutes unless this is a trial",
+                file=sys.stderr,
+            )
 
-    def _score(self, indices: list[int] | None) -> dict[str, Any]:
+    def _is_validation_due(self, done_before: float) -> bool:
+        record = self.config.record
+        if self.done >= 1:
+            return False  # `finish` validates
+        if record.validate_steps is not None:
+            return self.state.step % record.validate_steps == 0
+        return int(done_before * record.validations) < int(self.done * record.validations)
+
+    def _validate(self) -> None:
+        """Score some validation samples; the best network so far is kept, whatever comes."""
+        mean, is_best = 0.0, False
+        if self.log is not None:
+            mean = self._validate_here(self.log)
+            is_best = mean > best_mean(self.run)
+            if self.show_progress:
+                console.print(f"{self._stand()}: mean mIoU {mean}{', the best so far' * is_best}", soft_wrap=True)
+        if self.fabric.broadcast(is_best):
+            checkpoint = self._save()
+            if self.fabric.is_global_zero:
+                mark_best(checkpoint, mean)
+
+    def _validate_here(self, log: RunLog) -> float:
+        """In this process, with curves and pictures; returns the mean mIoU over subsets in percent."""
+        count, step = len(self.val_set), self.state.step
+        metrics, confusion = self._score(spread(count, min(self.config.record.validate_samples, count)))
+        log.validation(metrics, step, self.state.elapsed_s)
+        if confusion:
+            log.picture("confusion", plot_confusion(**confusion), step)
+        colors, stride = [entry.color for entry in self.state.classes], self.config.model.label_stride
+        self.network.eval()
+        for index in spread(count, min(PICTURES, count)):
+            name, picture = sample_grid(self.network, self.val_set, colors, stride, index)
+            log.picture(f"samples/{name}", picture, step)
+        return metrics["mean"]
+
+    def _stand(self) -> str:
+        """How far the training is, and how long it will take, for the terminal."""
+        elapsed_s, done = self.state.elapsed_s, self.done
+        left_s = elapsed_s / done * max(0.0, 1 - done)
+        return f"step {self.state.step}, {100 * min(done, 1.0):.0f} %, {minutes(elapsed_s)}, {minutes(left_s)} left"
+
+    def _score(self, indices: list[int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The network's metrics on validation samples, and its confusion of classes; of a mixture it has none."""
         names = [spec.name for spec in self.state.classes]
         stride = self.config.model.label_stride
         if isinstance(self.val_set, Mixture):
             scores = score_mixture(self.network, self.val_set, stride, indices, show_progress=self.show_progress)
-            return summarise_mixture(scores)
+            return summarise_mixture(scores), {}
         matrices = score_subsets(self.network, self.val_set, stride, indices, show_progress=self.show_progress)
-        return summarise(matrices, names)
-
-    def _log(self, scalars: dict[str, float], group: str) -> None:
-        if self.writer is not None:
-            for name, value in scalars.items():
-                self.writer.add_scalar(f"{group}/{name}", value, self.state.step)
+        return summarise(matrices, names), confusion_metrics(matrices, names)
 
     def _save(self) -> Path:
         if self.fabric.is_global_zero:
@@ -307,19 +369,22 @@ class _Trainer:
             self.state = self.state.model_copy(update={"loss_scaler": scaler})
             save_checkpoint(self.run, self.state, self.network, self.optimizer)
         self.fabric.barrier()
-        return find_checkpoint(self.run)
+        return newest_checkpoint(self.run)
 
     def finish(self) -> Path:
-        """Save, evaluate all validation samples, write metrics.json."""
-        checkpoint = self._save()
-        if self.fabric.is_global_zero:
-            cost = self._cost()
-            metrics = {"data": self.val_set.description} | self._score(None) | {"cost": cost}
-            self.state = self.state.model_copy(update={"metrics": metrics})
-            update_metrics(checkpoint, self.state)
+        """Save, score the best network on all validation samples, write metrics.json."""
+        self._save()
+        if self.config.record.has_validations:
+            self._validate()
+        checkpoint = find_checkpoint(self.run)
+        if self.log is not None:
+            cost, state = self._cost(), load_state(checkpoint)
+            if state.step != self.state.step:
+                load_weights(checkpoint, self.network)
+            metrics = {"data": self.val_set.description} | self._score(None)[0] | {"cost": cost}
+            update_metrics(checkpoint, state.model_copy(update={"metrics": metrics}))
             (self.run / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
-        if self.writer is not None:
-            self.writer.close()
+            self.log.close()
         self.fabric.barrier()
         return checkpoint
 
@@ -332,6 +397,17 @@ class _Trainer:
             "deployed_parameters": self.network.deployed_parameters(),
             "peak_memory_mb": round(peak_memory_mb()),
         }
+
+
+_STEPS_TO_PLAN = 3
+"""After so many steps a budget of minutes can be told in steps."""
+
+
+def minutes(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _grouped(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]:

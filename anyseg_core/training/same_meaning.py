@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from anyseg_core.data.datasets import DataConfig, open_dataset
 from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState
-from anyseg_core.training.config import DataConfig
 
 
 def open_same(state: TrainingState, data: DataConfig, split: str) -> SegmentationDataset:

@@ -3,7 +3,8 @@
 The records of the data section are walked through once, from header to header. The chunks found so are read in the
 order of their times. Index and statistics are promises: where the index leaves something out, the chunks are counted
 instead, and what the statistics promise is compared with what is there. Behind a record whose length is wrong nothing
-can be found by walking, as mcap has no marks to resynchronise at; there the index helps.
+can be found by walking, as mcap has no marks to resynchronise at; there the index helps. A record that cannot be what
+it says, or not where it is, may be a message with a changed byte: it is counted as damage.
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ from anyseg_ros.bags.storage import (
 _MAGIC = b"\x89MCAP0\r\n"
 _RECORD_BYTES = 9
 _FOOTER_BYTES = _RECORD_BYTES + 20 + len(_MAGIC)
-_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = 0x03, 0x04, 0x05, 0x06
-_CHUNK_INDEX, _STATISTICS, _DATA_END, _LAST_OPCODE = 0x08, 0x0B, 0x0F, 0x0F
+_HEADER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _MESSAGE_INDEX = 0x01, 0x03, 0x04, 0x05, 0x06, 0x07
+_CHUNK_INDEX, _ATTACHMENT, _STATISTICS, _METADATA, _DATA_END, _LAST_OPCODE = 0x08, 0x09, 0x0B, 0x0C, 0x0F, 0x0F
 _PRIVATE_OPCODES = 0x80
 _SUMMARY_OPCODES = [bytes([opcode]) for opcode in (0x02, 0x03, 0x04, 0x08, 0x0A, 0x0B, 0x0D, 0x0E)]
 """Of the records that may follow the end of the data."""
 _LEAST_BYTES = {_SCHEMA: 6, _CHANNEL: 8, _MESSAGE: 22, _CHUNK: 40, _CHUNK_INDEX: 64, _STATISTICS: 46}
+_LOOKED_AT_BYTES = 1 << 16
+"""So much of a record is read to see whether it is what it says: the head of the longest attachment."""
 _UNKNOWN_TYPE = "unknown type (no schema)"
 
 
@@ -75,8 +78,10 @@ class McapFile:
         self._index: dict[int, _IndexEntry] = {}
         self._statistics: dict[int, int] | None = None
         self._promised_messages = 0
+        self._private_records = 0
+        self._summary_start = self._data_end = 0
         self._framing = ""
-        self._met: Counter[str] = Counter()  # while the chunks were counted
+        self._met: Counter[str] = Counter()  # damage, while records were found and counted
         self.problems: Counter[str] = Counter()
         with path.open("rb") as file:
             damage, is_lossy = self._read_summary(file)
@@ -111,13 +116,21 @@ class McapFile:
         end = self._size - _FOOTER_BYTES
         if start > end:
             return "is damaged (its footer points outside of the file)", True
-        for opcode, content in _records(file, start, end, Counter()):
+        self._summary_start = start
+        file.seek(start)
+        promised_crc = int.from_bytes(footer[_RECORD_BYTES + 16 : _RECORD_BYTES + 20], "little")
+        damage: Counter[str] = Counter()
+        if promised_crc and crc32(file.read(end - start) + footer[: _RECORD_BYTES + 16]) != promised_crc:
+            damage["its checksum is wrong"] += 1
+        for opcode, content in _records(file, start, end, damage):
             self._names.take(opcode, content)
             if opcode == _CHUNK_INDEX and (entry := _index_entry(content)) is not None:
                 self._index[entry.start] = entry
             elif opcode == _STATISTICS:
                 (self._promised_messages,) = struct.unpack_from("<Q", content)
                 self._statistics = _channel_counts(content, 42)
+        if damage:
+            return f"is damaged in its summary ({', '.join(damage)}): what it promises is not known", True
         return "", False
 
     # --- what is there -----------------------------------------------------------------------------------------------
@@ -129,8 +142,9 @@ class McapFile:
             file.seek(at)
             opcode, length = struct.unpack("<BQ", file.read(_RECORD_BYTES))
             if opcode == _DATA_END:
-                file.seek(min(at + _RECORD_BYTES + length, self._size))
-                if file.read(1) not in _SUMMARY_OPCODES:
+                self._data_end = min(at + _RECORD_BYTES + length, self._size)
+                file.seek(self._data_end)
+                if file.read(1) not in _SUMMARY_OPCODES or self._summary_start not in (0, self._data_end):
                     self._framing = f"the data end at byte {at}, before the end of the file"
                 return
             if not (0 < opcode <= _LAST_OPCODE or opcode >= _PRIVATE_OPCODES):
@@ -144,6 +158,8 @@ class McapFile:
                 return
             if length >= _LEAST_BYTES.get(opcode, 0):
                 self._found(file, opcode, at, end)
+            else:
+                self._met["records that are too short"] += 1
             at = end
 
     def _found(self, file: BinaryIO, opcode: int, at: int, end: int) -> None:
@@ -158,7 +174,12 @@ class McapFile:
             else:
                 self._extents.append(_Extent(at, end, time_ns, time_ns, is_chunk=False))
         elif opcode in (_SCHEMA, _CHANNEL):
-            self._names.take(opcode, file.read(end - at - _RECORD_BYTES))
+            if not self._names.take(opcode, file.read(end - at - _RECORD_BYTES)):
+                self._met["a topic that is declared twice, in different ways"] += 1
+        elif opcode >= _PRIVATE_OPCODES:
+            self._private_records += 1
+        elif not ((at == len(_MAGIC) and opcode == _HEADER) or _may_be(opcode, file, end - at - _RECORD_BYTES)):
+            self._met[f"a record of kind 0x{opcode:02x} that is none, at byte {at}"] += 1
 
     def _found_chunk(self, file: BinaryIO, at: int, end: int) -> None:
         """A chunk, whole or cut off behind its times."""
@@ -187,8 +208,10 @@ class McapFile:
         unindexed = [chunk for chunk in chunks if not self._has_index(chunk)]
         inside = {c.start: self._counted(file, c) for c in unindexed}
         inside |= {c.start: Counter(self._index[c.start].counts) for c in chunks if c.start not in inside}
-        if self._statistics is not None and +self._total(inside) != +Counter(self._statistics):
-            inside = {c.start: self._counted(file, c) for c in chunks}  # the index is not to be trusted either
+        total = +self._total(inside)
+        is_contradicted = self._statistics is not None and total != +Counter(self._statistics)
+        if is_contradicted or not self._names.know(total):  # what the end of the file leaves out is in the chunks
+            inside = {c.start: self._counted(file, c) for c in chunks}
         timed = [e for e in self._extents if not e.is_chunk or inside[e.start]]
         counts = self._by_channel(self._total(inside))
         promised = self._by_channel(Counter(self._statistics or {})) or counts
@@ -223,6 +246,8 @@ class McapFile:
             return f"is damaged ({', '.join(self._met)})"
         if self._framing:
             return f"is damaged ({self._framing})"
+        if self._private_records and self._statistics is None:
+            return f"has {self._private_records} private records that may have been messages, which it does not count"
         found = counts.total()
         lacking = found < self._promised_messages and not self._statistics
         return f"has {found} of the {self._promised_messages} messages that its statistics promise" if lacking else ""
@@ -280,7 +305,10 @@ class McapFile:
             problems[f"damaged chunks ({type(error).__name__})"] += 1
             return
         for opcode, content in _records(BytesIO(inside), 0, len(inside), problems):
-            self._names.take(opcode, content)
+            if opcode not in (_SCHEMA, _CHANNEL, _MESSAGE):
+                problems[f"records of kind 0x{opcode:02x} inside of a chunk"] += 1
+            elif not self._names.take(opcode, content):
+                problems["a topic that is declared twice, in different ways"] += 1
             yield opcode, content
 
 
@@ -289,27 +317,36 @@ class _Names:
 
     def __init__(self) -> None:
         self._schemas: dict[int, tuple[str, str]] = {}  # id -> message type, definition
-        self._channels: dict[int, Channel] = {}
+        self._channels: dict[int, tuple[int, str, str]] = {}  # id -> schema, topic, encoding
 
-    def take(self, opcode: int, content: bytes) -> None:
-        """A schema or a channel; other records say nothing of topics."""
+    def take(self, opcode: int, content: bytes) -> bool:
+        """Learn from a schema or a channel; False where another one of this number has said something else."""
         number = int.from_bytes(content[:2], "little")
-        if opcode == _SCHEMA and number not in self._schemas:
+        if opcode == _SCHEMA:
             name, _, definition = _texts(content, 2, 3)
-            self._schemas[number] = ros2_type(name), definition
-        elif opcode == _CHANNEL and number not in self._channels:
-            schema = int.from_bytes(content[2:4], "little")
+            said = ros2_type(name), definition
+            return self._schemas.setdefault(number, said) == said
+        if opcode == _CHANNEL:
             topic, encoding = _texts(content, 4, 2)
-            msgtype, definition = self._schemas.get(schema, (_UNKNOWN_TYPE, ""))
-            self._channels[number] = Channel(topic, msgtype, encoding, definition)
+            channel = int.from_bytes(content[2:4], "little"), topic, encoding
+            return self._channels.setdefault(number, channel) == channel
+        return True
 
     def channels(self) -> Collection[Channel]:
         """All that are known."""
-        return self._channels.values()
+        return [self.channel(number) for number in self._channels]
+
+    def know(self, numbers: Collection[int]) -> bool:
+        """Whether topic and type of all these channels have been said."""
+        return all(n in self._channels and self._channels[n][0] in (0, *self._schemas) for n in numbers)
 
     def channel(self, number: int) -> Channel:
         """Without a topic where no record has said what it is."""
-        return self._channels.get(number, Channel("", ""))
+        if number not in self._channels:
+            return Channel("", "")
+        schema, topic, encoding = self._channels[number]
+        msgtype, definition = self._schemas.get(schema, (_UNKNOWN_TYPE, ""))
+        return Channel(topic, msgtype, encoding, definition)
 
 
 def _records(file: BinaryIO, start: int, end: int, problems: Counter[str]) -> Iterator[tuple[int, bytes]]:
@@ -331,6 +368,25 @@ def _records(file: BinaryIO, start: int, end: int, problems: Counter[str]) -> It
         else:
             yield opcode, content
         at += _RECORD_BYTES + length
+
+
+def _may_be(opcode: int, file: BinaryIO, length: int) -> bool:
+    """Whether the record that the file is at may be among the data, and its lengths lie within it.
+
+    Writers may add bytes at the end of a record, so lengths need not fill it.
+    """
+    head = file.read(min(length, _LOOKED_AT_BYTES))
+    if opcode == _MESSAGE_INDEX:
+        entries = int.from_bytes(head[2:6], "little")
+        return entries % 16 == 0 and (6 + entries <= length if entries else length == 6)
+    if opcode == _METADATA:
+        name = 4 + int.from_bytes(head[:4], "little")
+        return name + 4 + int.from_bytes(head[name : name + 4], "little") <= length
+    if opcode == _ATTACHMENT:
+        name = 16 + 4 + int.from_bytes(head[16:20], "little")
+        kind = name + 4 + int.from_bytes(head[name : name + 4], "little")
+        return kind + 8 + int.from_bytes(head[kind : kind + 8], "little") + 4 <= length
+    return False
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -62,7 +62,6 @@ class BagRig:
         self._tree = TransformTree()
         self._odometer = Odometer()
         self._calibration = Calibration(parameters)
-        self._told: Rig | None = None
 
     @property
     def lidar_frame(self) -> str:
@@ -99,10 +98,6 @@ class BagRig:
         found = self._tree.lookup(self.lidar_frame, message.child_frame_id) if self.lidar_frame else None
         return stamp_ns, twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
 
-    def news(self) -> Rig | None:
-        """The rig, where it is known and has changed since it was last told."""
-        rig = self._calibration.rig(self._tree.lookup if self._parameters.use_tf else None)
-        if rig is self._told:
-            return None
-        self._told = rig
-        return rig
+    def changed(self) -> Rig | None:
+        """The rig, where it is known and another than at the last call."""
+        return self._calibration.changed_rig(self._tree.lookup if self._parameters.use_tf else None)

@@ -27,7 +27,7 @@ from anyseg_ros.bags.topics import CompanionTopics, TopicChoice
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns
-from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, SENSOR_MESSAGES
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, reader_of
 from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
@@ -101,7 +101,7 @@ class BagTopics:
 
 
 @dataclass(frozen=True)
-class Clues:
+class BagTiming:
     """What the bag's beginning tells."""
 
     rates_hz: Mapping[Sensor, float]
@@ -112,7 +112,7 @@ class Clues:
     """The sensors some of whose stamps are 0, with how many: their driver does not set header.stamp."""
 
 
-def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
+def look_ahead(reader: BagReader, topics: BagTopics) -> BagTiming:
     """Rates and clock from the first seconds."""
     modality_of = {choice.topic: modality for modality, choice in topics.sensors.items()}
     times: dict[Sensor, list[int]] = {}
@@ -134,7 +134,7 @@ def look_ahead(reader: BagReader, topics: BagTopics) -> Clues:
     streams = {m for m, choice in topics.sensors.items() if choice.msgtype in EVENT_STREAMS}
     rates = {m: rate for m, received in times.items() if m not in streams and (rate := _rate_hz(received))}
     without = {modality: f"{number} of {stamped[modality]}" for modality, number in (+zeros).items()}
-    return Clues(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
+    return BagTiming(rates, bool(apart_s) and median(apart_s) > FOREIGN_CLOCK_S, without)
 
 
 def _rate_hz(received_ns: list[int]) -> float | None:
@@ -163,6 +163,8 @@ class BagSamples:
         """Frames so far."""
         self.rejected: Counter[Sensor] = Counter()
         """Messages so far that were no frame."""
+        self.newest_scan: SensorFrame | None = None
+        """The last one so far that has points."""
         self.reasons: dict[Sensor, Counter[str]] = {}
         """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
@@ -226,9 +228,11 @@ class BagSamples:
             for frame in frames:
                 self.received[modality] += 1
                 self._look_at_times(frame)
+                if frame.kind.is_points and len(frame.data):
+                    self.newest_scan = frame
                 if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
                     rig.lidar_frame = frame.frame_id
-                    yield from self._news(rig, now_ns)
+                    yield from self._changed_rig(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 
         return on_message
@@ -250,8 +254,8 @@ class BagSamples:
             period_ns = self._parameters.health([modality])[modality].period_ns
             stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns, modality)
             return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
-        read = SENSOR_MESSAGES[modality.kind].readers[msgtype]
-        return lambda message: [read(self._decoded(message), modality)]
+        read = reader_of(modality, msgtype, self._parameters.modalities[modality].full_scale)
+        return lambda message: [read(self._decoded(message))]
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.cdr, message.msgtype)
@@ -266,7 +270,7 @@ class BagSamples:
             return
         if why := rig.why_unregistered():
             self.ignored[f"place of depth: {why}; it is used as it is: see rig.register_depth"] = 1
-        yield from self._news(rig, now_ns)
+        yield from self._changed_rig(rig, now_ns)
 
     def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:
         if not self._parameters.rig.compensate_motion:
@@ -288,8 +292,8 @@ class BagSamples:
         yield LabelSample(now_ns, conversions.stamp_ns(decoded.header), labels)
 
     @staticmethod
-    def _news(rig: BagRig, now_ns: int) -> Iterator[Sample]:
-        known = rig.news()
+    def _changed_rig(rig: BagRig, now_ns: int) -> Iterator[Sample]:
+        known = rig.changed()
         if known is not None:
             yield RigSample(now_ns, known)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from anyseg_core.runtime.geometry.depth_geometry import measured_pixels
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.label_files import check_classes
-from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, ModelCard
+from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, LidarEncoding, ModelCard
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     MAX_DEPTH_M,
@@ -23,11 +24,11 @@ from anyseg_core.runtime.sample_folder import (
     write_rig,
     write_sample,
 )
-from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame
+from anyseg_core.runtime.sensors import DEPTH, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, FrameSample, LabelSample, RigSample, look_ahead
+from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
 from anyseg_ros.pipeline.parameters import Parameters
 
@@ -38,6 +39,8 @@ _KEPT_FRAMES = 40
 SPLITS = ("train", "val", "test")
 _OFFSET_MS = 15.0
 """Sensors whose frames lie further than this from their moments, in the median, are said to."""
+_SCANS_LOOKED_AT = 20
+"""From which the range of intensity is learnt."""
 _DEPTH_VALUES = 200
 """Depths of each sample from which percentiles are taken, evenly spread."""
 
@@ -61,12 +64,16 @@ class FolderOptions:
     """A folder of label images named by stamp; None: the bag's label topic, if it has one."""
     classes: tuple[ClassSpec, ...] = ()
     """Of a new data set; empty: those of the card."""
+    val_share: float = 0.0
+    """Of the bag's duration, at its end, whose samples go to the split `val` instead; 0 to 1."""
     parameters: Parameters = field(default_factory=Parameters)
     """Of the node that the student will run in: whether pictures are rectified, depth registered, how events count."""
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is not known; known: {', '.join(SPLITS)}")
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"the share of the bag for val must be from 0 to below 1, not {self.val_share:g}")
 
 
 @dataclass
@@ -74,6 +81,8 @@ class Written:
     """What came of a bag."""
 
     samples: int = 0
+    validation: int = 0
+    """Of them, those that went to `val` by `FolderOptions.val_share`."""
     labelled: int = 0
     incomplete: int = 0
     """Moments left out because a sensor had no frame near them."""
@@ -93,20 +102,18 @@ class _Moment:
 
 
 def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions) -> Written:
-    """Write a bag's samples to `<root>/<split>/<bag's name>`, with the calibration of this bag.
+    """Write a bag's samples to `<root>/<split>/<bag's name>`, its end to `val` where asked for, with its calibration.
 
     A sample is taken at each label image, where there are any, else at each frame of the first sensor: such samples
     wait for their `_label.png`. Only moments that every sensor saw are written. A new data set gets the card's
-    encodings and the classes of options or card; the dataset.json of one that is there already is never changed, and a
-    bag that does not fit it is refused.
+    encodings, with the bag's range of intensity, and the classes of options or card; the dataset.json of one that is
+    there already is never changed: a bag that does not fit it is refused, its intensity brought to that range.
 
     Raises BagError, TopicError, GroundTruthError, NothingToWriteError, OSError.
     """
     reader = BagReader(bag)
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
-    mapping = parse_mapping(options.mapping)
-    if options.labels is not None:
-        mapping["labels"] = ""
+    mapping = parse_mapping(options.mapping) | ({"labels": ""} if options.labels is not None else {})
     sensors = find_topics(connections, mapping, wanted=card.modalities)
     if not sensors:
         raise NothingToWriteError(
@@ -114,22 +121,30 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         )
     description = _description_for(root, card, tuple(sensors), options)
     topics = BagTopics(sensors, find_companions(connections, sensors, mapping))
-    clues = look_ahead(reader, topics)
-    samples = BagSamples(reader, topics, options.parameters, uses_stamps=clues.uses_stamps)
+    timing = look_ahead(reader, topics)
+    samples = BagSamples(reader, topics, options.parameters, uses_stamps=timing.uses_stamps)
+    full_intensity = _full_intensity(samples) if point_sensor(sensors) is not None else 0.0
+    description = _with_intensity(description, 0.0 if (root / DESCRIPTION_NAME).exists() else full_intensity)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
-    if collector.folder is not None and not clues.uses_stamps:
+    if collector.folder is not None and not timing.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
-    folder = root / options.split / (bag.stem if bag.is_file() else bag.name)
+    drive = bag.stem if bag.is_file() else bag.name
+    span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
+    cut_ns: float | None = None  # from here on samples are for validation
     written = Written(modalities=collector.modalities)
     for stamp_ns, frames, labels in collector.complete_moments(samples):
         if labels is not None:
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
-        write_sample(folder, f"{stamp_ns:019d}", frames, labels)
+        cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
+        validates = options.val_share > 0 and stamp_ns >= cut_ns
+        stored = [_in_units_of(description, frame, full_intensity) for frame in frames]
+        write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", stored, labels)
         written.samples += 1
+        written.validation += validates
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
-    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, clues)
+    written.problems = [problem.text for problem in reader.problems] + _unusable(samples, timing)
     if not written.samples:
         why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
         raise NothingToWriteError(
@@ -137,11 +152,29 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             f"({collector.incomplete} moments, {written.rejected} bad messages): {why}"
         )
     if collector.rig is not None:
-        write_rig(folder, collector.rig)
+        _write_rigs(collector.rig, root, drive, {options.split, "val"} if written.validation else {options.split})
     if not (root / DESCRIPTION_NAME).exists():
         write_description(root, description)
-    written.advice = [*collector.offsets(), *collector.depth_range(description)]
+    written.advice = [
+        *collector.offsets(),
+        *collector.depth_range(description),
+        *collector.left_out(),
+        *_about_validation(written, options),
+    ]
     return written
+
+
+def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:
+    for split in splits:
+        write_rig(root / split / drive, rig)
+
+
+def _about_validation(written: Written, options: FolderOptions) -> list[str]:
+    if not options.val_share:
+        return []
+    if written.validation in (0, written.samples):
+        return [f"{written.validation} of {written.samples} samples are in val: change --val-share or --every-s"]
+    return ["val is the end of the same drive, so scores on it flatter: a drive of its own tells more"]
 
 
 def _description_for(
@@ -168,14 +201,44 @@ def _description_for(
     return there
 
 
-def _unusable(samples: BagSamples, clues: Clues) -> list[str]:
+def _full_intensity(samples: BagSamples) -> float:
+    """What the strongest echo of the bag's scans has, by the first of them; 0 where they do not tell."""
+    scans = (s.frame for s in samples if isinstance(s, FrameSample) and s.frame.intensity is not None)
+    scales = [scan.intensity.full_scale for scan in islice(scans, _SCANS_LOOKED_AT) if scan.intensity is not None]
+    return max(scales, default=0.0)
+
+
+def _with_intensity(description: FolderDescription, full_scale: float) -> FolderDescription:
+    """The description of a new data set, with the range of intensity that its bag has."""
+    if not full_scale:
+        return description
+
+    def with_range(spec: InputSpec) -> InputSpec:
+        if not isinstance(spec.encoding, LidarEncoding):
+            return spec
+        return spec.model_copy(update={"encoding": spec.encoding.model_copy(update={"max_intensity": full_scale})})
+
+    return description.model_copy(update={"inputs": tuple(with_range(spec) for spec in description.inputs)})
+
+
+def _in_units_of(description: FolderDescription, frame: SensorFrame, full_scale: float) -> SensorFrame:
+    """A scan whose intensity has the range of the data set; any other frame as it is."""
+    encoding = next(spec.encoding for spec in description.inputs if spec.modality == frame.modality)
+    if not isinstance(encoding, LidarEncoding) or not full_scale or full_scale == encoding.max_intensity:
+        return frame
+    points = frame.data.copy()
+    points[:, 3] *= encoding.max_intensity / full_scale
+    return replace(frame, data=points)
+
+
+def _unusable(samples: BagSamples, timing: BagTiming) -> list[str]:
     """What of the bag could not be used, with reasons."""
     found = [f"{count} x {text}" for text, count in samples.ignored.items()]
     for modality, reasons in samples.reasons.items():
         reason, count = reasons.most_common(1)[0]
         found.append(f"{modality}: {count} messages rejected: {reason}")
     return found + [
-        f"{modality}: the stamps of {number} messages are 0" for modality, number in clues.without_stamps.items()
+        f"{modality}: the stamps of {number} messages are 0" for modality, number in timing.without_stamps.items()
     ]
 
 
@@ -186,6 +249,8 @@ class _Collector:
         self.modalities = modalities
         self.rig: Rig | None = None
         self.incomplete = 0
+        self.thinned = 0
+        """Labelled moments that came too soon after the one before."""
         self.folder = FolderLabels(options.labels) if options.labels else None
         self._has_labels = topics.companions.labels is not None
         self._apart_ms: dict[Sensor, list[float]] = {}
@@ -229,6 +294,13 @@ class _Collector:
             if abs(ms) > _OFFSET_MS
         ]
 
+    def left_out(self) -> list[str]:
+        """Labels are dear: how many of them came too soon to be taken."""
+        if not self.thinned:
+            return []
+        apart = f"less than {self._every_ns / NS_PER_S:g} s after another"
+        return [f"{self.thinned} labelled moments {apart} were left out: --every-s 0 takes all"]
+
     def depth_range(self, description: FolderDescription) -> list[str]:
         """What the encoding's range should be, by the depths that were measured."""
         advice = []
@@ -241,6 +313,7 @@ class _Collector:
                     f"{spec.modality}: 1, 50 and 99 % of the depths are below {near:.2g}, {middle:.2g} and {far:.2g} m"
                 )
                 text += f"; near_m is {spec.encoding.near_m:g}, far_m {spec.encoding.far_m:g} in {DESCRIPTION_NAME}"
+                text += ": change them there before you train where they cut off or squeeze the scene"
                 if beyond >= 0.1:
                     text += f"; {beyond:.1f} % are beyond {MAX_DEPTH_M:g} m, which are stored as not measured"
                 advice.append(text)
@@ -260,6 +333,8 @@ class _Collector:
         if self._last_ns is None or moment.stamp_ns - self._last_ns >= self._every_ns:
             self._waiting.append(moment)
             self._last_ns = moment.stamp_ns
+        elif moment.labels is not None:
+            self.thinned += 1
 
     def _ready(self, before_ns: int | None) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
         while self._waiting and (before_ns is None or self._waiting[0].stamp_ns < before_ns):

@@ -30,7 +30,7 @@ def bench_robot(
         typer.Option(help="engine, accuracy, latency, points, drops, memory; repeatable."),
     ] = None,
 ) -> None:
-    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the slice's bars."""
+    """Latency, reaction to a lost sensor, accuracy on every subset, memory: the targets on a robot."""
     set_up_process()
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
@@ -40,7 +40,7 @@ def bench_robot(
     from anyseg_ros.bench.robot import run as run_bench
     from anyseg_ros.live_run.run import LiveRunError
 
-    with core.errors_told(EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError):
+    with core.errors_reported(EngineError, LiveRunError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, student, baseline, minutes, out, part or PARTS)
     raise core.verdict(met)
 
@@ -60,7 +60,7 @@ def bench_points(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_ros.bench.points import run as run_bench
 
-    with core.errors_told(EngineError, StudentError, WorkerError):
+    with core.errors_reported(EngineError, StudentError, WorkerError):
         met = run_bench(core.console, json_file, student, drives, frames, workers or available_cores())
     raise core.verdict(met)
 
@@ -76,7 +76,7 @@ def bench_checks(
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_ros.bench.checks import run as run_bench
 
-    with core.errors_told(RecordingError, WorkerError):
+    with core.errors_reported(RecordingError, WorkerError):
         met = run_bench(core.console, json_file, out, workers or available_cores())
     raise core.verdict(met)
 
@@ -95,7 +95,7 @@ def bench_quality(
     from anyseg_core.sim.recorded_drive import RecordingError
     from anyseg_ros.bench.quality import run as run_bench
 
-    with core.errors_told(EngineError, RecordingError, StudentError, WorkerError):
+    with core.errors_reported(EngineError, RecordingError, StudentError, WorkerError):
         run_bench(core.console, json_file, student, out, workers or available_cores())
 
 
@@ -120,7 +120,7 @@ def bench_faults(
     from anyseg_ros.bench.faults import run as run_bench
 
     options = {"hours": hours, "repeats": repeats, "parts": part or PARTS, "workers": workers}
-    with core.errors_told(EngineError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+    with core.errors_reported(EngineError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, out=out, student=student, **options)
     raise core.verdict(met)
 
@@ -141,8 +141,32 @@ def bench_soak(
     from anyseg_ros.bench.soak import run as run_bench
     from anyseg_ros.live_run.run import LiveRunError
 
-    with core.errors_told(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+    with core.errors_reported(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
         met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, seed=seed)
+    raise core.verdict(met)
+
+
+@bench.command("survive")
+def bench_survive(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    minutes: Annotated[float, typer.Option(min=0, help="Of driving with random faults and storms; 0 = none.")] = 0.0,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this attack, by its name in the table; repeatable; none = the soak alone."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the drive, the faults and the logs.")] = Path("out/bench"),
+) -> None:
+    """Attack a live node: messages, requests, signals, students. Masks lost, time to recover, memory, exit code."""
+    set_up_process()
+    from anyseg_core.processes import WorkerError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bench.survive import run as run_bench
+    from anyseg_ros.live_run.run import LiveRunError
+
+    with core.errors_reported(LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError):
+        met = run_bench(core.console, json_file, out=out, student=student, minutes=minutes, only=attack or ())
     raise core.verdict(met)
 
 
@@ -158,7 +182,7 @@ def bench_gpu(
     from anyseg_ros.bench.gpu import NoGpuError
     from anyseg_ros.bench.gpu import run as run_bench
 
-    with core.errors_told(NoGpuError, StudentError, ValueError):
+    with core.errors_reported(NoGpuError, StudentError, ValueError):
         run_bench(core.console, json_file, student, sizes, runs)
 
 
@@ -173,7 +197,7 @@ def bench_fleet(
     from anyseg_ros.bench.fleet import run as run_bench
     from anyseg_ros.replay.fleet import FleetError
 
-    with core.errors_told(FleetError, OSError, ValueError):
+    with core.errors_reported(FleetError, OSError, ValueError):
         met = run_bench(core.console, json_file, student, bags, out)
     raise core.verdict(met)
 
@@ -192,7 +216,7 @@ def bench_engine(
     from anyseg_core.runtime.model_card import StudentError
     from anyseg_ros.bench.engine import run as run_bench
 
-    with core.errors_told(StudentError, ValueError):
+    with core.errors_reported(StudentError, ValueError):
         run_bench(core.console, json_file, student, size or (256, 512, 1024), runs, out)
 
 
@@ -207,7 +231,7 @@ def bench_replay(
     from anyseg_ros.bench.replay import run as run_bench
     from anyseg_ros.replay.run import REPLAY_ERRORS
 
-    with core.errors_told(*REPLAY_ERRORS):
+    with core.errors_reported(*REPLAY_ERRORS):
         met = run_bench(core.console, json_file, student, out, repeats)
     raise core.verdict(met)
 
@@ -222,7 +246,7 @@ def bench_events(
     from anyseg_ros.bags.reader import BagError
     from anyseg_ros.bench.events import run as run_bench
 
-    with core.errors_told(BagError, OSError):
+    with core.errors_reported(BagError, OSError):
         met = run_bench(core.console, json_file, bags or ())
     raise core.verdict(met)
 

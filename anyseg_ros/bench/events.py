@@ -150,9 +150,9 @@ def synthetic_stream(rows: int, vectors: int, seed: int = 0) -> bytes:
     x, polarity = random.integers(0, WIDTH - 12 * vectors, rows), random.integers(0, 2, rows) << 11
     words[:, 3] = (0x3000 if vectors else 0x2000) | polarity | x
     words[:, 4:] = 0x4000 | random.integers(0, 1 << 12, (rows, vectors))
-    is_news = np.ones(words.shape, np.bool_)
-    is_news[1:, 0] = words[1:, 0] != words[:-1, 0]  # the upper time bits only where they change
-    return words[is_news].astype("<u2").tobytes()
+    has_changed = np.ones(words.shape, np.bool_)
+    has_changed[1:, 0] = words[1:, 0] != words[:-1, 0]  # the upper time bits only where they change
+    return words[has_changed].astype("<u2").tobytes()
 
 
 def _libcaer_cmp(events: int) -> bytes:

@@ -18,6 +18,7 @@ from anyseg_ros.bench.fault_drives import PERIOD_NS, RATE_HZ, START_NS, Delivery
 from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 
 
 class Change(NamedTuple):
@@ -68,7 +69,7 @@ class SimulatedNode:
         settings = Parameters()
         self._pipeline = Pipeline(settings.health(play.modalities), settings.sync, self._now_ns)
         self._pipeline.set_rig(play.drive.rig)
-        self._states: dict[Sensor, tuple[State, Fault | None]] = {}
+        self._changes = StatusChanges()
         self.record = RunRecord()
 
     def run(self) -> RunRecord:
@@ -106,13 +107,9 @@ class SimulatedNode:
         if job is not None:
             self.record.masks.append(MadeMask(self._now_ns, job.anchor_frame.stamp_ns, frozenset(job.frames)))
             self._on_job(job)
-        for status in self._pipeline.statuses(self._now_ns):
-            now = status.state, status.fault
-            if self._states.get(status.modality) != now:
-                self._states[status.modality] = now
-                self.record.changes.append(
-                    Change(self._now_ns, status.modality, *now, status.reason, status.recover_time_s)
-                )
+        for s in self._changes.among(self._pipeline.statuses(self._now_ns)):
+            change = Change(self._now_ns, s.modality, s.state, s.fault, s.reason, s.recover_time_s)
+            self.record.changes.append(change)
 
 
 # --- one fault of one sensor ---------------------------------------------------------------------------------------

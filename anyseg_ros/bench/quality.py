@@ -1,4 +1,4 @@
-"""Does a mask get better without a bad witness? mIoU by weather, and under limits on the camera's quality."""
+"""Does a mask get better without a poor sensor? mIoU by weather, and under limits on the camera's quality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anyseg_core.runtime.health.quality import quality_of
 from anyseg_core.runtime.health.statistics import statistics_of
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import Sensor, in_order
+from anyseg_core.runtime.sensors import Sensor, in_order, subset_name
 from anyseg_core.sim.drive import DriveFrame
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import WEATHERS
@@ -51,14 +51,14 @@ def run(console: Console, json_path: Path | None, student: str, folder: Path, wo
         finally:
             segmenter.close()
     subsets, policies = by_subset(frames), by_limit(frames)
-    console.print(_table(f"mIoU of {student} by weather", "sensors", {"+".join(s): v for s, v in subsets.items()}))
+    console.print(_table(f"mIoU of {student} by weather", "sensors", {subset_name(s): v for s, v in subsets.items()}))
     console.print(_table(_policy_title(), "camera left out below", policies))
     console.print(_table("quality of each sensor (median)", "sensor", qualities(frames)))
     notes = f"{len(frames)} frames: {FRAMES_PER_DRIVE} of each of {DRIVES} drives, {FRAME_STEP / 10:g} s apart"
     console.print(f"{notes}\nmachine: {machine()}\ncommand: {command_line()}")
     if json_path:
         content = {"machine": machine(), "command": command_line(), "notes": [notes], "policies": policies}
-        content |= {"subsets": {"+".join(s): v for s, v in subsets.items()}, "qualities": qualities(frames)}
+        content |= {"subsets": {subset_name(s): v for s, v in subsets.items()}, "qualities": qualities(frames)}
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(content, indent=2) + "\n")
 

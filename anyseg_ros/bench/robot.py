@@ -1,4 +1,4 @@
-"""What the slice promises on a robot: latency, reaction to a lost sensor, accuracy on every subset, memory."""
+"""What is promised on a robot: latency, reaction to a lost sensor, accuracy on every subset, memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anyseg_core.processes import available_cores
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.metrics import mean_over_subsets
 from anyseg_core.runtime.segmenter import Segmenter
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order, subset_name
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.terminal import progress_bar
 from anyseg_ros.bench.accuracy import SubsetScores, held_out_drives, score
@@ -185,7 +185,7 @@ def accuracy_table(student: SubsetScores, baseline: SubsetScores) -> Table:
     table.add_column("sensors")
     for column in ("student", "baseline", "difference"):
         table.add_column(column, justify="right")
-    rows = [("+".join(map(str, subset)), student.pooled[subset], baseline.pooled[subset]) for subset in student.pooled]
+    rows = [(subset_name(subset), student.pooled[subset], baseline.pooled[subset]) for subset in student.pooled]
     rows.append((f"mean of {len(rows)}", _mean(student.pooled), _mean(baseline.pooled)))
     for name, ours, theirs in rows:
         table.add_row(name, f"{ours:.1f}", f"{theirs:.1f}", f"{ours - theirs:+.1f}")
@@ -202,7 +202,7 @@ def add_accuracy(result: Benchmark, student: SubsetScores, baseline: SubsetScore
         means = [_mean(one_drive) for one_drive in scores.by_drive]
         result.add(f"mIoU, mean of {count} subsets, drive by drive: {name}", "%", means)
         for subset, miou in scores.pooled.items():
-            result.add(f"mIoU, {'+'.join(map(str, subset))}: {name}", "%", [miou], listed=len(subset) == 1)
+            result.add(f"mIoU, {subset_name(subset)}: {name}", "%", [miou], listed=len(subset) == 1)
 
 
 def _mean(mious: Mapping[tuple[Sensor, ...], float]) -> float:
@@ -213,7 +213,7 @@ def _mean(mious: Mapping[tuple[Sensor, ...], float]) -> float:
 
 
 @dataclass(frozen=True)
-class _Heard:
+class _LiveRun:
     """A live run, without its beginning."""
 
     recording: Recording
@@ -225,9 +225,9 @@ def measure_latency(bench: _Bench) -> None:
     """Added latency with every sensor, and with the camera alone."""
     for name, silent in (("4 sensors", ()), ("camera only", DEFAULT_SENSORS[1:])):
         faults = [{"modality": str(m), "kind": "drop", "start_s": 0.0} for m in silent]
-        heard = _drive_live(bench, f"latency, {name}", LATENCY_RATE_HZ, LATENCY_RUN_S, faults)
+        live = _drive_live(bench, f"latency, {name}", LATENCY_RATE_HZ, LATENCY_RUN_S, faults)
         wanted = tuple(m for m in DEFAULT_SENSORS if m not in silent)
-        latencies = added_latencies((m for m in heard.masks if m.used == wanted), heard.published)
+        latencies = added_latencies((m for m in live.masks if m.used == wanted), live.published)
         last = [latency.last_ms for latency in latencies]
         p50, p95 = (float(np.percentile(last, percent)) for percent in (50, 95)) if last else (np.inf, np.inf)
         met = p50 <= ADDED_P50_MS and p95 <= ADDED_P95_MS
@@ -240,12 +240,12 @@ def measure_latency(bench: _Bench) -> None:
 def measure_points(bench: _Bench) -> None:
     """What listeners to points, obstacles and grid add to the mask's latency: runs without and with them in turn."""
     medians: dict[bool, list[float]] = {False: [], True: []}
-    for number, is_heard in enumerate((False, True, False, True)):
-        with listening() if is_heard else nullcontext():
-            heard = _drive_live(bench, f"points, {number}", LATENCY_RATE_HZ, LATENCY_RUN_S, ())
-        last = [latency.last_ms for latency in added_latencies(heard.masks, heard.published)]
-        bench.result.add(f"added latency, {'with' if is_heard else 'without'} a planner, run {number}", "ms", last)
-        medians[is_heard].append(float(np.median(last)))
+    for number, is_listened in enumerate((False, True, False, True)):
+        with listening() if is_listened else nullcontext():
+            live = _drive_live(bench, f"points, {number}", LATENCY_RATE_HZ, LATENCY_RUN_S, ())
+        last = [latency.last_ms for latency in added_latencies(live.masks, live.published)]
+        bench.result.add(f"added latency, {'with' if is_listened else 'without'} a planner, run {number}", "ms", last)
+        medians[is_listened].append(float(np.median(last)))
     added = [with_it - without for without, with_it in zip(*medians.values(), strict=True)]
     met = float(np.median(added)) <= POINTS_P50_MS
     bench.result.add("p50 of the mask's latency that a planner adds", "ms", added, f"<= {POINTS_P50_MS:g}", met)
@@ -268,26 +268,26 @@ def _measure_camera_drops(bench: _Bench, rate_hz: float) -> None:
     ]
     name = f"camera drops at {rate_hz:g} Hz"
     with watched() as stolen:
-        heard = _drive_live(bench, name, rate_hz, WARM_UP_S + DROPS * DROP_EVERY_S, faults)
-    reactions = reactions_to(heard.masks, heard.published, Sensor.CAMERA, silence_ms=1000.0 * DROP_S / 2)
+        live = _drive_live(bench, name, rate_hz, WARM_UP_S + DROPS * DROP_EVERY_S, faults)
+    reactions = reactions_to(live.masks, live.published, Sensor.CAMERA, silence_ms=1000.0 * DROP_S / 2)
     longest_ms = max(2 * 1000.0 / rate_hz, 150.0)
     met = max((reaction.ms for reaction in reactions), default=np.inf) <= longest_ms
     bench.result.add(f"reaction, {name}", "ms", [r.ms for r in reactions], f"max <= {longest_ms:g}", met)
     stolen_ms = [stolen.within_ms(r.begin_ns, r.end_ns) for r in reactions]
     bench.result.add(f"stolen meanwhile, {name}", "ms", stolen_ms)
-    _add_promises(bench, heard, name, rate_hz)
+    _add_promises(bench, live, name, rate_hz)
 
 
-def _add_promises(bench: _Bench, heard: _Heard, name: str, rate_hz: float) -> None:
-    engine_ms = max(mask.engine_ms for mask in heard.masks)
+def _add_promises(bench: _Bench, live: _LiveRun, name: str, rate_hz: float) -> None:
+    engine_ms = max(mask.engine_ms for mask in live.masks)
     promise = Promise(1000.0 / rate_hz, SyncConfig.deadline_ms, HealthConfig.max_age_ms, transport_ms=0.0)
-    gaps, longest = gaps_ms(heard.masks), promise.longest_gap_ms(engine_ms)
+    gaps, longest = gaps_ms(live.masks), promise.longest_gap_ms(engine_ms)
     bar = f"max <= period + deadline + engine = {longest:.0f}"
     bench.result.add(f"time between masks, {name}", "ms", gaps, bar, max(gaps) <= longest)
-    ages = [mask.oldest_ms for mask in heard.masks]
+    ages = [mask.oldest_ms for mask in live.masks]
     bar = f"max <= max_age_ms = {promise.max_age_ms:g}"
     bench.result.add(f"oldest frame in a mask, {name}", "ms", ages, bar, max(ages) <= promise.max_age_ms)
-    broken = broken_promises(heard.recording, Promise(promise.period_ms, promise.deadline_ms, promise.max_age_ms))
+    broken = broken_promises(live.recording, Promise(promise.period_ms, promise.deadline_ms, promise.max_age_ms))
     bench.result.add(f"masks missed, stale or wrongly stamped, {name}", "", [len(broken)], "= 0", not broken)
     bench.result.notes.extend(broken[:10])
 
@@ -300,15 +300,15 @@ def measure_memory(bench: _Bench, minutes: float) -> None:
         if not samples or driven_s - samples[-1][0] >= 1.0:
             samples.append((driven_s, resident_mb(recording.node_pid)))
 
-    heard = _drive_live(bench, "memory", RATE_HZ, 60.0 * minutes, [], sample)
+    live = _drive_live(bench, "memory", RATE_HZ, 60.0 * minutes, [], sample)
     settled = [(s, mb) for s, mb in samples if s >= 60.0 * minutes / 3]
     slope, error = slope_per_minute([s for s, _ in settled], [mb for _, mb in settled])
     bench.result.add("resident memory of the node", "MB", [mb for _, mb in settled])
     bar = f"<= {RSS_MB_PER_MINUTE:g}, standard error {error:.2g}"
     name = f"growth of resident memory over {minutes:g} min"
     bench.result.add(name, "MB/min", [slope], bar, slope <= RSS_MB_PER_MINUTE)
-    seconds = (heard.masks[-1].received_ns - heard.masks[0].received_ns) / 1e9
-    bench.result.add(f"mask rate at sensors of {RATE_HZ:g} Hz", "Hz", [(len(heard.masks) - 1) / seconds])
+    seconds = (live.masks[-1].received_ns - live.masks[0].received_ns) / 1e9
+    bench.result.add(f"mask rate at sensors of {RATE_HZ:g} Hz", "Hz", [(len(live.masks) - 1) / seconds])
 
 
 def resident_mb(pid: int) -> float:
@@ -326,7 +326,7 @@ def _drive_live(
     seconds: float,
     faults: Sequence[Mapping[str, object]],
     on_progress: Callable[[float, Recording], None] = lambda _driven_s, _recording: None,
-) -> _Heard:
+) -> _LiveRun:
     """Vehicle and node as processes for so long, with those faults."""
     folder = bench.out / name.replace(", ", "_").replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
@@ -352,4 +352,4 @@ def _drive_live(
         recording = record(live, on_driven)
     begin_ns = recording.start_ns + int(WARM_UP_S * 1e9)
     masks = [mask for mask in made_masks(recording) if mask.stamp_ns >= begin_ns]
-    return _Heard(recording, masks, read_publish_log(log))
+    return _LiveRun(recording, masks, read_publish_log(log))

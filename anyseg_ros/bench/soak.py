@@ -223,12 +223,12 @@ def _add_log(result: Benchmark, recording: Recording, log: str) -> None:
 def failures(recording: Recording) -> Counter[str]:
     """How often each fault put each sensor out of use, by its status messages: `StatusLog` says the same in words."""
     counts: Counter[str] = Counter()
-    told: dict[Sensor, set[str]] = {modality: set() for modality in DEFAULT_SENSORS}
+    logged: dict[Sensor, set[str]] = {modality: set() for modality in DEFAULT_SENSORS}
     end_ns = max(recording.truth) - QUIET_END_S / 2 * 1e9
     for status in (status for status in recording.statuses if status.received_ns < end_ns):
         if status.state not in OUT_OF_USE:
-            told[status.modality].clear()
-        elif status.fault not in told[status.modality]:
-            told[status.modality].add(status.fault)
+            logged[status.modality].clear()
+        elif status.fault not in logged[status.modality]:
+            logged[status.modality].add(status.fault)
             counts[f"{status.modality} {status.fault}"] += 1
     return counts

@@ -1,7 +1,7 @@
 """How steady the machine under a benchmark is: time that its hypervisor took, and the spread of a fixed piece of work.
 
 On a shared host a virtual machine stands still now and then, for 50 ms or more. No program can do anything about that,
-and every figure with a maximum is worse for it; so it is told beside them. Hosts differ in whether they admit it:
+and every figure with a maximum is worse for it; so it is given beside them. Hosts differ in whether they admit it:
 `steal` in proc_stat(5) may say nothing while a loop of 4 ms takes 50.
 """
 

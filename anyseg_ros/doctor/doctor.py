@@ -20,7 +20,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from anyseg_core.runtime.extras import pip_command
+from anyseg_core.runtime.extras import pip_command, pip_install
 from anyseg_core.runtime.model_card import StudentError, bundled_students, find_student, load_card, usage_notice
 from anyseg_ros.doctor.jetson import read_jetson
 from anyseg_ros.messages.types import install_command
@@ -161,7 +161,7 @@ def _engines() -> Iterator[Finding]:
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers())
         yield Finding("onnxruntime", Level.OK, f"{onnxruntime.__version__}: {providers}")
     else:
-        yield Finding("onnxruntime", Level.MISSING, "not found", "pip install onnxruntime")
+        yield Finding("onnxruntime", Level.MISSING, "not found", pip_install("onnxruntime"))
     yield from _tensorrt()
     yield _gpu()
     torch = version_of("torch") if installed("torch") else ""
@@ -194,7 +194,7 @@ def _tensorrt() -> Iterator[Finding]:
     else:
         yield Finding("CUDA for Python", Level.OK if below else Level.OPTIONAL, detail, "" if below else remedy)
     if below and "cuda-bindings" not in found:
-        yield Finding("CUDA graphs", Level.OPTIONAL, "not without cuda-bindings", "pip install cuda-bindings")
+        yield Finding("CUDA graphs", Level.OPTIONAL, "not without cuda-bindings", pip_install("cuda-bindings"))
 
 
 def _jetson(root: Path = Path("/")) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def inject_bag(
     """Write the bag `source` to the new folder `target` with the faults of `schedule`.
 
     Times of the schedule count from the first message. Args:
-        mapping: role to topic (`bag_topics.parse_mapping`) where types and names leave a choice.
+        mapping: role to topic (`bags.topics.parse_mapping`) where types and names leave a choice.
         storage: a key of `STORAGES`.
         progress: called with the number of messages read, and that of all.
 

@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
 from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSchedule, InjectionScheduleError
-from anyseg_core.runtime.health.monitor import clock_was_set
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.inject.messages import MessageInjector, SensorMessage
@@ -55,9 +55,9 @@ class InjectorNode(Node):
         super().__init__(NAME, **node_options)
         self._start_ns: int | None = None
         self._last_ns = 0
-        self._told: tuple[int, ...] | None = None
+        self._published: tuple[int, ...] | None = None
         self._periods = 0
-        self._unreadable_told = 0
+        self._unreadable_logged = 0
         self._autostart = self.declare_parameter("autostart", True).value
         self._others = sensors_of(self.declare_parameter("sensors", "").value)
         self._injector = _injector_of(self.declare_parameter("injections", "").value, self._others)
@@ -84,11 +84,16 @@ class InjectorNode(Node):
             raise ValueError(f"topics.{modality}: input and output are both {source}; the node would hear itself")
         return _Relay(self, modality, source, target)
 
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """The full names of each sensor's topic before and behind this node, whether somebody uses them yet or not."""
+        return [relay.route for relay in self._relays]
+
     def _connect(self) -> None:
         for relay in self._relays:
             if relay.find_driver():
                 self._warn_of_unplayable(relay)
-            relay.subscribe_when_heard()
+            relay.subscribe_when_needed()
 
     def _warn_of_unplayable(self, relay: _Relay) -> None:
         try:
@@ -107,7 +112,7 @@ class InjectorNode(Node):
                 return
             self._begin(now_ns)
         elapsed_s = self._elapsed_s(now_ns)
-        self._die_where_told(elapsed_s)
+        self._crash_where_due(elapsed_s)
         self._injector.send(SensorMessage(relay.modality, relay.msgtype, cdr, relay), elapsed_s)
         self._deliver(elapsed_s)
 
@@ -141,7 +146,7 @@ class InjectorNode(Node):
         self._last_ns = max(self._last_ns, now_ns)
         return (self._last_ns - (self._start_ns or 0)) / NS_PER_S
 
-    def _die_where_told(self, elapsed_s: float) -> None:
+    def _crash_where_due(self, elapsed_s: float) -> None:
         if self._injector.must_die(elapsed_s):
             self.get_logger().fatal("the scenario crashes this process")
             os.kill(os.getpid(), signal.SIGKILL)
@@ -174,7 +179,7 @@ class InjectorNode(Node):
             except InjectionScheduleError as error:
                 return SetParametersResult(successful=False, reason=str(error))
             self._deliver(math.inf)
-            self._injector, self._unreadable_told = injector, 0
+            self._injector, self._unreadable_logged = injector, 0
             if self._start_ns is not None:
                 self._begin(self.get_clock().now().nanoseconds)
             for relay in self._relays:
@@ -189,19 +194,19 @@ class InjectorNode(Node):
         active: list[ActiveInjection] = []
         if self._start_ns is not None:
             elapsed_s = self._elapsed_s(now_ns)
-            self._die_where_told(elapsed_s)
+            self._crash_where_due(elapsed_s)
             active = self._injector.active(elapsed_s)
         present = tuple(id(fault.entry) for fault in active)
         self._periods += 1
-        if present != self._told or self._periods >= REPEAT_PERIODS:
-            self._told, self._periods = present, 0
+        if present != self._published or self._periods >= REPEAT_PERIODS:
+            self._published, self._periods = present, 0
             self._faults_publisher.publish(active_faults_message(active, now_ns, self._start_ns or 0))
-        self._tell_unreadable()
+        self._warn_of_unreadable()
 
-    def _tell_unreadable(self) -> None:
+    def _warn_of_unreadable(self) -> None:
         count = sum(self._injector.unreadable.values())
-        if count > self._unreadable_told:
-            self._unreadable_told = count
+        if count > self._unreadable_logged:
+            self._unreadable_logged = count
             reasons = "; ".join(f"{number} x {reason}" for reason, number in self._injector.unreadable.items())
             self.get_logger().warning(f"passed as they were: {reasons}", throttle_duration_sec=5.0)
 
@@ -219,6 +224,11 @@ class _Relay:
         self._publisher: Any = None
         self._subscription: Any = None
         self._complaint = ""
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Full names of its input and its output."""
+        return self._node.resolve_topic_name(self._source), self._node.resolve_topic_name(self._target)
 
     def publish(self, cdr: bytes | memoryview) -> None:
         """Send a serialized message on."""
@@ -242,7 +252,7 @@ class _Relay:
         self._publisher = self._node.create_publisher(message_type, self._target, self._qos)
         return True
 
-    def subscribe_when_heard(self) -> None:
+    def subscribe_when_needed(self) -> None:
         """Take the driver's messages from the moment on that there is somebody to send them to."""
         publisher = self._publisher
         if publisher is None or self._subscription is not None or not publisher.get_subscription_count():

@@ -1,6 +1,7 @@
 """A message with other content in the same encoding: what a fault does to a frame, done to the message it came in.
 
 Messages are those of rosbags; every field that the fault does not touch keeps its value, a point's other fields too.
+Only pictures of YUV and Bayer leave as rgb8: their neighbouring pixels share colours, and would spoil each other.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from anyseg_core.injection.degradations import Generator
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages import conversions
+from anyseg_ros.messages.compressed_pictures import parse_format
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
 
 Message = Any
@@ -26,7 +28,7 @@ Bytes = NDArray[np.uint8]
 JPEG_QUALITY = 95
 PAYLOAD_FIELDS = ("data", "events")
 """Names of a message's bytes: images and clouds, event packets."""
-FOREIGN_ENCODING = "yuv422_yuy2"
+FOREIGN_ENCODING = "nv24"
 """What a camera driver may publish, and no converter here reads."""
 FOREIGN_FORMAT = "h264"
 _H264_START = b"\0\0\0\1"
@@ -34,14 +36,19 @@ _POLAR = MappingProxyType({"x": "range", "y": "azimuth", "z": "elevation"})
 _BLOCK = 64
 """Bytes that break together where a message has no rows or points."""
 
+_COLORS: Mapping[str, int | None] = {
+    "rgb": None,
+    "bgr": cv2.COLOR_RGB2BGR,
+    "rgba": cv2.COLOR_RGB2RGBA,
+    "bgra": cv2.COLOR_RGB2BGRA,
+    "mono": cv2.COLOR_RGB2GRAY,
+}
 _FROM_RGB: Mapping[str, int | None] = MappingProxyType(
     {
-        "rgb8": None,
-        "bgr8": cv2.COLOR_RGB2BGR,
-        "rgba8": cv2.COLOR_RGB2RGBA,
-        "bgra8": cv2.COLOR_RGB2BGRA,
-        "mono8": cv2.COLOR_RGB2GRAY,
-        "mono16": cv2.COLOR_RGB2GRAY,
+        **{f"{name}{bits}": conversion for name, conversion in _COLORS.items() for bits in (8, 16)},
+        "8UC3": cv2.COLOR_RGB2BGR,
+        "8UC4": cv2.COLOR_RGB2BGRA,
+        "8UC1": cv2.COLOR_RGB2GRAY,
     }
 )
 
@@ -49,7 +56,8 @@ _FROM_RGB: Mapping[str, int | None] = MappingProxyType(
 def rewritten(message: Message, modality: Sensor, msgtype: str, spoil: Spoil) -> Message:
     """The message with its frame spoiled. Raises ConversionError where it cannot be read.
 
-    JPEG stays JPEG, of quality 95. 16UC1 has no NaN: such a depth is 0 there. A cloud that lost points has one row.
+    JPEG stays JPEG, of quality 95. 16UC1 has no NaN: such a depth is 0 there; inverse depth becomes 16UC1. A cloud that
+    lost points has one row.
     """
     return _REWRITERS[modality.kind.family, msgtype](message, spoil)
 
@@ -98,14 +106,17 @@ def payload_of(message: Message) -> tuple[str, Bytes]:
 
 def _camera_image(message: Message, spoil: Spoil) -> Message:
     rgb = spoil(conversions.camera_frame(message)).data
-    conversion = _FROM_RGB[message.encoding]
+    encoding = message.encoding if message.encoding in _FROM_RGB else "rgb8"
+    conversion = _FROM_RGB[encoding]
     pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
-    return _with_pixels(message, pixels * np.uint16(257) if message.encoding == "mono16" else pixels)
+    pixels = pixels * np.uint16(257) if encoding.endswith("16") else pixels
+    return _with_pixels(replace(message, encoding=encoding), pixels)
 
 
 def _compressed_camera_image(message: Message, spoil: Spoil) -> Message:
     rgb = spoil(conversions.compressed_camera_frame(message)).data
-    return replace(message, data=_encoded(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), bytes(message.data[:2])))
+    given = rgb if parse_format(message.format).is_rgb else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return replace(message, data=_encoded(given, bytes(message.data[:2])))
 
 
 def _depth_image(message: Message, spoil: Spoil) -> Message:
@@ -115,6 +126,8 @@ def _depth_image(message: Message, spoil: Spoil) -> Message:
 
 def _compressed_depth_image(message: Message, spoil: Spoil) -> Message:
     depth_m = spoil(conversions.compressed_depth_frame(message)).data
+    if parse_format(message.format).raw == "32FC1":
+        message = replace(message, format="16UC1; compressedDepth png")
     start = bytes(message.data).index(b"\x89PNG")  # compressed_depth_image_transport puts a header before it
     picture = _encoded(_millimetres(depth_m), b"\x89P")
     return replace(message, data=np.concatenate([message.data[:start], picture]))
@@ -162,7 +175,7 @@ def _cloud(message: Message, spoil: Spoil) -> Message:
     if len(after) < len(records):
         return _with_records(message, records[np.ascontiguousarray(after[:, 4]).view(np.int32)])
     records = records.copy()
-    for column, name in enumerate(("x", "y", "z", "intensity")):
+    for column, name in enumerate(("x", "y", "z", conversions.intensity_field(message))):
         _set_field(records, message, name, after[:, column])
     return _with_records(message, records)
 

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.sensors import Sensor
@@ -27,7 +28,8 @@ from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_a
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import ENGINE, MASK, status_key
+from anyseg_ros.node.status_messages import ENGINE, status_key
+from anyseg_ros.pipeline.status_lines import MASK
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.vehicle.publisher import GROUND_TRUTH
@@ -119,9 +121,16 @@ def _node_arguments(run: LiveRun) -> dict[str, Any]:
     return {
         "autostart": True,
         "model.student": run.student,
-        **transform_parameters("camera_from_lidar", RecordedDrive.load(run.drive).rig().camera_from_lidar),
-        **transform_parameters("base_from_lidar", base_from_lidar()),
+        **extrinsics_parameters(RecordedDrive.load(run.drive).rig()),
         **run.node_parameters,
+    }
+
+
+def extrinsics_parameters(rig: Rig) -> dict[str, list[float]]:
+    """Where the simulated vehicle's LiDAR sits, as parameters; a real vehicle tells it by TF."""
+    return {
+        **transform_parameters("camera_from_lidar", rig.camera_from_lidar),
+        **transform_parameters("base_from_lidar", base_from_lidar()),
     }
 
 

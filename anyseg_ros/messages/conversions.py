@@ -5,39 +5,42 @@ of the message's bytes wherever the encoding allows it: never write to them.
 
 | modality | message | encodings |
 |---|---|---|
-| camera | Image | rgb8, bgr8, rgba8, bgra8, mono8, mono16 (the upper 8 bits) |
-| camera | CompressedImage | JPEG, PNG |
+| camera | Image | every one of `pixel_formats.CAMERA_FORMATS`: colour, grey, 16 bits, YUV, Bayer |
+| camera | CompressedImage | JPEG, PNG, also of a Bayer mosaic or of 16 bits |
 | depth | Image | 16UC1 (mm), 32FC1 (m) |
-| depth | CompressedImage | 16-bit PNG (mm), with or without compressedDepth's header |
+| depth | CompressedImage | 16-bit PNG of 16UC1, with or without compressedDepth's header; of 32FC1 with it |
 | event | Image | rgb8, bgr8 (red = positive, green = negative counts), 8UC2 (positive, negative) |
-| lidar | PointCloud2 | any field order, offset and datatype of x, y, z and intensity (0 where absent) |
+| lidar | PointCloud2 | any field order, offset and datatype of x, y, z and one of INTENSITY_FIELDS (0 without) |
 """
 
 from __future__ import annotations
 
 import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.full_scale import FullScale
 from anyseg_core.runtime.geometry.distortion import Distortion
 from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.health.monitor import Fault
-from anyseg_core.runtime.image_files import (
-    PNG_MAGIC,
-    ImageFileError,
-    ImageSizeError,
-    announced_size,
-    check_picture_size,
-    decode_picture,
-)
-from anyseg_core.runtime.sensors import Sensor, SensorFrame
+from anyseg_core.runtime.image_files import ImageSizeError, announced_size, check_picture_size
+from anyseg_core.runtime.sensors import Intensity, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_ros.messages.compressed_pictures import metres_of, rgb_of
+from anyseg_ros.messages.conversion_error import ConversionError
+from anyseg_ros.messages.pixel_formats import (
+    CAMERA_FORMATS,
+    DEPTH_FORMATS,
+    EVENT_FORMATS,
+    PIXEL_FORMATS,
+    to_rgb,
+)
 
 Message = Any
 """A ROS message: of rclpy, of rosbags, or anything else with its fields."""
@@ -45,48 +48,12 @@ Message = Any
 MAX_FOCAL_RATIO = 1000
 """Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
 
-
-class ConversionError(ValueError):
-    """A malformed message: what is wrong with it, and the fault it counts as."""
-
-    def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-
-class _PixelFormat(NamedTuple):
-    """Memory layout of one image encoding."""
-
-    dtype: str
-    channels: int
-
-
-_PIXEL_FORMATS: Mapping[str, _PixelFormat] = MappingProxyType(
-    {
-        "rgb8": _PixelFormat("u1", 3),
-        "bgr8": _PixelFormat("u1", 3),
-        "rgba8": _PixelFormat("u1", 4),
-        "bgra8": _PixelFormat("u1", 4),
-        "mono8": _PixelFormat("u1", 1),
-        "mono16": _PixelFormat("u2", 1),
-        "8UC1": _PixelFormat("u1", 1),
-        "8UC2": _PixelFormat("u1", 2),
-        "16UC1": _PixelFormat("u2", 1),
-        "32FC1": _PixelFormat("f4", 1),
-    }
-)
-_TO_RGB: Mapping[str, int | None] = MappingProxyType(
-    {
-        "rgb8": None,
-        "bgr8": cv2.COLOR_BGR2RGB,
-        "rgba8": cv2.COLOR_RGBA2RGB,
-        "bgra8": cv2.COLOR_BGRA2RGB,
-        "mono8": cv2.COLOR_GRAY2RGB,
-        "mono16": cv2.COLOR_GRAY2RGB,
-    }
-)
-_DEPTH_ENCODINGS = ("16UC1", "32FC1")
-_EVENT_ENCODINGS = ("rgb8", "bgr8", "8UC2")
+INTENSITY_FIELDS = ("intensity", "reflectivity", "reflectance", "i", "signal", "remission")
+"""Names of the field that tells how strong an echo was, in any case, the preferred one first."""
+INTENSITIES_SEEN = 4096
+"""Of a scan, by what learns their full scale."""
+MAX_ALIGNMENT = 16
+"""Bytes behind a row that need no explanation."""
 
 
 def stamp_ns(header: Message) -> int:
@@ -94,48 +61,36 @@ def stamp_ns(header: Message) -> int:
     return int(header.stamp.sec) * NS_PER_S + int(header.stamp.nanosec)
 
 
-def camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA) -> SensorFrame:
-    """sensor_msgs/Image -> RGB frame, of 16 bits the upper 8. Raises ConversionError."""
-    pixels = image_view(message, tuple(_TO_RGB))
-    if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
-    conversion = _TO_RGB[message.encoding]
-    rgb = pixels if conversion is None else cv2.cvtColor(pixels, conversion)
-    return _frame(sensor, rgb, message)
+def camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None) -> SensorFrame:
+    """sensor_msgs/Image -> RGB frame. Raises ConversionError.
+
+    `scale` learns what pictures of 16 bits have for white; None: 65535, so that the upper 8 bits are taken.
+    """
+    pixels = image_view(message, CAMERA_FORMATS)
+    return _frame(sensor, to_rgb(pixels, CAMERA_FORMATS[message.encoding], scale), message)
 
 
-def compressed_camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA) -> SensorFrame:
-    """sensor_msgs/CompressedImage (JPEG or PNG) -> RGB frame. Raises ConversionError."""
-    bgr = _decode(_bytes_of(message), cv2.IMREAD_COLOR)
-    return _frame(sensor, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), message)
+def compressed_camera_frame(
+    message: Message, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None
+) -> SensorFrame:
+    """sensor_msgs/CompressedImage (JPEG or PNG) -> RGB frame, `scale` as in `camera_frame`. Raises ConversionError."""
+    return _frame(sensor, rgb_of(_bytes_of(message), message.format, scale), message)
 
 
 def depth_frame(message: Message, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
     """sensor_msgs/Image (16UC1 in millimetres or 32FC1 in metres) -> depth frame. Raises ConversionError."""
-    return _frame(sensor, _metres(image_view(message, _DEPTH_ENCODINGS)), message)
+    depth = image_view(message, DEPTH_FORMATS)
+    return _frame(sensor, depth if depth.dtype == np.float32 else depth * np.float32(0.001), message)
 
 
 def compressed_depth_frame(message: Message, sensor: Sensor = Sensor.DEPTH) -> SensorFrame:
-    """sensor_msgs/CompressedImage with a 16-bit PNG in millimetres -> depth frame. Raises ConversionError."""
-    if "32FC1" in message.format:
-        raise ConversionError(
-            Fault.DECODE_ERROR,
-            f"compressed depth of format {message.format!r} is quantised inverse depth; publish 16UC1 in millimetres",
-        )
-    data = _bytes_of(message)
-    start = _COMPRESSED_DEPTH_HEADER if bytes(data[_COMPRESSED_DEPTH_HEADER:][:8]) == PNG_MAGIC else 0
-    millimetres = _decode(data[start:], cv2.IMREAD_UNCHANGED)
-    if millimetres.dtype != np.uint16 or millimetres.ndim != 2:
-        raise ConversionError(
-            Fault.DECODE_ERROR,
-            f"compressed depth must be a 16-bit grey PNG, not {millimetres.dtype} of shape {millimetres.shape}",
-        )
-    return _frame(sensor, _metres(millimetres), message)
+    """sensor_msgs/CompressedImage with a 16-bit PNG -> depth frame. Raises ConversionError."""
+    return _frame(sensor, metres_of(_bytes_of(message), message.format), message)
 
 
 def event_frame(message: Message, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
     """sensor_msgs/Image of event counts -> event frame, positive and negative. Raises ConversionError."""
-    pixels = image_view(message, _EVENT_ENCODINGS)
+    pixels = image_view(message, EVENT_FORMATS)
     if message.encoding == "8UC2":
         return _frame(sensor, pixels, message)
     counts = np.empty((*pixels.shape[:2], 2), np.uint8)  # adjacent: everything after this is twice as fast
@@ -144,21 +99,36 @@ def event_frame(message: Message, sensor: Sensor = Sensor.EVENT) -> SensorFrame:
     return _frame(sensor, counts, message)
 
 
-def lidar_frame(message: Message, sensor: Sensor = Sensor.LIDAR) -> SensorFrame:
+def lidar_frame(message: Message, sensor: Sensor = Sensor.LIDAR, scale: FullScale | None = None) -> SensorFrame:
     """sensor_msgs/PointCloud2 -> points float32 [N, 4] and their times; NaN points stay. Raises ConversionError.
 
     Rays without a return, which many drivers send as (0, 0, 0), are NaN points. A cloud without points is a scan that
-    saw nothing.
+    saw nothing. `scale` learns the range of intensity; None: it is taken for the student's.
     """
     shape = int(message.height), int(message.width)
     if 0 in shape:
         return replace(_frame(sensor, np.zeros((0, 4), np.float32), message), cloud_shape=shape)
     points = points_view(message)
-    returned = points[:, :3].any(axis=1)
+    returned = np.asarray(points[:, :3].any(axis=1))
     if not returned.all():
         points = points.copy()
         points[~returned, :3] = np.nan
-    return replace(_frame(sensor, points, message), point_times=_point_times(message), cloud_shape=shape)
+    return replace(
+        _frame(sensor, points, message),
+        point_times=_point_times(message),
+        cloud_shape=shape,
+        intensity=None if scale is None else _intensity(message, points, returned, scale),
+    )
+
+
+def _intensity(
+    message: Message, points: NDArray[np.float32], returned: NDArray[np.bool_], scale: FullScale
+) -> Intensity:
+    """Rays without a return teach nothing: some drivers leave noise in them."""
+    field = intensity_field(message)
+    seen = slice(None, None, max(1, len(points) // INTENSITIES_SEEN))
+    full_scale = scale.learn(points[seen, 3][returned[seen]]) if field else 0.0
+    return Intensity(field, full_scale, scale.is_learnt)
 
 
 def pinhole_camera(message: Message, *, rectified: bool = False) -> PinholeCamera:
@@ -230,33 +200,53 @@ def _rectification(message: Message) -> tuple[float, ...]:
     return tuple(rotation.ravel().tolist()) if is_rotation and not np.allclose(rotation, np.eye(3)) else ()
 
 
-def image_view(message: Message, encodings: tuple[str, ...]) -> NDArray[Any]:
+def image_view(message: Message, encodings: Collection[str]) -> NDArray[Any]:
     """sensor_msgs/Image -> [h, w, channels], or [h, w] for one channel; native byte order, a view where possible.
+
+    Where colour follows below the grey plane, as in nv12, h counts its rows, too.
 
     Raises ConversionError for an encoding that is not among `encodings`, and for sizes that do not fit together.
     """
     if message.encoding not in encodings:
         raise ConversionError(
-            Fault.DECODE_ERROR, f"encoding {message.encoding!r} is not known; known here: {', '.join(encodings)}"
+            Fault.DECODE_ERROR,
+            f"encoding {message.encoding!r} is not known; known here: {', '.join(encodings)}. "
+            "Set the driver to one of them",
         )
-    layout = _PIXEL_FORMATS[message.encoding]
+    layout = PIXEL_FORMATS[message.encoding]
     dtype = np.dtype(layout.dtype).newbyteorder(">" if message.is_bigendian else "<")
     height, width, step = int(message.height), int(message.width), int(message.step)
     data = _bytes_of(message)
     _check_grid("image", height, width)
-    pixel_bytes = dtype.itemsize * layout.channels
-    if step < width * pixel_bytes or step * height != len(data):
+    if height % layout.block[0] or width % layout.block[1]:
+        raise ConversionError(
+            Fault.WRONG_SIZE, f"{width}x{height} {message.encoding}: pixels share their colours in twos, sizes are even"
+        )
+    rows, pixel_bytes = int(height * layout.planes), dtype.itemsize * layout.channels
+    if step < width * pixel_bytes or step * rows != len(data):
         raise ConversionError(
             Fault.WRONG_SIZE,
             f"{width}x{height} {message.encoding} needs steps of at least {width * pixel_bytes} bytes and "
-            f"step x height bytes of data; the step is {step}, the data {len(data)} bytes",
+            f"step x {rows} bytes of data; the step is {step}, the data {len(data)} bytes",
         )
-    shape, strides = (height, width), (step, pixel_bytes)
+    if step % width == 0 and step - width * pixel_bytes > MAX_ALIGNMENT:
+        raise ConversionError(
+            Fault.WRONG_SIZE,
+            f"{width} pixels in steps of {step} bytes have {step // width} bytes each, {message.encoding} has "
+            f"{pixel_bytes}: the driver names another encoding than it sends",
+        )
+    shape, strides = (rows, width), (step, pixel_bytes)
     if layout.channels > 1:
         shape, strides = (*shape, layout.channels), (*strides, dtype.itemsize)
     pixels = np.ndarray(shape, dtype, buffer=data, strides=strides)
     # Aligned: OpenCV refuses rows that are no whole number of values apart, as a step of 13 bytes makes of floats.
     return np.require(pixels, dtype.newbyteorder("="), "A")
+
+
+def intensity_field(message: Message) -> str:
+    """The name of the field of a PointCloud2 that tells how strong the echoes were; empty where it has none."""
+    by_word = {field.name.lower(): field.name for field in reversed(message.fields)}
+    return next((by_word[word] for word in INTENSITY_FIELDS if word in by_word), "")
 
 
 def points_view(message: Message) -> NDArray[np.float32]:
@@ -269,7 +259,8 @@ def points_view(message: Message) -> NDArray[np.float32]:
     if missing:
         present = ", ".join(fields) or "none"
         raise ConversionError(Fault.DECODE_ERROR, f"point cloud lacks {', '.join(missing)}; its fields: {present}")
-    wanted = {name: field_type(fields[name], message) for name in ("x", "y", "z", "intensity") if name in fields}
+    names = ("x", "y", "z", intensity_field(message))
+    wanted = {name: field_type(fields[name], message) for name in names if name}
     points = _point_bytes(message)
     adjacent = _adjacent_float32(wanted)
     if adjacent is not None:
@@ -313,25 +304,6 @@ def _check_grid(what: str, height: int, width: int) -> None:
         check_picture_size(what, height, width)
     except ImageSizeError as error:
         raise ConversionError(Fault.WRONG_SIZE, str(error)) from None
-
-
-def _metres(depth: NDArray[Any]) -> NDArray[np.float32]:
-    """[h, w] float32 in metres as it is, or uint16 in millimetres, scaled."""
-    return depth if depth.dtype == np.float32 else depth * np.float32(0.001)
-
-
-# --- compressed images -----------------------------------------------------------------------------------------------
-
-_COMPRESSED_DEPTH_HEADER = 12  # bytes that compressed_depth_image_transport puts before the PNG
-
-
-def _decode(data: NDArray[np.uint8], flags: int) -> NDArray[Any]:
-    """JPEG or PNG -> pixels, as training reads its files."""
-    try:
-        return decode_picture(data, flags)
-    except ImageFileError as error:
-        fault = Fault.WRONG_SIZE if isinstance(error, ImageSizeError) else Fault.DECODE_ERROR
-        raise ConversionError(fault, str(error)) from None
 
 
 # --- point clouds ----------------------------------------------------------------------------------------------------
@@ -394,7 +366,7 @@ def _point_times(message: Message) -> NDArray[Any] | None:
 
 
 def _adjacent_float32(wanted: Mapping[str, tuple[np.dtype[Any], int]]) -> int | None:
-    """The offset of x where x, y, z, intensity are native float32, adjacent and in this order; else None."""
+    """The offset of x where x, y, z and intensity are native float32, adjacent and in this order; else None."""
     start = wanted["x"][1]
-    expected = {name: (np.dtype("<f4"), start + 4 * i) for i, name in enumerate(("x", "y", "z", "intensity"))}
-    return start if wanted == expected else None
+    expected = [(np.dtype("<f4"), start + 4 * i) for i in range(4)]
+    return start if list(wanted.values()) == expected else None

@@ -36,9 +36,9 @@ class Odometer:
 
     def read(self, message: Any) -> tuple[int, Twist]:
         """The stamp in nanoseconds, and the twist in the axes of `child_frame_id`. Raises ConversionError."""
-        told = message.twist.twist
+        velocity = message.twist.twist
         try:
-            twist = _plausible(Twist(_vector(told.linear), _vector(told.angular)))
+            twist = _plausible(Twist(_vector(velocity.linear), _vector(velocity.angular)))
         except ValueError as error:
             raise ConversionError(Fault.DECODE_ERROR, f"odometry: {error}") from None
         stamp, pose = stamp_ns(message.header), _pose(message.pose.pose)

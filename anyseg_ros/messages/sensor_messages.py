@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from anyseg_core.runtime.events.stream import MESSAGE_READERS
+from anyseg_core.runtime.full_scale import GREY_16_SCALES, INTENSITY_SCALES, FullScale
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages import conversions
 
@@ -15,8 +17,10 @@ POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 EVENT_STREAMS = tuple(MESSAGE_READERS)
 """Types that carry single events. An event camera may also be an Image of counts, found by its name."""
 
-Reader = Callable[[Any, Sensor], SensorFrame]
-"""Of a message and the sensor that sent it. Raises ConversionError."""
+Reader = Callable[..., SensorFrame]
+"""Of a message and the sensor that sent it, and a keyword `scale` where the kind has one. Raises ConversionError."""
+BRIGHT_SHARE = 0.995
+"""Of a scan's points: the others may be mirrors."""
 
 
 class SensorMessages(NamedTuple):
@@ -33,6 +37,9 @@ class SensorMessages(NamedTuple):
 
     other_words: tuple[str, ...] = ()
     """In the name of a topic, they tell that it is of another source though its type would fit."""
+    full_scale: Callable[[float], FullScale] | None = None
+    """Makes what learns the full scale of such a sensor's numbers, where messages do not tell it; of the scale that
+    is set, or 0."""
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -44,6 +51,7 @@ SENSOR_MESSAGES: dict[SensorKind, SensorMessages] = {
     CAMERA: SensorMessages(
         "camera/image_raw",
         {IMAGE: conversions.camera_frame, COMPRESSED_IMAGE: conversions.compressed_camera_frame},
+        full_scale=lambda known: FullScale(GREY_16_SCALES, known=known),
     ),
     DEPTH: SensorMessages(
         "depth/image_rect",
@@ -74,9 +82,20 @@ SENSOR_MESSAGES: dict[SensorKind, SensorMessages] = {
             "object",
             "detect",
         ),  # clouds of other sensors, or what somebody made of scans
+        full_scale=lambda known: FullScale(INTENSITY_SCALES, BRIGHT_SHARE, known),
     ),
 }
 """A row for every kind of `SENSOR_KINDS`."""
+
+
+def reader_of(sensor: Sensor, msgtype: str, full_scale: float = 0.0) -> Callable[[Any], SensorFrame]:
+    """What reads the messages of one sensor, one after the other: it learns from them.
+
+    `full_scale` as the parameter `modalities.<name>.full_scale`; 0 = learnt. The reader raises ConversionError.
+    """
+    row = SENSOR_MESSAGES[sensor.kind]
+    read = partial(row.readers[msgtype], sensor=sensor)
+    return read if row.full_scale is None else partial(read, scale=row.full_scale(full_scale))
 
 
 def default_topic(sensor: Sensor) -> str:

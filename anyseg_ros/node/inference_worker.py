@@ -10,19 +10,20 @@ from typing import Protocol, TypeVar
 
 import cv2
 
+from anyseg_core.runtime.clock_steps import CLOCK_JUMP_NS, ClockSteps
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS, Fault, ModalityStatus
+from anyseg_core.runtime.health.monitor import Fault, ModalityStatus
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.model_card import ModelCard
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_ros.pipeline.clock_steps import ClockSteps
 from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
 from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.output_parameters import OutputParameters
 from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 
 MAX_WAIT_S = 0.1
 """Between looks at the clock: a simulated one may jump, or run faster than real time."""
@@ -35,7 +36,7 @@ class Listener(Protocol):
     """Gets what happens; called on the worker's thread."""
 
     def on_result(self, result: Result) -> None:
-        """A mask was made."""
+        """A mask was made: publish it, unless it is `too_old_ms` when all else is done."""
 
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """The state or fault of a modality changed and no mask says so."""
@@ -75,7 +76,7 @@ class InferenceWorker:
         self._changed = threading.Condition()
         self._pipeline: Pipeline | None = None
         self._loop: Future[None] | None = None
-        self._told: tuple[tuple[str, ...], ...] = ()
+        self._changes = StatusChanges(with_remarks=True)
         self._engine: EngineOwner | None = None
         self._opening: Future[None] | None = None
         self._stuck = False
@@ -130,7 +131,7 @@ class InferenceWorker:
     def start(self, pipeline: Pipeline) -> None:
         """Begin to segment what is delivered."""
         self._pipeline = pipeline
-        self._told = ()
+        self._changes = StatusChanges(with_remarks=True)
         self._loop = self._thread.submit(self._run_watched, pipeline)
 
     def stop(self) -> None:
@@ -208,19 +209,19 @@ class InferenceWorker:
             now_ns = self._time(pipeline)
             job = pipeline.poll(now_ns)
             statuses = job.statuses if job else pipeline.statuses(now_ns)
-            news = self._is_news(statuses)
-            ahead = None if job or news else pipeline.take_frame_to_encode()
-            if not (job or news or ahead):
+            has_changed = bool(self._changes.among(statuses))
+            ahead = None if job or has_changed else pipeline.take_frame_to_encode()
+            if not (job or has_changed or ahead):
                 self._changed.wait(self._wait_s(pipeline, now_ns))
                 return
         if job:
-            self._segment(pipeline, job)
-        elif news:
+            self._segment(job)
+        elif has_changed:
             self._listener.on_statuses(statuses)
         elif ahead:
             self._encode(*ahead)
 
-    def _segment(self, pipeline: Pipeline, job: Job) -> None:
+    def _segment(self, job: Job) -> None:
         assert self._engine is not None
         try:
             if self._engine.restore():
@@ -233,18 +234,25 @@ class InferenceWorker:
         except Exception as error:  # EngineError, InputError, or an unforeseen one
             self._report(error, job)
         else:
-            self._hand_over(pipeline, result)
+            self._hand_over(result)
 
-    def _hand_over(self, pipeline: Pipeline, result: Result) -> None:
-        """Give a mask away, by its age now: the process may have been stopped since the mask was begun."""
-        with self._changed:
-            age_ms = (self._time(pipeline) - result.job.born_ns) / NS_PER_MS
-        least_ms = -CLOCK_JUMP_NS / NS_PER_MS  # the clock may have been set back meanwhile
-        if least_ms <= age_ms <= self.output.max_mask_age_ms:
+    def _hand_over(self, result: Result) -> None:
+        age_ms = self.too_old_ms(result)
+        if age_ms is None:
             self._listener.on_result(result)
         else:
             self._listener.on_too_old(age_ms)
             self._listener.on_statuses(result.job.statuses)
+
+    def too_old_ms(self, result: Result) -> float | None:
+        """The age of a mask that must not be published any more; None while it may be.
+
+        On any thread. The process may be stopped at any moment (SIGSTOP, a hypervisor, a suspended computer), so this
+        is asked as the last thing before a message goes to the middleware.
+        """
+        age_ms = (self._now_ns() - result.job.born_ns) / NS_PER_MS
+        least_ms = -CLOCK_JUMP_NS / NS_PER_MS  # the clock may have been set back meanwhile
+        return None if least_ms <= age_ms <= self.output.max_mask_age_ms else age_ms
 
     def _report(self, error: Exception, job: Job) -> None:
         self._listener.on_inference_failure(error)
@@ -263,14 +271,6 @@ class InferenceWorker:
         if ahead is None:
             return False
         self._encode(*ahead)
-        return True
-
-    def _is_news(self, statuses: Sequence[ModalityStatus]) -> bool:
-        """Whether a state or fault differs from what the listener was told last."""
-        now = tuple((str(s.modality), str(s.state), str(s.fault)) for s in statuses)
-        if now == self._told:
-            return False
-        self._told = now
         return True
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -62,16 +62,27 @@ class MaskOutputs:
             self._node.destroy_publisher(publisher)
 
     def publish_result(
-        self, result: Result, overlay_opacity: float, also: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
-        """The mask and its status with what else it says; the other images only where somebody listens."""
+        self,
+        result: Result,
+        overlay_opacity: float,
+        too_old_ms: Callable[[], float | None],
+        also: Mapping[str, str] = MappingProxyType({}),
+    ) -> float | None:
+        """The mask and its status with what else it says; the other images only where somebody listens.
+
+        `too_old_ms` is asked when all is ready to go; where it gives an age, that is returned and nothing published.
+        """
         anchor = result.job.anchor_frame
         header = Header(stamp=time_message(anchor.stamp_ns), frame_id=result.frame_id)
         own = result.segmentation.resized_labels(*result.mask_size)
         labels = self._classes.of(own)
-        self._mask.publish(image_message(labels, "mono8", header))
+        mask = image_message(labels, "mono8", header)
         also = {**also, "lost_classes": losses_in_words(self._card, result.segmentation.modalities)}
-        self._status.publish(for_node(mask_array(result, also), self._name))
+        status = for_node(mask_array(result, also), self._name)
+        if (age_ms := too_old_ms()) is not None:
+            return age_ms
+        self._mask.publish(mask)
+        self._status.publish(status)
         if self._confidence.get_subscription_count():
             _, confidence = result.segmentation.resized(*result.mask_size)
             self._confidence.publish(image_message(confidence, "mono8", header))
@@ -80,7 +91,7 @@ class MaskOutputs:
                 mask = shown.view(np.uint8).take(own) * np.uint8(255)
                 publisher.publish(image_message(mask, "mono8", header))
         if not (self._color_mask.get_subscription_count() or self._overlay.get_subscription_count()):
-            return
+            return None
         colored = color_image(labels, self._classes.palette)
         if self._color_mask.get_subscription_count():
             self._color_mask.publish(image_message(colored, "rgb8", header))
@@ -89,6 +100,7 @@ class MaskOutputs:
                 colored = overlay_image(anchor.data, colored, overlay_opacity)  # type: ignore[arg-type]
             draw_strip(colored, [sensor_cell(s, result.segmentation.modalities) for s in result.job.statuses])
             self._overlay.publish(image_message(colored, "rgb8", header))
+        return None
 
     def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:
         """The health of every modality where there is no mask to tell it with."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,11 +87,13 @@ class PlannerOutputs:
             if isinstance(table, str):
                 self._node.get_logger().warning(f"nothing is published on ~/segmentation/{topic}: {table}")
 
-    def on_result(self, result: Result, place: VehiclePlace | None) -> None:
-        """The next mask, which has been published; never waits."""
+    def on_result(
+        self, result: Result, place: VehiclePlace | None, too_old_ms: Callable[[], float | None] = lambda: None
+    ) -> None:
+        """The next mask, which has been published; never waits. `too_old_ms` gives an age once it is too late."""
         publishers = (self._points, self._obstacles, self._map)
         if any(publisher is not None and publisher.get_subscription_count() for publisher in publishers):
-            self._thread.submit(lambda: self._publish(result, place))
+            self._thread.submit(lambda: self._publish(result, place, too_old_ms))
 
     def status(self, job: Job) -> dict[str, str]:
         """What the status of a mask says of these outputs; times and reasons are those of the last mask."""
@@ -101,7 +104,7 @@ class PlannerOutputs:
             "ground_grid": self._about_grid,
         }
 
-    def _publish(self, result: Result, place: VehiclePlace | None) -> None:
+    def _publish(self, result: Result, place: VehiclePlace | None, too_old_ms: Callable[[], float | None]) -> None:
         started = time.perf_counter()
         parameters, classes, rig = self._parameters, self._classes, result.job.rig
         cloud = label_points(result, parameters.points)
@@ -109,7 +112,7 @@ class PlannerOutputs:
             return  # the status says why
         header = Header(stamp=time_message(cloud.stamp_ns), frame_id=cloud.frame_id)
         if self._points.get_subscription_count():
-            self._points.publish(cloud_message(packed_cloud(cloud, classes.published), header))
+            _publish_fresh(self._points, cloud_message(packed_cloud(cloud, classes.published), header), too_old_ms)
         base_frame = (place.base_frame if place is not None else "") or parameters.output.base_frame
         is_lidar = result.job.scan is not None
         base = None
@@ -117,8 +120,9 @@ class PlannerOutputs:
             base = place.base_from(base_frame, cloud.frame_id, is_lidar=is_lidar, rig=rig)
         if self._obstacles.get_subscription_count() and not isinstance(classes.obstacles, str):
             index = obstacle_index(cloud, classes.obstacles, parameters.obstacles, base)
-            self._obstacles.publish(cloud_message(packed_cloud(cloud, classes.published, index), header))
-        if self._map is not None and self._map.get_subscription_count():
+            message = cloud_message(packed_cloud(cloud, classes.published, index), header)
+            _publish_fresh(self._obstacles, message, too_old_ms)
+        if self._map is not None and self._map.get_subscription_count() and too_old_ms() is None:
             self._publish_grid(cloud, base_frame, base, place)
         self._points_ms = 1e3 * (time.perf_counter() - started)
 
@@ -149,3 +153,9 @@ class PlannerOutputs:
 
     def _on_error(self, error: Exception) -> None:
         self._node.get_logger().error(f"no points of a mask: {error!r}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+
+
+def _publish_fresh(publisher: Any, message: Any, too_old_ms: Callable[[], float | None]) -> None:
+    """Publish points of a mask, unless the process was stopped since and they are too old now."""
+    if too_old_ms() is None:
+        publisher.publish(message)

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
+from anyseg_core.runtime.extras import pip_install
 from anyseg_core.runtime.geometry.poses import PoseHistory
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
@@ -56,7 +57,6 @@ class RigSource:
         self._worker = worker
         self._changing = threading.Lock()
         self._calibration = Calibration(parameters)
-        self._set: Rig | None = None
         self._unregistered = ""
         self._scan_ns = 0
         self._subscriptions = [
@@ -113,10 +113,9 @@ class RigSource:
     def refresh(self) -> None:
         """Hand over the rig where it has changed."""
         with self._changing:
-            rig = self._calibration.rig(self._lookup_at_scan if self._tf is not None else None)
-            if rig is None or rig is self._set:
-                return
-            self._set = rig
+            rig = self._calibration.changed_rig(self._lookup_at_scan if self._tf is not None else None)
+        if rig is None:
+            return
         self._worker.apply(lambda pipeline, _now_ns: pipeline.set_rig(rig))
 
     def _lookup_at_scan(self, target: str, source: str) -> NDArray[np.float64] | None:
@@ -140,7 +139,7 @@ class RigSource:
     def _subscribe_odometry(self) -> str:
         odometry = message_class("nav_msgs/msg/Odometry")
         if odometry is None:
-            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or pip install ros-nav-msgs)"
+            why = f"nav_msgs is not installed ({install_command('nav_msgs')}, or {pip_install('ros-nav-msgs')})"
             self._node.get_logger().info(f"LiDAR scans are not compensated for the vehicle's motion: {why}")
             return why
         qos = sensor_qos("best_effort", ODOMETRY_QUEUE_DEPTH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from traceback import format_exception
 from typing import Any
 
@@ -40,7 +41,6 @@ from anyseg_ros.node.status_messages import (
     engine_array,
     for_node,
     unconfigured_array,
-    used_ages_ms,
 )
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.computer_lag import BEAT_NS, ComputerLag
@@ -50,6 +50,7 @@ from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.pipeline.planner_products import output_classes
+from anyseg_ros.pipeline.status_lines import used_ages_ms
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 from anyseg_ros.process.service_manager import READY, WATCHDOG, notify
@@ -136,12 +137,20 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and segment."""
+        """Subscribe and segment. An exception that nobody foresaw is logged: rclpy would swallow it."""
+        try:
+            self._begin_activity()
+        except Exception as error:
+            self.get_logger().error(f"cannot activate: {''.join(format_exception(error))}")
+            return TransitionCallbackReturn.ERROR
+        return super().on_activate(state)
+
+    def _begin_activity(self) -> None:
         assert self._worker is not None
         assert self._card is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, now_ns)
+        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, now_ns, self._card.encodings)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -152,12 +161,16 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._inputs = [self._input(modality, worker) for modality in modalities]
         for sensor in self._inputs:
             sensor.start()
-        return super().on_activate(state)
 
     @property
     def starts_itself(self) -> bool:
         """Whether the parameter `autostart` has it configure and activate itself, without a lifecycle manager."""
         return self.get_parameter("autostart").value is not False  # of a wrong type: configuring says so
+
+    @property
+    def sensor_topics(self) -> dict[Sensor, str]:
+        """The full name of each sensor's topic while the node is active, whether it is subscribed to yet or not."""
+        return {sensor.modality: sensor.topic for sensor in self._inputs}
 
     @property
     def is_building(self) -> bool:
@@ -201,9 +214,16 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """Publish a mask and its status."""
         assert self._outputs is not None
         assert self._planners is not None
-        self._outputs.publish_result(result, self._settings.output.overlay_opacity, self._planners.status(result.job))
-        self._planners.on_result(result, self._rig)
-        self._status_log.tell(result.job.statuses)
+        assert self._worker is not None
+        too_old_ms = partial(self._worker.too_old_ms, result)
+        opacity, also = self._settings.output.overlay_opacity, self._planners.status(result.job)
+        age_ms = self._outputs.publish_result(result, opacity, too_old_ms, also)
+        if age_ms is not None:
+            self.on_too_old(age_ms)
+            self.on_statuses(result.job.statuses)
+            return
+        self._planners.on_result(result, self._rig, too_old_ms)
+        self._status_log.add(result.job.statuses)
         segmentation, now_ns = result.segmentation, self._now_ns()
         self._record = replace(
             self._record,
@@ -216,11 +236,11 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             last_mask_ns=now_ns,
             in_mask_ns={**self._record.in_mask_ns, **dict.fromkeys(segmentation.modalities, now_ns)},
             max_mask_age_ms=self._settings.output.max_mask_age_ms,
-            lidar_motion=self._told_motion(result.job),
+            lidar_motion=self._motion_in_words(result.job),
             lost_classes=losses_in_words(self._card, segmentation.modalities) if self._card else "",
         )
 
-    def _told_motion(self, job: Job) -> str:
+    def _motion_in_words(self, job: Job) -> str:
         if point_sensor(job.frames) is None:
             return ""
         rig = self._rig
@@ -230,7 +250,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """Publish a change that comes without a mask."""
         assert self._outputs is not None
         self._outputs.publish_statuses(time_message(self._now_ns()), statuses)
-        self._status_log.tell(statuses)
+        self._status_log.add(statuses)
 
     def on_too_old(self, age_ms: float) -> None:
         """Count a mask that is withheld for its age."""
@@ -246,12 +266,12 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def on_inference_failure(self, error: Exception) -> None:
         """Count it; the next frame is tried all the same. A bug is told with its traceback."""
         if isinstance(error, (EngineError, InputError)):
-            told = str(error)
-            self.get_logger().error(f"no label image: {told}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
+            reason = str(error)
+            self.get_logger().error(f"no label image: {reason}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
         else:
-            told, trace = repr(error), "".join(format_exception(error))
+            reason, trace = repr(error), "".join(format_exception(error))
             self.get_logger().error(f"no label image, by a bug: {trace}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
-        self._record = replace(self._record, failures=self._record.failures + 1, last_error=told)
+        self._record = replace(self._record, failures=self._record.failures + 1, last_error=reason)
 
     # --- parameters ----------------------------------------------------------------------------------------------
 
@@ -369,7 +389,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if statuses is None:  # configured, not active
             publisher.publish(for_node(engine_array(stamp, engine, student), name))
         else:
-            topics = {sensor.modality: sensor.topic for sensor in self._inputs}
+            topics = self.sensor_topics
             record = replace(self._record, callback_errors=self.callback_errors)
             lag_ns = self._lag.lag_ns()
             array = diagnostics_array(stamp, statuses, record, engine, student, topics, lag_ns)
@@ -442,14 +462,14 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
 def _descriptor(name: str, value: Any) -> ParameterDescriptor:
     """What `ros2 param describe` tells of a parameter. 10 is a fine 10.0, so types are checked by `parameters`."""
-    told = about(name)
-    descriptor = ParameterDescriptor(name=name, dynamic_typing=True, description=told.description)
+    documented = about(name)
+    descriptor = ParameterDescriptor(name=name, dynamic_typing=True, description=documented.description)
     descriptor.type = Parameter.Type.from_parameter_value(value).value
-    if told.allowed is not None and isinstance(value, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=told.allowed.low, to_value=told.allowed.high)]
-    elif told.allowed is not None:
-        low, high = int(told.allowed.low), int(told.allowed.high)
-        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    limits = documented.allowed
+    if limits is not None and isinstance(value, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=limits.low, to_value=limits.high)]
+    elif limits is not None:
+        descriptor.integer_range = [IntegerRange(from_value=int(limits.low), to_value=int(limits.high), step=1)]
     return descriptor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.sensors import EVENT, Sensor, SensorFrame
 from anyseg_ros.messages.conversions import ConversionError, picture_size
-from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, SENSOR_MESSAGES
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, SENSOR_MESSAGES, reader_of
 from anyseg_ros.messages.types import install_command, message_class, message_name
 from anyseg_ros.node.decoding_thread import DecodingThread
 from anyseg_ros.node.inference_worker import InferenceWorker
@@ -27,6 +28,9 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 WARN_PERIOD_S = 5.0
+MOST_REASONS = 20
+"""Kinds of reasons that are logged of one sensor."""
+_NUMBERS = re.compile(r"[0-9]+")
 COMPRESSED_SUFFIXES = ("/compressed", "/compressedDepth")
 
 EVENT_TYPE_PERIOD_S = 0.2
@@ -76,9 +80,9 @@ class SensorInput:
         self._parameters = parameters
         self._worker = worker
         self._rig = rig
-        self._complaint = ""
         self._topic = node.resolve_topic_name(parameters.topic)
         self._type, self._convert = self._type_and_converter()
+        self._logged_reasons: set[str] = set()
         self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth)
         self._subscription: Any = None
 
@@ -97,8 +101,7 @@ class SensorInput:
 
     def _reader(self, name: str) -> _Converter:
         """Of messages that are a frame each."""
-        read = SENSOR_MESSAGES[self.modality.kind].readers[name]
-        return lambda message: read(message, self.modality)
+        return reader_of(self.modality, name, self._parameters.full_scale)
 
     @property
     def topic(self) -> str:
@@ -116,11 +119,9 @@ class SensorInput:
             self._subscription = None
 
     def check_connection(self) -> None:
-        """Warn, once a change, of a topic that nobody publishes or that has another type."""
+        """Have it in the status, and so once in the log, where nobody publishes the topic or it has another type."""
         complaint = self._connection_complaint()
-        if complaint and complaint != self._complaint:
-            self._node.get_logger().warning(complaint)
-        self._complaint = complaint
+        self._worker.apply(lambda pipeline, _now_ns: pipeline.set_remark(self.modality, complaint))
 
     def _subscribe(self, raw: bool = False) -> Any:
         qos = sensor_qos(self._parameters.qos, self._depth)
@@ -171,10 +172,12 @@ class SensorInput:
         self._reject(Fault.DECODE_ERROR, reason)
 
     def _reject(self, fault: Fault, reason: str) -> None:
+        """Count it, and log it once for each kind of reason: the status says it as long as it lasts."""
         self._worker.reject(self.modality, fault, reason)
-        self._node.get_logger().warning(
-            f"{self._topic}: malformed {self.modality} message: {reason}", throttle_duration_sec=WARN_PERIOD_S
-        )
+        kind = _NUMBERS.sub("", reason)
+        if kind not in self._logged_reasons and len(self._logged_reasons) < MOST_REASONS:
+            self._logged_reasons.add(kind)
+            self._node.get_logger().warning(f"{self._topic}: malformed {self.modality} message: {reason}")
 
     def _on_incompatible_qos(self, event: Any) -> None:
         policy = getattr(event.last_policy_kind, "name", event.last_policy_kind)

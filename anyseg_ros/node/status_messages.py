@@ -20,25 +20,26 @@ from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.pipeline.engine_owner import EnginePhase, EngineState
 from anyseg_ros.pipeline.jobs import Result
+from anyseg_ros.pipeline.status_lines import (
+    ERROR,
+    HARDWARE,
+    OK,
+    PREFIX,
+    WARN,
+    StatusLine,
+    level_of,
+    mask_lines,
+    number_text,
+    sensor_line,
+)
 
-PREFIX = "anyseg: "
 ENGINE = "engine"
 """Name of the status that says what runs the network."""
-MASK = "mask"
-"""Name of the status that says how the mask was made."""
 MASK_PATIENCE_NS = NS_PER_S
 """Without a mask for so long, and for `PATIENT_PERIODS` of every living sensor, there is none."""
 PATIENT_PERIODS = 3
 HIGH_LATENCY = 0.5
 """Of `output.max_mask_age_ms`: masks that are older when they leave deserve a warning before they are withheld."""
-LEVELS: Mapping[State, bytes] = {
-    State.ACTIVE: DiagnosticStatus.OK,
-    State.DISABLED: DiagnosticStatus.OK,
-    State.WAITING: DiagnosticStatus.WARN,
-    State.SUSPECT: DiagnosticStatus.WARN,
-    State.RECOVERING: DiagnosticStatus.WARN,
-    State.FAILED: DiagnosticStatus.ERROR,
-}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class InferenceRecord:
         return replace(self, too_old=self.too_old + 1, last_error=reason, latency_ms=age_ms, used_ages_ms={})
 
 
+def modality_status(status: ModalityStatus, used_age_ms: float | None) -> DiagnosticStatus:
+    """As `status_lines.sensor_line`."""
+    return _message(sensor_line(status, used_age_ms))
+
+
 def status_array(
     stamp: Time, statuses: Sequence[ModalityStatus], used_ages_ms: Mapping[Sensor, float]
 ) -> DiagnosticArray:
@@ -99,18 +105,8 @@ def status_array(
 
 def mask_array(result: Result, also: Mapping[str, str] = MappingProxyType({})) -> DiagnosticArray:
     """`~/modality_status` of a mask: its modalities, then how it was made, and what else there is to say of it."""
-    segmentation, job = result.segmentation, result.job
-    array = status_array(time_message(job.anchor_frame.stamp_ns), job.statuses, used_ages_ms(result))
-    values = {
-        "anchor": job.anchor,
-        "used": ",".join(map(str, segmentation.modalities)),
-        "encode_ms": _number(1e3 * segmentation.encode_s),
-        "engine_ms": _number(1e3 * segmentation.engine_s),
-        "lidar_motion": job.motion or "",
-        **also,
-    }
-    made_from = f"made from {', '.join(map(str, segmentation.modalities))}"
-    array.status = [*array.status, _status(MASK, DiagnosticStatus.OK, made_from, values)]
+    array = DiagnosticArray(status=list(map(_message, mask_lines(result, also))))
+    array.header.stamp = time_message(result.job.anchor_frame.stamp_ns)
     return array
 
 
@@ -131,50 +127,6 @@ def status_key(name: str) -> str:
     return name.partition(": ")[2]
 
 
-def used_ages_ms(result: Result) -> dict[Sensor, float]:
-    """The modalities of a mask, and the age of each frame when the mask was begun."""
-    job = result.job
-    return {m: (job.created_ns - job.frames[m].stamp_ns) / 1e6 for m in result.segmentation.modalities}
-
-
-def modality_status(status: ModalityStatus, used_age_ms: float | None) -> DiagnosticStatus:
-    """The health of one modality, and the age of its frame in the mask. An absent number is an empty value.
-
-    `first_s` and `last_s` are when the present fault was seen first and last, `since_s` when the state began, all on
-    the node's clock.
-    """
-    values: dict[str, Any] = {
-        "state": status.state,
-        "fault": status.fault or "",
-        "used": str(used_age_ms is not None).lower(),
-        "used_age_ms": _number(used_age_ms),
-        "age_ms": _number(status.age_ms),
-        "rate_hz": _number(status.rate_hz),
-        "quality": _number(status.quality.value if status.quality else None, digits=2),
-        "quality_cause": status.quality.cause if status.quality else "",
-        "left_out": status.left_out,
-        "remark": status.remark,
-        "received": status.received,
-        "rejected": status.rejected,
-        "first_s": _seconds(status.first_ns),
-        "last_s": _seconds(status.last_ns),
-        "since_s": _seconds(status.since_ns),
-        "recover_time_s": _number(status.recover_time_s),
-        **{f"count.{fault}": count for fault, count in status.fault_counts.items()},
-    }
-    message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
-    return _status(f"{status.modality} status", _level(status, is_used=used_age_ms is not None), message, values)
-
-
-def _level(status: ModalityStatus, *, is_used: bool = False) -> bytes:
-    """That of the state; a sensor that is left out, or has something to mend, is not as it should be; one that has
-    failed by its timing and is used in need is not lost."""
-    level = LEVELS[status.state]
-    if is_used and level == DiagnosticStatus.ERROR:
-        return DiagnosticStatus.WARN
-    return max(level, DiagnosticStatus.WARN) if status.left_out or status.remark else level
-
-
 def topic_status(status: ModalityStatus, topic: str) -> DiagnosticStatus:
     """The same sensor by its resolved topic, in the keys that the dashboard of greenwave_monitor reads.
 
@@ -182,13 +134,13 @@ def topic_status(status: ModalityStatus, topic: str) -> DiagnosticStatus:
     frame's stamp to now, the tolerance in percent of the expected rate.
     """
     values = {
-        "frame_rate_node": _number(status.rate_hz),
-        "current_delay_from_realtime_ms": _number(status.age_ms),
-        "expected_frequency": _number(status.expected_rate_hz),
-        "tolerance": _number(100 * (1 - DEFAULT_CHECKS[Fault.LOW_RATE].threshold)),
+        "frame_rate_node": number_text(status.rate_hz),
+        "current_delay_from_realtime_ms": number_text(status.age_ms),
+        "expected_frequency": number_text(status.expected_rate_hz),
+        "tolerance": number_text(100 * (1 - DEFAULT_CHECKS[Fault.LOW_RATE].threshold)),
     }
     message = f"{status.state}: {status.fault}" if status.fault else str(status.state)
-    return _status(f"{status.modality} topic{topic}", _level(status), message, values)
+    return _status(f"{status.modality} topic{topic}", level_of(status), message, values)
 
 
 def diagnostics_array(
@@ -221,7 +173,7 @@ def engine_array(stamp: Time, engine: EngineState, student: str) -> DiagnosticAr
 def unconfigured_array(stamp: Time) -> DiagnosticArray:
     """`/diagnostics` of a node that is not configured: no label image comes of it."""
     message = "no label image: the node is not configured"
-    array = DiagnosticArray(status=[_status("inference", DiagnosticStatus.ERROR, message, {})])
+    array = DiagnosticArray(status=[_status("inference", ERROR, message, {})])
     array.header.stamp = stamp
     return array
 
@@ -232,21 +184,21 @@ def inference_status(
     """ERROR without masks, WARN where they lack a sensor or are late, OK where every enabled sensor is in them."""
     masks_come = record.masks_come(statuses, now_ns)
     if not masks_come:
-        level, message = DiagnosticStatus.ERROR, f"no label image: {_why_none(statuses, record)}"
+        level, message = ERROR, f"no label image: {_why_none(statuses, record)}"
     else:
         level, message = _how_masks_are(statuses, record, now_ns)
     if lag_ns:
-        level = max(level, DiagnosticStatus.WARN)
+        level = max(level, WARN)
         message += f"; this computer is overloaded: the executor is {lag_ns / NS_PER_MS:.0f} ms late"
     values = {
         "masks": record.masks,
         "failures": record.failures,
         "too_old": record.too_old,
         "used": ",".join(map(str, record.used_ages_ms)) if masks_come else "",
-        "encode_ms": _number(record.encode_ms),
-        "engine_ms": _number(record.engine_ms),
-        "latency_ms": _number(record.latency_ms),
-        "lag_ms": _number(lag_ns / NS_PER_MS),
+        "encode_ms": number_text(record.encode_ms),
+        "engine_ms": number_text(record.engine_ms),
+        "latency_ms": number_text(record.latency_ms),
+        "lag_ms": number_text(lag_ns / NS_PER_MS),
         "callback_errors": record.callback_errors,
         "lidar_motion": record.lidar_motion,
         "lost_classes": record.lost_classes,
@@ -279,23 +231,23 @@ def _why_none(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> st
     return "; ".join(reasons) or "none was made of the sensors that live"
 
 
-def _how_masks_are(statuses: Sequence[ModalityStatus], record: InferenceRecord, now_ns: int) -> tuple[bytes, str]:
+def _how_masks_are(statuses: Sequence[ModalityStatus], record: InferenceRecord, now_ns: int) -> tuple[int, str]:
     """Level and message where masks come."""
     wanted = [s for s in statuses if s.state is not State.DISABLED]
     without = [s for s in wanted if not record.in_masks(s.modality, now_ns, _patience_with_ns(s))]
     without += [s for s in wanted if s.state is State.FAILED and s.modality not in record.used_ages_ms]
     lacking = [str(s.modality) for s in wanted if s in without]
     if lacking:
-        return DiagnosticStatus.WARN, f"segmenting without {', '.join(lacking)}"
+        return WARN, f"segmenting without {', '.join(lacking)}"
     poor = [f"{s.modality} ({s.fault or s.state})" for s in wanted if s.state is not State.ACTIVE]
     if poor:
-        return DiagnosticStatus.WARN, f"segmenting with every modality, not all of them well: {', '.join(poor)}"
+        return WARN, f"segmenting with every modality, not all of them well: {', '.join(poor)}"
     if record.last_error:
-        return DiagnosticStatus.WARN, f"segmenting with every modality, not every time: {record.last_error}"
+        return WARN, f"segmenting with every modality, not every time: {record.last_error}"
     if record.latency_ms > HIGH_LATENCY * record.max_mask_age_ms:
         old = f"{record.latency_ms:.0f} ms old when they leave"
-        return DiagnosticStatus.WARN, f"segmenting with every modality; masks are {old}"
-    return DiagnosticStatus.OK, "segmenting with every modality"
+        return WARN, f"segmenting with every modality; masks are {old}"
+    return OK, "segmenting with every modality"
 
 
 def engine_status(engine: EngineState, student: str) -> DiagnosticStatus:
@@ -307,11 +259,11 @@ def engine_status(engine: EngineState, student: str) -> DiagnosticStatus:
     if engine.progress is not None:
         values |= {"percent": f"{engine.progress.percent:.0f}", "elapsed_s": f"{engine.progress.elapsed_s:.0f}"}
     if engine.info is None:
-        level = DiagnosticStatus.ERROR if engine.phase is EnginePhase.FAILED else DiagnosticStatus.WARN
+        level = ERROR if engine.phase is EnginePhase.FAILED else WARN
         return _status(ENGINE, level, _not_ready(engine), values)
     info = engine.info
     values |= {"backend": info.backend, "device": info.device, "precision": info.precision, "reason": info.reason}
-    level = DiagnosticStatus.WARN if engine.warning else DiagnosticStatus.OK
+    level = WARN if engine.warning else OK
     return _status(ENGINE, level, engine.warning or f"{info.backend} on {info.device}", {**values, **info.details})
 
 
@@ -323,21 +275,12 @@ def _not_ready(engine: EngineState) -> str:
     return f"the engine failed: {engine.error}"
 
 
-def _quiet_message(status: ModalityStatus) -> str:
-    if status.left_out:
-        return f"{status.state}, left out: {status.left_out}"
-    quiet = f"{status.state}: {status.reason}" if status.reason else str(status.state)
-    return f"{quiet}; {status.remark}" if status.remark else quiet
+def _status(name: str, level: int, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    return _message(StatusLine(name, level, message, values))
 
 
-def _number(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _seconds(time_ns: int | None) -> str:
-    return "" if time_ns is None else f"{time_ns / NS_PER_S:.3f}"
-
-
-def _status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(name=PREFIX + name, level=level, message=message, hardware_id="anyseg", values=pairs)
+def _message(line: StatusLine) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in line.values.items()]
+    return DiagnosticStatus(
+        name=PREFIX + line.name, level=bytes([line.level]), message=line.message, hardware_id=HARDWARE, values=pairs
+    )

@@ -31,6 +31,7 @@ class Calibration:
         self.alignment = Alignment(parameters)
         self._known: tuple[object, ...] = ()
         self._rig: Rig | None = None
+        self._given: Rig | None = None
         self.lidar_frame = ""
         """frame_id of the points; empty before the first."""
 
@@ -51,6 +52,14 @@ class Calibration:
     def optical_frame(self) -> str:
         """Of the camera whose intrinsics are used; empty where it is not known."""
         return next((self._cameras[s].frame_id for s in (Sensor.CAMERA, Sensor.DEPTH) if s in self._cameras), "")
+
+    def changed_rig(self, lookup: Lookup | None) -> Rig | None:
+        """As `rig`, and None where it is the one that this gave last."""
+        rig = self.rig(lookup)
+        if rig is None or rig is self._given:
+            return None
+        self._given = rig
+        return rig
 
     def rig(self, lookup: Lookup | None) -> Rig | None:
         """The rig as it is known now, the same object as long as nothing changes; None without intrinsics.

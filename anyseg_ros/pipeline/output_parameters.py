@@ -50,6 +50,11 @@ class OutputParameters:
 class PointParameters:
     """`output.points`: labelled points. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {
+        "occlusion_bound_m": Range(0.001, 1000.0),
+        "camera_height_m": Range(0.001, 1000.0),
+        "depth_stride": Range(1, 1000),
+    }
     occlusion_bound_m: float = Occlusion.bound_m
     """A point this much behind the nearest one of its pixel's surroundings is hidden, and gets no label."""
     camera_height_m: float = Occlusion.camera_height_m
@@ -58,12 +63,7 @@ class PointParameters:
     """Every so many pixels along and across a depth image make a point, where no LiDAR lives."""
 
     def __post_init__(self) -> None:
-        if self.depth_stride < 1:
-            raise ValueError(f"depth_stride must be >= 1, not {self.depth_stride}")
-        try:
-            self.occlusion()
-        except ValueError as error:
-            raise ValueError(str(error).replace("bound_m", "occlusion_bound_m", 1)) from None
+        check_ranges(self, self.RANGES)
 
     def occlusion(self) -> Occlusion:
         """When a point counts as hidden."""

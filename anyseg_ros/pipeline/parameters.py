@@ -28,6 +28,7 @@ from anyseg_core.runtime.health.thresholds import CHECKS, check_threshold
 from anyseg_core.runtime.image_files import MAX_PIXELS
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
+from anyseg_core.runtime.strict_yaml import load_yaml
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY
 from anyseg_ros.messages.sensor_messages import default_topic
@@ -75,7 +76,11 @@ class ParameterError(ValueError):
 class ModalityParameters:
     """Where one modality comes from and what is expected of it. Raises ValueError that names the field."""
 
-    RANGES: ClassVar[Ranges] = {**HealthConfig.RANGES, "max_pixels": Range(1, MAX_PIXELS)}
+    RANGES: ClassVar[Ranges] = {
+        **HealthConfig.RANGES,
+        "max_pixels": Range(1, MAX_PIXELS),
+        "full_scale": Range(0.0, 1e10),
+    }
     topic: str
     """A name that ends in /compressed or /compressedDepth is a CompressedImage."""
     enabled: bool = True
@@ -88,6 +93,9 @@ class ModalityParameters:
     (quality 0.14 to 0.25) and fog (0.44 to 0.58) does its masks more good than harm."""
     max_pixels: int = 1 << 24
     """Of a picture: a larger one is refused before it is decoded, which would cost time and memory for nothing."""
+    full_scale: float = 0.0
+    """Intensity that a LiDAR's strongest echo has (1, 255, ...), or white of a camera of 16 bits (4095 for 12); 0 =
+    learnt. Students are given a share of it, as they were trained."""
     qos: str = "best_effort"
     """Reliability of the subscription, one of `RELIABILITIES`; depth 1, newest wins."""
     kind: str = ""
@@ -378,27 +386,13 @@ def defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
     return Parameters(blocks, overrides=default_overrides(sensors), sync=SyncConfig(anchor_order=sensors))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A key that stands twice in one mapping is a mistake: YAML would take the last without a word."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """As SafeLoader; raises ConstructorError for a key that stands there twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load_parameters(path: Path) -> Parameters:
     """From a ROS parameter file, such as config/vehicle.yaml: what it says for `/**` or for segmentation_node.
 
     Raises ParameterError that names the file and every mistake in it.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a safe loader
+        content = load_yaml(path.read_text(encoding="utf-8"))
         ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
         if not ours:
             raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")

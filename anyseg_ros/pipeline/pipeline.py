@@ -22,15 +22,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar
 
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.geometry.motion import MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
-from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State, clock_was_set
+from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
+from anyseg_core.runtime.model_card import Encoding
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
+from anyseg_ros.pipeline.intensity_fit import IntensityFit, fit_of
 from anyseg_ros.pipeline.jobs import Job
 
 STAMP_JUMP_NS = 1000 * NS_PER_MS
@@ -71,8 +75,8 @@ class SyncConfig:
     join_wait_ms: float = 25.0
     """Longest wait for frames that belong to the anchor's and are on their way; 0 = never wait."""
     keep_at_least: int = 2
-    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone is a worse witness than
-    the same with a poor one."""
+    """Modalities that stay in the mask however poor their quality (`min_quality`). One alone gives worse
+    masks than the same with a poor one."""
 
     def __post_init__(self) -> None:
         if not self.anchor_order or len(set(self.anchor_order)) != len(self.anchor_order):
@@ -88,13 +92,19 @@ class Pipeline:
         health: Mapping[Sensor, HealthConfig],
         sync: SyncConfig,
         now_ns: int,
+        encodings: Mapping[Sensor, Encoding] = MappingProxyType({}),
     ) -> None:
-        """Watch and use the modalities that `health` configures, all of which the segmenter must take."""
+        """Watch and use the modalities that `health` configures, all of which the segmenter must take.
+
+        `encodings` are the student's: the status says where frames do not fit them.
+        """
+        self._encodings = encodings
         self._health = dict(health)
         self._sync = sync
         self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
         self._buffer = FrameBuffer()
         self._rig: Rig | None = None
+        self._remarks: dict[Sensor, str] = {}  # of the connection
         self._motion = MotionHistory()
         self._start_anew(now_ns)
 
@@ -187,7 +197,7 @@ class Pipeline:
         now_ns = self._advance(now_ns)
         alive = self._alive(now_ns)
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
-        statuses = [monitor.status(now_ns) for monitor in self._monitors.values()]
+        statuses = [self._explained(monitor.status(now_ns)) for monitor in self._monitors.values()]
         left_out |= {s.modality: self._why_no_rig() for s in statuses if self._lacks_rig(s)}
         return tuple(replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses)
 
@@ -205,11 +215,16 @@ class Pipeline:
         """Odometry: how the LiDAR moved at a time, in its own axes."""
         self._motion.add(stamp_ns, twist)
 
+    def set_remark(self, modality: Sensor, remark: str) -> None:
+        """What a person should mend about the connection of a sensor; empty = nothing."""
+        self._remarks[modality] = remark
+
     def set_enabled(self, modality: Sensor, enabled: bool, now_ns: int) -> None:
         """Take a modality out of use, or let it start again."""
         self._monitors[modality].set_enabled(enabled, self._advance(now_ns))
         if not enabled:
             self._buffer.drop(modality)
+            self._remarks.pop(modality, None)
 
     def restart(self, now_ns: int) -> None:
         """The clock was set: nothing that was timed by it counts. Told by the caller where only it can know."""
@@ -358,12 +373,10 @@ class Pipeline:
         }
 
     def _is_young(self, entry: BufferedFrame, now_ns: int) -> bool:
-        max_age_ms = self._health[entry.frame.modality].max_age_ms
-        return now_ns - self._born_ns(entry) <= max_age_ms * NS_PER_MS
+        return self._health[entry.frame.modality].is_fresh(self._born_ns(entry), now_ns)
 
     def _born_ns(self, entry: BufferedFrame) -> int:
-        stamps_are_trusted = self._health[entry.frame.modality].check(Fault.STALE_STAMP).enabled
-        return min(entry.received_ns, entry.frame.stamp_ns) if stamps_are_trusted else entry.received_ns
+        return self._health[entry.frame.modality].born_ns(entry.received_ns, entry.frame.stamp_ns)
 
     def _alive(self, now_ns: int) -> list[Sensor]:
         """Those that are usable, whatever their quality; where none is, those that only their timing has failed."""
@@ -403,6 +416,22 @@ class Pipeline:
             return ""
         of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
         return f"camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+
+    def _explained(self, status: ModalityStatus) -> ModalityStatus:
+        """With what is known of the sensor beside its health."""
+        remarks, details = [self._remarks.get(status.modality, "")], {}
+        if status.modality.kind.is_points:
+            details["extrinsics"] = self._rig.source or "none" if self._rig is not None else "none"
+            if (fit := self._intensity_fit(status.modality)) is not None:
+                details["intensity"] = fit.text
+                remarks.append(fit.remark)
+        return replace(status, remark="; ".join(filter(None, remarks)), details=details)
+
+    def _intensity_fit(self, modality: Sensor) -> IntensityFit | None:
+        """Of the newest scan; None before it, and where nobody looked."""
+        newest = self._buffer.newest(modality)
+        encoding = self._encodings.get(modality)
+        return fit_of(newest.frame, encoding) if newest is not None and encoding is not None else None
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)

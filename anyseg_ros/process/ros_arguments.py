@@ -5,6 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from anyseg_core.runtime.strict_yaml import load_yaml
 
 MAX_DOMAIN = 232
 """Ports of DDS are numbered from the domain; those of higher ones do not exist."""
@@ -48,3 +53,15 @@ def check_ros_arguments(arguments: Sequence[str], own_options: Iterable[str] = (
             raise RosArgumentError(f"{word} needs a value")
         if word in WITH_VALUE[:4] and ":=" not in value:
             raise RosArgumentError(f"{word} {value}: write name:=value")
+        if word == "--params-file":
+            _check_params_file(Path(value))
+
+
+def _check_params_file(path: Path) -> None:
+    """Raises RosArgumentError for a key that stands twice, of which ROS 2 would take the last without a word."""
+    try:
+        load_yaml(path.read_text(encoding="utf-8"))
+    except OSError:  # ROS 2 names a file that is not there
+        return
+    except (yaml.YAMLError, ValueError) as error:
+        raise RosArgumentError(f"--params-file {path}: {' '.join(str(error).split())}") from None

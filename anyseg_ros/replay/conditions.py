@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.strict_yaml import load_yaml
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 
 
@@ -58,26 +59,32 @@ class Judgement(str, Enum):
     """Less than it."""
 
 
-Value = Callable[[MaskRecord, ConfusionMatrix], "float | None"]
+OfRecord = Callable[[MaskRecord], "float | None"]
+"""A metric that a mask's record holds."""
+OfConfusion = Callable[[ConfusionMatrix], "float | None"]
+"""A metric of a mask's pixels against labels, or of those of many masks together."""
 
 
 def _scored(matrix: ConfusionMatrix, value: float) -> float | None:
     return None if math.isnan(value) or not matrix.counts.any() else value
 
 
-METRICS: dict[str, Value] = {
-    "miou": lambda _record, matrix: _scored(matrix, matrix.miou()),
-    "pixel_accuracy": lambda _record, matrix: _scored(matrix, matrix.pixel_accuracy()),
-    "agreement": lambda record, _matrix: record.agreement,
-    "changed": lambda record, _matrix: record.changed,
-    "flicker": lambda record, _matrix: record.flicker,
-    "confidence": lambda record, _matrix: record.confidence,
-    "age_ms": lambda record, _matrix: record.age_ms,
-    "engine_ms": lambda record, _matrix: record.engine_ms,
-    "sensors": lambda record, _matrix: float(len(record.used)),
+CONFUSION_METRICS: dict[str, OfConfusion] = {
+    "miou": lambda matrix: _scored(matrix, matrix.miou()),
+    "pixel_accuracy": lambda matrix: _scored(matrix, matrix.pixel_accuracy()),
 }
-"""Besides `iou.<Class>` and `used.<modality>` (1 or 0)."""
-_POOLED_BY_CONFUSION = ("miou", "pixel_accuracy", "iou.")
+"""Besides `iou.<Class>`."""
+RECORD_METRICS: dict[str, OfRecord] = {
+    "agreement": lambda record: record.agreement,
+    "changed": lambda record: record.changed,
+    "flicker": lambda record: record.flicker,
+    "confidence": lambda record: record.confidence,
+    "age_ms": lambda record: record.age_ms,
+    "engine_ms": lambda record: record.engine_ms,
+    "sensors": lambda record: float(len(record.used)),
+}
+"""Besides `used.<modality>` (1 or 0)."""
+_POOLED_BY_CONFUSION = (*CONFUSION_METRICS, "iou.")
 _THRESHOLDS = {
     Judgement.DURATION_LARGER: "duration_s",
     Judgement.DURATION_LESS: "duration_s",
@@ -119,9 +126,9 @@ class Condition(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Condition:
-        known = self.metric in METRICS or self.metric.startswith("iou.")
+        known = self.metric in {*CONFUSION_METRICS, *RECORD_METRICS} or self.metric.startswith("iou.")
         if not known and not self.metric.startswith("used."):
-            listed = ", ".join([*METRICS, "iou.<class>", "used.<sensor>"])
+            listed = ", ".join([*CONFUSION_METRICS, *RECORD_METRICS, "iou.<class>", "used.<sensor>"])
             raise ValueError(f"unknown metric {self.metric!r}; known: {listed}")
         if math.isinf(self.at_least) and math.isinf(self.at_most):
             raise ValueError("at_least or at_most is missing")
@@ -154,7 +161,7 @@ class Conditions(_Strict):
     def load(cls, path: Path) -> Conditions:
         """From a YAML file. Raises ConditionError that names the file and the entry."""
         try:
-            return cls.parse(yaml.safe_load(path.read_text()), str(path))
+            return cls.parse(load_yaml(path.read_text()), str(path))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConditionError(f"{path} cannot be read as conditions: {error}") from None
 
@@ -233,9 +240,11 @@ def _group_verdict(group: Group, parts: list[list[_Judge]]) -> list[Verdict]:
     """A condition of a group holds where it holds for each of its scenarios."""
     verdicts = [[judge.verdict() for judge in part] for part in parts]
     held = [all(verdict.passed for verdict in part) for part in verdicts]
-    told = "; ".join(f"{'+' if v.passed else '-'} {v.name} [{v.scenario}]: {v.text}" for part in verdicts for v in part)
+    texts = "; ".join(
+        f"{'+' if v.passed else '-'} {v.name} [{v.scenario}]: {v.text}" for part in verdicts for v in part
+    )
     concerned = sorted({v.scenario for part in verdicts for v in part})
-    return [Verdict(group.name, ", ".join(concerned), any(held) if group.any_of else all(held), told)]
+    return [Verdict(group.name, ", ".join(concerned), any(held) if group.any_of else all(held), texts)]
 
 
 def _judges(condition: Condition, scenarios: Sequence[str], classes: Sequence[str]) -> list[_Judge]:
@@ -244,8 +253,7 @@ def _judges(condition: Condition, scenarios: Sequence[str], classes: Sequence[st
         raise ConditionError(
             f"condition {condition.name!r}: no scenario {condition.scenario!r}; scenarios: {', '.join(scenarios)}"
         )
-    value = _value_of(condition, classes)
-    return [_Judge(condition, name, value, len(classes)) for name in concerned]
+    return [_Judge(condition, name, classes) for name in concerned]
 
 
 def _sensor(condition: Condition, name: str) -> Sensor:
@@ -255,26 +263,34 @@ def _sensor(condition: Condition, name: str) -> Sensor:
         raise ConditionError(f"condition {condition.name!r}: {error}") from None
 
 
-def _value_of(condition: Condition, classes: Sequence[str]) -> Value:
+def _of_record(condition: Condition) -> OfRecord:
     kind, _, name = condition.metric.partition(".")
-    if kind == "used":
-        sensor = _sensor(condition, name)
-        return lambda record, _matrix: float(sensor in record.used)
+    if kind != "used":
+        return RECORD_METRICS[condition.metric]
+    sensor = _sensor(condition, name)
+    return lambda record: float(sensor in record.used)
+
+
+def _of_confusion(condition: Condition, classes: Sequence[str]) -> OfConfusion:
+    kind, _, name = condition.metric.partition(".")
     if kind != "iou":
-        return METRICS[condition.metric]
+        return CONFUSION_METRICS[condition.metric]
     by_name = {c.lower(): i for i, c in enumerate(classes)}
     if name.lower() not in by_name:
         raise ConditionError(f"condition {condition.name!r}: no class {name!r}; classes: {', '.join(classes)}")
     index = by_name[name.lower()]
-    return lambda _record, matrix: _scored(matrix, float(matrix.iou()[index]))
+    return lambda matrix: _scored(matrix, float(matrix.iou()[index]))
 
 
 class _Judge:
     """Collects what one condition needs of one scenario."""
 
-    def __init__(self, condition: Condition, scenario: str, value: Value, num_classes: int) -> None:
-        self._condition, self._scenario, self._value = condition, scenario, value
-        self._pooled = ConfusionMatrix(num_classes)
+    def __init__(self, condition: Condition, scenario: str, classes: Sequence[str]) -> None:
+        self._condition, self._scenario = condition, scenario
+        by_confusion = condition.metric.startswith(_POOLED_BY_CONFUSION)
+        self._of_confusion = _of_confusion(condition, classes) if by_confusion else None
+        self._of_record = _of_record(condition) if not by_confusion else None
+        self._pooled = ConfusionMatrix(len(classes))
         self._total = 0.0
         self._masks = self._within = 0
         self._run_start_s: float | None = None
@@ -285,14 +301,12 @@ class _Judge:
         return record.scenario == self._scenario and time.start_s <= record.t_s < time.end_s
 
     def add(self, record: MaskRecord, matrix: ConfusionMatrix) -> None:
-        if self._by_confusion and record.against != LABELS:
-            return  # agreement with another mask is no accuracy
         value = self._value(record, matrix)
         if value is None:
             return
         self._masks += 1
         self._total += value
-        if self._by_confusion:
+        if self._of_confusion is not None:
             self._pooled.merge(matrix)
         if not self._is_within(value):
             self._run_start_s = None
@@ -308,9 +322,11 @@ class _Judge:
         passed, text = self._decided()
         return Verdict(self._condition.name, self._scenario, passed, text)
 
-    @property
-    def _by_confusion(self) -> bool:
-        return self._condition.metric.startswith(_POOLED_BY_CONFUSION)
+    def _value(self, record: MaskRecord, matrix: ConfusionMatrix) -> float | None:
+        if self._of_record is not None:
+            return self._of_record(record)
+        # agreement with another mask is no accuracy
+        return self._of_confusion(matrix) if self._of_confusion is not None and record.against == LABELS else None
 
     def _is_within(self, value: float) -> bool:
         return self._condition.at_least <= value <= self._condition.at_most
@@ -337,14 +353,10 @@ class _Judge:
         return passed, f"{counted}, required {'more' if larger else 'less'} than {100 * limit:g} %"
 
     def _pooled_value(self) -> float:
-        if not self._by_confusion:
+        if self._of_confusion is None:
             return self._total / self._masks
-        value = self._value(_NO_RECORD, self._pooled)
+        value = self._of_confusion(self._pooled)
         return math.nan if value is None else value
-
-
-_NO_RECORD: Any = None
-"""The metrics of a confusion matrix look at nothing else."""
 
 
 def _limits(condition: Condition) -> str:

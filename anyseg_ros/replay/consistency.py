@@ -13,7 +13,7 @@ SUCCESSIVE_NS = 500_000_000
 """Masks that are further apart than this are not compared: too much of the scene has moved."""
 
 
-class Steadiness(NamedTuple):
+class TemporalChange(NamedTuple):
     """How a mask differs from the two before it; None where these are too old or missing."""
 
     changed: float | None
@@ -28,7 +28,7 @@ class FlickerMeter:
     def __init__(self) -> None:
         self._last: deque[tuple[int, Labels]] = deque(maxlen=2)
 
-    def add(self, stamp_ns: int, labels: Labels) -> Steadiness:
+    def add(self, stamp_ns: int, labels: Labels) -> TemporalChange:
         """The next mask, uint8 [H, W], at any size that stays the same."""
         while self._last and not 0 < stamp_ns - self._last[-1][0] <= SUCCESSIVE_NS:
             self._last.clear()
@@ -36,7 +36,7 @@ class FlickerMeter:
         self._last.append((stamp_ns, labels))
         changed = _share(labels != before[-1]) if before else None
         flicker = _share((labels == before[0]) & (labels != before[1])) if len(before) == 2 else None
-        return Steadiness(changed, flicker)
+        return TemporalChange(changed, flicker)
 
 
 class ReferenceMasks:

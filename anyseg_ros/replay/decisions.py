@@ -18,19 +18,19 @@ from anyseg_ros.bags.samples import (
     Sample,
 )
 from anyseg_ros.pipeline.jobs import Job
-from anyseg_ros.replay.lane import Lane, StateChange
+from anyseg_ros.replay.scenario_run import ScenarioRun, StateChange
 
 AFTERWARDS_NS = NS_PER_S // 10
 """Simulated time after the last message: what waits for companions need not wait any longer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Decided:
+class PlannedMask:
     """A mask is to be made."""
 
     number: int
     """From 0, in the order of all scenarios' masks."""
-    lane: Lane
+    run: ScenarioRun
     job: Job
     scene: SensorFrame | None
     """What the bag's camera (or another sensor) saw last."""
@@ -38,7 +38,7 @@ class Decided:
 
 @dataclass(frozen=True, eq=False)
 class MomentEnd:
-    """All that was received until now has been delivered, and every mask that is due has been decided."""
+    """All that was received until now has been delivered, and every mask that is due has been given."""
 
     now_ns: int
     messages: int
@@ -46,7 +46,7 @@ class MomentEnd:
     changes: tuple[StateChange, ...]
 
 
-Decision = Decided | LabelSample | MomentEnd
+Decision = PlannedMask | LabelSample | MomentEnd
 
 
 class Decisions:
@@ -56,7 +56,7 @@ class Decisions:
         self,
         samples: BagSamples,
         scene: Sensor,
-        open_lanes: Callable[[int], list[Lane]],
+        open_runs: Callable[[int], list[ScenarioRun]],
         encode_ahead: Callable[[Job], None],
         encode_from: int = 0,
     ) -> None:
@@ -64,13 +64,13 @@ class Decisions:
 
         Args:
             scene: whose frames are for people to look at.
-            open_lanes: is told the time at which the bag begins.
-            encode_ahead: called with each job as soon as it is decided.
+            open_runs: called with the time at which the bag begins.
+            encode_ahead: called with each job as soon as it is due.
             encode_from: number of the first mask whose network images are made ahead; those before it are there.
         """
         self._samples = samples
         self._scene_of = scene
-        self._open_lanes = open_lanes
+        self._open_runs = open_runs
         self._encode_ahead = encode_ahead
         self._encode_from = encode_from
         self._number = 0
@@ -81,57 +81,57 @@ class Decisions:
         """The newest calibration."""
 
     def __iter__(self) -> Iterator[Decision]:
-        lanes: list[Lane] = []
+        runs: list[ScenarioRun] = []
         for now_ns, samples in _moments(iter(self._samples)):
-            if not lanes:
+            if not runs:
                 first_ns = self._samples.first_ns
                 self.start_ns = now_ns if first_ns is None else min(now_ns, first_ns)
-                lanes = self._open_lanes(self.start_ns)
-            yield from self._play(lanes, now_ns, samples)
-            yield self._end_of_moment(lanes, now_ns)
+                runs = self._open_runs(self.start_ns)
+            yield from self._play(runs, now_ns, samples)
+            yield self._end_of_moment(runs, now_ns)
         self.end_ns = max(self._samples.last_ns, self.start_ns)
-        for lane in lanes:
-            yield from self._decided(lane, lane.advance(self.end_ns + AFTERWARDS_NS))
-        yield self._end_of_moment(lanes, self.end_ns + AFTERWARDS_NS)
+        for run in runs:
+            yield from self._planned(run, run.advance(self.end_ns + AFTERWARDS_NS))
+        yield self._end_of_moment(runs, self.end_ns + AFTERWARDS_NS)
 
-    def _play(self, lanes: list[Lane], now_ns: int, samples: list[Sample]) -> Iterator[Decision]:
+    def _play(self, runs: list[ScenarioRun], now_ns: int, samples: list[Sample]) -> Iterator[Decision]:
         """Deliver what is received at one time to every scenario, and see what they want segmented."""
-        for lane in lanes:  # what happens before this moment does not know of its messages
-            yield from self._decided(lane, lane.advance(now_ns))
+        for run in runs:  # what happens before this moment does not know of its messages
+            yield from self._planned(run, run.advance(now_ns))
         for sample in samples:
             if isinstance(sample, LabelSample):
                 yield sample
             else:
-                self._deliver(sample, lanes)
-        for lane in lanes:
-            yield from self._decided(lane, lane.poll())
+                self._deliver(sample, runs)
+        for run in runs:
+            yield from self._planned(run, run.poll())
 
-    def _deliver(self, sample: Sample, lanes: list[Lane]) -> None:
+    def _deliver(self, sample: Sample, runs: list[ScenarioRun]) -> None:
         if isinstance(sample, FrameSample) and sample.frame.modality is self._scene_of:
             self._scene = sample.frame
         if isinstance(sample, RigSample):
             self.rig = sample.rig
-        for lane in lanes:
+        for run in runs:
             if isinstance(sample, FrameSample):
-                lane.send(sample.frame)
+                run.send(sample.frame)
             elif isinstance(sample, RejectedSample):
-                lane.reject(sample.modality, sample.fault, sample.reason)
+                run.reject(sample.modality, sample.fault, sample.reason)
             elif isinstance(sample, RigSample):
-                lane.set_rig(sample.rig)
+                run.set_rig(sample.rig)
             elif isinstance(sample, MotionSample):
-                lane.on_motion(sample.stamp_ns, sample.twist)
+                run.on_motion(sample.stamp_ns, sample.twist)
 
-    def _decided(self, lane: Lane, jobs: Iterator[Job]) -> Iterator[Decided]:
+    def _planned(self, run: ScenarioRun, jobs: Iterator[Job]) -> Iterator[PlannedMask]:
         for job in jobs:
             if self._number >= self._encode_from:
                 self._encode_ahead(job)
-            yield Decided(self._number, lane, job, self._scene)
+            yield PlannedMask(self._number, run, job, self._scene)
             self._number += 1
 
-    def _end_of_moment(self, lanes: list[Lane], now_ns: int) -> MomentEnd:
-        changes = tuple(change for lane in lanes for change in lane.changes)
-        for lane in lanes:
-            lane.changes.clear()
+    def _end_of_moment(self, runs: list[ScenarioRun], now_ns: int) -> MomentEnd:
+        changes = tuple(change for run in runs for change in run.changes)
+        for run in runs:
+            run.changes.clear()
         return MomentEnd(now_ns, self._samples.messages, changes)
 
 

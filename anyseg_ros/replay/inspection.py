@@ -25,6 +25,7 @@ from anyseg_ros.bags.topics import (
 )
 from anyseg_ros.messages.header_stamp import header_stamp_ns
 from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.presets import matching_presets, notes_of
 
 LOOKED_AT_S = 5.0
 """Of the bag's beginning are decoded: encodings, calibration and pictures are from there."""
@@ -109,6 +110,9 @@ def inspect(
     sensors, notes = _sensors(connections, chosen)
     companions = _companions(connections, sensors, chosen, notes)
     notes += left_out(connections, sensors, companions)
+    notes += [
+        f"topics of the preset {name}: {notes_of(name)[0]}" for name in matching_presets([t for t, _ in connections])
+    ]
     topics = {choice.topic: TopicFacts(choice, count) for choice, count in reader.topics.items()}
     stamps = _read_all(reader, topics, {choice.topic: sensor for sensor, choice in sensors.items()}, progress)
     facts = [
@@ -215,11 +219,11 @@ def _add_clocks(facts: list[SensorFacts], stamps: Mapping[Sensor, list[tuple[int
 
 def _decode_beginning(reader: BagReader, topics: BagTopics, facts: list[SensorFacts], notes: list[str]) -> Rig | None:
     """First frames, rejections and calibration of the first seconds."""
-    clues = look_ahead(reader, topics)
-    notes += [f"{s}: the stamps of {number} messages are 0" for s, number in clues.without_stamps.items()]
-    if clues.uses_stamps:
+    timing = look_ahead(reader, topics)
+    notes += [f"{s}: the stamps of {number} messages are 0" for s, number in timing.without_stamps.items()]
+    if timing.uses_stamps:
         notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
-    samples = BagSamples(reader, topics, Parameters(), uses_stamps=clues.uses_stamps)
+    samples = BagSamples(reader, topics, Parameters(), uses_stamps=timing.uses_stamps)
     of_sensor = {each.sensor: each for each in facts}
     rig = None
     for sample in samples:

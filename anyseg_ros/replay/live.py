@@ -32,16 +32,17 @@ from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_a
 from anyseg_ros.messages.conversions import image_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import MASK, status_key
+from anyseg_ros.node.status_messages import status_key
 from anyseg_ros.pipeline.parameters import to_values
+from anyseg_ros.pipeline.status_lines import MASK
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.replay.live_comparison import (
     COMPARISON,
     OFFLINE,
-    Heard,
     LiveMask,
     LiveOptions,
+    LiveOutputs,
     compare,
     print_comparison,
     write_comparison,
@@ -115,11 +116,11 @@ def run_live(options: LiveOptions, console: Console, *, listen_only: bool = Fals
     Raises LiveRunError, and what `replay` raises.
     """
     if listen_only:
-        heard = _listen_only(console)
+        outputs = _listen_only(console)
     else:
         console.print(f"offline replay of {options.bag}")
-        heard = _run_processes(options, prepare(options), console)
-    comparison = compare(options, heard)
+        outputs = _run_processes(options, prepare(options), console)
+    comparison = compare(options, outputs)
     print_comparison(comparison, console)
     write_comparison(comparison, options.out / COMPARISON)
     return comparison.is_equal
@@ -128,7 +129,7 @@ def run_live(options: LiveOptions, console: Console, *, listen_only: bool = Fals
 # --- the live run ----------------------------------------------------------------------------------------------------
 
 
-def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> Heard:
+def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> LiveOutputs:
     log = options.out / LOG
     with ExitStack() as processes, _listener() as listener:
         running = [
@@ -143,7 +144,7 @@ def _run_processes(options: LiveOptions, plan: LivePlan, console: Console) -> He
         return _listen(listener, [*running, processes.enter_context(player)])
 
 
-def _listen_only(console: Console) -> Heard:
+def _listen_only(console: Console) -> LiveOutputs:
     with _listener() as listener:
         _await_node(listener, [])
         print(LISTENING, flush=True)  # not by the console, which may wrap it
@@ -176,9 +177,9 @@ class _Spinning:
             for process in processes:
                 if process.poll() not in (None, 0):
                     raise LiveRunError(f"{process.args!r} ended with code {process.returncode}; see its log")
-            if time.monotonic() > deadline and self.node.clock_heard_s is None:
+            if time.monotonic() > deadline and self.node.clock_seen_s is None:
                 what = "no time on /clock" if self.node.node_is_up else f"nothing of /{NODE_NAME}"
-                raise LiveRunError(f"{what} was heard within {START_TIMEOUT_S:.0f} s")
+                raise LiveRunError(f"{what} came within {START_TIMEOUT_S:.0f} s")
 
 
 @contextmanager
@@ -200,10 +201,10 @@ def _await_node(listener: _Spinning, processes: Sequence[subprocess.Popen[bytes]
     listener.until(lambda: listener.node.node_is_up, processes)
 
 
-def _listen(listener: _Spinning, processes: Sequence[subprocess.Popen[bytes]]) -> Heard:
+def _listen(listener: _Spinning, processes: Sequence[subprocess.Popen[bytes]]) -> LiveOutputs:
     """What the node says until the bag's time stands still."""
     listener.until(lambda: listener.node.is_over(time.monotonic()), processes)
-    return listener.node.heard
+    return listener.node.outputs
 
 
 class _Listener(Node):
@@ -211,8 +212,8 @@ class _Listener(Node):
 
     def __init__(self) -> None:
         super().__init__("anyseg_replay_live", parameter_overrides=[Parameter("use_sim_time", value=True)])
-        self.heard = Heard()
-        self.clock_heard_s: float | None = None
+        self.outputs = LiveOutputs()
+        self.clock_seen_s: float | None = None
         """When /clock last told a new time, of this process' clock."""
         self.node_is_up = False
         self._time: tuple[int, int] | None = None
@@ -224,22 +225,22 @@ class _Listener(Node):
 
     def is_over(self, now_s: float) -> bool:
         """Whether the bag's time has been told, and has stood still for a while."""
-        return self.clock_heard_s is not None and now_s - self.clock_heard_s > SILENCE_S
+        return self.clock_seen_s is not None and now_s - self.clock_seen_s > SILENCE_S
 
     def _on_mask(self, message: Image) -> None:
         labels = image_view(message, ("mono8",))
         late_ms = (self.get_clock().now().nanoseconds - stamp_ns(message.header)) / NS_PER_MS
         png = np.asarray(cv2.imencode(".png", labels)[1], np.uint8)
-        self.heard.masks.append(LiveMask(stamp_ns(message.header), late_ms, mask_hash(labels), png))
+        self.outputs.masks.append(LiveMask(stamp_ns(message.header), late_ms, mask_hash(labels), png))
 
     def _on_status(self, message: DiagnosticArray) -> None:
         self.node_is_up = True
         values = {status_key(s.name): {pair.key: pair.value for pair in s.values} for s in message.status}
         if MASK in values:
             used = {Sensor(name.removesuffix(" status")) for name, of in values.items() if of.get("used") == "true"}
-            self.heard.used[stamp_ns(message.header)] = in_order(used)
+            self.outputs.used[stamp_ns(message.header)] = in_order(used)
 
     def _on_clock(self, message: Clock) -> None:
         now = message.clock.sec, message.clock.nanosec
         if now != self._time:
-            self._time, self.clock_heard_s = now, time.monotonic()
+            self._time, self.clock_seen_s = now, time.monotonic()

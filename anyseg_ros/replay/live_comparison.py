@@ -16,7 +16,7 @@ from rich.table import Table
 from rosbags.typesys import Stores, get_typestore
 
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, subset_name
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.ground_truth import TopicLabels
 from anyseg_ros.bags.reader import BagReader
@@ -60,7 +60,7 @@ class LiveOptions:
 
 @dataclass(frozen=True, eq=False)
 class LiveMask:
-    """A label image as it was heard, packed as PNG: a long bag has thousands."""
+    """A label image as it was received, packed as PNG: a long bag has thousands."""
 
     stamp_ns: int
     late_ms: float
@@ -74,8 +74,8 @@ class LiveMask:
 
 
 @dataclass
-class Heard:
-    """Everything that the node said."""
+class LiveOutputs:
+    """The masks that a live node published, and what each was made from."""
 
     masks: list[LiveMask] = field(default_factory=list)
     used: dict[int, tuple[Sensor, ...]] = field(default_factory=dict)
@@ -112,8 +112,8 @@ class Comparison:
         return self.same > 0 and not self.of("pixels")
 
 
-def compare(options: LiveOptions, heard: Heard) -> Comparison:
-    """Score what was heard, and set it beside the records of the offline replay in `out`."""
+def compare(options: LiveOptions, outputs: LiveOutputs) -> Comparison:
+    """Score what the node gave, and set it beside the records of the offline replay in `out`."""
     card = load_card(find_student(options.student), verify=False)
     classes = len(card.classes)
     records = [r for r in read_records(options.out / OFFLINE / MASKS) if r.scenario == options.scenario]
@@ -121,10 +121,10 @@ def compare(options: LiveOptions, heard: Heard) -> Comparison:
     for record in records:
         offline.add(record)
     with (options.out / LIVE_MASKS).open("w", encoding="utf-8") as file:
-        for scored in _scored(options, heard, card, _label_reach_ns(records)):
+        for scored in _scored(options, outputs, card, _label_reach_ns(records)):
             live.add(scored.record)
             file.write(scored.record.line() + "\n")
-    same, differences = differences_between(records, heard)
+    same, differences = differences_between(records, outputs)
     return Comparison(offline, live, same, tuple(differences))
 
 
@@ -132,10 +132,10 @@ def _score(name: str, classes: int) -> ScenarioScore:
     return ScenarioScore(Scenario(name, DEFAULT_SENSORS), classes)
 
 
-def differences_between(records: Sequence[MaskRecord], heard: Heard) -> tuple[int, list[Difference]]:
+def differences_between(records: Sequence[MaskRecord], outputs: LiveOutputs) -> tuple[int, list[Difference]]:
     """How many live masks are those of the offline records, and what is different, in the order of the stamps."""
     made = {record.stamp_ns: record for record in records if not record.error}
-    live = {mask.stamp_ns: mask for mask in heard.masks}
+    live = {mask.stamp_ns: mask for mask in outputs.masks}
     start_ns = min([*made, *live], default=0)
     same, found = 0, []
     for stamp in sorted({*made, *live}):
@@ -146,7 +146,7 @@ def differences_between(records: Sequence[MaskRecord], heard: Heard) -> tuple[in
         if record is None:
             found.append(Difference("extra", t_s, "made live only"))
             continue
-        used = heard.used.get(stamp, ())
+        used = outputs.used.get(stamp, ())
         if used != record.used:
             text = f"live from {_names(used)}, offline from {_names(record.used)}"
             found.append(Difference("sensors", t_s, text))
@@ -155,12 +155,12 @@ def differences_between(records: Sequence[MaskRecord], heard: Heard) -> tuple[in
         else:
             same += 1
         if mask.late_ms > record.age_ms + LATE_MS:
-            found.append(Difference("late", t_s, f"heard {mask.late_ms:.0f} ms after its stamp"))
+            found.append(Difference("late", t_s, f"received {mask.late_ms:.0f} ms after its stamp"))
     return same, found
 
 
 def _names(used: Sequence[Sensor]) -> str:
-    return "+".join(used) or "unknown sensors"
+    return subset_name(used) or "unknown sensors"
 
 
 def _label_reach_ns(offline: Iterable[MaskRecord]) -> int:
@@ -168,25 +168,25 @@ def _label_reach_ns(offline: Iterable[MaskRecord]) -> int:
     return max((abs(r.label_ns - r.stamp_ns) for r in offline if r.label_ns is not None), default=0)
 
 
-def _scored(options: LiveOptions, heard: Heard, card: ModelCard, reach_ns: int) -> Iterator[ScoredMask]:
+def _scored(options: LiveOptions, outputs: LiveOutputs, card: ModelCard, reach_ns: int) -> Iterator[ScoredMask]:
     """The live masks with their scores, by the scorer of the offline replay."""
     truth = TopicLabels()
     scorer = MaskScorer(len(card.classes), truth, dict.fromkeys(card.modalities, reach_ns))
-    masks = sorted(heard.masks, key=lambda mask: mask.stamp_ns)
+    masks = sorted(outputs.masks, key=lambda mask: mask.stamp_ns)
     number = 0
     for stamp, labels in _labels(options):
         truth.add(stamp, labels)
         while number < len(masks) and masks[number].stamp_ns <= stamp:
-            scorer.add(_made(number, masks[number], masks[0].stamp_ns, options.scenario, heard))
+            scorer.add(_made(number, masks[number], masks[0].stamp_ns, options.scenario, outputs))
             number += 1
         yield from scorer.scored(stamp)
     for rest in range(number, len(masks)):
-        scorer.add(_made(rest, masks[rest], masks[0].stamp_ns, options.scenario, heard))
+        scorer.add(_made(rest, masks[rest], masks[0].stamp_ns, options.scenario, outputs))
     yield from scorer.rest()
 
 
-def _made(number: int, mask: LiveMask, first_ns: int, scenario: str, heard: Heard) -> MadeMask:
-    used, labels = heard.used.get(mask.stamp_ns, ()), mask.labels()
+def _made(number: int, mask: LiveMask, first_ns: int, scenario: str, outputs: LiveOutputs) -> MadeMask:
+    used, labels = outputs.used.get(mask.stamp_ns, ()), mask.labels()
     record = MaskRecord(
         number=number,
         scenario=scenario,

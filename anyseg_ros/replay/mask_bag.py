@@ -12,14 +12,13 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from anyseg_core.runtime.health.monitor import ModalityStatus, State
 from anyseg_core.runtime.points.labelled import LabelledPoints
-from anyseg_core.runtime.sensors import in_order
-from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.messages.clouds import packed_cloud
 from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.planner_products import OutputClasses, label_points
+from anyseg_ros.pipeline.status_lines import HARDWARE, PREFIX, StatusLine, mask_lines
 from anyseg_ros.replay.mask_sinks import overlay_of
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
@@ -27,9 +26,6 @@ _NODE = "/segmentation_node"
 _IMAGE, _STATUS = "sensor_msgs/msg/Image", "diagnostic_msgs/msg/DiagnosticArray"
 _JPEG, _CLOUD = "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2"
 _JPEG_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
-_OK, _WARN, _ERROR = 0, 1, 2
-_LEVELS: Mapping[State, int] = {State.ACTIVE: _OK, State.DISABLED: _OK, State.FAILED: _ERROR}
-"""Of the others: WARN."""
 
 
 class MaskBag:
@@ -37,7 +33,7 @@ class MaskBag:
 
     Topics of the scenario with all sensors are the node's: `/segmentation_node/segmentation/mask`, `overlay/compressed`
     (JPEG), `points`, and `/segmentation_node/modality_status`; those of another one have its name behind the node's.
-    The status has the node's keys that tell how a mask was made.
+    The status is the node's (`status_lines`).
     """
 
     def __init__(self, folder: Path, classes: OutputClasses, parameters: Parameters) -> None:
@@ -79,9 +75,8 @@ class MaskBag:
         cloud = label_points(result, self._parameters.points)
         if cloud is not None:
             self._put(f"{_NODE}{part}/segmentation/points", _CLOUD, self._points(cloud), job.created_ns)
-        status = self._types[_STATUS](
-            header=header, status=[*map(self._sensor(result), job.statuses), self._mask(result)]
-        )
+        lines = [self._status(line) for line in mask_lines(result)]
+        status = self._types[_STATUS](header=self._header(anchor.stamp_ns, ""), status=lines)
         self._put(f"{_NODE}{part}/modality_status", _STATUS, status, job.created_ns)
 
     def _put(self, topic: str, msgtype: str, message: Any, now_ns: int) -> None:
@@ -108,28 +103,12 @@ class MaskBag:
         time = self._types["builtin_interfaces/msg/Time"](sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S)
         return self._types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
-    def _sensor(self, result: Result) -> Callable[[ModalityStatus], Any]:
-        def status_of(status: ModalityStatus) -> Any:
-            frame = result.job.frames.get(status.modality)
-            age = "" if frame is None else f"{(result.job.created_ns - frame.stamp_ns) / NS_PER_MS:.1f}"
-            fault = str(status.fault or "")
-            values = {"state": status.state, "fault": fault, "used": str(frame is not None).lower(), "used_age_ms": age}
-            message = f"{status.state}: {fault}: {status.reason}" if fault else str(status.state)
-            return self._status(f"{status.modality} status", _LEVELS.get(status.state, _WARN), message, values)
-
-        return status_of
-
-    def _mask(self, result: Result) -> Any:
-        used = list(map(str, in_order(result.job.frames)))
-        values = {"anchor": result.job.anchor, "used": ",".join(used)}
-        return self._status("mask", _OK, f"made from {', '.join(used)}", values)
-
-    def _status(self, name: str, level: int, message: str, values: Mapping[str, object]) -> Any:
+    def _status(self, line: StatusLine) -> Any:
         pair = self._types["diagnostic_msgs/msg/KeyValue"]
         return self._types["diagnostic_msgs/msg/DiagnosticStatus"](
-            level=level,
-            name=f"anyseg: {name}",
-            message=message,
-            hardware_id="anyseg",
-            values=[pair(key=key, value=str(value)) for key, value in values.items()],
+            level=line.level,
+            name=PREFIX + line.name,
+            message=line.message,
+            hardware_id=HARDWARE,
+            values=[pair(key=key, value=str(value)) for key, value in line.values.items()],
         )

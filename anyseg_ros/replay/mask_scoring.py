@@ -113,15 +113,15 @@ class MaskScorer:
         if made.labels is None:
             return ScoredMask(made.record, made, None)
         record, scenario = made.record, made.record.scenario
-        steadiness = self._flicker.setdefault(scenario, FlickerMeter()).add(record.stamp_ns, made.labels)
+        change = self._flicker.setdefault(scenario, FlickerMeter()).add(record.stamp_ns, made.labels)
         reference = None
         if self._reference is not None and scenario != ALL_SENSORS:
             reference = self._reference.at(record.stamp_ns)
         record = replace(
             record,
             agreement=None if reference is None else agreement(made.labels, reference),
-            changed=steadiness.changed,
-            flicker=steadiness.flicker,
+            changed=change.changed,
+            flicker=change.flicker,
         )
         truth = self._truth_of(record)
         if truth is not None and (cells := self._cells(made.labels, truth.labels, record)) is not None:

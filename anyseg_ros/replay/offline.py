@@ -36,18 +36,19 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
-from anyseg_ros.bags.samples import BagSamples, BagTopics, Clues, look_ahead
+from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
+from anyseg_ros.pipeline.intensity_fit import fit_of
 from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.replay.conditions import Conditions
-from anyseg_ros.replay.decisions import Decided, Decisions, MomentEnd
-from anyseg_ros.replay.lane import Lane, StateChange
+from anyseg_ros.replay.decisions import Decisions, MomentEnd, PlannedMask
 from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
 from anyseg_ros.replay.mask_sinks import MaskSink
 from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
 from anyseg_ros.replay.prefetch import prefetched
+from anyseg_ros.replay.scenario_run import ScenarioRun, StateChange
 from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError, scenarios_for
 from anyseg_ros.replay.shared_inference import SharedInference
 from anyseg_ros.replay.worst_frames import WorstFrames
@@ -72,7 +73,7 @@ class ReplayOptions:
     parameters: Parameters | None = None
     """The node's. None: its defaults, with the sensors' rates as the bag has them."""
     topics: Mapping[str, str] = field(default_factory=dict)
-    """Role to topic, as `bag_topics.parse_mapping` gives it; the others are found."""
+    """Role to topic, as `bags.topics.parse_mapping` gives it; the others are found."""
     subsets: bool = False
     """Also every proper subset of the sensors."""
     injections: tuple[Path, ...] = ()
@@ -133,20 +134,20 @@ class _Replay:
         self.notes: list[str] = []
         self.setup_problems: list[Problem] = []
         self.topics = self._find_topics()
-        self.clues = clues = look_ahead(reader, self.topics)
-        self.parameters = self._adapted(clues)
+        self.timing = timing = look_ahead(reader, self.topics)
+        self.parameters = self._adapted(timing)
         self.modalities = in_order(self.topics.sensors)
         self.scenarios = scenarios_for(self.modalities, options.subsets, options.injections)
         self._check_injections()
-        self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=clues.uses_stamps)
-        self.truth = self._open_truth(clues)
+        self.samples = BagSamples(reader, self.topics, self.parameters, uses_stamps=timing.uses_stamps)
+        self.truth = self._open_truth(timing)
         card = segmenter.card
         self.classes = len(card.classes)
         if options.conditions is not None:
             names = [spec.name for spec in card.classes]
             has_labels = bool(self.truth.origin)
             options.conditions.require([s.name for s in self.scenarios], names, self.duration_s, has_labels=has_labels)
-        self.scorer = self._open_scorer(clues)
+        self.scorer = self._open_scorer(timing)
         self.scores = {s.name: ScenarioScore(s, self.classes) for s in self.scenarios}
         self.inference = SharedInference(segmenter, self.parameters.output.min_confidence)
         self.last_reason: dict[Sensor, str] = {}
@@ -154,7 +155,7 @@ class _Replay:
         self.resumed = 0
         self._open_log()
         ahead = self.inference.encode_ahead
-        self.decisions = Decisions(self.samples, self.modalities[0], self._open_lanes, ahead, encode_from=self.log.kept)
+        self.decisions = Decisions(self.samples, self.modalities[0], self._open_runs, ahead, encode_from=self.log.kept)
 
     def run(self, progress: Callable[[int, int], None] | None) -> ReplayResult:
         """The network runs on the caller's thread, whose engine it is; the bag is read and decided on another."""
@@ -162,7 +163,7 @@ class _Replay:
         started = time.perf_counter()
         with closing(self.log), self._states_file() as states:
             for decision in prefetched(self.decisions):
-                if isinstance(decision, Decided):
+                if isinstance(decision, PlannedMask):
                     self._make(decision)
                 elif isinstance(decision, MomentEnd):
                     self._finish(self.scorer.scored(decision.now_ns))
@@ -196,32 +197,32 @@ class _Replay:
         self.notes += left_out(connections, sensors, companions, wanted)
         return BagTopics(sensors, companions)
 
-    def _adapted(self, clues: Clues) -> Parameters:
+    def _adapted(self, timing: BagTiming) -> Parameters:
         """The node's parameters; where none were given, with the rates of the bag."""
-        for modality, number in clues.without_stamps.items():
+        for modality, number in timing.without_stamps.items():
             text = f"{modality}: the stamps of {number} messages at the bag's beginning are 0: its driver does not set "
             self.setup_problems.append(Problem(text + "header.stamp, without which frames have no age"))
-        if clues.uses_stamps:
+        if timing.uses_stamps:
             self.notes.append("the stamps are of another clock than the recorder's: time is that of the stamps")
         if self.options.parameters is not None:
             return self.options.parameters
         defaults = defaults_of(in_order({*DEFAULT_SENSORS, *self.topics.sensors}))
         modalities = dict(defaults.modalities)
-        told = []
-        for modality, rate in clues.rates_hz.items():
+        adapted = []
+        for modality, rate in timing.rates_hz.items():
             before = modalities[modality]
             if abs(rate - before.expected_rate_hz) > 0.05 * before.expected_rate_hz:
                 oldest = max(before.max_age_ms, 1500.0 / rate)
                 modalities[modality] = replace(before, expected_rate_hz=rate, max_age_ms=oldest)
-                told.append(f"{modality} {rate:g} Hz")
-        if told:
-            self.notes.append(f"expected rates are those of the bag's beginning: {', '.join(told)}")
+                adapted.append(f"{modality} {rate:g} Hz")
+        if adapted:
+            self.notes.append(f"expected rates are those of the bag's beginning: {', '.join(adapted)}")
         return replace(defaults, modalities=modalities)
 
-    def _open_truth(self, clues: Clues) -> GroundTruth:
+    def _open_truth(self, timing: BagTiming) -> GroundTruth:
         if self.options.labels is not None:
             folder = FolderLabels(self.options.labels)
-            if not clues.uses_stamps:  # else the bag's times are of another clock than the stamps
+            if not timing.uses_stamps:  # else the bag's times are of another clock than the stamps
                 folder.require_within(self.reader.start_ns - NS_PER_S, self.reader.end_ns + NS_PER_S)
             return folder
         choice = self.topics.companions.labels
@@ -249,9 +250,9 @@ class _Replay:
                 )
                 self.setup_problems.append(Problem(f"{text} end, at {self.duration_s:.1f} s"))
 
-    def _open_scorer(self, clues: Clues) -> MaskScorer:
+    def _open_scorer(self, timing: BagTiming) -> MaskScorer:
         """A label image belongs to the mask whose anchor is nearest, within half the period of that sensor."""
-        rates = {m: clues.rates_hz.get(m) or self.parameters.modalities[m].expected_rate_hz for m in self.modalities}
+        rates = {m: timing.rates_hz.get(m) or self.parameters.modalities[m].expected_rate_hz for m in self.modalities}
         half_period_ns = {m: round(NS_PER_S / (2 * (rate or USUAL_RATE_HZ))) for m, rate in rates.items()}
         within_ns = int(self.parameters.sync.max_time_diff_ms * NS_PER_MS)
         return MaskScorer(self.classes, self.truth, half_period_ns, within_ns if len(self.scenarios) > 1 else None)
@@ -302,21 +303,21 @@ class _Replay:
     def _label_files(self) -> list[Path]:
         return sorted(self.options.labels.glob("*.png")) if self.options.labels else []
 
-    def _open_lanes(self, start_ns: int) -> list[Lane]:
+    def _open_runs(self, start_ns: int) -> list[ScenarioRun]:
         engine_ms = self.options.engine_ms
-        return [Lane(scenario, self.parameters, start_ns, engine_ms) for scenario in self.scenarios]
+        return [ScenarioRun(scenario, self.parameters, start_ns, engine_ms) for scenario in self.scenarios]
 
     # --- each mask ---------------------------------------------------------------------------------------------------
 
-    def _make(self, decided: Decided) -> None:
+    def _make(self, planned: PlannedMask) -> None:
         """Segment a set, unless an interrupted run has left its record."""
-        record = _unscored(decided, self.decisions.start_ns)
+        record = _unscored(planned, self.decisions.start_ns)
         if record.number < self.log.kept:
             known = self._resume(record)
             if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
                 self.worst.add(known, None)
                 return
-        self.scorer.add(self._made(decided, record))
+        self.scorer.add(self._made(planned, record))
 
     def _resume(self, record: MaskRecord) -> MaskRecord:
         """The record that is there already, which must be of the same job."""
@@ -327,17 +328,17 @@ class _Replay:
         self.scores[known.scenario].add(known)
         return known
 
-    def _made(self, decided: Decided, record: MaskRecord) -> MadeMask:
-        job = decided.job
+    def _made(self, planned: PlannedMask, record: MaskRecord) -> MadeMask:
+        job = planned.job
         try:
             segmentation = self.inference.run(job)
         except (InputError, EngineError) as error:
             return MadeMask(replace(record, error=str(error)), job.created_ns, None)
         result = Result(job, segmentation)
         if self.sink is not None:
-            self.sink.on_mask(decided.lane.scenario, result)
+            self.sink.on_mask(planned.run.scenario, result)
         measured = _measured(record, segmentation, result.mask_size)
-        return MadeMask(measured, job.created_ns, segmentation.labels, decided.scene)
+        return MadeMask(measured, job.created_ns, segmentation.labels, planned.scene)
 
     def _finish(self, scored: Iterator[ScoredMask]) -> None:
         for mask in scored:
@@ -388,7 +389,7 @@ class _Replay:
             rejections={modality: dict(reasons) for modality, reasons in self.samples.reasons.items()},
             labels=(self.truth.origin, self._available_labels()),
             problems=problems,
-            notes=self.notes,
+            notes=[*self.notes, *self._notes_on_intensity()],
             timings=timings,
             worst=self.worst,
             rig=self.decisions.rig,
@@ -419,22 +420,29 @@ class _Replay:
             origin = f"{self._available_labels()} label images of {self.truth.origin}"
             yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
 
+    def _notes_on_intensity(self) -> Iterator[str]:
+        """What the intensity of the scans is, and what to mend about it."""
+        scan = self.samples.newest_scan
+        fit = fit_of(scan, self.segmenter.card.encodings[scan.modality]) if scan is not None else None
+        if scan is not None and fit is not None:
+            yield f"{scan.modality}: intensity: {fit.text}" + (f"; {fit.remark}" if fit.remark else "")
+
     def _why_unused(self, modality: Sensor) -> str:
         """The reason that is known best: nothing in the bag, stamps of 0, else the last one that its health gave."""
         if not self.samples.received[modality]:
             return "not a single frame of it was in the bag"
-        if modality in self.clues.without_stamps:
-            return f"the stamps of {self.clues.without_stamps[modality]} messages at the bag's beginning are 0"
+        if modality in self.timing.without_stamps:
+            return f"the stamps of {self.timing.without_stamps[modality]} messages at the bag's beginning are 0"
         reason = self.last_reason.get(modality, "")
         return reason or "its frames are too far from those of the other sensors (sync.max_time_diff_ms), or too old"
 
 
-def _unscored(decided: Decided, start_ns: int) -> MaskRecord:
+def _unscored(planned: PlannedMask, start_ns: int) -> MaskRecord:
     """What is known of a mask before it is made."""
-    job, anchor = decided.job, decided.job.anchor_frame
+    job, anchor = planned.job, planned.job.anchor_frame
     return MaskRecord(
-        number=decided.number,
-        scenario=decided.lane.scenario.name,
+        number=planned.number,
+        scenario=planned.run.scenario.name,
         t_s=(job.created_ns - start_ns) / NS_PER_S,
         stamp_ns=anchor.stamp_ns,
         anchor=job.anchor,

@@ -86,8 +86,8 @@ class Player(Node):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._play, name="play", daemon=True)
         self._options = options
+        self._play_clock = PlayClock(options.rate, paused=options.start_paused)  # `_clock` is rclpy's own
         self._reader = BagReader(options.bag)
-        self._clock = PlayClock(options.rate, paused=options.start_paused)
         self._publishers_of = self._create_publishers()
         self._clock_publisher = self.create_publisher(Clock, CLOCK_TOPIC, QUEUE_DEPTH) if options.clock else None
         self._clock_sent_ns: int | None = None
@@ -105,17 +105,17 @@ class Player(Node):
 
     @property
     def paused(self) -> bool:
-        return self._clock.paused
+        return self._play_clock.paused
 
     def toggle_paused(self) -> None:
         """Pause, or go on."""
-        self._clock.set_paused(not self._clock.paused)
+        self._play_clock.set_paused(not self._play_clock.paused)
         self.get_logger().info("paused" if self.paused else "playing")
 
     def destroy_node(self) -> None:
         """Stop playing, and end the node."""
         self._stopping.set()
-        self._clock.stop()
+        self._play_clock.stop()
         if self._thread.ident is not None:
             self._thread.join()
         super().destroy_node()
@@ -154,7 +154,7 @@ class Player(Node):
         return response
 
     def _on_set_paused(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._clock.set_paused(request.data)
+        self._play_clock.set_paused(request.data)
         response.success, response.message = True, "paused" if self.paused else "playing"
         return response
 
@@ -196,11 +196,11 @@ class Player(Node):
         started = False
         for message in self._reader.messages(self._publishers_of):
             if not started:
-                self._clock.start_at(message.received_ns)
+                self._play_clock.start_at(message.received_ns)
                 self._clock_sent_ns, started = None, True
             if not self._wait_until(message.received_ns):
                 return
-            late_ns = (self._clock.now_ns() - message.received_ns) / self._options.rate
+            late_ns = (self._play_clock.now_ns() - message.received_ns) / self._options.rate
             self.counts.late += late_ns > LATE_NS
             self._publishers_of[message.topic].publish(bytes(message.cdr))
             self.counts.published += 1
@@ -208,11 +208,11 @@ class Player(Node):
     def _wait_until(self, bag_ns: int) -> bool:
         """Wait, with the time told on /clock meanwhile; False where playing is to end."""
         step_s = CLOCK_PERIOD_NS / 1e9 if self._clock_publisher is not None else 1.0
-        while not self._clock.wait_until(bag_ns, step_s):
+        while not self._play_clock.wait_until(bag_ns, step_s):
             if self._stopping.is_set():
                 return False
             if self._clock_publisher is not None:
-                self._tell_time(min(self._clock.now_ns(), bag_ns))
+                self._tell_time(min(self._play_clock.now_ns(), bag_ns))
         self._tell_time(bag_ns)
         return not self._stopping.is_set()
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from anyseg_core.invocation import command_line, machine
+from anyseg_core.runtime.sensors import subset_name
 from anyseg_ros.replay.conditions import Verdict
 from anyseg_ros.replay.offline import ReplayResult
 from anyseg_ros.replay.summary import ScenarioSummary, Summary, Tally
@@ -114,5 +115,5 @@ def _figures(tally: Tally, summary: Summary) -> dict[str, Any]:
         **{name: tally.mean(name) for name in ("agreement", "changed", "flicker", "confidence")},
         **{f"age_p{p}_ms": tally.age_ms.percentile(p) for p in (50, 95)},
         **{f"engine_p{p}_ms": tally.engine_ms.percentile(p) for p in (50, 95)},
-        "used": {"+".join(str(m) for m in used): count for used, count in tally.used.most_common()},
+        "used": {subset_name(used): count for used, count in tally.used.most_common()},
     }

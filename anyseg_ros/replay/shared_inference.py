@@ -1,8 +1,8 @@
 """One run of the network for all scenarios that want the same frames.
 
-The engine runs a network as a whole, so the features of its encoder cannot be shared between subsets. What is shared:
-the decoded frames, their network images (kept by the segmenter), and whole results: a scenario whose fault is a lost
-camera has, meanwhile, the masks of the subset without it, and before and after those of all sensors.
+What is shared: the decoded frames, what the segmenter keeps of each (its network image, and its features where the
+engine runs in parts), and whole results. A scenario whose fault is a lost camera has, meanwhile, the masks of the
+subset without it, and before and after those of all sensors.
 """
 
 from __future__ import annotations

@@ -38,6 +38,18 @@ def _table(columns: tuple[str, ...], rows: Iterator[tuple[object, ...]] | list[t
     return "\n".join(lines) + "\n"
 
 
+_INJECTIONS_INTRODUCTION = """Made from the code; the same as `anyseg inject kinds`. *Named by*: the check of
+`runtime/health` that should name it, any of those listed; none where no check of one sensor alone can tell it from
+a scene. Some depend on the sensor: dead rows of an event image, dead lasers and events that are missing from an
+image of counts stay unnoticed. `anyseg bench faults` measures it.
+
+On frames (`Injector`, the benchmarks, training) there is no encoding that could be wrong: `truncate` and
+`wrong_encoding` make a frame unreadable, and `corrupt` hits rows of pixels or points. On messages `corrupt` hits
+the payload, so a JPEG or an event packet breaks as a whole. 16UC1 depth has no NaN: `nan_depth` gives 0 there.
+
+"""
+
+
 # --- parameters of segmentation_node ----------------------------------------------------------------------------------
 
 
@@ -183,7 +195,7 @@ def injections_page() -> str:
          kind.imitates, ", ".join(kind.expected))
         for name, kind in INJECTION_KINDS.items()
     ]  # fmt: skip
-    introduction = "Made from the code; the same as `anyseg inject kinds`.\n\n"
+    introduction = _INJECTIONS_INTRODUCTION
     return f"# Kinds of injections\n\n{introduction}" + _table(
         ("kind", "sensors", "parameters", "imitates", "named by"), rows
     )

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from anyseg_core import terminal
-from anyseg_core.terminal import errors_told, progress_bar, set_verbosity, tracked
+from anyseg_core.terminal import errors_reported, progress_bar, set_verbosity, tracked
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_quiet_shows_no_bar_and_verbose_the_traceback(
     try:
         assert list(tracked([1], "samples", 1)) == [1]
         assert screen.getvalue() == ""
-        with pytest.raises(BaseException), errors_told(ValueError):  # noqa: B017, PT011  # typer's own
+        with pytest.raises(BaseException), errors_reported(ValueError):  # noqa: B017, PT011  # typer's own
             raise ValueError("the cause")
     finally:
         set_verbosity(verbose=False, quiet=False)

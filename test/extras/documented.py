@@ -13,7 +13,17 @@ PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("index", "robot", "data", "fault_injection", "fleet", "replay", "training", "jetson")
+        for name in (
+            "index",
+            "robot",
+            "data",
+            "fault_injection",
+            "fleet",
+            "replay",
+            "training",
+            "weights",
+            "jetson/engine",
+        )
     ),
 )
 
@@ -35,6 +45,7 @@ class Rule:
 
 TINY_DATASET = ("--train-drives", "1", "--val-drives", "1", "--frames", "2", "--workers", "1")
 OWN_TOPICS = "names a user's own topics and files"
+TUTORIAL = "needs what the commands before it have made: test/project/test_tutorials.py runs them in their order"
 RULES = (
     Rule("anyseg doctor", "ros"),
     Rule("anyseg inspect", "replay"),
@@ -45,7 +56,9 @@ RULES = (
     Rule("anyseg simulate live", "ros,sim", ("--duration-s", "1"), is_node=True),
     Rule("anyseg simulate dataset", "sim", TINY_DATASET),
     Rule("anyseg run --params-file my_vehicle.yaml", "ros", why_not=OWN_TOPICS),
-    Rule("anyseg run --student my_student", "ros", why_not="the student is what the training before it has made"),
+    Rule("anyseg run --student students/my_robot", "ros", why_not=TUTORIAL),
+    Rule("anyseg preset", ""),
+    Rule("anyseg replay my_bag --student students/my_robot", "replay", why_not=TUTORIAL),
     Rule("anyseg run", "ros", is_node=True),
     Rule("anyseg watch", "ros", ("--port", "0"), is_node=True),
     Rule("anyseg play", "ros,replay"),
@@ -54,9 +67,9 @@ RULES = (
     Rule("anyseg replay bags/*.mcap --cluster --address", "fleet", why_not="needs a cluster at that address"),
     Rule("anyseg replay bags/*.mcap --cluster", "fleet", ("--workers", "1")),
     Rule("anyseg replay", "replay"),
-    Rule("anyseg train my_robot.yaml", "train", why_not="the labels are the user's own"),
-    Rule("anyseg evaluate runs/my_robot", "train", why_not="the run is what the training before it has made"),
-    Rule("anyseg export runs/my_robot", "train", why_not="the run is what the training before it has made"),
+    Rule("anyseg train my_robot.yaml", "train", why_not=TUTORIAL),
+    Rule("anyseg evaluate runs/my_robot", "train", why_not=TUTORIAL),
+    Rule("anyseg export runs/my_robot", "train", why_not=TUTORIAL),
     Rule("anyseg train", "train"),
     Rule("anyseg adapt", "train", why_not="needs a trained run and one's own recordings"),
     Rule("anyseg export runs/mine/run", "train", why_not="the run is what `anyseg adapt` before it has made"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import (
     ALLOWED_TRANSITIONS,
@@ -19,7 +20,6 @@ from anyseg_core.runtime.health.monitor import (
     HealthConfig,
     HealthMonitor,
     State,
-    clock_was_set,
 )
 from anyseg_core.runtime.health.thresholds import CHECKS, DEFAULT_CHECKS
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame

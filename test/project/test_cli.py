@@ -204,6 +204,27 @@ def test_a_part_that_is_not_installed_is_named_with_its_extra(blocked: str, comm
     assert f' install -e ".[{extra}]"' in done.stderr
 
 
+WITHOUT_SIMULATOR = """
+from typer.testing import CliRunner
+from anyseg_ros.cli import app
+
+for command in ("replay", "replay-live", "play", "inspect", "data from-bag", "inject bag"):
+    rest = {"data from-bag": ["out"], "inject bag": ["out", "--injections", "config/injections/camera_lost.yaml"]}
+    result = CliRunner().invoke(app, [*command.split(), "no_such_bag", *rest.get(command, [])])
+    if not ("no_such_bag" in result.output and isinstance(result.exception, SystemExit)):
+        print(command, result.output, repr(result.exception))
+"""
+"""Prints what does not end with a word on the bag."""
+
+
+@pytest.mark.ros
+def test_commands_on_bags_need_no_simulator() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    pytest.importorskip("rosbags", reason="rosbags is not installed")
+    done = run_without("trimesh,embreex", WITHOUT_SIMULATOR)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
 @simulator
 def test_a_simulated_bag_reads_back(tmp_path: Path) -> None:
     from rosbags.highlevel import AnyReader

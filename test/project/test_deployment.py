@@ -21,7 +21,7 @@ from anyseg_ros.pipeline.parameters import to_values
 
 DOCKER = REPOSITORY / "docker"
 UNITS = sorted((REPOSITORY / "config" / "systemd").glob("*.service"))
-GUIDE = (REPOSITORY / "docs" / "jetson.md").read_text()
+GUIDE = "".join((REPOSITORY / "docs" / name).read_text() for name in ("jetson.md", "jetson/engine.md"))
 
 
 def run_build(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -124,3 +124,21 @@ def test_pip_takes_the_command(tmp_path: Path) -> None:
     command = pip_command("openvino") + " --dry-run --no-deps --no-build-isolation --no-index --quiet"
     done = subprocess.run(command, shell=True, text=True, capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_remedy_names_this_interpreter_s_pip() -> None:
+    """By `pip_install`, which knows where the user stands; a bare `pip install` may be another Python's."""
+    files = [path for name in ("anyseg_core", "anyseg_ros", "launch") for path in (REPOSITORY / name).rglob("*.py")]
+    files.remove(REPOSITORY / "anyseg_core" / "runtime" / "extras.py")
+    found = [
+        f"{file.relative_to(REPOSITORY)}:{node.lineno}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and "pip install " in str(node.value) and not is_docstring(node)
+    ]
+    assert found == []
+
+
+def is_docstring(text: ast.Constant) -> bool:
+    """Docstrings of this project are sentences, which end with a full stop."""
+    return str(text.value).rstrip().endswith(".")

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 from anyseg_core.runtime.engines.network import Network, Parts, content_of
 from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildOptions, Engine, EngineError
 
-BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
+
+@dataclass(frozen=True, eq=False)
+class EngineRequest:
+    """What is to be opened, and how. An engine takes of it what it needs."""
+
+    network: Network
+    threads: int
+    """0 = all cores."""
+    build: BuildOptions
+    """For engines that are built first."""
+    reason: str
+    """Why this engine was chosen."""
+    parts: Parts | None
+    """The network in two parts, where it has them."""
 
 
 def open_engine(
@@ -30,18 +46,13 @@ def open_engine(
     network = content_of(network)
     if backend not in BACKENDS:
         raise EngineError(f"unknown backend {backend!r}; known backends: {', '.join(BACKENDS)}")
-    if backend == "auto":
-        return _open_best(network, threads, build, parts)
-    if backend == "tensorrt":
-        return _open_tensorrt_or_nothing(network, build, reason)
-    if backend == "openvino":
-        return _open_openvino(network, threads, reason)
-    return _open_onnx(network, threads, reason, parts)
+    request = EngineRequest(network, threads, build, reason, parts)
+    return _open_best(request) if backend == AUTO else ENGINES[backend](request)
 
 
-def _open_tensorrt_or_nothing(network: Network, build: BuildOptions, reason: str) -> Engine:
+def _open_tensorrt_or_nothing(request: EngineRequest) -> Engine:
     try:
-        return _open_tensorrt(network, build, reason)
+        return _open_tensorrt(request)
     except BuildCancelledError:
         raise
     except EngineError as error:
@@ -49,30 +60,40 @@ def _open_tensorrt_or_nothing(network: Network, build: BuildOptions, reason: str
         raise EngineError(f"tensorrt was asked for and cannot be used: {error}. {remedy}") from error
 
 
-def _open_best(network: Network, threads: int, build: BuildOptions, parts: Parts | None) -> Engine:
+def _open_best(request: EngineRequest) -> Engine:
     try:
-        return _open_tensorrt(network, build, "auto: TensorRT and a GPU are here")
+        return _open_tensorrt(replace(request, reason="auto: TensorRT and a GPU are here"))
     except BuildCancelledError:
         raise
     except EngineError as error:
-        return _open_onnx(network, threads, f"auto: the CPU, because {error}", parts)
+        return _open_onnx(replace(request, reason=f"auto: the CPU, because {error}"))
 
 
-def _open_onnx(network: Network, threads: int, reason: str, parts: Parts | None) -> Engine:
+def _open_onnx(request: EngineRequest) -> Engine:
     from anyseg_core.runtime.engines.onnx import OnnxEngine, OnnxPartsEngine
 
-    if parts is not None:
-        return OnnxPartsEngine(parts, threads=threads, reason=reason)
-    return OnnxEngine(network, threads=threads, reason=reason)
+    if request.parts is not None:
+        return OnnxPartsEngine(request.parts, threads=request.threads, reason=request.reason)
+    return OnnxEngine(request.network, threads=request.threads, reason=request.reason)
 
 
-def _open_openvino(network: Network, threads: int, reason: str) -> Engine:
+def _open_openvino(request: EngineRequest) -> Engine:
     from anyseg_core.runtime.engines.openvino import OpenvinoEngine
 
-    return OpenvinoEngine(network, threads, reason)
+    return OpenvinoEngine(request.network, request.threads, request.reason)
 
 
-def _open_tensorrt(network: Network, build: BuildOptions, reason: str) -> Engine:
+def _open_tensorrt(request: EngineRequest) -> Engine:
     from anyseg_core.runtime.engines.tensorrt import TensorrtEngine
 
-    return TensorrtEngine(network, build, reason)
+    return TensorrtEngine(request.network, request.build, request.reason)
+
+
+AUTO = "auto"
+ENGINES: dict[str, Callable[[EngineRequest], Engine]] = {
+    "onnxruntime": _open_onnx,
+    "openvino": _open_openvino,
+    "tensorrt": _open_tensorrt_or_nothing,
+}
+"""What opens an engine, by its name in `model.backend`. Add one here: a row, and its own file."""
+BACKENDS = (AUTO, *ENGINES)

@@ -150,7 +150,7 @@ class BuildOptions:
     precision: str = "auto"
     """`auto`: the types of the network file, fp32 layers may use TF32. `fp32`: no TF32."""
     cache_dir: Path | None = None
-    """Where built engines are kept; None = `engine_cache.default_folder()`."""
+    """Where built engines are kept; None = `plan_cache.default_folder()`."""
     max_modalities: int = len(DEFAULT_SENSORS)
     """Build for 1 up to this many live modalities."""
     only_all: bool = False

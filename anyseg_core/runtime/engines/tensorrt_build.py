@@ -1,7 +1,7 @@
 """ONNX -> TensorRT plan: one optimisation profile per number of live modalities, progress, and what came out of it.
 
 One form for TensorRT 10.3 to 11.x and TensorRT-RTX: networks are strongly typed, so the precision is that of the types
-in the ONNX file, and no interface is used that one of these versions lacks (test_gpu_bindings.py holds it to that).
+in the ONNX file, and no interface is used that one of these versions lacks (test_engine_bindings.py holds it to that).
 """
 
 from __future__ import annotations

@@ -453,7 +453,7 @@ _MAX_PIXELS = 1 << 23
 
 @dataclass
 class EventAccumulator:
-    """Counts the events of the last `window_ns` per pixel: the EVENT frame of modality.py."""
+    """Counts the events of the last `window_ns` per pixel: a frame of kind `EVENT` (sensors.py)."""
 
     width: int
     height: int

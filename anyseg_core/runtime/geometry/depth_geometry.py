@@ -7,6 +7,8 @@ optical frame (x right, y down, z forward; REP-103).
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,10 @@ LEVEL_GRAVITY: tuple[float, float, float] = (0.0, 1.0, 0.0)
 """Direction of gravity for a camera that is mounted level."""
 _GRAVITY_STEPS = (45.0, 5), (15.0, 5)
 """Angle in degrees within which a normal counts as (anti)parallel or perpendicular, and how often it is repeated."""
+
+
+_LEAST_SPREAD = 1e-4
+"""Of the pixels of a window around the line through them, as a share: below it they are in a line."""
 
 
 def measured_pixels(depth_m: Floats) -> NDArray[np.bool_]:
@@ -38,21 +44,52 @@ def surface_normals(depth_m: Floats, camera: PinholeCamera, radius: int = 1) -> 
     """Depth [h, w] in metres -> unit normals [h, w, 3] that face the camera; NaN where it cannot be told.
 
     On a plane the inverse depth is linear in the image, and its slopes are the normal: with 1/z = a u + b v + c for a
-    ray (u, v, 1), the normal is parallel to (a, b, c). The slopes are taken over `2 * radius + 1` pixels.
+    ray (u, v, 1), the normal is parallel to (a, b, c). The slopes are taken over `2 * radius + 1` pixels, all of which
+    must be measured.
     """
     camera = camera.resized(*depth_m.shape[:2])
-    u, v = _ray_slopes(depth_m.shape, camera)
     measured = measured_pixels(depth_m)
-    inverse = np.divide(1.0, depth_m, out=np.zeros(depth_m.shape, np.float32), where=measured)
+    inverse = _inverse(depth_m, measured)
     side = 2 * radius + 1
     scale = 1.0 / _sobel_gain(side)
     a = cv2.Sobel(inverse, cv2.CV_32F, 1, 0, ksize=side, scale=scale) * np.float32(camera.fx)
     b = cv2.Sobel(inverse, cv2.CV_32F, 0, 1, ksize=side, scale=scale) * np.float32(camera.fy)
-    normals = -np.stack([a, b, inverse - a * u - b * v], axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    normals = _normals_of_slopes(a, b, inverse, camera)
     known = cv2.erode(measured.astype(np.uint8), np.ones((side, side), np.uint8), borderValue=0)
     normals[known == 0] = np.nan
+    return normals
+
+
+def fitted_normals(depth_m: Floats, camera: PinholeCamera, radius: int) -> Floats:
+    """Depth [h, w] in metres -> unit normals [h, w, 3] that face the camera; NaN where it cannot be told.
+
+    To the inverse depths that are measured within `2 * radius + 1` pixels a plane is fitted by least squares, as in
+    `computeNormalsSquareSupport` of Gupta's code (ECCV 2014). Pixels without a measurement of their own get a normal,
+    too. Three measured pixels that are not in a line are enough.
+    """
+    camera = camera.resized(*depth_m.shape[:2])
+    measured = measured_pixels(depth_m)
+    ones, steps = np.ones(2 * radius + 1, np.float32), np.arange(-radius, radius + 1, dtype=np.float32)
+
+    def summed(values: Floats, x: Floats, y: Floats) -> Floats:
+        """Of every window: its values, each times its place in the window to some power."""
+        return cast("Floats", cv2.sepFilter2D(values, cv2.CV_32F, x, y, borderType=cv2.BORDER_CONSTANT))
+
+    weights, inverse = measured.astype(np.float32), _inverse(depth_m, measured)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        count = summed(weights, ones, ones)
+        x, y = summed(weights, steps, ones) / count, summed(weights, ones, steps) / count  # the window's middle
+        middle = summed(inverse, ones, ones) / count
+        xx = summed(weights, steps * steps, ones) - count * x * x
+        yy = summed(weights, ones, steps * steps) - count * y * y
+        xy = summed(weights, steps, steps) - count * x * y
+        xq = summed(inverse, steps, ones) - count * x * middle
+        yq = summed(inverse, ones, steps) - count * y * middle
+        determinant = xx * yy - xy * xy
+        slope_x, slope_y = (yy * xq - xy * yq) / determinant, (xx * yq - xy * xq) / determinant
+        here = middle - slope_x * x - slope_y * y
+        normals = _normals_of_slopes(slope_x * np.float32(camera.fx), slope_y * np.float32(camera.fy), here, camera)
+        normals[~(determinant > _LEAST_SPREAD * xx * yy)] = np.nan
     return normals
 
 
@@ -95,6 +132,26 @@ def _ray_slopes(shape: tuple[int, ...], camera: PinholeCamera) -> tuple[Floats, 
     u = ((np.arange(width) - camera.cx) / camera.fx).astype(np.float32)
     v = ((np.arange(height) - camera.cy) / camera.fy).astype(np.float32)
     return u[None, :], v[:, None]
+
+
+def _inverse(depth_m: Floats, measured: NDArray[np.bool_]) -> Floats:
+    """1 / depth [h, w]; 0 where there is none."""
+    with np.errstate(over="ignore"):
+        return np.divide(1.0, depth_m, out=np.zeros(depth_m.shape, np.float32), where=measured)
+
+
+def _normals_of_slopes(
+    a: NDArray[np.floating[Any]],
+    b: NDArray[np.floating[Any]],
+    inverse: NDArray[np.floating[Any]],
+    camera: PinholeCamera,
+) -> Floats:
+    """Inverse depth [h, w] and its slopes along u and v -> unit normals [h, w, 3]; NaN where they overflow."""
+    u, v = _ray_slopes(inverse.shape, camera)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        normals = -np.stack([a, b, inverse - a * u - b * v], axis=-1)
+        lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
+        return (normals / np.where(np.isfinite(lengths), lengths, np.nan)).astype(np.float32)
 
 
 def _sobel_gain(side: int) -> float:

@@ -207,7 +207,7 @@ def project_points(
     """`points_in_view`, ordered far to near, so that writing them in order leaves the nearest in each pixel (z-buffer).
 
     Returns:
-        `rows` [K], `cols` [K], `index` [K] into `points`, and `camera_xyz` [K, 3] in metres.
+        `rows` [K], `cols` [K], `index` [K] into `points`, and `xyz` [K, 3] in the camera's axes, in metres.
     """
     view = points_in_view(points, rig, height, width, min_depth)
     order = np.argsort(-view.xyz[2])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.health.checks import Failure, failed_checks
 from anyseg_core.runtime.health.history import History, LearntPeriod, UsualProfile
 from anyseg_core.runtime.health.quality import Quality, SmoothQuality, quality_of
@@ -32,13 +33,10 @@ __all__ = [
     "HealthMonitor",
     "ModalityStatus",
     "State",
-    "clock_was_set",
 ]
 
 UNKNOWN_SILENT_NS = NS_PER_S
 """Before its rate is known a sensor is silent after this, or after a gap much longer than those it has had."""
-CLOCK_JUMP_NS = NS_PER_S // 2
-"""A clock that steps by more than this has been set; less is callbacks overtaking each other."""
 RELAPSE_WINDOW = 3.0
 """A sensor that fails again within this many times its recovery time of coming back has relapsed, ..."""
 MAX_RELAPSES = 4
@@ -51,12 +49,6 @@ SLOW = 1.3
 """A sensor whose usual gap is longer than this many periods, by more than jitter, is not silent within such gaps."""
 GAPS = 5
 """Whose median is the rate that `low_rate` judges."""
-
-
-def clock_was_set(before_ns: int, now_ns: int) -> bool:
-    """Whether times before and after have nothing to do with each other: the clock was set back, or a simulated one,
-    which reads 0 until somebody tells the time (ROS 2: `use_sim_time`), has just been told it."""
-    return now_ns < before_ns - CLOCK_JUMP_NS or before_ns == 0 < now_ns
 
 
 @dataclass
@@ -439,17 +431,16 @@ class HealthMonitor:
         return float(min(median(gaps), gaps[-1])) if len(gaps) == GAPS else None
 
     def _is_young(self, now_ns: int) -> bool:
-        age_ms = self._age_ms(now_ns)
-        return age_ms is not None and age_ms <= self._config.max_age_ms
+        born_ns = self._born_ns()
+        return born_ns is not None and self._config.is_fresh(born_ns, max(now_ns, self._now_ns))
 
     def _age_ms(self, now_ns: int) -> float | None:
-        """Since acquisition; since reception where the sensor's clock is not trusted or runs ahead."""
-        if self._newest is None:
-            return None
-        born_ns = self._newest_received_ns
-        if self._config.check(Fault.STALE_STAMP).enabled:
-            born_ns = min(born_ns, self._newest.stamp_ns)
-        return (max(now_ns, self._now_ns) - born_ns) / NS_PER_MS
+        born_ns = self._born_ns()
+        return None if born_ns is None else (max(now_ns, self._now_ns) - born_ns) / NS_PER_MS
+
+    def _born_ns(self) -> int | None:
+        newest = self._newest
+        return None if newest is None else self._config.born_ns(self._newest_received_ns, newest.stamp_ns)
 
     def _rate_hz(self, now_ns: int) -> float | None:
         """Frames per second over the last 2 s or 5 periods, whichever is longer."""

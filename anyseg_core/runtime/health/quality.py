@@ -1,4 +1,4 @@
-"""How good a witness a live sensor is, from the same cheap statistics as its checks. Pure.
+"""How far a live sensor can be relied on, from the same cheap statistics as its checks. Pure.
 
 A quality is the least of a few headrooms, each 1 where nothing is wrong and 0 where the sensor shows nothing or its
 fault check would take it out. A camera at night is not broken, but its picture is mostly noise; in fog it sees as far

@@ -91,6 +91,14 @@ class HealthConfig:
         """Between two frames; what is assumed until it is learnt, where no rate is set."""
         return int(NS_PER_S / (self.expected_rate_hz or ASSUMED_RATE_HZ))
 
+    def born_ns(self, received_ns: int, stamp_ns: int) -> int:
+        """When a frame was acquired; when it was received, where the sensor's stamps are not trusted or run ahead."""
+        return min(received_ns, stamp_ns) if self.check(Fault.STALE_STAMP).enabled else received_ns
+
+    def is_fresh(self, born_ns: int, now_ns: int) -> bool:
+        """Whether a frame that was born then may still be used."""
+        return now_ns - born_ns <= self.max_age_ms * NS_PER_MS
+
     def silent_after_ns(self, period_ns: int) -> int:
         """Time without a message after which a sensor of that period counts as silent."""
         periods = self.check(Fault.SILENT).threshold
@@ -130,5 +138,7 @@ class ModalityStatus:
     """Why a sensor that is alive is not in the mask; the pipeline knows."""
     remark: str = ""
     """What a person should mend though the sensor is used."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """What else is known of the sensor, by name: where the extrinsics come from, the range of intensity."""
     recover_time_s: float | None = None
     """How long a failed sensor has to be good before it is used, doubled by each relapse; None while it is well."""

@@ -186,7 +186,7 @@ CHECKS: Mapping[Fault, Check] = MappingProxyType(
         Fault.EVENT_SEQUENCE_GAP: Check(CheckConfig(), test=timing.sequence_gap, kinds=(EVENT,), limits=_COUNT),
         # Fraction of the expected rate, from the median of the last five gaps, so that one outage is none of its
         # business. Half, because a camera that exposes longer at night may drop from 30 to 20 frames a second and
-        # is still a good witness. Others: below 0.9 (diagnostic_updater, tolerance 0.1), below 0.5 Hz
+        # is still a good sensor. Others: below 0.9 (diagnostic_updater, tolerance 0.1), below 0.5 Hz
         # (autoware_topic_state_monitor, warn_rate).
         Fault.LOW_RATE: Check(CheckConfig(threshold=0.5), test=timing.low_rate, limits=_SHARE, is_timing=True),
     }

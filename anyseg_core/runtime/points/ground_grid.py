@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.points.labelled import LabelledPoints
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.time_units import NS_PER_S
 
 FREE, BLOCKED, UNKNOWN = 0, 100, -1
@@ -25,6 +26,12 @@ _MOST_CELLS = 4_000_000
 class GridLimits:
     """Size and memory of the grid. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {
+        "seconds": Range(0.01, 3600.0),
+        "resolution_m": Range(0.001, 100.0),
+        "size_m": Range(0.01, 10_000.0),
+        "max_height_m": Range(-1000.0, 1000.0),
+    }
     seconds: float = 2.0
     """What was seen so long ago is forgotten; until then it counts less and less."""
     resolution_m: float = 0.2
@@ -35,11 +42,7 @@ class GridLimits:
     """Above the origin of the vehicle's base: points that are higher count neither way."""
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "resolution_m", "size_m"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name} must be a finite number > 0, not {getattr(self, name)}")
-        if not np.isfinite(self.max_height_m):
-            raise ValueError(f"max_height_m must be finite, not {self.max_height_m}")
+        check_ranges(self, self.RANGES)
         if self.cells < 1 or self.cells**2 > _MOST_CELLS:
             raise ValueError(
                 f"size_m {self.size_m} and resolution_m {self.resolution_m} make {self.cells} x {self.cells} cells: "

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.points.labelled import LabelledPoints
+from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 
 
 @dataclass(frozen=True)
 class ObstacleLimits:
     """Which points of the chosen classes are kept. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {
+        "min_range_m": Range(0.0, 1000.0),
+        "max_range_m": Range(0.0, 1000.0),
+        "min_height_m": Range(-1000.0, 1000.0),
+        "max_height_m": Range(-1000.0, 1000.0),
+        "min_confidence": Range(0.0, 1.0),
+        "voxel_m": Range(0.0, 100.0),
+    }
     min_range_m: float = 0.5
     """From the sensor: nearer points are the vehicle's own."""
     max_range_m: float = 60.0
@@ -31,14 +41,11 @@ class ObstacleLimits:
     """Keep also points without a label, outside the picture or hidden in it: nobody knows that they are none."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_range_m < self.max_range_m:
-            raise ValueError(f"min_range_m {self.min_range_m} must be >= 0 and < max_range_m {self.max_range_m}")
+        check_ranges(self, self.RANGES)
+        if not self.min_range_m < self.max_range_m:
+            raise ValueError(f"min_range_m {self.min_range_m} must be < max_range_m {self.max_range_m}")
         if not self.min_height_m < self.max_height_m:
             raise ValueError(f"min_height_m {self.min_height_m} must be < max_height_m {self.max_height_m}")
-        if not 0 <= self.min_confidence <= 1:
-            raise ValueError(f"min_confidence must be in [0, 1], not {self.min_confidence}")
-        if not 0 <= self.voxel_m < np.inf:
-            raise ValueError(f"voxel_m must be a finite number >= 0, not {self.voxel_m}")
 
 
 def obstacle_index(

@@ -9,7 +9,7 @@ import torch
 from shapes_dataset import shapes_config, write_shapes
 from torch import nn
 
-from anyseg_core.benchmarks.gradients import gradient_norms, lesson_of_runs, measure_shares, shares
+from anyseg_core.benchmarks.gradients import gradient_norms, measure_shares, setup_of_runs, shares
 from anyseg_core.training.loop import train
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -30,8 +30,8 @@ def test_every_term_of_every_variant_has_a_share_on_the_data_of_a_run(tmp_path: 
     train(shapes_config(root, **small), tmp_path / "student", show_progress=False)
     full = {"method": {"name": "supervised", "anymodal_dropout": False}}
     train(shapes_config(root, **small, **full), tmp_path / "teacher", show_progress=False)
-    lesson = lesson_of_runs(tmp_path / "student", tmp_path / "teacher", 3)
-    found = measure_shares(lesson)
+    setup = setup_of_runs(tmp_path / "student", tmp_path / "teacher", 3)
+    found = measure_shares(setup)
     assert set(found) == {"paper", "released", "repaired"}
     for per_batch in found.values():
         assert [set(norms) for norms in per_batch] == [{"sup", "mad", "umd", "cmd"}] * 3

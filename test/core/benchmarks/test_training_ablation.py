@@ -18,10 +18,10 @@ from anyseg_core.benchmarks import ablation
 from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, run_plan
 from anyseg_core.benchmarks.method_table import differences, markdown, table
 from anyseg_core.benchmarks.plan import Plan, Run, load_plan, plan_runs
+from anyseg_core.data.datasets import describe_data
 from anyseg_core.methods import METHODS, AnySegConfig, Batch
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.model_card import ClassSpec
-from anyseg_core.training.batches import describe_data
 from anyseg_core.training.checkpoint import TrainingState, build_model
 from anyseg_core.training.config import ConfigError
 from anyseg_core.training.loop import CONFIG_NAME, METRICS_NAME

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from shapes_dataset import SIDE, shape_labels, write_png, write_shapes
 
-from anyseg_core.data.check import check_split, contact_sheet, kind_of, write_sheet
+from anyseg_core.data.check import check_split, contact_sheet, write_sheet
+from anyseg_core.data.datasets import DATASETS, DataConfig, DatasetKind, describe_data, kind_of, open_dataset
 from anyseg_core.data.deliver import Deliver
 from anyseg_core.data.usable import UsableSamples
 
@@ -52,6 +53,27 @@ def test_kinds_are_told_by_what_lies_there(tmp_path: Path, root: Path) -> None:
         folder = tmp_path / kind
         (folder / name).mkdir(parents=True)
         assert kind_of(folder) == kind
+
+
+def test_the_table_of_kinds_fits_the_configuration() -> None:
+    fields = DataConfig.model_fields
+    assert all(key in fields for row in DATASETS.values() for key in row.settings)
+    with pytest.raises(ValueError, match=r"'deliverr' is unknown; known kinds .*deliver, .*mixture"):
+        DataConfig(kind="deliverr", root=Path())
+    with pytest.raises(ValueError, match=r"views is a setting of kind scans, not of pictures"):
+        DataConfig(kind="pictures", layout="camvid", root=Path(), views=2)
+
+
+def test_a_row_is_all_that_a_new_kind_of_data_set_needs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(config: DataConfig, split: str) -> Deliver:
+        return Deliver(config.root, split, config.size)
+
+    row = DatasetKind(opened, lambda _config: ((), Deliver.classes), found_by=("semantic",))
+    monkeypatch.setattr("anyseg_core.data.datasets.DATASETS", {"new": row})
+    assert kind_of(root) == "new"
+    config = DataConfig(kind="new", root=root, size=SIZE, cache=None)
+    assert len(open_dataset(config, "train")) == 3
+    assert describe_data(config)[1] == Deliver.classes
 
 
 def test_a_sheet_is_written_where_it_is_wanted(tmp_path: Path) -> None:

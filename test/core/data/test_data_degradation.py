@@ -174,7 +174,8 @@ def test_a_training_run_takes_the_section_from_its_configuration(tmp_path: Path)
     pytest.importorskip("torch", reason="training needs pip install anyseg_ros[train]")
     from shapes_dataset import SIDE, shapes_config, write_shapes
 
-    from anyseg_core.training.batches import Batches, open_dataset
+    from anyseg_core.data.datasets import open_dataset
+    from anyseg_core.training.batches import Batches
     from anyseg_core.training.loop import train
 
     faults = [{"modality": "camera", "kind": "black"}]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from shapes_dataset import write_png, write_shapes
 
+from anyseg_core.data.datasets import DataConfig, describe_data, open_dataset
 from anyseg_core.data.deliver import Deliver
 from anyseg_core.data.folder import Folder
 from anyseg_core.data.sample import DataError
@@ -31,8 +32,7 @@ from anyseg_core.runtime.sample_folder import (
     write_sample,
 )
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
-from anyseg_core.training.batches import describe_data, open_dataset
-from anyseg_core.training.config import ConfigError, DataConfig, parse_config
+from anyseg_core.training.config import ConfigError, parse_config
 
 SIZE = (32, 64)
 RIG = Rig(PinholeCamera(80, 40, 50.0, 50.0, 39.5, 19.5), np.diag([1.0, 1.0, 1.0, 1.0]))

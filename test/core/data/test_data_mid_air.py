@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from shapes_dataset import write_png
 
-from anyseg_core.data.check import check_split, contact_sheet, kind_of
+from anyseg_core.data.check import check_split, contact_sheet
+from anyseg_core.data.datasets import DataConfig, kind_of, open_files
 from anyseg_core.data.mid_air import RECORDS_NAME, MidAir
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
@@ -17,8 +18,6 @@ from anyseg_core.runtime.input_images import depth_image
 from anyseg_core.runtime.label_sets import MID_AIR
 from anyseg_core.runtime.model_card import DepthEncoding
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.training.batches import open_files
-from anyseg_core.training.config import DataConfig
 
 h5py = pytest.importorskip("h5py", reason="Mid-Air's index needs pip install anyseg_ros[train]")
 

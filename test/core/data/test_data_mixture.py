@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toy_mixture import COARSE, TOY_SCANS, write_mixture, write_pictures, write_scan
 
 from anyseg_core.data.augmentation import AugmentConfig, Window, augment, largest_inside, moved_onto
+from anyseg_core.data.datasets import open_dataset, part_meaning
 from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS, PictureLayout, ScanLayout
 from anyseg_core.data.mixture import Mixture, MixturePart, Scoring
 from anyseg_core.data.pictures import Pictures
@@ -23,7 +24,7 @@ from anyseg_core.methods.supervised import draw_subsets_of
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.runtime.label_sets import CITYSCAPES, LabelClass
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.training.batches import Batches, open_dataset, part_meaning
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.config import ConfigError, parse_config, parse_data
 from anyseg_core.training.evaluation import score_mixture, summarise_mixture
 

@@ -12,7 +12,7 @@ from repository import REPOSITORY
 from shapes_dataset import write_png
 from typer.testing import CliRunner
 
-from anyseg_core.data.check import kind_of
+from anyseg_core.data.datasets import DataConfig, describe_data, kind_of, open_dataset
 from anyseg_core.data.nyu_depth import MAPPING_NAME, MAT_NAME, SPLITS_NAME, nyu_depth, nyu_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
@@ -20,8 +20,7 @@ from anyseg_core.runtime.input_images import depth_image, hha_image
 from anyseg_core.runtime.label_sets import NYU40
 from anyseg_core.runtime.model_card import DepthEncoding, HhaEncoding
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
-from anyseg_core.training.batches import describe_data, open_dataset
-from anyseg_core.training.config import DataConfig, load_config
+from anyseg_core.training.config import load_config
 from anyseg_ros.cli import app
 
 h5py = pytest.importorskip("h5py", reason="NYUDepth's .mat file needs pip install anyseg_ros[train]")
@@ -128,6 +127,7 @@ def test_hha_of_the_mat_file_is_computed_with_the_kinects_intrinsics(mat: Path) 
     dataset = nyu_depth(mat, "train", FULL, DEFAULT_SENSORS, 1, "hha")
     encoding = dataset.inputs[1].encoding
     assert isinstance(encoding, HhaEncoding)
+    assert encoding.normals == "fitted"
     assert dataset.rig is not None
     image = dataset[0].images[1]
     np.testing.assert_array_equal(image, hha_image(floor_depth_m(), FULL, encoding, dataset.rig.camera))

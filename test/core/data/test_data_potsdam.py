@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anyseg_core.data.check import check_split, contact_sheet, kind_of
+from anyseg_core.data.check import check_split, contact_sheet
+from anyseg_core.data.datasets import DataConfig, kind_of, open_dataset
 from anyseg_core.data.potsdam import Potsdam
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.usable import UsableSamples
 from anyseg_core.runtime.label_sets import POTSDAM
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.training.batches import open_dataset
-from anyseg_core.training.config import ConfigError, DataConfig, parse_config
+from anyseg_core.training.config import ConfigError, parse_config
 
 rasterio = pytest.importorskip("rasterio", reason="Potsdam's tiles need pip install anyseg_ros[potsdam]")
 from rasterio.transform import from_origin  # noqa: E402

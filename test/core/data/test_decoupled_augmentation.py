@@ -229,7 +229,7 @@ def test_a_camera_that_shrinks_is_averaged() -> None:
 
 
 def test_the_documented_example_runs() -> None:
-    text = (REPOSITORY / "docs" / "training.md").read_text()
+    text = (REPOSITORY / "docs" / "training" / "methods.md").read_text()
     example = next(part for part in text.split("```python\n")[1:] if "augment_view" in part).split("```")[0]
     names: dict = {}
     exec(example, names)  # our own documentation

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from shapes_dataset import SIDE, shapes_config, write_shapes
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.export import student as export_module
 from anyseg_core.export.import_weights import import_weights
 from anyseg_core.export.student import NETWORK_NAME, ExportError, check_parity, export
@@ -25,7 +26,6 @@ from anyseg_core.models.student_network import StudentNetwork, interpolation_mat
 from anyseg_core.runtime.engines.onnx import OnnxEngine, OnnxPartsEngine
 from anyseg_core.runtime.engines.protocol import EngineError, PartFiles
 from anyseg_core.runtime.model_card import load_card
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import CheckpointError, init_encoder, load_anymodal, save_checkpoint
 from anyseg_core.training.evaluation import subset_logits
 from anyseg_core.training.loop import train

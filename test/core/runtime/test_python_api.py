@@ -58,6 +58,16 @@ def test_an_error_names_the_argument(segmenter: Segmenter, arrays: dict[str, Any
         segmenter.segment_arrays(**arrays)
 
 
+def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
+    notebook = REPOSITORY / "docs" / "notebooks" / "from_arrays_to_a_mask.py"
+    assert notebook.read_text().startswith("# ---\n# jupyter:")
+    done = subprocess.run([sys.executable, notebook], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "made from camera, depth" in done.stdout
+    assert "depth alone:" in done.stdout
+    assert (tmp_path / "mask.png").stat().st_size > 0
+
+
 def test_the_example_of_the_reference_runs(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "reference" / "python.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from shapes_dataset import shapes_config, write_shapes
 from typer.testing import CliRunner
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
-from anyseg_core.training.batches import open_dataset
 from anyseg_core.training.checkpoint import load_anymodal, load_model
 from anyseg_core.training.evaluation import (
     ALL,
@@ -32,14 +32,11 @@ from anyseg_core.training.evaluation import (
     subset_name,
     summarise,
 )
+from anyseg_core.training.evaluation_plots import letters, plot_bars, plot_heat_map, tile
 from anyseg_core.training.evaluation_report import (
     EvaluationOptions,
     evaluate_fully,
-    letters,
-    plot_bars,
-    plot_heat_map,
     robustness_rows,
-    tile,
     write_report,
 )
 from anyseg_core.training.loop import train
@@ -250,7 +247,7 @@ def test_the_report_has_all_its_files_and_figures(checkpoint: Path, tmp_path: Pa
     assert set(metrics["iou_by_subset"]) == set(NAMES)
     assert set(metrics["groups"]) == {"sun", "night", "overexposure"}
     page = write_report(evaluation, tmp_path / "report", "anyseg evaluate runs/x").read_text()
-    assert page.count('src="data:image/png;base64,') == 5  # bars, heat map, calibration, two grids
+    assert page.count('src="data:image/png;base64,') == 6  # bars, heat map, calibration, confusion, two grids
     assert f"{metrics['rmm']['mean']:.2f}" in page
     written = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert written == metrics | {"command": "anyseg evaluate runs/x"}

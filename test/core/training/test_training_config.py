@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from repository import REPOSITORY
 
 from anyseg_core.methods import AnySegConfig
-from anyseg_core.training.config import BudgetConfig, ConfigError, OptimConfig, load_config
+from anyseg_core.runtime.model_card import STUDENTS
+from anyseg_core.training.config import BudgetConfig, ConfigError, ModelConfig, OptimConfig, load_config
 from anyseg_core.training.schedule import learning_rate, phases, progress
 
 CONFIGS = sorted((REPOSITORY / "config" / "train").glob("*.yaml"))
@@ -150,3 +151,19 @@ def test_public_data_is_trained_as_published(data: str, lr: float) -> None:
     assert (method.mad, method.umd, method.cmd, method.subsets) == (50, 5, 10, "per_batch")
     assert str(method.teacher) == f"runs/{data}_teacher"
     assert (teacher.augment.hflip, teacher.augment.jitter) == ((0.5, 0.2) if data == "deliver" else (0, 0))
+
+
+def test_a_bundled_student_is_a_start_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = ModelConfig(init_from=Path("vehicle_sim"))
+    assert named.first_weights == STUDENTS / "vehicle_sim"
+    assert ModelConfig(init_from=Path("runs/mine")).first_weights == Path("runs/mine")
+    (tmp_path / "vehicle_sim").mkdir()  # a folder of that name is what is meant
+    assert named.first_weights == Path("vehicle_sim")
+
+
+def test_the_starter_file_names_every_choice_that_it_marks() -> None:
+    config = load_config(REPOSITORY / "config" / "train" / "my_robot.yaml")
+    assert config.data.kind == "folder"
+    assert config.record.has_validations
+    assert config.model.first_weights is not None

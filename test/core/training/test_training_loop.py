@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from shapes_dataset import SIDE, shapes_config, write_shapes
 
+from anyseg_core.data.datasets import open_dataset
 from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
 from anyseg_core.methods.supervised import balance_weights, draw_subsets
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import all_subsets
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS
 from anyseg_core.training import loop
-from anyseg_core.training.batches import Batches, open_dataset
+from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_anymodal
 from anyseg_core.training.evaluation import decide_labels, evaluate, subset_logits, subset_name
 from anyseg_core.training.loop import METRICS_NAME, TrainingError, make_optimizer, train

@@ -163,3 +163,22 @@ def test_classes_are_read_from_names_or_a_file(tmp_path: Path) -> None:
     path.write_text("[1]")
     with pytest.raises(ValueError, match="no list of classes"):
         parse_classes(str(path))
+
+
+def with_full_intensity(full_scale: float) -> Iterator[Written]:
+    """The same drives by LiDARs of different units: intensities from 0 to `full_scale`."""
+    for w in drive(12, EVERYTHING):
+        if w.topic == LIDAR:
+            w.message.data.view(np.float32)[3::4] = np.linspace(0, full_scale, 1000)
+        yield w
+
+
+def test_a_data_set_has_one_range_of_intensity(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    assert from_bag(write_ros2(tmp_path / "monday", with_full_intensity(1.0)), root).exit_code == 0
+    description = json.loads((root / DESCRIPTION_NAME).read_text())
+    assert [i["encoding"]["max_intensity"] for i in description["inputs"] if i["modality"] == "lidar"] == [1.0]
+    assert from_bag(write_ros2(tmp_path / "tuesday", with_full_intensity(255.0)), root).exit_code == 0
+    monday, tuesday = (lidar_image(root, name).astype(int) for name in ("monday", "tuesday"))
+    assert monday[..., 1].max() > 200
+    np.testing.assert_allclose(tuesday[..., 1], monday[..., 1], atol=1)

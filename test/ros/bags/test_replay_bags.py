@@ -7,6 +7,7 @@ import sqlite3
 import struct
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 from fuzz.damaged_bags import fuzz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mcap_bytes import McapForm, write_mcap
+from mcap_bytes import CHANNEL, MESSAGE, SCHEMA, STATISTICS, McapForm, record, record_starts, write_mcap
 from rosbags.rosbag2 import CompressionMode
 from small_bags import (
     CAMERA,
@@ -210,6 +211,10 @@ FORMS: dict[str, tuple[McapForm, str]] = {
         "have no message index",
     ),
     "messages outside of chunks": (McapForm(unchunked_tail=13), "13 messages are outside of the chunks"),
+    "types and topics only in the chunks": (McapForm(repeats_topics=False, repeats_schemas=False), ""),
+    "types only in the chunks": (McapForm(repeats_schemas=False), ""),
+    "topics only in the chunks, no statistics": (McapForm(repeats_topics=False, has_statistics=False), ""),
+    "records with something at their end": (McapForm(padding=b"\1\2\3"), ""),
     "outside, no statistics": (McapForm(unchunked_tail=13, has_statistics=False), "13 messages are outside"),
 }
 
@@ -221,6 +226,7 @@ def test_every_form_of_mcap_gives_all_messages(
     form, said = FORMS[name]
     messages, reader = read(write_mcap(tmp_path / "a.mcap", drive(FRAMES), form))
     assert contents(messages) == expected
+    assert {topic.msgtype for topic in reader.topics} == {m.msgtype for m in drive(FRAMES)}
     assert [m.received_ns for m in messages] == sorted(m.received_ns for m in messages)
     assert reader.count(ALL) == len(expected)
     assert (reader.start_ns, reader.end_ns - 1) == (START_NS, START_NS + (FRAMES - 1) * PERIOD_NS)
@@ -233,6 +239,39 @@ def test_statistics_that_promise_more_than_is_there(tmp_path: Path) -> None:
     (problem,) = reader.problems
     assert problem.lost
     assert f"61 of 68 messages are in a.mcap of those that its statistics promise: {CAMERA} 10 of 17" == problem.text
+
+
+@pytest.mark.parametrize("form", [McapForm(is_chunked=False), McapForm(has_checksums=False)], ids=["bare", "chunks"])
+@pytest.mark.parametrize("kind", [SCHEMA, CHANNEL, MESSAGE], ids=["schema", "channel", "message"])
+def test_a_record_that_became_another_one_is_said(tmp_path: Path, form: McapForm, kind: int) -> None:
+    """Without checksum and count only the record itself can show it, and whether it is where it may be."""
+    path = write_mcap(tmp_path / "a.mcap", drive(2, {LABELS, LIDAR}), replace(form, has_statistics=False))
+    expected, whole = contents(read(path)[0]), path.read_bytes()
+    start = record_starts(whole, kind)[1]
+    for opcode in {*range(0x12), *(kind ^ 1 << bit for bit in range(8))} - {kind}:
+        damaged = whole[:start] + bytes([opcode]) + whole[start + 1 :]
+        messages, reader, _ = read_or_error(_touched(tmp_path / "a.mcap", damaged))
+        is_said = reader is None or any(problem.lost for problem in reader.problems)
+        assert is_said or set(expected) <= set(contents(messages)), f"0x{opcode:02x}"
+
+
+def test_a_damaged_summary_is_said(tmp_path: Path) -> None:
+    """What it has promised can no longer be compared with what is there."""
+    whole = write_mcap(tmp_path / "a.mcap", drive(2), McapForm(is_chunked=False)).read_bytes()
+    (start,) = record_starts(whole, STATISTICS)
+    messages, reader = read(_touched(tmp_path / "a.mcap", whole[: start + 4] + b"\1" + whole[start + 5 :]))
+    assert len(messages) == 2 * len(ALL)
+    assert "is damaged in its summary (a record is cut off): what it promises is not known" in reader.problems[0].text
+
+
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_records_of_other_programs_are_no_damage_where_the_messages_are_counted(
+    tmp_path: Path, has_statistics: bool
+) -> None:
+    form = McapForm(is_chunked=False, has_statistics=has_statistics, foreign=record(0x90, b"anything"))
+    messages, reader = read(write_mcap(tmp_path / "a.mcap", drive(2), form))
+    assert len(messages) == 2 * len(ALL)
+    assert [problem.lost for problem in reader.problems] == ([] if has_statistics else [True])
 
 
 def test_an_encoding_that_is_not_read_is_named(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_the_scenes_have_every_weather_and_vehicles_that_stand() -> None:
 def test_an_unreadable_message_is_called_what_the_conversions_call_it(kind: str) -> None:
     message = SimpleNamespace(encoding="rgb8", is_bigendian=0, width=4, height=2, step=12, data=b"\0" * 24)
     message.data = message.data[:12] if kind == "truncate" else message.data
-    message.encoding = "yuv422" if kind == "wrong_encoding" else message.encoding
+    message.encoding = "nv24" if kind == "wrong_encoding" else message.encoding
     with pytest.raises(conversions.ConversionError) as raised:
         conversions.camera_frame(message)
     assert MESSAGE_FAULTS[kind] is raised.value.fault

@@ -300,12 +300,12 @@ def test_corruption_hits_its_share_of_whole_rows_and_keeps_the_size() -> None:
 
 
 def test_a_message_that_cannot_be_read_goes_through_and_is_counted() -> None:
-    foreign = serialized(Sensor.CAMERA, image("bayer_rggb8", RGB[..., 0]))
+    foreign = serialized(Sensor.CAMERA, image("nv24", RGB[..., 0]))
     torn = SensorMessage(Sensor.CAMERA, IMAGE, foreign.cdr[:30])
     injector = MessageInjector(schedule(Sensor.CAMERA, "noise"), {Sensor.CAMERA: IMAGE})
     assert [injector.apply(message, 1.5) for message in (foreign, torn)] == [[foreign], [torn]]
     assert sum(injector.unreadable.values()) == 2
-    assert any("bayer_rggb8" in reason for reason in injector.unreadable)
+    assert any("nv24" in reason for reason in injector.unreadable)
 
 
 @given(st.binary(max_size=200), st.sampled_from(list(INJECTION_KINDS)))

@@ -163,7 +163,7 @@ def test_another_scenario_may_be_set_while_it_runs(tmp_path: Path) -> None:
         assert not any(one.relayed(1).data)
         other = scenario_file(tmp_path, {"modality": "camera", "kind": "wrong_encoding", "start_s": 0})
         assert one.node.set_parameters([Parameter("injections", value=str(other))])[0].successful
-        assert one.relayed(2).encoding == "yuv422_yuy2"
+        assert one.relayed(2).encoding == "nv24"
 
 
 def test_a_compressed_image_is_relayed_as_one(tmp_path: Path) -> None:

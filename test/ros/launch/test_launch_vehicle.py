@@ -27,7 +27,7 @@ LAUNCH_FILE = REPOSITORY / "launch" / "vehicle.launch.py"
 ARGUMENTS = {
     "params_file", "student", "namespace", "use_sim_time", "autostart", "build_only", "simulate", "recording",
     "injections",
-    "diagnostics", "rviz", "foxglove", "log_level",
+    "respawn", "diagnostics", "rviz", "foxglove", "log_level",
 }  # fmt: skip
 
 

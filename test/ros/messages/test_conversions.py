@@ -96,7 +96,7 @@ def test_common_encodings_are_not_copied() -> None:
 
 
 IMAGE_FAULTS = [
-    ({"encoding": "yuv422"}, Fault.DECODE_ERROR, "encoding 'yuv422' is not known"),
+    ({"encoding": "nv24"}, Fault.DECODE_ERROR, "encoding 'nv24' is not known"),
     ({"data": b"\0" * 71}, Fault.WRONG_SIZE, "71 bytes"),
     ({"step": 17}, Fault.WRONG_SIZE, "at least 18 bytes"),
     ({"height": 0}, Fault.WRONG_SIZE, "empty"),
@@ -187,7 +187,7 @@ def test_compressed_depth(header: bytes) -> None:
 def test_compressed_depth_of_other_kinds_is_refused() -> None:
     with pytest.raises(ConversionError, match="16-bit grey PNG"):
         conversions.compressed_depth_frame(compressed(encoded(".png", smooth_image()), "png"))
-    with pytest.raises(ConversionError, match="publish 16UC1"):
+    with pytest.raises(ConversionError, match="send 16UC1"):
         conversions.compressed_depth_frame(compressed(b"", "32FC1; compressedDepth png"))
 
 

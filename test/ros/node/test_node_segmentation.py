@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
+import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
@@ -189,6 +190,43 @@ def test_malformed_images_are_counted_and_named(vehicle: Vehicle, message: Image
     assert vehicle.fault_of(Sensor.CAMERA) in ("wrong_size", "decode_error")
     vehicle.spin_masks(2)
     assert vehicle.used() == {"depth"}
+
+
+def test_an_encoding_that_is_refused_is_logged_once_and_stays_in_the_status(
+    vehicle: Vehicle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    vehicle.alive = set()
+    bad = vehicle.driver.create_publisher(Image, "camera/image_raw", 5)
+    for count in range(3, 12, 3):
+
+        def rejected(count: int = count) -> bool:
+            bad.publish(Image(encoding="nv24", height=4, width=4, step=4, data=[count] * 48))
+            return int(vehicle.states().get("camera", {"rejected": "0"})["rejected"]) >= count
+
+        vehicle.spin_until(rejected, f"{count} rejected images")
+        assert "encoding 'nv24' is not known; known here: rgb8" in vehicle.states()["camera"]["message"]
+    assert capfd.readouterr().err.count("malformed camera message: encoding 'nv24' is not known") == 1
+
+
+def test_a_topic_of_another_type_is_named_in_the_status(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = "is sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image: set modalities.camera.topic or remap it"
+    others = rclpy.Context()  # of another process: in one a topic has one type
+    rclpy.init(context=others)
+    try:
+        driver = rclpy.create_node("other_driver", namespace=NS, context=others)
+        driver.create_publisher(CompressedImage, "packed/image", 5)
+        with running({**toy_parameters(tmp_path), "modalities.camera.topic": "packed/image"}) as vehicle:
+
+            def is_told() -> bool:
+                vehicle.node._check_connections()
+                camera = vehicle.states().get("camera", {"remark": "", "message": ""})
+                return words in camera["remark"] and words in camera["message"]
+
+            vehicle.spin_until(is_told, "the remark")
+            vehicle.spin_masks(2)
+    finally:
+        rclpy.shutdown(context=others)
+    assert capfd.readouterr().err.count(words) == 1
 
 
 def test_points_without_coordinates_are_counted_and_named(vehicle: Vehicle) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +17,23 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.health.quality import Quality
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.segmenter import Segmentation
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.drawing.state_strip import AMBER, GREEN, RED, draw_strip, sensor_cell
 from anyseg_ros.node.status_messages import (
     InferenceRecord,
     for_node,
     inference_status,
+    mask_array,
     modality_status,
     status_key,
     topic_status,
 )
+from anyseg_ros.pipeline.jobs import Job, Result
+from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.planner_products import output_classes
+from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
 CONFIG = REPOSITORY / "config"
 LEFT_OUT = "quality 0.19 (noise) < 0.30"
@@ -60,6 +69,16 @@ def test_a_fault_is_told_with_its_reason_times_and_counts() -> None:
     assert (values["first_s"], values["last_s"], values["since_s"]) == ("5.000", "5.000", "4.000")
     assert (values["count.dark"], values["quality"], values["quality_cause"]) == ("3", "0.19", "noise")
     assert values["used"] == "false"
+
+
+def test_what_is_to_be_mended_and_what_else_is_known_is_told_whatever_the_state() -> None:
+    details = {"extrinsics": "TF (lidar in optical)", "intensity": "i, 0 to 1 (learnt)"}
+    for state, level in ((State.ACTIVE, DiagnosticStatus.WARN), (State.FAILED, DiagnosticStatus.ERROR)):
+        fault = Fault.NEVER_RECEIVED if state is State.FAILED else None
+        told = replace(status(Sensor.LIDAR, state, fault), remark="the topic has another type", details=details)
+        message = modality_status(told, None)
+        assert (message.level, message.message.endswith("; the topic has another type")) == (level, True)
+        assert details.items() <= values_of(message).items()
 
 
 def test_a_sensor_that_is_left_out_is_a_warning_that_says_why() -> None:
@@ -200,3 +219,32 @@ def test_the_strip_fits_any_picture_and_leaves_the_rest_alone(size: tuple[int, i
         assert tuple(picture[2, size[1] // 8]) != (128, 128, 128)
     if size == (480, 640):
         assert (picture[2, 100] == RED).all()
+
+
+def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -> None:
+    picture = SensorFrame(Sensor.CAMERA, np.zeros((4, 4, 3), np.uint8), 7 * 10**9, "optical")
+    statuses = (
+        status(),
+        status(Sensor.DEPTH, left_out=LEFT_OUT),
+        status(Sensor.EVENT, State.FAILED, Fault.DARK),
+        replace(status(Sensor.LIDAR), reason="not used: no camera_info", remark="look at it"),
+    )
+    job = Job(Sensor.CAMERA, {Sensor.CAMERA: picture}, None, 8 * 10**9, statuses, 7 * 10**9)
+    needs = "bags need pip install anyseg_ros[replay]"
+    mask_bag = pytest.importorskip("anyseg_ros.replay.mask_bag", reason=needs, exc_type=ImportError)
+    blank = np.zeros((4, 4), np.uint8)
+    result = Result(job, Segmentation(blank, blank, (Sensor.CAMERA,), 0.001, 0.002))
+    card = load_card(find_student("pothole"), verify=False)
+    with mask_bag.MaskBag(tmp_path / "masks", output_classes(card, Parameters()), Parameters()) as bag:
+        bag.on_mask(Scenario(ALL_SENSORS, DEFAULT_SENSORS), result)
+    with pytest.importorskip("rosbags.highlevel", reason=needs).AnyReader([tmp_path / "masks"]) as reader:
+        (recorded,) = (reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages() if "status" in c.topic)
+    live = mask_array(result)
+    assert recorded.header.stamp.sec == live.header.stamp.sec == 7  # type: ignore[attr-defined]
+    assert list(map(line, recorded.status)) == list(map(line, live.status))  # type: ignore[attr-defined]
+    assert [ord(s.level) for s in live.status] == [0, 1, 2, 1, 0]
+
+
+def line(message: Any) -> tuple[object, ...]:
+    level = message.level if isinstance(message.level, int) else ord(message.level)
+    return message.name, level, message.message, message.hardware_id, [(v.key, v.value) for v in message.values]

@@ -135,6 +135,12 @@ MISTAKES = [
     ({"model.open_timeout_s": 0.0}, "open_timeout_s must be in"),
     ({"output.max_mask_age_ms": 1e308}, "max_mask_age_ms must be in"),
     ({"events.window_ms": 1e308}, "window_ms must be in"),
+    ({"output.grid.seconds": 1e308}, "seconds must be in"),
+    ({"output.grid.max_height_m": float("nan")}, "max_height_m must be in"),
+    ({"output.obstacles.max_range_m": 1e308}, "max_range_m must be in"),
+    ({"output.obstacles.voxel_m": float("inf")}, "voxel_m must be in"),
+    ({"output.points.depth_stride": 2**62}, "depth_stride must be in"),
+    ({"output.points.occlusion_bound_m": 0.0}, "occlusion_bound_m must be in"),
     ({"modalities.depth.qos": "sensor"}, "qos must be one of best_effort, reliable"),
     ({"modalities.depth.topic": ""}, "topic must not be empty"),
     ({"modalities.depth.enabled": 1}, "must be true or false"),
@@ -204,6 +210,10 @@ def test_a_key_that_stands_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
 def test_every_parameter_has_a_description_of_its_own_and_every_number_a_range() -> None:
     values = to_values()
     assert [name for name in values if not about(name).description] == []
+    numbers = [n for n, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    assert [name for name in numbers if about(name).allowed is None] == []
+    assert about("output.grid.resolution_m").allowed == (0.001, 100.0)
+    assert about("output.points.depth_stride").allowed == (1, 1000)
     assert about("modalities.camera.max_age_ms").allowed == (1.0, 60_000.0)
     assert about("faults.dark.threshold").allowed == (0.0, 255.0)
     assert about("modalities.lidar.faults.noisy.threshold").allowed == (0.0, 1.0)

@@ -103,6 +103,7 @@ def test_a_node_that_starts_itself_and_cannot_be_configured_ends_with_1_and_says
         (["-p", "model.student"], "7", "write name:=value"),
         (["-p"], "7", "-p needs a value"),
         (["--params-file", "{tmp_path}/none.yaml"], "7", "ROS 2 does not start"),
+        (["--params-file", "{tmp_path}/twice.yaml"], "7", "key 'sync' stands twice"),
         (["--log-level", "loud"], "7", "ROS 2 does not start"),
         ([], "abc", "ROS_DOMAIN_ID=abc is no domain"),
         ([], "233", "whole number from 0 to 232"),
@@ -113,6 +114,8 @@ def test_what_ros_does_not_take_is_one_line_and_code_2(
     tmp_path: Path, arguments: list[str], domain: str, says: str
 ) -> None:
     pytest.importorskip("rclpy", reason="rclpy is not installed")
+    twice = "/**:\n  ros__parameters:\n    sync: {deadline_ms: 10.0}\n    sync: {join_wait_ms: 1.0}\n"
+    (tmp_path / "twice.yaml").write_text(twice)
     words = [word.format(tmp_path=tmp_path) for word in arguments]
     done = subprocess.run(
         [sys.executable, "-m", "anyseg_ros.node.segmentation_node", "--ros-args", *words],

@@ -218,13 +218,35 @@ def test_messages_that_wait_are_decoded_in_order_and_the_newest_wins() -> None:
 
 def test_a_decoder_over_its_budget_is_told_and_rests() -> None:
     slow: list[float] = []
-    thread = DecodingThread("test", lambda _message: time.sleep(0.05), slow.append, budget_s=0.01)
+    thread = DecodingThread("test", lambda _message: _compute(0.05), slow.append, budget_s=0.01)
     thread.put(0)
     _wait_until(lambda: bool(slow))
     assert slow[0] >= 0.05
     thread.put(1)
     assert not thread._waiting  # dropped
     thread.stop()
+
+
+def test_a_decoder_that_waits_for_a_busy_computer_is_not_called_slow() -> None:
+    slow: list[float] = []
+    seen: list[int] = []
+
+    def decode(message: int) -> None:
+        time.sleep(0.05)
+        seen.append(message)
+
+    thread = DecodingThread("test", decode, slow.append, budget_s=0.01)
+    for message in (0, 1):
+        thread.put(message)
+        _wait_until(lambda message=message: message in seen)
+    thread.stop()
+    assert not slow
+
+
+def _compute(seconds: float) -> None:
+    begun_s = time.thread_time()
+    while time.thread_time() < begun_s + seconds:
+        pass
 
 
 def _wait_until(condition: Any) -> None:
@@ -237,20 +259,39 @@ def _wait_until(condition: Any) -> None:
 # --- no old mask -----------------------------------------------------------------------------------------------------
 
 
-def test_a_mask_that_is_too_old_when_it_is_ready_is_not_published(
-    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mask_that_is_too_old_when_it_is_ready_is_not_published(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
-    worker = vehicle.node._worker
-    assert worker is not None
-    monkeypatch.setattr(worker, "max_mask_age_ms", 0.0)  # every mask is older
+    limit = "output.max_mask_age_ms"
+    assert vehicle.node.set_parameters([Parameter(limit, value=1.0)])[0].successful  # every mask is older
     vehicle.spin_until(lambda: vehicle.node._record.too_old > 1, "masks that are withheld")
     vehicle.masks.clear()
     vehicle.spin_for(0.3)
     assert not vehicle.masks
     assert vehicle.used() == set()
-    monkeypatch.setattr(worker, "max_mask_age_ms", 1000.0)
+    assert vehicle.node.set_parameters([Parameter(limit, value=2000.0)])[0].successful
     vehicle.spin_masks(3)
+
+
+def test_a_mask_that_grows_old_while_its_message_is_made_is_not_published(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the process had been stopped between the worker's look at the clock and the publisher's call."""
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    seen: list[Any] = []
+
+    def stopped_after_the_first_look(result: Any) -> float | None:
+        if any(result is other for other in seen):
+            return 1066.0
+        seen.append(result)
+        return None
+
+    monkeypatch.setattr(vehicle.node._worker, "too_old_ms", stopped_after_the_first_look)
+    vehicle.spin_until(lambda: vehicle.node._record.too_old > 1, "masks that are withheld")
+    vehicle.masks.clear()
+    vehicle.spin_until(lambda: vehicle.node._record.too_old > 4, "more of them")
+    assert not vehicle.masks
+    assert "1066 ms old when it was ready" in vehicle.node._record.last_error
+    assert vehicle.used() == set()
 
 
 def test_a_process_that_was_stopped_publishes_no_old_mask(tmp_path: Path) -> None:

@@ -121,3 +121,14 @@ def test_a_choice_that_only_a_person_can_make(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "several topics may be camera" in result.output
     assert run("inspect", bag, "--map", "camera:=/rear/image", "--page", tmp_path / "p.html").exit_code == 0
+
+
+def test_the_driver_of_known_topics_is_named(tmp_path: Path) -> None:
+    def renamed() -> Iterator[Written]:
+        for written in drive(3, {CAMERA, LIDAR}):
+            yield written._replace(topic="/velodyne_points" if written.topic == LIDAR else "/front/image_raw")
+
+    notes = inspect(write_ros2(tmp_path / "bag", renamed())).notes
+    assert [note for note in notes if "preset" in note] == [
+        "topics of the preset velodyne: Velodyne VLP-16, VLP-32C, VLS-128 with velodyne_driver and velodyne_pointcloud."
+    ]

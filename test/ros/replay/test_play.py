@@ -160,14 +160,14 @@ class Audience(SpunNodes):
     def __init__(self, options: PlayOptions, topic: str = "/header") -> None:
         self.player = Player(options)
         self.node = rclpy.create_node("audience")
-        self.heard: list[tuple[str, int]] = []
+        self.outputs: list[tuple[str, int]] = []
         self.clock: list[int] = []
         self.node.create_subscription(Header, topic, self._on_header, QoSProfile(depth=1000))
         self.node.create_subscription(Clock, "/clock", self._on_clock, QoSProfile(depth=1000))
         super().__init__(self.player, self.node)
 
     def _on_header(self, message: Header) -> None:
-        self.heard.append((message.frame_id, time.monotonic_ns()))
+        self.outputs.append((message.frame_id, time.monotonic_ns()))
 
     def _on_clock(self, message: Clock) -> None:
         self.clock.append(message.clock.sec * 10**9 + message.clock.nanosec)
@@ -190,10 +190,10 @@ def audience(ros: None, bag: Path) -> Iterator[Callable[..., Audience]]:
 def test_every_message_is_played_in_order_and_not_before_its_time(audience: Callable[..., Audience]) -> None:
     ours = audience(clock=True)
     ours.player.start()
-    ours.spin_until(lambda: ours.player.ended and len(ours.heard) == MESSAGES, "all messages")
-    assert [name for name, _ in ours.heard] == [f"frame {i}" for i in range(MESSAGES)]
+    ours.spin_until(lambda: ours.player.ended and len(ours.outputs) == MESSAGES, "all messages")
+    assert [name for name, _ in ours.outputs] == [f"frame {i}" for i in range(MESSAGES)]
     # The first may arrive late by its way through DDS, so the others may follow it more closely than recorded.
-    assert ours.heard[-1][1] - ours.heard[0][1] > 0.5 * (MESSAGES - 1) * PERIOD_NS
+    assert ours.outputs[-1][1] - ours.outputs[0][1] > 0.5 * (MESSAGES - 1) * PERIOD_NS
     assert ours.player.counts.published == MESSAGES
     assert ours.player.counts.skipped == {f"/unknown ({NOWHERE})": MESSAGES}
     assert ours.player.failure is None
@@ -215,21 +215,21 @@ def test_it_pauses_by_service_and_by_toggling(audience: Callable[..., Audience])
     ours = audience(start_paused=True)
     ours.player.start()
     assert ours.call(SetBool, "set_paused", SetBool.Request(data=True)).message == "paused"
-    assert ours.heard == []
+    assert ours.outputs == []
     assert ours.call(Trigger, "toggle_paused", Trigger.Request()).message == "playing"
-    ours.spin_until(lambda: len(ours.heard) > 1, "messages")
+    ours.spin_until(lambda: len(ours.outputs) > 1, "messages")
     ours.player.toggle_paused()
     assert ours.player.paused
     ours.player.toggle_paused()
-    ours.spin_until(lambda: len(ours.heard) == MESSAGES, "the rest")
+    ours.spin_until(lambda: len(ours.outputs) == MESSAGES, "the rest")
 
 
 @pytest.mark.ros
 def test_it_loops_until_it_is_ended_and_remaps(audience: Callable[..., Audience]) -> None:
     ours = audience(topic="/other", loop=True, rate=20.0, remap={"/header": "/other"})
     ours.player.start()
-    ours.spin_until(lambda: len(ours.heard) >= 2 * MESSAGES, "two rounds")
-    names = [name for name, _ in ours.heard[: 2 * MESSAGES]]
+    ours.spin_until(lambda: len(ours.outputs) >= 2 * MESSAGES, "two rounds")
+    names = [name for name, _ in ours.outputs[: 2 * MESSAGES]]
     assert names == 2 * [f"frame {i}" for i in range(MESSAGES)]
 
 

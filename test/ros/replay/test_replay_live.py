@@ -21,7 +21,7 @@ from anyseg_core.sim import Drive, DriveConfig, Weather
 from anyseg_core.sim.bag_writer import write_bag
 from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.replay.live import plan_of
-from anyseg_ros.replay.live_comparison import Heard, LiveMask, LiveOptions, compare, differences_between
+from anyseg_ros.replay.live_comparison import LiveMask, LiveOptions, LiveOutputs, compare, differences_between
 from anyseg_ros.replay.mask_records import MaskRecord
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import ReplayOptions, replay
@@ -56,7 +56,7 @@ def heard(stamp_ns: int, labels: np.ndarray = LABELS, late_ms: float = 50.0) -> 
 def test_every_difference_is_listed(
     records: list[MaskRecord], masks: list[LiveMask], used: tuple[Sensor, ...], same: int, kinds: list[str]
 ) -> None:
-    found, differences = differences_between(records, Heard(masks, {mask.stamp_ns: used for mask in masks}))
+    found, differences = differences_between(records, LiveOutputs(masks, {mask.stamp_ns: used for mask in masks}))
     assert found == same
     assert [difference.kind for difference in differences] == kinds
 
@@ -101,7 +101,7 @@ def test_live_masks_are_scored_as_offline_ones(bag: Path, student: Path, tmp_pat
             everything.masks.append(heard(stamp, result.segmentation.resized_labels(*result.mask_size)))
             everything.used[stamp] = in_order(result.job.frames)
 
-    everything = Heard()
+    everything = LiveOutputs()
     result = replay(bag, tmp_path / "offline", ReplayOptions(student=student), sink=Sink())
     comparison = compare(LiveOptions(bag, tmp_path, str(student)), everything)
     assert comparison.same == result.scores["all"].masks > 0

@@ -340,7 +340,7 @@ def test_coverage_counts_each_moment_once(begun_s: list[float], share: float) ->
 def test_messages_that_are_no_frame_are_counted_and_named(tmp_path: Path, segmenter: Segmenter) -> None:
     good = list(drive(10, {CAMERA, DEPTH}))
     bad = [
-        Written(CAMERA, w.received_ns, image(np.zeros((2, 2, 3), np.uint8), "yuv422", w.received_ns))
+        Written(CAMERA, w.received_ns, image(np.zeros((2, 2, 3), np.uint8), "nv24", w.received_ns))
         if w.topic == CAMERA and 3 <= i < 9 else w for i, w in enumerate(good)
     ]  # fmt: skip
     result = replay(write_ros2(tmp_path / "bag", bad), tmp_path / "out", ReplayOptions(), segmenter=segmenter)

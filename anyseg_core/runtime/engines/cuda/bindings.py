@@ -17,7 +17,7 @@ NAME_BYTES = 256
 
 
 class BindingsDevice:
-    """The first GPU, on its primary context; see `cuda_device.Device`. Raises DeviceError."""
+    """The first GPU, on its primary context; see `cuda.device.Device`. Raises DeviceError."""
 
     def __init__(self) -> None:
         self._driver = driver = _load_driver()

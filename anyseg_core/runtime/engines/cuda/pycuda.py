@@ -17,7 +17,7 @@ _Answer = TypeVar("_Answer")
 
 
 class PycudaDevice:
-    """The first GPU, on its primary context; see `cuda_device.Device`. Raises DeviceError."""
+    """The first GPU, on its primary context; see `cuda.device.Device`. Raises DeviceError."""
 
     def __init__(self) -> None:
         try:

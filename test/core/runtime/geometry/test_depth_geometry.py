@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.geometry.depth_geometry import (
     angles_with_gravity,
     camera_points,
+    fitted_normals,
     gravity_direction,
     heights_m,
     surface_normals,
@@ -57,6 +60,42 @@ def test_normals_of_a_plane_are_exact(x: float, y: float, distance: float, radiu
     np.testing.assert_allclose(normals[known], np.broadcast_to(normal, normals[known].shape), atol=2e-3)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(1, 20), st.sampled_from([1, 3, 10]), st.floats(0, 0.9))
+def test_fitted_normals_of_a_plane_with_holes_are_exact(
+    x: float, y: float, distance: float, radius: int, missing: float
+) -> None:
+    normal = np.array([x, y, -1.0]) / np.linalg.norm([x, y, 1.0])
+    depth = plane(normal, distance)
+    depth[np.random.default_rng(0).random(SIZE) < missing] = 0
+    normals = fitted_normals(depth, CAMERA, radius)
+    known = np.asarray(np.isfinite(normals).all(axis=-1))
+    measured = cv2.boxFilter((depth > 0).astype(np.float32), -1, (2 * radius + 1,) * 2, normalize=False)
+    assert not known[measured < 2.5].any()
+    assert known[measured > 2.5 * (2 * radius + 1)].all()  # they cannot all lie in a line
+    np.testing.assert_allclose(normals[known], np.broadcast_to(normal, normals[known].shape), atol=5e-3)
+
+
+def test_measurements_in_a_line_give_no_normal() -> None:
+    for rows, columns in ((slice(50, 51), slice(None)), (slice(None), slice(50, 51))):
+        depth = np.zeros(SIZE, np.float32)
+        depth[rows, columns] = 3.0
+        assert np.isnan(fitted_normals(depth, CAMERA, 3)).all()
+    assert np.isnan(fitted_normals(np.diag(np.full(120, 3.0, np.float32)), CAMERA, 3)).all()
+
+
+def test_larger_windows_find_surfaces_in_noise() -> None:
+    """1 mm at 2 m, as of a depth camera: over 3x3 pixels the floor cannot be told from a ramp."""
+    noisy = plane(np.array([0.3, -1.0, -0.2]), 1.0) + np.random.default_rng(0).normal(0, 1e-3, SIZE).astype(np.float32)
+    noisy[(noisy < 0.1) | (noisy > 3)] = 0
+    normal = np.array([0.3, -1.0, -0.2]) / np.linalg.norm([0.3, -1.0, -0.2])
+
+    def error(normals: NDArray[np.float32]) -> float:
+        return float(np.degrees(np.arccos(np.clip(np.nanmedian(normals @ normal), -1, 1))))
+
+    assert error(fitted_normals(noisy, CAMERA, 3)) < 0.25 * error(surface_normals(noisy, CAMERA))
+
+
 def test_heights_and_angles_of_a_street() -> None:
     depth = street()
     gravity = np.array([0.0, 1.0, 0.0])
@@ -82,11 +121,14 @@ def test_gravity_of_an_image_without_depth_is_the_initial_one() -> None:
     np.testing.assert_allclose(gravity_direction(normals, (0.0, 2.0, 0.0)), [0.0, 1.0, 0.0])
 
 
+@pytest.mark.parametrize("normals", ["slopes", "fitted"])
 @pytest.mark.parametrize(("pitch", "estimate"), [(0.0, False), (0.0, True), (15.0, True)])
-def test_hha_channels_follow_their_definition(pitch: float, estimate: bool) -> None:
+def test_hha_channels_follow_their_definition(
+    pitch: float, estimate: bool, normals: Literal["slopes", "fitted"]
+) -> None:
     depth = street(pitch)
     depth[50:55, 60:65] = 0.0
-    encoding = HhaEncoding(camera_height_m=CAMERA_HEIGHT, estimate_gravity=estimate)
+    encoding = HhaEncoding(camera_height_m=CAMERA_HEIGHT, estimate_gravity=estimate, normals=normals)
     image = hha_image(depth, SIZE, encoding, CAMERA)
     measured = depth > 0
     disparity = np.divide(1.0, depth, out=np.zeros_like(depth), where=measured)
@@ -100,13 +142,35 @@ def test_hha_channels_follow_their_definition(pitch: float, estimate: bool) -> N
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.booleans())
-def test_any_depth_gives_an_image_that_is_black_where_nothing_was_measured(seed: int, estimate: bool) -> None:
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from(["slopes", "fitted"]))
+def test_any_depth_gives_an_image_that_is_black_where_nothing_was_measured(
+    seed: int, estimate: bool, normals: Literal["slopes", "fitted"]
+) -> None:
     rng = np.random.default_rng(seed)
     depth = rng.choice([0.0, -1.0, np.nan, np.inf, 1e-30, 3.0, 1e30], (12, 16)).astype(np.float32)
-    image = hha_image(depth, (12, 16), HhaEncoding(estimate_gravity=estimate), CAMERA)
+    image = hha_image(depth, (12, 16), HhaEncoding(estimate_gravity=estimate, normals=normals), CAMERA)
     assert image.shape == (12, 16, 3)
-    assert not image[~(np.isfinite(depth) & (depth > 0))].any()
+    measured = np.isfinite(depth) & (depth > 0)
+    assert not image[~measured].any()
+    assert normals == "slopes" or (image[measured][:, :2] > 0).all()
+
+
+def test_with_fitted_normals_a_floor_is_no_unknown_angle() -> None:
+    depth = street()
+    depth[100:110, 60:100] = 0  # a hole in the floor
+    encoding = HhaEncoding(camera_height_m=CAMERA_HEIGHT, normals="fitted")
+    image = hha_image(depth, SIZE, encoding, CAMERA)
+    assert image[80, 80, 2] == 1
+    assert not image[105, 80].any()
+    alone = np.zeros(SIZE, np.float32)
+    alone[60, 80] = 3.0
+    assert (hha_image(alone, SIZE, encoding, CAMERA)[60, 80] > 0).tolist() == [True, True, False]
+
+
+def test_a_card_that_does_not_say_how_normals_were_found_keeps_the_old_windows() -> None:
+    said = InputSpec.model_validate({"modality": "depth", "encoding": {"kind": "hha", "normals": "fitted"}})
+    unsaid = InputSpec.model_validate({"modality": "depth", "encoding": {"kind": "hha"}})
+    assert (said.encoding, unsaid.encoding) == (HhaEncoding(normals="fitted"), HhaEncoding(normals="slopes"))
 
 
 def test_hha_is_an_encoding_of_a_card() -> None:

@@ -1,4 +1,4 @@
-"""One scenario in simulated time: a pipeline of its own, its sensors, its faults. No clock but the one it is told."""
+"""One scenario in simulated time: a pipeline of its own, its sensors, its injections, and the caller's clock."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.jobs import Job
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_changes import StatusChanges
 from anyseg_ros.replay.scenarios import Scenario
 
 _LEAST_STEP_NS = NS_PER_MS
@@ -30,7 +31,7 @@ class StateChange(NamedTuple):
     reason: str
 
 
-class Lane:
+class ScenarioRun:
     """Plays one scenario. Its methods give the jobs that fall due, in the order of time."""
 
     def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
@@ -42,7 +43,7 @@ class Lane:
         self.start_ns = self._now_ns = start_ns
         self._engine_ns = int(engine_ms * NS_PER_MS)
         self._busy_until_ns = start_ns
-        self._told: dict[Sensor, tuple[State, Fault | None]] = {}
+        self._changes = StatusChanges()
         self._injector = Injector(scenario.schedule or InjectionSchedule(), self._on_unreadable)
 
     def advance(self, to_ns: int) -> Iterator[Job]:
@@ -80,15 +81,15 @@ class Lane:
 
     def poll(self) -> Iterator[Job]:
         """The jobs that are due now."""
-        told = False
+        noted = False
         while self._now_ns >= self._busy_until_ns and (job := self.pipeline.poll(self._now_ns)) is not None:
             self._busy_until_ns = self._now_ns + self._engine_ns
             self._note(job.statuses)
-            told = True
+            noted = True
             yield job
             if self._engine_ns:
                 return
-        if not told:
+        if not noted:
             self._note(self.pipeline.statuses(self._now_ns))
 
     @property
@@ -113,9 +114,5 @@ class Lane:
         self.pipeline.on_rejected(frame.modality, Fault.DECODE_ERROR, f"injected fault: {kind}", self._now_ns)
 
     def _note(self, statuses: tuple[ModalityStatus, ...]) -> None:
-        for status in statuses:
-            now = status.state, status.fault
-            if self._told.get(status.modality) != now:
-                self._told[status.modality] = now
-                change = StateChange(self.scenario.name, self._now_ns, status.modality, *now, status.reason)
-                self.changes.append(change)
+        for s in self._changes.among(statuses):
+            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, s.reason))

@@ -1,11 +1,20 @@
-"""Steps of the system clock: NTP sets it when a robot whose clock has no battery finds a network. No ROS."""
+"""Clocks that are set: by NTP when a robot without a clock battery finds a network, by a bag that plays in a loop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS
+from anyseg_core.runtime.time_units import NS_PER_S
+
+CLOCK_JUMP_NS = NS_PER_S // 2
+"""A clock that steps by more than this has been set; less is callbacks overtaking each other."""
+
+
+def clock_was_set(before_ns: int, now_ns: int) -> bool:
+    """Whether times before and after have nothing to do with each other: the clock was set back, or a simulated one,
+    which reads 0 until somebody tells the time (ROS 2: `use_sim_time`), has just been told it."""
+    return now_ns < before_ns - CLOCK_JUMP_NS or before_ns == 0 < now_ns
 
 
 class ClockSteps:

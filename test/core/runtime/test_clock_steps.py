@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyseg_core.runtime.health.monitor import CLOCK_JUMP_NS
-from anyseg_ros.pipeline.clock_steps import ClockSteps
+from anyseg_core.runtime.clock_steps import CLOCK_JUMP_NS, ClockSteps
 
 S = 10**9
 

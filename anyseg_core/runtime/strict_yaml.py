@@ -1,0 +1,30 @@
+"""YAML in which a key may stand only once in a mapping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A key that stands twice in one mapping is a mistake: YAML would take the last without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """As SafeLoader; raises ConstructorError for a key that stands there twice."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key_node.tag != _MERGE and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+"""`<<`, which takes over another mapping's keys, may stand often."""
+
+
+def load_yaml(text: str) -> Any:
+    """Plain values of a YAML document. Raises yaml.YAMLError, also for a key that stands twice in one mapping."""
+    return yaml.load(text, Loader=_UniqueKeyLoader)  # a safe loader

@@ -1,0 +1,26 @@
+"""Which sensors are in another state than before. No ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
+from anyseg_core.runtime.sensors import Sensor
+
+
+class StatusChanges:
+    """Compares the statuses of one moment with those that it was given before."""
+
+    def __init__(self, *, with_remarks: bool = False) -> None:
+        """`with_remarks`: another remark counts as a change, too."""
+        self._with_remarks = with_remarks
+        self._before: dict[Sensor, tuple[State, Fault | None, str]] = {}
+
+    def among(self, statuses: Iterable[ModalityStatus]) -> list[ModalityStatus]:
+        """Those whose state or fault is not that of the last call; all of them at the first."""
+        changed = [s for s in statuses if self._before.get(s.modality) != self._seen(s)]
+        self._before |= {s.modality: self._seen(s) for s in changed}
+        return changed
+
+    def _seen(self, status: ModalityStatus) -> tuple[State, Fault | None, str]:
+        return status.state, status.fault, status.remark if self._with_remarks else ""

@@ -1,0 +1,53 @@
+"""One bag in two splits, and labelled moments that are left out: `anyseg data from-bag`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_bags import CAMERA, DEPTH, INFO, LABELS, drive, write_ros2
+
+from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
+from anyseg_ros.bags.to_folder import FolderOptions, write_folder
+
+
+@pytest.fixture(scope="module")
+def card() -> ModelCard:
+    return load_card(find_student("vehicle_sim"), verify=False)
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten moments, 0.1 s apart, with labels."""
+    return write_ros2(tmp_path_factory.mktemp("bags") / "drive", drive(10, {CAMERA, DEPTH, INFO, LABELS}))
+
+
+def stamps(folder: Path) -> list[int]:
+    return sorted(int(path.name.split("_")[0]) for path in folder.glob("*_label.png"))
+
+
+@pytest.mark.parametrize(("share", "validation"), [(0.0, 0), (0.2, 2), (0.5, 5)])
+def test_the_end_of_a_bag_is_for_validation(
+    bag: Path, card: ModelCard, tmp_path: Path, share: float, validation: int
+) -> None:
+    written = write_folder(bag, tmp_path, card, FolderOptions(every_s=0.0, val_share=share))
+    train, val = stamps(tmp_path / "train" / "drive"), stamps(tmp_path / "val" / "drive")
+    assert (written.samples, written.validation) == (10, validation)
+    assert (len(train), len(val)) == (10 - validation, validation)
+    assert train[-1] < min(val, default=train[-1] + 1)
+    assert (tmp_path / "train" / "drive" / "rig.json").is_file()
+    assert (tmp_path / "val" / "drive" / "rig.json").is_file() == (validation > 0)
+    assert any("flatter" in advice for advice in written.advice) == (validation > 0)
+
+
+def test_a_share_that_leaves_nothing_is_refused_or_told(bag: Path, card: ModelCard, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"not 1\.5"):
+        FolderOptions(val_share=1.5)
+    written = write_folder(bag, tmp_path, card, FolderOptions(every_s=5.0, val_share=0.2))
+    assert any("0 of 1 samples are in val" in advice for advice in written.advice)
+
+
+def test_labelled_moments_that_are_left_out_are_told(bag: Path, card: ModelCard, tmp_path: Path) -> None:
+    written = write_folder(bag, tmp_path, card, FolderOptions(every_s=0.35))
+    assert written.samples == 3
+    assert any("7 labelled moments less than 0.35 s" in advice for advice in written.advice)
