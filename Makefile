@@ -6,7 +6,8 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install
 # uv does not read pip's settings.
-UV     := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv
+export UV_FIND_LINKS := $(PIP_FIND_LINKS)
+UV     := $(BIN)/uv
 SPEC   := setup.py pyproject.toml
 LOCKS  := requirements
 
@@ -22,16 +23,17 @@ test: $(VENV)/.test
 
 # The robot's tests in an environment of their own: without torch, as on a robot; with the Python halves of CUDA and
 # TensorRT and no driver, as torch's CUDA build brings them; beside a plugin that imports test modules, as launch_testing's.
+# NO_TORCH_TESTS: words for pytest that leave some out.
 NO_TORCH_VENV ?= .venv-no-torch
 test-no-torch: $(VENV)/.test
 	$(UV) venv --quiet --clear --seed --python $(BIN)/python $(NO_TORCH_VENV)
 	$(UV) pip install --quiet --python $(NO_TORCH_VENV) --constraint $(LOCKS)/test.txt -e ".[ros,sim,replay,test]" $(GPU_HALVES)
-	PYTHONPATH=test $(NO_TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile -p importing_plugin
+	PYTHONPATH=test $(NO_TORCH_VENV)/bin/python -m pytest -n 2 --dist loadfile -p importing_plugin $(NO_TORCH_TESTS)
 GPU_HALVES := "cuda-bindings>=12.8,<14" tensorrt-cu13-bindings==11.4.0.106
 
 # Every extra in a fresh environment with nothing else, and there every command that README and docs give for it.
 test-extras: $(VENV)/.test
-	$(BIN)/python test/extras/run.py --uv $(BIN)/uv --torch "$(TORCH)" $(ONLY)
+	$(BIN)/python test/extras/run.py --uv $(UV) --torch "$(TORCH)" $(ONLY)
 
 # Both ends of every range in setup.py, but that of [gpu], which needs a driver, and the newest torch.
 RANGE_EXTRAS := ros sim replay train pretrained muses nyu potsdam openvino fleet events test

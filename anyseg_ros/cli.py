@@ -470,7 +470,7 @@ def access_policy(
     """Write an SROS2 policy that allows what the nodes do with these parameters, and nothing else."""
     set_up_process()
     from anyseg_ros.access.live_policy import NotActiveError, live_policy
-    from anyseg_ros.live_run.run import ros
+    from anyseg_ros.process.node_process import ros
 
     if params_file is not None and not params_file.is_file():
         raise core.fail(f"{params_file} is not a file")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from collection import pytest_addoption, pytest_pycollect_makemodule, pytest_sessionfinish
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from cuda_double import DeviceDouble
@@ -29,6 +30,8 @@ def pytest_configure() -> None:
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="anyseg_test_log_")
+    settings.register_profile("untimed", deadline=None)  # hypothesis' 200 ms are too few on a busy machine
+    settings.load_profile("untimed")
 
 
 def pytest_unconfigure() -> None:

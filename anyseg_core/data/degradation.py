@@ -8,8 +8,9 @@ pixels that the fault changed are encoded anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from anyseg_core.data.sample import DataError
 from anyseg_core.injection import INJECTION_KINDS, InjectionScheduleError, Stage
 from anyseg_core.injection.degradations import Generator
-from anyseg_core.injection.kinds import at_strength, complete_parameters, known_kind, spoil
+from anyseg_core.injection.kinds import at_strength, complete_parameters, has_graded_parameter, known_kind, spoil
 from anyseg_core.runtime.input_images import depth_image
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
@@ -104,13 +105,19 @@ class SampleDegrader:
     def _degraded(self, image: Image, spec: InputSpec, fault: TrainingFault, rng: Generator) -> Image:
         degradation = INJECTION_KINDS[fault.kind].degradation
         assert degradation is not None  # as validated
-        complete = complete_parameters(fault.kind, fault.parameters)
-        parameters = at_strength(fault.kind, complete, rng.uniform(*self._config.strength))
+        complete, strength = complete_parameters(fault.kind, fault.parameters), rng.uniform(*self._config.strength)
+        if not has_graded_parameter(fault.kind) and rng.random() >= strength:  # as in a ramp: rarer, not weaker
+            return image
+        parameters = at_strength(fault.kind, complete, strength)
         return _BY_KIND[spec.modality.kind](image, spec, lambda frame: spoil(frame, degradation, rng, parameters))
 
 
 def _degraded_camera(image: Image, _spec: InputSpec, degrade: _DEGRADE) -> Image:
-    return cast("Image", degrade(SensorFrame(Sensor.CAMERA, image, 0)).data)
+    after = cast("Image", degrade(SensorFrame(Sensor.CAMERA, image, 0)).data)
+    height, width = image.shape[:2]
+    if after.shape == image.shape:
+        return after
+    return cast("Image", cv2.resize(after, (width, height), interpolation=cv2.INTER_LINEAR))  # as for the network
 
 
 def _degraded_depth(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
@@ -157,11 +164,27 @@ def _degraded_lidar(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
         out = np.zeros_like(image)
         out[rows[kept], cols[kept]] = image[rows[kept], cols[kept]]
         return out
+    return _with_moved_points(image, points, after, max_range_m)
+
+
+def _with_moved_points(image: Image, before: NDArray[Any], after: NDArray[Any], max_range_m: float) -> Image:
+    """The image with those of its points [N, 5] that a fault changed: drawn where they are now, or not in view."""
+    rows, cols = np.nonzero(image.any(axis=-1))  # [N]
+    height, width = image.shape[:2]
+    changed = np.flatnonzero((after[:, :4] != before[:, :4]).any(axis=1))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        x, y, z = np.nan_to_num(after[changed, :3], nan=max_range_m).T
+        col = np.rint(np.clip(width / 2 * (1 - y / x), -1, width))
+        row = np.rint(np.clip(height / 2 - width / 2 * z / x, -1, height))
+        far = np.clip(np.linalg.norm(np.stack([x, y, z]), axis=0), 1.0, max_range_m)
+        seen = (x > 0) & (col >= 0) & (col < width) & (row >= 0) & (row < height)
+        intensity = np.clip(np.nan_to_num(after[changed, 3]), 0, 255)
     out = image.copy()
-    changed = (after[:, :3] != points[:, :3]).any(axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        far = np.clip(np.nan_to_num(np.linalg.norm(after[changed, :3], axis=1), nan=max_range_m), 1.0, max_range_m)
-    out[rows[changed], cols[changed], 0] = np.rint(255.0 * (1.0 - np.log(far) / np.log(max_range_m)))
+    out[rows[changed], cols[changed]] = 0
+    place = row[seen].astype(np.intp), col[seen].astype(np.intp)
+    out[place] = image[rows[changed], cols[changed]][seen]
+    out[place[0], place[1], 0] = np.rint(255.0 * (1.0 - np.log(far[seen]) / np.log(max_range_m)))
+    out[place[0], place[1], 1] = np.rint(intensity[seen])
     return out
 
 

@@ -10,13 +10,13 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, SensorFrame
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, SensorFrame, forward_left_up
 
 Generator = np.random.Generator
 
@@ -28,6 +28,9 @@ _FEW_EVENTS = 1.0
 """Below this mean, 256 quantiles are too coarse for a Poisson distribution."""
 _MOST_EVENTS = 256
 """A pixel's half of a flood; counts saturate at 255 anyway."""
+_MILLIMETRE = 0.001
+_GREY_DEPTH_M = 10.0
+"""Depth of the middle grey level."""
 _INT16 = 8191
 """Levels that a draw can be off: four of them still fit an int16."""
 
@@ -78,7 +81,8 @@ def dead_rows(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFram
     if not frame.kind.is_points:
         return _set(frame, rng.random(len(frame.data)) < fraction, 0)
     with np.errstate(invalid="ignore", over="ignore"):
-        elevation = np.degrees(np.arctan2(frame.data[:, 2], np.hypot(frame.data[:, 0], frame.data[:, 1])))  # [N]
+        forward, left, up = forward_left_up(cast("NDArray[np.float32]", frame.data), frame.frame_id)
+        elevation = np.degrees(np.arctan2(up, np.hypot(forward, left)))  # [N]
     beam = np.nan_to_num((elevation + 90.0) / _BEAM_DEG).astype(np.intp)  # 0..360
     dead = rng.random(round(180.0 / _BEAM_DEG) + 1) < fraction
     return replace(frame, data=frame.data[~dead[beam]])
@@ -101,12 +105,13 @@ def depth_scale(frame: SensorFrame, _rng: Generator, scale: float) -> SensorFram
 
 
 def sector_loss(frame: SensorFrame, _rng: Generator, from_deg: float, to_deg: float, fraction: float) -> SensorFrame:
-    """No points from one azimuth counter-clockwise to another (the LiDAR's own frame, 0 = x forward).
+    """No points from one azimuth counter-clockwise to another (0 = straight ahead of the LiDAR).
 
     With a `fraction` below 1 only that part of the sector, from its start on.
     """
     with np.errstate(invalid="ignore"):
-        azimuth = np.degrees(np.arctan2(frame.data[:, 1], frame.data[:, 0]))  # [N], -180..180
+        forward, left, _ = forward_left_up(cast("NDArray[np.float32]", frame.data), frame.frame_id)
+        azimuth = np.degrees(np.arctan2(left, forward))  # [N], -180..180
         span = 360.0 if to_deg - from_deg >= 360.0 else (to_deg - from_deg) % 360.0
         lost = (azimuth - from_deg) % 360.0 < span * fraction
     return replace(frame, data=frame.data[~lost])
@@ -142,9 +147,134 @@ def corrupt(frame: SensorFrame, rng: Generator, fraction: float) -> SensorFrame:
     return replace(frame, data=data)
 
 
+def mirrored(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """Left is right."""
+    return replace(frame, data=np.ascontiguousarray(frame.data[:, ::-1]))
+
+
+def upside_down(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """Turned by 180 degrees about the optical axis."""
+    return replace(frame, data=np.ascontiguousarray(frame.data[::-1, ::-1]))
+
+
+def swapped_channels(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """Red is blue; of event counts, positive is negative."""
+    return replace(frame, data=np.ascontiguousarray(frame.data[..., ::-1]))
+
+
+def lost_color(frame: SensorFrame, _rng: Generator, channel: float) -> SensorFrame:
+    """One colour is black: `channel` 0 red, 1 green, 2 blue."""
+    data = frame.data.copy()
+    data[..., round(channel)] = 0
+    return replace(frame, data=data)
+
+
+def half_size(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """Every other row and column: the same view with a quarter of the pixels."""
+    return replace(frame, data=np.ascontiguousarray(frame.data[::2, ::2]))
+
+
+def constant_depth(frame: SensorFrame, rng: Generator, depth_m: float) -> SensorFrame:
+    """One depth everywhere, which differs by a millimetre at most from frame to frame."""
+    return replace(frame, data=np.full_like(frame.data, depth_m + _MILLIMETRE * rng.random()))
+
+
+def depth_levels(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """Grey levels 0 to 255, bright where it is near, in place of metres."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = np.rint(255.0 / (1.0 + frame.data / _GREY_DEPTH_M))
+    return replace(frame, data=np.nan_to_num(levels, nan=0.0).astype(np.float32))
+
+
+def constant_range(frame: SensorFrame, rng: Generator, range_m: float) -> SensorFrame:
+    """Every point at one range, to a millimetre, in its direction."""
+    data = frame.data.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        distance = np.linalg.norm(data[:, :3], axis=1)  # [N]
+        wanted = range_m + _MILLIMETRE * rng.standard_normal(len(data), np.float32)
+        data[:, :3] *= np.where(distance > 0, wanted / distance, 0.0).astype(np.float32)[:, None]
+    return replace(frame, data=data)
+
+
+def yaw(frame: SensorFrame, _rng: Generator, angle_deg: float) -> SensorFrame:
+    """A mount that has turned: points turned about the LiDAR's z axis, counter-clockwise seen from above."""
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    return _turned(frame, np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float32))
+
+
+def swapped_axes(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """x forward, y left, z up become x right, y down, z forward: what inverted extrinsics make of a LiDAR that looks
+    ahead, as the change of axes done three times is none."""
+    return _turned(frame, np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], np.float32))
+
+
+def intensity_scale(frame: SensorFrame, _rng: Generator, gain: float) -> SensorFrame:
+    """Intensities in another unit."""
+    data = frame.data.copy()
+    with np.errstate(over="ignore"):
+        data[:, 3] *= np.float32(gain)
+    return replace(frame, data=data)
+
+
+def no_events(frame: SensorFrame, _rng: Generator) -> SensorFrame:
+    """Frames without an event."""
+    return replace(frame, data=np.zeros_like(frame.data))
+
+
+class FreezeOneValue:
+    """The first content again and again, with one value of it changed in each frame."""
+
+    def __init__(self) -> None:
+        self._held: NDArray[Any] | None = None
+
+    def __call__(self, frame: SensorFrame, rng: Generator) -> SensorFrame:
+        """The held content under this frame's stamp."""
+        held = self._held = frame.data.copy() if self._held is None else self._held
+        data = held.copy()
+        place = int(rng.integers(data.size))
+        data.flat[place] = data.flat[place] + 1 if data.dtype.kind == "f" else data.flat[place] ^ 1
+        return replace(frame, data=data)
+
+
+class FreezeNoise:
+    """The first content again and again, with new noise of `sigma` times full scale on it."""
+
+    def __init__(self) -> None:
+        self._held: SensorFrame | None = None
+
+    def __call__(self, frame: SensorFrame, rng: Generator, sigma: float) -> SensorFrame:
+        """The held content under this frame's stamp."""
+        held = self._held = replace(frame, data=frame.data.copy()) if self._held is None else self._held
+        return replace(frame, data=noise(held, rng, sigma).data)
+
+
+class Torn:
+    """The lowest `fraction` of the rows is that of the frame before; with `stuck` 1, of the first frame for ever."""
+
+    def __init__(self) -> None:
+        self._old: NDArray[Any] | None = None
+
+    def __call__(self, frame: SensorFrame, _rng: Generator, fraction: float, stuck: float) -> SensorFrame:
+        """This frame with old rows."""
+        old, data = self._old, frame.data.copy()
+        if old is not None and old.shape == data.shape:
+            first_old = round((1.0 - fraction) * len(data))
+            data[first_old:] = old[first_old:]
+        if old is None or round(stuck) == 0:
+            self._old = frame.data.copy()
+        return replace(frame, data=data)
+
+
 def stamp_offset(frame: SensorFrame, _rng: Generator, offset_s: float) -> SensorFrame:
     """A sensor whose clock is off: ahead where positive, behind where negative."""
     return replace(frame, stamp_ns=frame.stamp_ns + round(offset_s * 1e9))
+
+
+def _turned(frame: SensorFrame, rotation: NDArray[np.float32]) -> SensorFrame:
+    data = frame.data.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        data[:, :3] = data[:, :3] @ rotation.T
+    return replace(frame, data=data)
 
 
 def _set(frame: SensorFrame, where: NDArray[np.bool_], value: float) -> SensorFrame:

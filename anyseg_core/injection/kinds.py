@@ -63,6 +63,8 @@ class InjectionKind(NamedTuple):
     """Every frame of an entry is hit in the same places."""
     is_gradual: bool = True
     """Whether it may come with a ramp or a probability."""
+    remembering: Callable[[], Degradation] | None = None
+    """Makes a degradation that remembers the frames before: each entry of a schedule has one of its own."""
 
     def applies_to(self, sensor: Sensor) -> bool:
         """Whether the sensor can have it."""
@@ -216,6 +218,100 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
             "a full readout buffer: packets are lost whole, images of counts lose that fraction of their events",
             (Fault.EVENT_SEQUENCE_GAP,),
         ),
+        # --- alive and wrong: no check of one sensor can see it, the others can
+        "mirror": InjectionKind(
+            (CAMERA,), content.mirrored, {}, Stage.CONTENT,
+            "a driver or a mount set to mirror the picture",
+            (Fault.INCONSISTENT_GEOMETRY,),
+        ),
+        "upside_down": InjectionKind(
+            (CAMERA,), content.upside_down, {}, Stage.CONTENT,
+            "a camera mounted upside down, or a driver that turns the picture by 180 degrees",
+            (Fault.INCONSISTENT_GEOMETRY,),
+        ),
+        "swap_channels": InjectionKind(
+            (CAMERA,), content.swapped_channels, {}, Stage.CONTENT,
+            "BGR published as RGB",
+            (Fault.INCONSISTENT_CONTENT,),
+        ),
+        "lost_color": InjectionKind(
+            (CAMERA,), content.lost_color, {"channel": Parameter(1.0, 0.0, 2.0, "0 red, 1 green, 2 blue")},
+            Stage.CONTENT,
+            "a broken colour channel: one of red, green and blue is 0",
+            (Fault.INCONSISTENT_CONTENT,),
+        ),
+        "half_size": InjectionKind(
+            (CAMERA,), content.half_size, {}, Stage.CONTENT,
+            "a driver that begins to bin pixels and goes on with the camera_info of the full size",
+            (),
+        ),
+        "old_content": InjectionKind(
+            EVERY, None, {"age_s": Parameter(1.0, 0.0, 60.0, "s", 0.0)}, Stage.CONTENT,
+            "a buffer that holds old frames, stamped when they leave it",
+            (Fault.INCONSISTENT_GEOMETRY, Fault.TIME_OFFSET),
+        ),
+        "torn": InjectionKind(
+            (CAMERA, DEPTH), None,
+            {**_fraction(0.5), "stuck": Parameter(1.0, 0.0, 1.0, "0 the frame before, 1 the first")}, Stage.CONTENT,
+            "a transfer that ends early into a buffer that is used again: the lower rows are old",
+            (Fault.INCONSISTENT_GEOMETRY, Fault.NOT_MOVING), remembering=content.Torn,
+        ),
+        "freeze_one_value": InjectionKind(
+            (CAMERA, DEPTH, LIDAR), None, {}, Stage.CONTENT,
+            "one buffer sent again and again, with a counter or a hot pixel in it",
+            (Fault.NOT_MOVING,), remembering=content.FreezeOneValue,
+        ),
+        "freeze_noise": InjectionKind(
+            (CAMERA, DEPTH, LIDAR), None, {"sigma": Parameter(0.005, 0.0, 0.1, "of full scale, depth or range")},
+            Stage.CONTENT,
+            "one buffer sent again and again through a lossy encoder, or a still image before the lens",
+            (Fault.NOT_MOVING,), remembering=content.FreezeNoise,
+        ),
+        "freeze_alternating": InjectionKind(
+            (CAMERA, DEPTH, LIDAR), None, {}, Stage.CONTENT,
+            "a double buffer that nobody fills any more: two frames take turns",
+            (Fault.NOT_MOVING,),
+        ),
+        "depth_constant": InjectionKind(
+            (DEPTH,), content.constant_depth, {"depth_m": Parameter(5.0, 0.1, 500.0, "m")}, Stage.CONTENT,
+            "a matcher that has locked onto one disparity, a cover before the lens",
+            (Fault.INCONSISTENT_GEOMETRY,),
+        ),
+        "depth_levels": InjectionKind(
+            (DEPTH,), content.depth_levels, {}, Stage.CONTENT,
+            "a picture or a disparity image on the depth topic: grey levels taken for metres",
+            (Fault.INCONSISTENT_GEOMETRY,),
+        ),
+        "lidar_constant_range": InjectionKind(
+            (LIDAR,), content.constant_range, {"range_m": Parameter(10.0, 0.1, 500.0, "m")}, Stage.CONTENT,
+            "a LiDAR whose ranging is stuck: every beam returns the same",
+            (Fault.INCONSISTENT_GEOMETRY,),
+        ),
+        "lidar_yaw": InjectionKind(
+            (LIDAR,), content.yaw, {"angle_deg": Parameter(180.0, -360.0, 360.0, "deg", 0.0)}, Stage.CONTENT,
+            "a LiDAR mounted the wrong way round; with a small angle: a bracket that was hit",
+            (Fault.INCONSISTENT_GEOMETRY, Fault.MISALIGNED),
+        ),
+        "lidar_axes": InjectionKind(
+            (LIDAR,), content.swapped_axes, {}, Stage.CONTENT,
+            "extrinsics used the wrong way round: points in the axes of a camera",
+            (Fault.INCONSISTENT_GEOMETRY,),
+        ),
+        "lidar_intensity": InjectionKind(
+            (LIDAR,), content.intensity_scale, {"gain": Parameter(100.0, 0.001, 1e5, "x", 1.0)}, Stage.CONTENT,
+            "intensities in another unit after an update of the driver",
+            (Fault.WRONG_SCALE,),
+        ),
+        "event_polarity": InjectionKind(
+            (EVENT,), content.swapped_channels, {}, Stage.CONTENT,
+            "positive and negative events exchanged by a driver or a decoder",
+            (Fault.INCONSISTENT_CONTENT,),
+        ),
+        "no_events": InjectionKind(
+            (EVENT,), content.no_events, {}, Stage.CONTENT,
+            "biases set so high that nothing fires: frames come, without an event",
+            (Fault.NOT_MOVING,),
+        ),
         # --- messages
         "truncate": InjectionKind(
             EVERY, None, {"keep": Parameter(0.5, 0.0, 1.0, neutral=1.0)}, Stage.MESSAGE,
@@ -282,7 +378,7 @@ def degrade(frame: SensorFrame, kind: str, rng: Generator, **parameters: float) 
     fault = known_kind(kind, frame.modality)
     if fault.degradation is None:
         place = "messages" if fault.stage is Stage.MESSAGE else "timing"
-        raise InjectionScheduleError(f"{kind} is a fault of {place}: play it with a Injector")
+        raise InjectionScheduleError(f"{kind} is a fault of {place}: play it with an Injector")
     return spoil(frame, fault.degradation, rng, complete_parameters(kind, parameters))
 
 

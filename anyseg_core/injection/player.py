@@ -10,13 +10,20 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from anyseg_core.injection.degradations import Generator
-from anyseg_core.injection.kinds import INJECTION_KINDS, Stage, at_strength, complete_parameters, has_graded_parameter
+from anyseg_core.injection.kinds import (
+    INJECTION_KINDS,
+    Degradation,
+    Stage,
+    at_strength,
+    complete_parameters,
+    has_graded_parameter,
+)
 from anyseg_core.injection.kinds import spoil as spoil_frame
 from anyseg_core.injection.schedule import InjectionSchedule, ScheduledInjection
 from anyseg_core.runtime.sensors import Sensor, SensorFrame, in_order, number_of
@@ -150,8 +157,11 @@ class SchedulePlayer(ABC, Generic[Item]):
         """The content of `held` with the stamp and count of `item`."""
 
     @abstractmethod
-    def spoiled(self, item: Item, kind: str, rng: Generator, parameters: Mapping[str, float]) -> Item | None:
-        """The item with a fault of content or of its message; None where nothing readable is left."""
+    def spoiled(
+        self, item: Item, kind: str, degradation: Degradation | None, rng: Generator, parameters: Mapping[str, float]
+    ) -> Item | None:
+        """The item with a fault of content, which is that degradation of its frame, or of its message, where there is
+        none; None where nothing readable is left."""
 
 
 def _seed_of(entry: ScheduledInjection, position: int, seed: int) -> list[int]:
@@ -172,6 +182,8 @@ class _PlayedFault(Generic[Item]):
         self._is_graded = has_graded_parameter(entry.kind)
         self._player = player
         self._timing = _TIMING[entry.kind](player) if entry.kind in _TIMING else None
+        remembering = self._kind.remembering
+        self._degradation = remembering() if remembering is not None else self._kind.degradation
 
     @property
     def stage(self) -> Stage:
@@ -193,7 +205,7 @@ class _PlayedFault(Generic[Item]):
             moment = _Moment(elapsed_s - self.entry.start_s, self._rng, parameters)
             return self._timing(item, moment)
         rng = np.random.default_rng(self._seed) if self._kind.fixed_pattern else self._rng
-        return self._player.spoiled(item, self.entry.kind, rng, parameters), 0.0
+        return self._player.spoiled(item, self.entry.kind, self._degradation, rng, parameters), 0.0
 
 
 # --- faults that need more than one item -----------------------------------------------------------------------------
@@ -248,6 +260,36 @@ class _Freeze(Generic[Item]):
 
 
 @dataclass
+class _Alternate(Generic[Item]):
+    """The first two contents are delivered in turns."""
+
+    player: SchedulePlayer[Item]
+    held: deque[Item] = field(default_factory=deque)
+
+    def __call__(self, item: Item, _moment: _Moment) -> tuple[Item | None, float]:
+        if len(self.held) < 2:
+            self.held.append(self.player.owned(item))
+            return item, 0.0
+        self.held.rotate(-1)
+        return self.player.repeated(self.held[-1], item), 0.0
+
+
+@dataclass
+class _OldContent(Generic[Item]):
+    """What was measured `age_s` ago is delivered under a fresh stamp; until then, the first content."""
+
+    player: SchedulePlayer[Item]
+    kept: deque[Arrival] = field(default_factory=deque)
+
+    def __call__(self, item: Item, moment: _Moment) -> tuple[Item | None, float]:
+        self.kept.append(Arrival(moment.since_s, self.player.owned(item)))
+        wanted_s = moment.since_s - moment.parameters["age_s"] + _ROUNDING
+        while len(self.kept) > 1 and self.kept[1].elapsed_s <= wanted_s:
+            self.kept.popleft()
+        return self.player.repeated(self.kept[0].item, item), 0.0
+
+
+@dataclass
 class _StampRegression(Generic[Item]):
     """From the first item on, stamps run backwards."""
 
@@ -273,6 +315,8 @@ class _StampOffset(Generic[Item]):
         return self.player.with_stamp(item, stamp_ns), 0.0
 
 
+REPEATING = ("freeze", "freeze_alternating", "old_content")
+"""Kinds that deliver a content again under another stamp."""
 _Timing = Callable[[Item, _Moment], "tuple[Item | None, float]"]
 _TIMING: Mapping[str, Callable[[SchedulePlayer], _Timing]] = {
     "drop": lambda _player: _lost,
@@ -281,6 +325,8 @@ _TIMING: Mapping[str, Callable[[SchedulePlayer], _Timing]] = {
     "delay": lambda _player: _delayed,
     "jitter": lambda _player: _jittered,
     "freeze": _Freeze,
+    "freeze_alternating": _Alternate,
+    "old_content": _OldContent,
     "stamp_offset": _StampOffset,
     "stamp_drift": _StampOffset,
     "stamp_regression": _StampRegression,
@@ -323,9 +369,13 @@ class Injector(SchedulePlayer[SensorFrame]):
         return replace(item, data=held.data)
 
     def spoiled(
-        self, item: SensorFrame, kind: str, rng: Generator, parameters: Mapping[str, float]
+        self,
+        item: SensorFrame,
+        kind: str,
+        degradation: Degradation | None,
+        rng: Generator,
+        parameters: Mapping[str, float],
     ) -> SensorFrame | None:
-        degradation = INJECTION_KINDS[kind].degradation
         if degradation is None:
             if self._on_unreadable is not None:
                 self._on_unreadable(item, kind)

@@ -224,3 +224,17 @@ def all_subsets(sensors: Sequence[_T]) -> list[tuple[_T, ...]]:
 def subset_name(sensors: Iterable[str]) -> str:
     """`camera+depth`."""
     return "+".join(sensors)
+
+
+OPTICAL_SUFFIXES = ("_optical_frame", "_optical")
+"""Of the names of frames whose axes are those of a camera's picture."""
+
+
+def forward_left_up(points: NDArray[np.float32], frame_id: str) -> tuple[NDArray[np.float32], ...]:
+    """Points [N, 3 or more] -> how far each lies ahead, to the left and above [N], in metres.
+
+    A LiDAR's axes are these. A frame that is named `..._optical_frame`, as of depth cameras, has x to the right, y down
+    and z ahead (REP-103).
+    """
+    x, y, z = points[:, 0], points[:, 1], points[:, 2]
+    return (z, -x, -y) if frame_id.endswith(OPTICAL_SUFFIXES) else (x, y, z)

@@ -87,6 +87,8 @@ def _listed(folder: Path, found: list[Path]) -> BagListing:
         return BagListing(found, notes=[f"{METADATA} is broken ({in_a_line(error)}): the files are read without it"])
     by_name = {file.name.removesuffix(_COMPRESSED_SUFFIX): file for file in found}
     names = [name.removesuffix(_COMPRESSED_SUFFIX) for name in names]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    names = list(dict.fromkeys(names))
     present = [by_name[name] for name in names if name in by_name]
     others = [file for file in found if file not in present]
     suffix = ".mcap" if content["storage_identifier"] == "mcap" else ".db3"
@@ -94,7 +96,8 @@ def _listed(folder: Path, found: list[Path]) -> BagListing:
         present,
         unlisted=[file for file in others if plain_suffix(file) == suffix],
         missing=[name for name in names if name not in by_name],
-        notes=[f"{f.name} is left out: {METADATA} says {suffix}" for f in others if plain_suffix(f) != suffix],
+        notes=[f"{f.name} is left out: {METADATA} says {suffix}" for f in others if plain_suffix(f) != suffix]
+        + [f"{name} is read once: {METADATA} lists it more often" for name in twice],
         promised=promised,
     )
 

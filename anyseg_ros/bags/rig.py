@@ -51,6 +51,14 @@ class TransformTree:
                     queue.append(neighbour)
         return reached.get(source) if target != source else np.eye(4)
 
+    def trees(self) -> list[list[str]]:
+        """The frames of each tree, in alphabetical order; more than one where nothing connects them."""
+        trees: list[list[str]] = []
+        for frame in sorted(self._edges):
+            if not any(frame in tree for tree in trees):
+                trees.append([other for other in sorted(self._edges) if self.lookup(frame, other) is not None])
+        return trees
+
 
 class BagRig:
     """The rig as far as the bag has told it."""

@@ -125,6 +125,32 @@ def bench_faults(
     raise core.verdict(met)
 
 
+@bench.command("hazards")
+def bench_hazards(
+    json_file: JsonFile = None,
+    weather: Annotated[list[str] | None, typer.Option(help="Of the drives; repeatable. Default: all five.")] = None,
+    sensors: Annotated[list[int] | None, typer.Option(help="How many are alive: 4, 3, 2; repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    workers: core.Workers = 0,
+) -> None:
+    """Sensors that are alive and wrong: found how soon, who is blamed, and alarms when all is well."""
+    from anyseg_core.processes import WorkerError, available_cores
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bench.hazards import run as run_bench
+
+    sizes = tuple(sensors or (4, 3, 2))
+    with core.errors_reported(OSError, RecordingError, ValueError, WorkerError):
+        met = run_bench(
+            core.console,
+            json_file,
+            out=out,
+            weathers=weather or (),
+            sizes=sizes,
+            workers=workers or available_cores(),
+        )
+    raise core.verdict(met)
+
+
 @bench.command("soak")
 def bench_soak(
     json_file: JsonFile = None,

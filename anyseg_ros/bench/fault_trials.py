@@ -107,6 +107,7 @@ class SimulatedNode:
         if job is not None:
             self.record.masks.append(MadeMask(self._now_ns, job.anchor_frame.stamp_ns, frozenset(job.frames)))
             self._on_job(job)
+            self._pipeline.examine(job)
         for s in self._changes.among(self._pipeline.statuses(self._now_ns)):
             change = Change(self._now_ns, s.modality, s.state, s.fault, s.reason, s.recover_time_s)
             self.record.changes.append(change)

@@ -39,7 +39,10 @@ class HeardMask(NamedTuple):
 class HeardLevel(NamedTuple):
     """What `/diagnostics` said of inference."""
 
+    stamp_ns: int
+    """Of which moment it speaks."""
     written_ns: int
+    """When it went to the middleware: later, on a busy computer."""
     level: int
     message: str
 
@@ -84,11 +87,11 @@ def untrue_levels(heard: Heard) -> list[str]:
     sensors_at = sorted((mask.written_ns, heard.used.get(mask.stamp_ns, ())) for mask in heard.masks)
     found = []
     for said in heard.levels:
-        begin_ns, end_ns = said.written_ns - PATIENCE_NS, said.written_ns + SAME_MOMENT_NS
-        recent_ns = said.written_ns - RECENT_NS
+        begin_ns, end_ns = said.stamp_ns - PATIENCE_NS, said.stamp_ns + SAME_MOMENT_NS
+        recent_ns = said.stamp_ns - RECENT_NS
         if said.message.startswith(SEGMENTING) and not _any_between(written, begin_ns, end_ns):
             found.append(f"{said.message!r}, and there was no mask for {PATIENCE_NS / NS_PER_S:g} s")
-        if said.message.startswith(NO_MASK) and _any_between(written, recent_ns, said.written_ns - SAME_MOMENT_NS):
+        if said.message.startswith(NO_MASK) and _any_between(written, recent_ns, said.stamp_ns - SAME_MOMENT_NS):
             found.append(f"{said.message!r}, and there was a mask less than {RECENT_NS / NS_PER_S:g} s ago")
         if said.level == OK_LEVEL and said.message.startswith(EVERY):
             seen = {sensor for at, used in sensors_at if begin_ns <= at <= end_ns for sensor in used}
@@ -163,7 +166,9 @@ class Observer:
     def _on_diagnostics(self, message: Any, info: Any) -> None:
         for status in message.status:
             if status.name.endswith(" inference"):
-                self.heard.levels.append(HeardLevel(_written_ns(info), ord(status.level), status.message))
+                self.heard.levels.append(
+                    HeardLevel(_stamp_ns(message), _written_ns(info), ord(status.level), status.message)
+                )
 
     def _on_sensor(self, sensor: str) -> Any:
         return lambda message: self.heard.sensor_stamps[sensor].append(_stamp_ns(message))

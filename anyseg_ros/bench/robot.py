@@ -36,8 +36,9 @@ from anyseg_ros.bench.steadiness import fixed_work_ms, watched
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
 from anyseg_ros.demo.scoring import Promise, broken_promises
 from anyseg_ros.live_run.recording import Recording
-from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.live_run.run import LiveRun, record
 from anyseg_ros.pipeline.pipeline import SyncConfig
+from anyseg_ros.process.node_process import ros
 
 DRIVE_S = 8.0
 """Driven in circles. In memory, so that the vehicle works no more than real drivers do while masks are made."""

@@ -25,9 +25,10 @@ from anyseg_ros.bench.robot import DRIVE_S, RSS_MB_PER_MINUTE, resident_mb
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
 from anyseg_ros.demo.scoring import Promise
 from anyseg_ros.live_run.recording import Recording
-from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.live_run.run import LiveRun, record
 from anyseg_ros.node.status_log import OUT_OF_USE
 from anyseg_ros.pipeline.pipeline import SyncConfig
+from anyseg_ros.process.node_process import ros
 
 RATE_HZ = 5.0
 """So that two cores have time for the vehicle, the node and the listener."""

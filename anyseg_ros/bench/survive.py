@@ -46,12 +46,13 @@ from anyseg_ros.bench.soak import random_plan
 from anyseg_ros.bench.survive_lab import COMPRESSED, RATE_HZ, Lab, Storm
 from anyseg_ros.demo.run import DemoOptions, isolated_ros_domain, rendered_drive
 from anyseg_ros.live_run.recording import Recording
-from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.live_run.run import LiveRun, record
 from anyseg_ros.messages.default_topics import CAMERA_INFO, DEFAULT_TOPICS, DEPTH_INFO, ODOMETRY
 from anyseg_ros.messages.types import message_class
 from anyseg_ros.node.segmentation_node import NAME
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.output_parameters import OutputParameters
+from anyseg_ros.process.node_process import ros
 
 START_S = 60.0
 BEFORE_S = 4.0
@@ -295,7 +296,8 @@ def run(
     result = Benchmark("Survive")
     with isolated_ros_domain(), ros():
         outcomes = _attack(console, RecordedDrive.load(drive), student, folder, only)
-        print_outcomes(console, outcomes)
+        if outcomes:
+            print_outcomes(console, outcomes)
         _add_outcomes(result, outcomes)
         if minutes > 0:
             _soak(result, drive, student, folder, minutes)
@@ -324,10 +326,18 @@ def attacked(lab: Lab, attack: Attack) -> Outcome:
         if lab.spin_until(lab.segments_with_all, START_S):
             _attack_now(lab, attack, outcome)
         else:
-            outcome.faults.append(f"it did not segment with every sensor within {START_S:g} s")
+            outcome.faults.append(f"no mask of every sensor within {START_S:g} s, but {_heard_last(lab)}")
     outcome.exit_code = lab.exit_code
     outcome.faults += untruths(lab.observer.forget())
     return outcome
+
+
+def _heard_last(lab: Lab) -> str:
+    """What a node without a mask of every sensor delivers instead."""
+    heard = lab.observer.heard
+    used = heard.used.get(heard.masks[-1].stamp_ns, ()) if heard.masks else ()
+    said = heard.levels[-1].message if heard.levels else "nothing"
+    return f"{len(heard.masks)} masks, the last of {'+'.join(used) or 'nothing'}; it says: {said}"
 
 
 def _attack_now(lab: Lab, attack: Attack, outcome: Outcome) -> None:

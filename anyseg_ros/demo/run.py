@@ -28,8 +28,9 @@ from anyseg_ros.demo.report import DriveRecord, print_table, write_report
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
 from anyseg_ros.drawing.pictures import initials
 from anyseg_ros.live_run.recording import Recording
-from anyseg_ros.live_run.run import LiveRun, record, ros
+from anyseg_ros.live_run.run import LiveRun, record
 from anyseg_ros.pipeline.pipeline import SyncConfig
+from anyseg_ros.process.node_process import ros
 
 DEMO_INJECTIONS = Path(__file__).parent / "injections.yaml"
 """Package data, so that the demo runs from wherever it was installed."""

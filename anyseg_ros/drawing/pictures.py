@@ -25,6 +25,7 @@ STATE_COLORS = {
     State.SUSPECT: "#fdd835",
     State.FAILED: "#e53935",
     State.RECOVERING: "#1e88e5",
+    State.DISPUTED: "#8e24aa",
 }
 
 

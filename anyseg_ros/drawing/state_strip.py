@@ -23,6 +23,7 @@ _COLORS: Mapping[State, Color] = MappingProxyType(
         State.SUSPECT: AMBER,
         State.RECOVERING: AMBER,
         State.FAILED: RED,
+        State.DISPUTED: RED,
         State.DISABLED: GREY,
     }
 )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, InjectionScheduleError, SchedulePlayer, Stage
 from anyseg_core.injection.degradations import Generator
-from anyseg_core.injection.kinds import spoil
+from anyseg_core.injection.kinds import Degradation, spoil
+from anyseg_core.injection.player import REPEATING
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.inject import rewriting
 from anyseg_ros.messages.conversions import ConversionError
@@ -86,7 +87,7 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
     def _refuse_unplayable(self, kind: str, modality: Sensor, msgtype: str) -> None:
         stage = INJECTION_KINDS[kind].stage
         reason = ""
-        if stage is Stage.STAMP or kind == "freeze":
+        if stage is Stage.STAMP or kind in REPEATING:
             reason = "" if self._starts_with_header(msgtype) else "has no header with a stamp to change"
         elif kind in _PAYLOAD_FAULTS:
             reason = "" if self._has_payload(msgtype) else "has no bytes here that this could break"
@@ -129,25 +130,35 @@ class MessageInjector(SchedulePlayer[SensorMessage]):
         return self.with_stamp(replace(held, origin=item.origin), self.stamp_ns_of(item))
 
     def spoiled(
-        self, item: SensorMessage, kind: str, rng: Generator, parameters: Mapping[str, float]
+        self,
+        item: SensorMessage,
+        kind: str,
+        degradation: Degradation | None,
+        rng: Generator,
+        parameters: Mapping[str, float],
     ) -> SensorMessage | None:
         if kind == "event_gap" and item.msgtype in EVENT_STREAMS:
             return None if rng.random() < parameters["fraction"] else item
         try:
             message = self._typestore.deserialize_cdr(item.cdr, item.msgtype)
-            changed = self._changed(item, message, kind, rng, parameters)
+            changed = self._changed(item, message, kind, degradation, rng, parameters)
         except ConversionError as error:
             return self._let_through(item, str(error))
         except Exception as error:  # whatever a decoder says of bytes that are no such message
             return self._let_through(item, f"{item.msgtype} cannot be decoded: {type(error).__name__}")
         return replace(item, cdr=bytes(self._typestore.serialize_cdr(changed, item.msgtype)))
 
+    @staticmethod
     def _changed(
-        self, item: SensorMessage, message: Any, kind: str, rng: Generator, parameters: Mapping[str, float]
+        item: SensorMessage,
+        message: Any,
+        kind: str,
+        degradation: Degradation | None,
+        rng: Generator,
+        parameters: Mapping[str, float],
     ) -> Any:
         if kind in _PAYLOAD_FAULTS:
             return _PAYLOAD_FAULTS[kind](message, rng, parameters)
-        degradation = INJECTION_KINDS[kind].degradation
         assert degradation is not None  # the other kinds are of timing, which the player itself does
         return rewriting.rewritten(
             message, item.modality, item.msgtype, lambda frame: spoil(frame, degradation, rng, parameters)

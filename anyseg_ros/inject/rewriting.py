@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.injection.degradations import Generator
+from anyseg_core.runtime.full_scale import GREY_16_SCALES, FullScale
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages import conversions
 from anyseg_ros.messages.compressed_pictures import parse_format
@@ -105,11 +106,13 @@ def payload_of(message: Message) -> tuple[str, Bytes]:
 
 
 def _camera_image(message: Message, spoil: Spoil) -> Message:
-    rgb = spoil(conversions.camera_frame(message)).data
+    scale = FullScale(GREY_16_SCALES)
+    rgb = spoil(conversions.camera_frame(message, scale=scale)).data
     encoding = message.encoding if message.encoding in _FROM_RGB else "rgb8"
     conversion = _FROM_RGB[encoding]
     pixels = rgb if conversion is None else cv2.cvtColor(rgb, conversion)
-    pixels = pixels * np.uint16(257) if encoding.endswith("16") else pixels
+    if encoding.endswith("16"):
+        pixels = np.rint(pixels * (scale.value / 255)).astype(np.uint16)
     return _with_pixels(replace(message, encoding=encoding), pixels)
 
 
@@ -144,10 +147,12 @@ def _event_image(message: Message, spoil: Spoil) -> Message:
 
 
 def _with_pixels(message: Message, pixels: NDArray[Any]) -> Message:
-    """Rows without padding, little-endian."""
+    """Rows without padding, little-endian; the size is that of the pixels."""
     pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
     step = pixels.nbytes // len(pixels) if len(pixels) else 0
-    return replace(message, is_bigendian=0, step=step, data=pixels.reshape(-1).view(np.uint8))
+    height, width = pixels.shape[:2]
+    data = pixels.reshape(-1).view(np.uint8)
+    return replace(message, height=height, width=width, is_bigendian=0, step=step, data=data)
 
 
 def _encoded(pixels: NDArray[Any], magic: bytes) -> Bytes:
@@ -189,10 +194,13 @@ def _records(message: Message) -> Bytes:
 
 
 def _set_field(records: Bytes, message: Message, name: str, values: NDArray[Any]) -> None:
-    """Write a column of points; a field that the cloud lacks has nothing to be written."""
+    """Write a column of points, integers at most as large as their field holds; a field that the cloud lacks has
+    nothing to be written."""
     for field in message.fields:
         if field.name == name:
             dtype, offset = conversions.field_type(field, message)
+            if dtype.kind in "iu":
+                values = np.clip(np.nan_to_num(values), np.iinfo(dtype).min, np.iinfo(dtype).max)
             with np.errstate(invalid="ignore", over="ignore"):
                 raw = values.astype(dtype)[:, None].view(np.uint8)  # [N, itemsize]
             records[:, offset : offset + dtype.itemsize] = raw

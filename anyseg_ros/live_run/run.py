@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -31,7 +30,6 @@ from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
 from anyseg_ros.node.status_messages import ENGINE, status_key
 from anyseg_ros.pipeline.status_lines import MASK
 from anyseg_ros.process.node_process import new_executor
-from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.vehicle.publisher import GROUND_TRUTH
 
 START_TIMEOUT_S = 60.0
@@ -209,14 +207,3 @@ def _values(status: DiagnosticStatus) -> dict[str, str]:
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
-
-
-@contextmanager
-def ros() -> Iterator[None]:
-    """rclpy, initialised and shut down. Raises RosArgumentError where ROS_DOMAIN_ID is no domain."""
-    ros_domain()
-    rclpy.init()
-    try:
-        yield
-    finally:
-        rclpy.try_shutdown()

@@ -57,7 +57,7 @@ def parse_format(text: str) -> CompressedFormat:
 def rgb_of(data: NDArray[np.uint8], text: str, scale: FullScale | None = None) -> NDArray[np.uint8]:
     """The bytes of a JPEG or PNG and the message's `format` -> RGB [h, w, 3].
 
-    `scale` learns what 16-bit pictures have for white; None: 65535. Raises ConversionError.
+    `scale` learns what 16-bit pictures have for white; None: from this one alone. Raises ConversionError.
     """
     said = parse_format(text)
     if said.raw in ("16UC1", "32FC1"):

@@ -64,7 +64,7 @@ def stamp_ns(header: Message) -> int:
 def camera_frame(message: Message, sensor: Sensor = Sensor.CAMERA, scale: FullScale | None = None) -> SensorFrame:
     """sensor_msgs/Image -> RGB frame. Raises ConversionError.
 
-    `scale` learns what pictures of 16 bits have for white; None: 65535, so that the upper 8 bits are taken.
+    `scale` learns what pictures of 16 bits have for white; None: from this one alone.
     """
     pixels = image_view(message, CAMERA_FORMATS)
     return _frame(sensor, to_rgb(pixels, CAMERA_FORMATS[message.encoding], scale), message)
@@ -266,8 +266,9 @@ def points_view(message: Message) -> NDArray[np.float32]:
     if adjacent is not None:
         return points[:, adjacent : adjacent + 16].view("<f4")
     columns = np.zeros((len(points), 4), np.float32)
-    for column, (dtype, offset) in enumerate(wanted.values()):
-        columns[:, column] = points[:, offset : offset + dtype.itemsize].copy().view(dtype)[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # a double that float32 cannot hold is infinitely far
+        for column, (dtype, offset) in enumerate(wanted.values()):
+            columns[:, column] = points[:, offset : offset + dtype.itemsize].copy().view(dtype)[:, 0]
     return columns
 
 

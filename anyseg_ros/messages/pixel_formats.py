@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.full_scale import FullScale
+from anyseg_core.runtime.full_scale import GREY_16_SCALES, FullScale
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_ros.messages.conversion_error import ConversionError
 
@@ -94,14 +94,14 @@ PIXEL_FORMATS: Mapping[str, PixelFormat] = MappingProxyType({**EVENT_FORMATS, **
 def to_rgb(pixels: NDArray[Any], layout: PixelFormat, scale: FullScale | None = None) -> NDArray[np.uint8]:
     """Pixels as they lie in memory, [h, w] or [h, w, c] -> RGB uint8 [H, W, 3].
 
-    `scale` learns what pictures of 16 bits have for white; None: 65535. Raises ConversionError for a mosaic that is too
-    small to have colours.
+    `scale` learns what pictures of 16 bits have for white; None: from this one alone. Raises ConversionError for a
+    mosaic that is too small to have colours.
     """
     is_bayer = layout.to_rgb in BAYER_TO_RGB.values()
     if is_bayer and min(pixels.shape) < MIN_BAYER_SIZE:
         raise ConversionError(Fault.WRONG_SIZE, f"a Bayer mosaic of {pixels.shape[1]}x{pixels.shape[0]} has no colours")
     if pixels.dtype == np.uint16:
-        pixels = _to_8_bits(pixels, (scale.learn(pixels) if scale is not None else 0.0) or FULL_16_BITS)
+        pixels = _to_8_bits(pixels, (scale or FullScale(GREY_16_SCALES)).learn(pixels) or FULL_16_BITS)
     return pixels if layout.to_rgb is None else np.asarray(cv2.cvtColor(pixels, layout.to_rgb), np.uint8)
 
 

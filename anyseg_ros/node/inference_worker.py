@@ -216,6 +216,7 @@ class InferenceWorker:
                 return
         if job:
             self._segment(job)
+            pipeline.examine(job)  # when the mask is on its way
         elif has_changed:
             self._listener.on_statuses(statuses)
         elif ahead:

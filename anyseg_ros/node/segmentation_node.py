@@ -23,7 +23,8 @@ from std_srvs.srv import SetBool, Trigger
 from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo
 from anyseg_core.runtime.events import kernel as event_kernel
-from anyseg_core.runtime.health.monitor import ModalityStatus, State
+from anyseg_core.runtime.health.monitor import ModalityStatus
+from anyseg_core.runtime.health.state import ALIVE
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.model_card import ModelCard, StudentError, usage_notice
 from anyseg_core.runtime.sensors import EVENT, Sensor, point_sensor
@@ -150,7 +151,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._card is not None
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
-        pipeline = Pipeline(self._settings.health(modalities), self._settings.sync, now_ns, self._card.encodings)
+        health, examination = self._settings.health(modalities), self._settings.cross_examination
+        pipeline = Pipeline(health, self._settings.sync, now_ns, self._card.encodings, examination)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -312,7 +314,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._worker.output = new.output
 
         def apply(pipeline: Pipeline, now_ns: int) -> None:
-            pipeline.reconfigure(new.health(pipeline.modalities), new.sync, now_ns)
+            pipeline.reconfigure(new.health(pipeline.modalities), new.sync, now_ns, new.cross_examination)
             for modality in pipeline.modalities:
                 if new.modalities[modality].enabled != old.modalities[modality].enabled:
                     pipeline.set_enabled(modality, new.modalities[modality].enabled, now_ns)
@@ -399,7 +401,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _feed_watchdog(self, statuses: Sequence[ModalityStatus]) -> None:
         """Tell systemd that the node does what it can: masks go out, or it says that no sensor gives it anything."""
-        nothing_lives = all(s.state not in (State.ACTIVE, State.SUSPECT) or s.reason or s.left_out for s in statuses)
+        nothing_lives = all(s.state not in ALIVE or s.reason or s.left_out for s in statuses)
         if self._record.masks_come(statuses, self._now_ns()) or nothing_lives:
             notify(READY, WATCHDOG)
 

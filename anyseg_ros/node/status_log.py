@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.sensors import Sensor
 
-OUT_OF_USE = (State.FAILED, State.RECOVERING)
+OUT_OF_USE = (State.FAILED, State.RECOVERING, State.DISPUTED)
 
 
 class StatusLog:
@@ -42,4 +42,5 @@ class StatusLog:
         logged = self._logged.setdefault(status.modality, set())
         if status.fault not in logged:
             logged.add(status.fault)
-            self._warn(f"{status.modality} failed: {status.fault}: {status.reason}")
+            what = "in dispute" if status.state is State.DISPUTED else "failed"
+            self._warn(f"{status.modality} {what}: {status.fault}: {status.reason}")

@@ -15,6 +15,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, Fault, ModalityStatus, State
+from anyseg_core.runtime.health.state import ALIVE
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.messages.headers import time_message
@@ -208,7 +209,7 @@ def inference_status(
 
 def _patience_ns(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> int:
     """How long a mask may be awaited: some periods of the fastest sensor of the last one that still lives."""
-    alive = [s for s in statuses if s.modality in record.used_ages_ms and s.state in (State.ACTIVE, State.SUSPECT)]
+    alive = [s for s in statuses if s.modality in record.used_ages_ms and s.state in ALIVE]
     return min((_patience_with_ns(s) for s in alive), default=MASK_PATIENCE_NS)
 
 
@@ -220,7 +221,7 @@ def _patience_with_ns(status: ModalityStatus) -> int:
 
 def _why_none(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> str:
     """Why there is no mask: what inference failed for, else what is wrong with each sensor that lives."""
-    alive = [s for s in statuses if s.state in (State.ACTIVE, State.SUSPECT)]
+    alive = [s for s in statuses if s.state in ALIVE]
     if record.blocked:
         return record.blocked
     if not alive:

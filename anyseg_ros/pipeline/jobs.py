@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from anyseg_core.runtime.geometry.motion import LidarMotion
@@ -29,6 +29,10 @@ class Job:
     """When the anchor's frame was acquired; when it was received, where its sensor's stamps are not trusted."""
     motion: LidarMotion | None = None
     """What LiDAR points are compensated with; None without LiDAR, or where odometry does not tell."""
+    examined: Mapping[Sensor, SensorFrame] = field(default_factory=dict)
+    """For `Pipeline.examine`: those that belong to the anchor's, of every sensor that is well by its own checks."""
+    speed_mps: float | None = None
+    """Of the vehicle, by odometry; None without."""
 
     @property
     def anchor_frame(self) -> SensorFrame:

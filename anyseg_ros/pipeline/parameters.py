@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.cross_examination.policy import CrossExaminationConfig
 from anyseg_core.runtime.engines.open_engine import BACKENDS
 from anyseg_core.runtime.engines.protocol import BuildOptions
 from anyseg_core.runtime.geometry.projection import PinholeCamera
@@ -276,6 +277,7 @@ class Parameters:
     faults: Mapping[Fault, CheckConfig] = field(default_factory=lambda: dict(DEFAULT_CHECKS))
     overrides: Overrides = field(default_factory=lambda: dict(default_overrides()))
     sync: SyncConfig = field(default_factory=SyncConfig)
+    cross_examination: CrossExaminationConfig = field(default_factory=CrossExaminationConfig)
     model: ModelParameters = field(default_factory=ModelParameters)
     rig: RigParameters = field(default_factory=RigParameters)
     events: EventParameters = field(default_factory=EventParameters)
@@ -304,7 +306,7 @@ class Parameters:
 
 
 SECTIONS = {
-    **{name: name for name in ("sync", "model", "rig", "events", "output")},
+    **{name: name for name in ("sync", "cross_examination", "model", "rig", "events", "output")},
     **{name: f"output.{name}" for name in ("points", "obstacles", "grid")},
 }
 """Field of Parameters -> the prefix of its parameters."""
@@ -441,7 +443,7 @@ def changeable_at_run_time(name: str) -> bool:
         return parts[-1] in _CHANGEABLE_FIELDS
     if name.startswith(NAME_PREFIXES) or name in _FIXED_OUTPUTS:
         return False
-    return parts[0] in ("modalities", "faults", "sync", "output") or name.startswith(_FOREIGN)
+    return parts[0] in ("modalities", "faults", "sync", "cross_examination", "output") or name.startswith(_FOREIGN)
 
 
 def may_change_to(name: str, before: Any, value: Any) -> bool:

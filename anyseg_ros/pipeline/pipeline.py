@@ -16,6 +16,7 @@ Which frames make a mask:
 5. A usable modality whose quality is below its `min_quality` is left out while `keep_at_least` others are usable.
 6. Stamps of masks strictly increase: a frame that is older than the last mask is never an anchor.
 7. Where no sensor is usable, one is that only its timing has failed: better a mask now and then than none.
+8. A usable modality that the others contradict (`examine`) is left out as `CrossExaminationConfig` says.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
+
 from anyseg_core.runtime.clock_steps import clock_was_set
+from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
+from anyseg_core.runtime.cross_examination.policy import DEFAULT, CrossExaminationConfig, left_out
 from anyseg_core.runtime.geometry.motion import MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
+from anyseg_core.runtime.health.state import Dispute
 from anyseg_core.runtime.model_card import Encoding
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
-from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.frame_buffer import BufferedFrame, FrameBuffer
 from anyseg_ros.pipeline.intensity_fit import IntensityFit, fit_of
 from anyseg_ros.pipeline.jobs import Job
@@ -52,6 +58,8 @@ FASTER = 0.75
 JOIN_PATIENCE_NS = 2000 * NS_PER_MS
 """A sensor that is alive and in no mask for this long, and for `JOIN_PERIODS` of its own, never joins."""
 JOIN_PERIODS = 3
+EARLY = 0.3
+"""Share of the period of `cross_examination.rate_hz` by which a mask may come early: arrivals jitter."""
 NO_RIG = "camera intrinsics are not known; publish camera_info or set the rig.* parameters"
 
 
@@ -93,6 +101,7 @@ class Pipeline:
         sync: SyncConfig,
         now_ns: int,
         encodings: Mapping[Sensor, Encoding] = MappingProxyType({}),
+        examination: CrossExaminationConfig = DEFAULT,
     ) -> None:
         """Watch and use the modalities that `health` configures, all of which the segmenter must take.
 
@@ -101,6 +110,7 @@ class Pipeline:
         self._encodings = encodings
         self._health = dict(health)
         self._sync = sync
+        self._examination = examination
         self._monitors = {modality: HealthMonitor(modality, config, now_ns) for modality, config in health.items()}
         self._buffer = FrameBuffer()
         self._rig: Rig | None = None
@@ -146,7 +156,19 @@ class Pipeline:
         frames = self._frames_with(frame, now_ns)
         points = point_sensor(frames)
         motion = self._motion.between(frames[points].stamp_ns, frame.stamp_ns) if points else None
-        return Job(frame.modality, frames, self._rig, now_ns, self.statuses(now_ns), self._born_ns(anchor), motion)
+        statuses, born_ns = self.statuses(now_ns), self._born_ns(anchor)
+        examined = self._to_examine(frame, now_ns)
+        speed_mps = self._speed_mps(frame.stamp_ns) if examined else None
+        return Job(frame.modality, frames, self._rig, now_ns, statuses, born_ns, motion, examined, speed_mps)
+
+    def examine(self, job: Job) -> None:
+        """Compare the sensors of a job with each other: some milliseconds, for when its mask is on its way.
+
+        On one thread, and without the lock. What it finds holds from the next job on.
+        """
+        if job.examined:
+            rig = None if job.rig is None or job.rig.missing else job.rig
+            self._examiner.examine(job.examined, rig, job.speed_mps, job.created_ns)
 
     def set_lag(self, lag_ns: int) -> None:
         """How late this computer itself is, 0 while it is not: no sensor is blamed for that."""
@@ -199,7 +221,9 @@ class Pipeline:
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
         statuses = [self._explained(monitor.status(now_ns)) for monitor in self._monitors.values()]
         left_out |= {s.modality: self._why_no_rig() for s in statuses if self._lacks_rig(s)}
-        return tuple(replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses)
+        disputes = self._disputes()
+        statuses = [replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses]
+        return tuple(_in_dispute(s, disputes.get(s.modality)) for s in statuses)
 
     def usable(self, now_ns: int) -> tuple[Sensor, ...]:
         """The modalities that a mask may use now."""
@@ -236,8 +260,15 @@ class Pipeline:
         """Forget every fault: a failed sensor is back with its first good frame."""
         for monitor in self._monitors.values():
             monitor.clear_faults(self._advance(now_ns))
+        self._examiner = self._new_examiner()
 
-    def reconfigure(self, health: Mapping[Sensor, HealthConfig], sync: SyncConfig, now_ns: int) -> None:
+    def reconfigure(
+        self,
+        health: Mapping[Sensor, HealthConfig],
+        sync: SyncConfig,
+        now_ns: int,
+        examination: CrossExaminationConfig | None = None,
+    ) -> None:
         """Use other limits from now on, for the same modalities."""
         now_ns = self._advance(now_ns)
         for modality, monitor in self._monitors.items():
@@ -245,6 +276,7 @@ class Pipeline:
             monitor.reconfigure(health[modality], now_ns)
             self._judge(modality)
         self._sync = sync
+        self._examination = examination or self._examination
 
     # --- decisions -----------------------------------------------------------------------------------------------
 
@@ -257,6 +289,8 @@ class Pipeline:
         self._given_to_encode: dict[Sensor, SensorFrame] = {}  # by `take_frame_to_encode`
         self._in_mask_ns: dict[Sensor, int] = {}  # when each was in a mask, or began to be usable beside one
         self._apart: dict[Sensor, str] = {}  # how far from the anchor those are that do not join
+        self._examiner = self._new_examiner()
+        self._examined_ns = 0
         self._buffer.clear()
 
     def _advance(self, now_ns: int) -> int:
@@ -265,6 +299,27 @@ class Pipeline:
             self.restart(now_ns)
         self._now_ns = max(self._now_ns, now_ns)
         return self._now_ns
+
+    def _new_examiner(self) -> CrossExaminer:
+        return CrossExaminer(lambda sensor, fault: self._health[sensor].check(fault))
+
+    def _disputes(self) -> Mapping[Sensor, Dispute]:
+        return self._examiner.disputes if self._examination.enabled else {}
+
+    def _to_examine(self, anchor: SensorFrame, now_ns: int) -> dict[Sensor, SensorFrame]:
+        """The frames that belong to the anchor's, those in dispute too; none while it is not time to look."""
+        period_ns = NS_PER_S / self._examination.rate_hz
+        if not self._examination.enabled or now_ns - self._examined_ns < (1 - EARLY) * period_ns:
+            return {}
+        self._examined_ns = now_ns
+        apart_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
+        alive = (m for m, monitor in self._monitors.items() if monitor.usable(now_ns))
+        nearest = {m: self._buffer.nearest(m, anchor.stamp_ns, apart_ns) for m in alive}
+        return {m: entry.frame for m, entry in nearest.items() if entry is not None}
+
+    def _speed_mps(self, stamp_ns: int) -> float | None:
+        motion = self._motion.between(stamp_ns, stamp_ns)
+        return None if motion is None else float(np.linalg.norm(motion.twist.linear))
 
     def _late_ns(self, modality: Sensor) -> int:
         """From when on the next frame of a modality is late, and another one may take its place."""
@@ -393,10 +448,15 @@ class Pipeline:
             self._poor.add(modality)
 
     def _left_out(self, alive: Sequence[Sensor]) -> dict[Sensor, str]:
-        """Which of them a mask is made without and why: the poorest, as long as enough others remain."""
-        poor = sorted((m for m in alive if m in self._poor), key=self._headroom)
-        count = max(0, min(len(poor), len(alive) - self._sync.keep_at_least))
-        return {m: f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}" for m in poor[:count]}
+        """Which of them a mask is made without and why: those in dispute, and the poorest, as long as enough others
+        remain."""
+        out = left_out(self._disputes(), alive, self._examination)
+        agreed = [m for m in alive if m not in out]
+        poor = sorted((m for m in agreed if m in self._poor), key=self._headroom)
+        count = max(0, min(len(poor), len(agreed) - self._sync.keep_at_least))
+        for m in poor[:count]:
+            out[m] = f"quality {self._monitors[m].quality} < {self._health[m].min_quality:.2f}"
+        return out
 
     def _headroom(self, modality: Sensor) -> float:
         quality = self._monitors[modality].quality
@@ -435,3 +495,18 @@ class Pipeline:
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)
+
+
+def _in_dispute(status: ModalityStatus, dispute: Dispute | None) -> ModalityStatus:
+    """The status of a sensor that is well by itself, and what the others say against it."""
+    if dispute is None or status.state not in (State.ACTIVE, State.SUSPECT):
+        return status
+    details = {
+        **status.details,
+        "dispute_partner": dispute.partner or "",
+        "dispute_value": f"{dispute.value:.4g}",
+        "dispute_unit": dispute.unit,
+        "dispute_confidence": f"{dispute.confidence:.2f}",
+        "dispute_blamed": str(dispute.is_blamed).lower(),
+    }
+    return replace(status, state=State.DISPUTED, fault=dispute.fault, reason=dispute.reason, details=details)

@@ -20,7 +20,7 @@ HARDWARE = "anyseg"
 MASK = "mask"
 """Name of the status that says how the mask was made."""
 OK, WARN, ERROR = 0, 1, 2
-_LEVELS: Mapping[State, int] = {State.ACTIVE: OK, State.DISABLED: OK, State.FAILED: ERROR}
+_LEVELS: Mapping[State, int] = {State.ACTIVE: OK, State.DISABLED: OK, State.FAILED: ERROR, State.DISPUTED: ERROR}
 """Of the others: WARN."""
 
 
@@ -89,7 +89,7 @@ def used_ages_ms(result: Result) -> dict[Sensor, float]:
 
 def level_of(status: ModalityStatus, *, is_used: bool = False) -> int:
     """That of the state; a sensor that is left out, or has something to mend, is not as it should be; one that has
-    failed by its timing and is used in need is not lost."""
+    failed by its timing, or is in dispute, and is used is not lost."""
     level = _LEVELS.get(status.state, WARN)
     if is_used and level == ERROR:
         return WARN

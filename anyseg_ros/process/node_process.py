@@ -14,8 +14,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyseg_ros.process.namesakes import warn_of_namesakes
@@ -198,3 +198,16 @@ class _StopFlag:
 
     def _on_signal(self, _number: int, _frame: Any) -> None:
         self.is_set = True
+
+
+@contextmanager
+def ros() -> Iterator[None]:
+    """rclpy, initialised and shut down. Raises RosArgumentError where ROS_DOMAIN_ID is no domain."""
+    import rclpy
+
+    ros_domain()
+    rclpy.init()
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()

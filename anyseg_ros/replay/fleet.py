@@ -3,8 +3,9 @@
     result = replay_fleet(FleetOptions(bags, out), console)
     result.scores["all"].confusion  # the sum over all bags, equal to that of a serial run
 
-Every bag is one task: a worker that dies (killed, out of memory, its machine gone) costs the bag it was at, which Ray
-gives to another one. A bag that cannot be read is told with its reason and stops no other. See docs/fleet.md.
+Every bag is one task: a worker that dies (killed, out of memory) or a machine that goes costs the bags that it was at,
+once: they are begun again elsewhere. A bag that cannot be read is named with its reason and stops no other. See
+docs/fleet.md.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import json
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,16 @@ from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import progress_bar
+from anyseg_ros.bags.storage import in_a_line
 from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, open_student, replay
 from anyseg_ros.replay.scenarios import Scenario
 
 SCORE, ATTEMPTS = "fleet_score.json", "attempts.txt"
 MAX_RETRIES = 5
 """Of a bag whose worker died. A bag that kills every worker (it is larger than the memory) is then given up."""
+RETRY_S, MAX_UNBEGUN = 1.0, 120
+"""Waited after a task was lost that no worker had begun, as while a machine that is gone still counts; and how often
+that may happen to one bag."""
 ENGINE_THREADS = 1
 """Of each worker: with a worker per core, more would only wait for each other."""
 OBJECT_STORE_BYTES = 100 << 20
@@ -203,22 +208,59 @@ def _finished(folders: dict[Path, Path], options: FleetOptions) -> dict[Path, Pa
     return {bag: folder for bag, folder in folders.items() if options.resume and (folder / SCORE).is_file()}
 
 
+def _begun(folder: Path) -> int:
+    """How often a worker has begun the bag of this folder."""
+    attempts = folder / ATTEMPTS
+    return len(attempts.read_text().splitlines()) if attempts.is_file() else 0
+
+
+@dataclass
+class _Job:
+    """A bag that Ray has been given."""
+
+    bag: Path
+    folder: Path
+    begun: int = 0
+    """By workers, before it was given to Ray this time."""
+    lost_unbegun: int = 0
+
+    def lost(self, error: Exception) -> BagScore | None:
+        """After its worker or machine died: None where it is to be begun again, else why it is given up."""
+        begun, before = _begun(self.folder), self.begun
+        self.begun = begun
+        if begun > MAX_RETRIES:
+            return BagScore(self.bag, {}, error=f"given up: it was begun by {begun} workers, and all have died")
+        if begun == before:
+            self.lost_unbegun += 1
+            time.sleep(RETRY_S)
+        if self.lost_unbegun > MAX_UNBEGUN:
+            return BagScore(self.bag, {}, error=f"no worker could begin it: {in_a_line(error)}")
+        return None
+
+
 def _as_they_end(ray: Any, folders: dict[Path, Path], options: FleetOptions) -> Iterator[BagScore]:
-    task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(_task)
-    waiting: dict[Any, Path] = {}
-    remaining = iter(folders.items())
-    while True:
-        for bag, folder in islice(remaining, _in_flight(ray) - len(waiting)):
-            (folder / ATTEMPTS).unlink(missing_ok=True)
-            waiting[task.remote(bag, folder, options)] = bag
-        if not waiting:
-            return
+    """The workers' deaths are counted here and not by Ray, which also counts what no worker has begun: tasks that it
+    sends to a machine that is gone, again and again within a second."""
+    task = ray.remote(num_cpus=1, max_retries=0)(_task)
+    jobs = deque(_Job(bag, folder) for bag, folder in folders.items())
+    for job in jobs:
+        (job.folder / ATTEMPTS).unlink(missing_ok=True)
+    waiting: dict[Any, _Job] = {}
+    while jobs or waiting:
+        while jobs and len(waiting) < _in_flight(ray):
+            job = jobs.popleft()
+            waiting[task.remote(job.bag, job.folder, options)] = job
         (ended,), _ = ray.wait(list(waiting), num_returns=1)
-        bag = waiting.pop(ended)
+        job = waiting.pop(ended)
         try:
             yield ray.get(ended)
+        except ray.exceptions.RayTaskError as error:  # of our own code: it would fail again
+            yield BagScore(job.bag, {}, error=in_a_line(error.cause))
         except ray.exceptions.RayError as error:
-            yield BagScore(bag, {}, error=f"given up after {MAX_RETRIES + 1} workers: {type(error).__name__}")
+            if (given_up := job.lost(error)) is not None:
+                yield given_up
+            else:
+                jobs.append(job)
 
 
 def _in_flight(ray: Any) -> int:

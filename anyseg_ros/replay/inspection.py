@@ -14,6 +14,7 @@ from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.reader import BagReader
+from anyseg_ros.bags.rig import TransformTree
 from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import (
     CompanionTopics,
@@ -31,6 +32,11 @@ LOOKED_AT_S = 5.0
 """Of the bag's beginning are decoded: encodings, calibration and pictures are from there."""
 _KEPT_STAMPS = 5000
 """Per sensor, from which offsets are taken."""
+_TRANSFORMS_LOOKED_AT = 2000
+"""Messages per topic of TF: frames that come later than these are rare."""
+_TF_TYPE = "tf2_msgs/msg/TFMessage"
+_MOST_NAMED = 4
+"""Frames of a tree that a sentence lists."""
 
 
 @dataclass
@@ -114,7 +120,9 @@ def inspect(
         f"topics of the preset {name}: {notes_of(name)[0]}" for name in matching_presets([t for t, _ in connections])
     ]
     topics = {choice.topic: TopicFacts(choice, count) for choice, count in reader.topics.items()}
-    stamps = _read_all(reader, topics, {choice.topic: sensor for sensor, choice in sensors.items()}, progress)
+    transforms = TransformTree()
+    sensor_of = {choice.topic: sensor for sensor, choice in sensors.items()}
+    stamps = _read_all(reader, topics, sensor_of, transforms, progress)
     facts = [
         SensorFacts(sensor, choice, "named with --map" if sensor in chosen else "by its type and name")
         for sensor, choice in sensors.items()
@@ -126,7 +134,7 @@ def inspect(
             topics[choice.topic].role = role
     duration_s = max(0, reader.end_ns - reader.start_ns) / NS_PER_S
     problems = [p.text for p in sorted(reader.problems, key=lambda problem: not problem.lost)]
-    calibration = _calibration(companions, rig, sensors)
+    calibration = _calibration(companions, rig, sensors, transforms)
     ordered = sorted(topics.values(), key=lambda each: each.choice.topic)
     return Inspection(bag, duration_s, ordered, facts, companions, rig, calibration, problems, notes)
 
@@ -164,9 +172,10 @@ def _read_all(
     reader: BagReader,
     topics: dict[str, TopicFacts],
     sensor_of: Mapping[str, Sensor],
+    transforms: TransformTree,
     progress: Callable[[int, int], None] | None,
 ) -> dict[Sensor, list[tuple[int, int]]]:
-    """Count every message; returns (stamp, time of reception) of the sensors' messages."""
+    """Count every message, collect the transforms; returns (stamp, time of reception) of the sensors' messages."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     total = sum(facts.counted for facts in topics.values())
     stamps: dict[Sensor, list[tuple[int, int]]] = {}
@@ -177,6 +186,8 @@ def _read_all(
             facts.encoding = _encoding_of(store, message.msgtype, message.cdr)
         facts.delivered += 1
         facts.last_ns = message.received_ns
+        if message.msgtype == _TF_TYPE and facts.delivered <= _TRANSFORMS_LOOKED_AT:
+            _add_transforms(store, message.cdr, transforms)
         sensor = sensor_of.get(message.topic)
         if sensor is not None and len(stamps.setdefault(sensor, [])) < _KEPT_STAMPS:
             stamp_ns = header_stamp_ns(message.cdr)
@@ -185,6 +196,14 @@ def _read_all(
         if progress is not None and done % 50 == 0:
             progress(done, total)
     return stamps
+
+
+def _add_transforms(store: Any, cdr: bytes | memoryview, transforms: TransformTree) -> None:
+    """Of a message that is one; of another the calibration says that it is missing."""
+    try:
+        transforms.add(store.deserialize_cdr(cdr, _TF_TYPE))
+    except Exception:  # bytes that are no such message
+        return
 
 
 def _encoding_of(store: Any, msgtype: str, cdr: bytes | memoryview) -> str:
@@ -243,13 +262,34 @@ def _decode_beginning(reader: BagReader, topics: BagTopics, facts: list[SensorFa
     return rig
 
 
-def _calibration(companions: CompanionTopics, rig: Rig | None, sensors: Mapping[Sensor, TopicChoice]) -> list[str]:
-    """Where intrinsics and extrinsics are from."""
+def _calibration(
+    companions: CompanionTopics, rig: Rig | None, sensors: Mapping[Sensor, TopicChoice], transforms: TransformTree
+) -> list[str]:
+    """Where intrinsics and extrinsics are from, and whether the transforms are connected."""
     infos = [choice.topic for choice in (companions.camera_info, companions.depth_info) if choice is not None]
     lines = [f"intrinsics: {', '.join(infos) or 'no camera_info beside the camera or depth'}"]
     if rig is None:
         lines[0] += "; none could be read: set rig.intrinsics"
     if any(sensor.kind.is_points for sensor in sensors):
         names = [choice.topic for choice in (companions.tf_static, companions.tf) if choice is not None]
-        lines.append(f"extrinsics of the LiDAR: {', '.join(names) or 'no /tf or /tf_static: set them in rig'}")
+        lines.append(f"extrinsics of the LiDAR: {_extrinsics(', '.join(names), rig)}")
+    trees = transforms.trees()
+    if len(trees) == 1:
+        lines.append(f"transforms: all {len(trees[0])} frames are connected")
+    elif trees:
+        lines.append(f"transforms: {len(trees)} trees that nothing connects: {'; '.join(map(_few, trees))}")
     return lines
+
+
+def _extrinsics(topics: str, rig: Rig | None) -> str:
+    if not topics:
+        return "no /tf or /tf_static: set them in rig"
+    if rig is None:
+        return f"{topics}, but the camera's frame is not known"
+    return f"NOT known: {rig.missing}" if rig.missing else f"{topics}: {rig.source}"
+
+
+def _few(frames: list[str]) -> str:
+    """`a, b, c, d and 3 more`."""
+    more = len(frames) - _MOST_NAMED
+    return ", ".join(frames[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from anyseg_core.html_report import render_report
+from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, EVENT, SensorFrame
+from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, EVENT, SensorFrame, forward_left_up
 from anyseg_ros.drawing.pictures import ABSENT, jpeg_uri
 from anyseg_ros.replay.inspection import Inspection, SensorFacts, TopicFacts
 
@@ -83,18 +84,25 @@ def write_parameters(path: Path, found: Inspection) -> None:
     }
     content: dict[str, Any] = {"modalities": modalities}
     if found.rig is not None:
-        camera, transform = found.rig.camera, found.rig.camera_from_lidar
-        numbers = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
-        content["rig"] = {
-            "intrinsics": [float(number) for number in numbers],
-            "camera_from_lidar_translation_m": [round(float(value), 6) for value in transform[:3, 3]],
-            "camera_from_lidar_rotation_xyzw": [round(float(value), 9) for value in quaternion(transform[:3, :3])],
-        }
+        content["rig"] = _rig_parameters(found.rig)
     head = f"# Of {found.bag.name}, by `anyseg inspect`. config/vehicle.yaml has every other parameter.\n"
     head += "".join(f"# {line}\n" for line in found.calibration)
     tree = {"/**": {"ros__parameters": content}}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(head + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None))
+
+
+def _rig_parameters(rig: Rig) -> dict[str, list[float]]:
+    """What the bag says; extrinsics that nobody knows are left out, so that the node says so, too."""
+    camera, transform = rig.camera, rig.camera_from_lidar
+    numbers = (camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
+    intrinsics = {"intrinsics": [float(number) for number in numbers]}
+    if rig.missing:
+        return intrinsics
+    return intrinsics | {
+        "camera_from_lidar_translation_m": [round(float(value), 6) for value in transform[:3, 3]],
+        "camera_from_lidar_rotation_xyzw": [round(float(value), 9) for value in quaternion(transform[:3, :3])],
+    }
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -123,7 +131,7 @@ def picture_of(frame: SensorFrame) -> Image:
     """What a sensor saw, RGB for people: depth from near (bright) to far, events red and green, points from above."""
     kind = frame.kind.family
     if kind.is_points:
-        return _from_above(np.asarray(frame.data, np.float32))
+        return _from_above(np.asarray(frame.data, np.float32), frame.frame_id)
     if kind is CAMERA:
         picture = np.asarray(frame.data, np.uint8)
     elif kind is EVENT:
@@ -143,11 +151,13 @@ def _depth_picture(depth_m: NDArray[np.float32]) -> Image:
     return np.where(measured[..., None], colored, 0).astype(np.uint8)
 
 
-def _from_above(points: NDArray[np.float32]) -> Image:
-    """Points [N, 4] with x ahead (up in the picture) and y to the left."""
+def _from_above(points: NDArray[np.float32], frame_id: str) -> Image:
+    """Points [N, 4]: ahead is up in the picture."""
     picture = np.zeros((_PICTURE_PX, _PICTURE_PX, 3), np.uint8)
+    forward, left, _ = forward_left_up(points, frame_id)
+    ground = np.stack([forward, left], axis=-1)  # [N, 2]
     with np.errstate(invalid="ignore", over="ignore"):
-        near = points[(np.abs(points[:, :2]) < _REACH_M).all(axis=1)]
-    cells = ((_REACH_M - near[:, :2]) / (2 * _REACH_M) * (_PICTURE_PX - 1)).astype(int)  # [M, 2] row, column
+        near = ground[(np.abs(ground) < _REACH_M).all(axis=1)]
+    cells = ((_REACH_M - near) / (2 * _REACH_M) * (_PICTURE_PX - 1)).astype(int)  # [M, 2] row, column
     picture[cells[:, 0], cells[:, 1]] = (120, 220, 120)
     return picture

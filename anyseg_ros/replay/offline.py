@@ -352,7 +352,7 @@ class _Replay:
 
     def _write_states(self, moment: MomentEnd, file: TextIO | None) -> None:
         for change in moment.changes:
-            if change.scenario == ALL_SENSORS:
+            if change.scenario == ALL_SENSORS and change.reason:
                 self.last_reason[change.modality] = change.reason
         if file is not None:
             file.writelines(_state_line(change, self.decisions.start_ns) for change in moment.changes)

@@ -21,7 +21,7 @@ _LEAST_STEP_NS = NS_PER_MS
 
 
 class StateChange(NamedTuple):
-    """A sensor's state or fault is another one from now on."""
+    """A sensor's state or fault is another one from now on, or it is left out of the masks or no longer."""
 
     scenario: str
     now_ns: int
@@ -29,6 +29,7 @@ class StateChange(NamedTuple):
     state: State
     fault: Fault | None
     reason: str
+    """Of the fault, else of what leaves it out."""
 
 
 class ScenarioRun:
@@ -37,7 +38,8 @@ class ScenarioRun:
     def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
         """`engine_ms`: how long the network is taken to run; while it does, no other set is begun."""
         self.scenario = scenario
-        self.pipeline = Pipeline(parameters.health(scenario.modalities), parameters.sync, start_ns)
+        health, examination = parameters.health(scenario.modalities), parameters.cross_examination
+        self.pipeline = Pipeline(health, parameters.sync, start_ns, examination=examination)
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns
@@ -86,6 +88,7 @@ class ScenarioRun:
             self._busy_until_ns = self._now_ns + self._engine_ns
             self._note(job.statuses)
             noted = True
+            self.pipeline.examine(job)
             yield job
             if self._engine_ns:
                 return
@@ -115,4 +118,5 @@ class ScenarioRun:
 
     def _note(self, statuses: tuple[ModalityStatus, ...]) -> None:
         for s in self._changes.among(statuses):
-            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, s.reason))
+            reason = s.reason or s.left_out
+            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, reason))

@@ -49,6 +49,7 @@ TUTORIAL = "needs what the commands before it have made: test/project/test_tutor
 RULES = (
     Rule("anyseg doctor", "ros"),
     Rule("anyseg inspect", "replay"),
+    Rule("anyseg access-policy", "ros,replay"),
     Rule("anyseg inject kinds", ""),
     Rule("anyseg inject check", ""),
     Rule("anyseg inject bag", "replay"),

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,6 +38,10 @@ ELSEWHERE = {
     "anyseg run": "a node over DDS: test/ros/process, and `make test-extras`",
     "ros2 launch": "test/ros/launch",
     "anyseg watch": "serves until Ctrl-C",
+    "anyseg access-policy": "test/ros/access",
+    "ros2 security": "a distribution's, with DDS security, which the wheels are built without",
+    "export": "the environment of the same",
+    "ros2 run": "a node over DDS in an enclave of the same",
     "tensorboard": "runs until Ctrl-C; what it shows: test/core/training/test_training_watched.py",
     "anyseg inject live": "a node: test/ros/inject, and `make test-extras`",
     "anyseg replay my_bag --injections": "ten scenarios, and `make test-extras`",
@@ -98,6 +103,21 @@ def test_from_a_bag_to_masks_of_the_own_student(workplace: Path) -> None:
 def test_what_is_run_elsewhere_is_still_on_the_pages() -> None:
     there = [command for page in ("robot.md", "data.md") for command in commands(page)]
     assert not [words for words in ELSEWHERE if not any(command.startswith(words) for command in there)]
+
+
+@pytest.mark.timeout(600)
+def test_replay_from_python_as_written(workplace: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "replay.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # our own documentation
+    assert {"all", "camera", "depth"} <= set(names["result"].scores)
+    assert (workplace / "out" / "masks.jsonl").stat().st_size > 0
+
+
+def test_the_layout_for_foxglove_as_written(workplace: Path) -> None:
+    (command,) = re.findall(r"`(anyseg layout [^`]*)`", (DOCS / "planners.md").read_text())
+    follow(command)
+    assert "/car/segmentation_node/" in (workplace / "car.json").read_text()
 
 
 def yaml_blocks() -> Iterator[tuple[str, str]]:

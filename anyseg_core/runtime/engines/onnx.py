@@ -171,10 +171,10 @@ def _open_session(network: NetworkContent, threads: int) -> ort.InferenceSession
             options.add_external_initializers(list(values), tensors)
         return ort.InferenceSession(network.data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise EngineError(
-            f"onnxruntime {ort.__version__} cannot load {network}: {error}. "
-            "Copy the student folder again, or export it again."
-        ) from error
+        reason, remedy = " ".join(str(error).split()), "Copy the student folder again, or export it again."
+        if "IR version" in reason:
+            remedy = "A later onnx wrote it than this onnxruntime reads: update onnxruntime, or export it again here."
+        raise EngineError(f"onnxruntime {ort.__version__} cannot load {network}: {reason}. {remedy}") from error
 
 
 def _differences(kind: str, expected: tuple[_Tensor, ...], found: Sequence[ort.NodeArg]) -> list[str]:

@@ -126,7 +126,7 @@ def few_points(_frame: SensorFrame, history: History, fraction: float) -> str | 
 
 
 def lidar_sector_lost(_frame: SensorFrame, history: History, fraction: float) -> str | None:
-    """A sector of azimuth gives less than `fraction` of its usual points."""
+    """A sector of azimuth, 0 = ahead, gives less than `fraction` of its usual points."""
     if history.usual is None:
         return None
     profile = cast("LidarStatistics", history.statistics).profile

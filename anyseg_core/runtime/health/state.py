@@ -31,8 +31,12 @@ class State(Named):
     SUSPECT = "suspect"
     FAILED = "failed"
     RECOVERING = "recovering"
+    DISPUTED = "disputed"
+    """Well by its own checks, and the other sensors contradict it; told by the pipeline, not by the monitor."""
 
 
+ALIVE: frozenset[State] = frozenset({State.ACTIVE, State.SUSPECT, State.DISPUTED})
+"""States of sensors whose frames may be used."""
 ALLOWED_TRANSITIONS: Mapping[State, frozenset[State]] = MappingProxyType(
     {
         State.DISABLED: frozenset({State.WAITING}),
@@ -103,6 +107,23 @@ class HealthConfig:
         """Time without a message after which a sensor of that period counts as silent."""
         periods = self.check(Fault.SILENT).threshold
         return max(int(periods * period_ns), int(SILENCE_FLOOR_MS * NS_PER_MS))
+
+
+@dataclass(frozen=True)
+class Dispute:
+    """What other sensors, or the vehicle's motion, say against a sensor that is well by its own checks."""
+
+    fault: Fault
+    reason: str
+    """In words, with figures."""
+    value: float
+    unit: str
+    partner: Sensor | None
+    """The sensor that it disagrees with; None where only the sensor itself can be wrong."""
+    confidence: float
+    """That it is this one, 0.5 (of two, nobody knows which) to 1."""
+    is_blamed: bool
+    """False: of two that disagree, nothing tells which is wrong."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame, SensorKind
+from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, SensorFrame, SensorKind, forward_left_up
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -215,7 +215,8 @@ class LidarStatistics:
         self._points = cast("Floats", frame.data)
         self._stretches = sampling.stretches
         self._step = max(1, len(self._points) // sampling.points) | 1  # odd: no beat with the columns of a scan
-        x, y, z = np.ascontiguousarray(self._points[:: self._step, :3].T)
+        sample = np.asfortranarray(self._points[:: self._step, :3])  # each axis in one piece
+        x, y, z = forward_left_up(sample, frame.frame_id)
         finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(z)
         self._x, self._y, self._z = x[finite], y[finite], z[finite]  # [K] each
 

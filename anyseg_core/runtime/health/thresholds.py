@@ -45,6 +45,12 @@ class Fault(Named):
     DECODE_ERROR = "decode_error"
     WRONG_SIZE = "wrong_size"
     INCOMPATIBLE_QOS = "incompatible_qos"
+    INCONSISTENT_GEOMETRY = "inconsistent_geometry"
+    INCONSISTENT_CONTENT = "inconsistent_content"
+    MISALIGNED = "misaligned"
+    TIME_OFFSET = "time_offset"
+    WRONG_SCALE = "wrong_scale"
+    NOT_MOVING = "not_moving"
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,13 @@ CHECKS: Mapping[Fault, Check] = MappingProxyType(
         ),
         # Bit-identical content. Sensor noise makes it impossible in a live sensor, at standstill too.
         Fault.FROZEN: Check(CheckConfig(), test=content.frozen),
+        # --- what other sensors show: `cross_examination` finds it, and counts its judgements, not messages
+        Fault.INCONSISTENT_GEOMETRY: Check(CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0)),
+        Fault.INCONSISTENT_CONTENT: Check(CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0)),
+        Fault.MISALIGNED: Check(CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0)),
+        Fault.TIME_OFFSET: Check(CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0)),
+        Fault.WRONG_SCALE: Check(CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0)),
+        Fault.NOT_MOVING: Check(CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0)),
         # Last: such a frame is good in itself, only some before it are missing.
         # Messages lost at once, by their sequence numbers, more than this: the count image lacks their events.
         Fault.EVENT_SEQUENCE_GAP: Check(CheckConfig(), test=timing.sequence_gap, kinds=(EVENT,), limits=_COUNT),

@@ -130,6 +130,26 @@ def test_thinned_points_are_a_subset() -> None:
     np.testing.assert_array_equal(after[left], before[left])
 
 
+def test_a_turned_lidar_moves_its_points_in_the_picture_and_keeps_their_ranges() -> None:
+    before, after = sample()[3], degraded("lidar_yaw", Sensor.LIDAR, angle_deg=10)
+    moved = after.any(axis=-1)
+    assert moved.sum() < before.any(axis=-1).sum()  # some are out of the picture now
+    assert not moved[:, -5:].any()  # counter-clockwise is to the left
+    assert set(after[moved][:, 0]) <= set(before[before.any(axis=-1)][:, 0])
+
+
+def test_a_half_sized_picture_is_brought_to_the_size_of_the_input() -> None:
+    before, after = sample()[0], degraded("half_size", Sensor.CAMERA)
+    assert after.shape == before.shape
+    assert after.std() < 0.9 * before.std()
+
+
+def test_a_kind_that_cannot_be_weak_is_rarer_at_a_low_strength() -> None:
+    degrade, before, rng = degrader("mirror", Sensor.CAMERA, strength=(0.3, 0.3)), sample(), np.random.default_rng(0)
+    changed = [not np.array_equal(degrade(before, rng)[0], before[0]) for _ in range(200)]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.1)
+
+
 def test_the_probability_is_that_of_each_sensor() -> None:
     faults = [{"modality": m, "kind": "corrupt"} for m in DEFAULT_SENSORS] + [{"modality": "camera", "kind": "black"}]
     config = DegradeConfig.model_validate({"probability": 0.25, "faults": faults})

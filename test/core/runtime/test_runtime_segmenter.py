@@ -216,6 +216,18 @@ def test_a_damaged_network_is_refused(tmp_path: Path) -> None:
         Segmenter.open(tmp_path)
 
 
+def test_a_network_of_a_later_onnx_is_refused_with_what_it_says(tmp_path: Path) -> None:
+    card = load_card(write_toy_student(tmp_path, SIZE))
+    network = onnx.load(tmp_path / "student.onnx")
+    network.ir_version = 99
+    onnx.save(network, tmp_path / "student.onnx")
+    (spec,) = card.networks
+    spec = spec.model_copy(update={"sha256": sha256_of(tmp_path / "student.onnx")})
+    card.model_copy(update={"networks": (spec,)}).write(tmp_path)
+    with pytest.raises(EngineError, match=r"student\.onnx.*IR version.*update onnxruntime"):
+        Segmenter.open(tmp_path)
+
+
 def test_a_missing_network_is_named(tmp_path: Path) -> None:
     (write_toy_student(tmp_path, SIZE) / "student.onnx").unlink()
     with pytest.raises(StudentError, match=r"student\.onnx is missing"):

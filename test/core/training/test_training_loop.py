@@ -7,11 +7,12 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from shapes_dataset import SIDE, shapes_config, write_shapes
+from shapes_dataset import SIDE, shapes_config, write_png, write_shapes
 
 from anyseg_core.data.datasets import open_dataset
 from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
@@ -167,6 +168,37 @@ def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:
     assert "encoder of shapes, step 4, trained on camera, depth, event, lidar and 25 classes" in words
     torch.testing.assert_close(dict(target.encoder.state_dict()), dict(source.encoder.state_dict()))
     assert not target.head.fuse.weight.any()
+
+
+def two_classes(root: Path) -> Path:
+    """A data set of two classes and the camera alone."""
+    for split in ("train", "val"):
+        for index in range(2):
+            write_png(root / split / "a" / f"{index}_camera.png", np.full((SIDE, SIDE, 3), 60 * index, np.uint8))
+            labels = np.zeros((SIDE, SIDE), np.uint8)
+            labels[:, SIDE // 2 :] = 1
+            assert cv2.imwrite(str(root / split / "a" / f"{index}_label.png"), labels)
+    about = {
+        "classes": [{"name": "road", "color": [1, 2, 3]}, {"name": "pothole", "color": [200, 2, 3]}],
+        "inputs": [{"modality": "camera", "encoding": {"kind": "rgb"}, "mean": [0.5] * 3, "std": [0.25] * 3}],
+    }
+    (root / "dataset.json").write_text(json.dumps(about))
+    return root
+
+
+def test_going_on_with_other_classes_has_a_new_head_or_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"kind": "folder", "root": str(two_classes(tmp_path / "data")), "train_split": "train", "val_split": "val"}
+    run = str(trained.parents[1])
+    config = shapes_config(Path(data["root"]), data=data, model={"init_from": run}, budget={"max_steps": 1})
+    train(config, tmp_path / "encoder", show_progress=False)
+    assert "trained on camera, depth, event, lidar and 25 classes; the rest of the network is new" in (
+        capsys.readouterr().err
+    )
+    config = shapes_config(Path(data["root"]), data=data, model={"init_from": run, "init_head": True})
+    with pytest.raises(CheckpointError, match="does not hold the weights of this network"):
+        train(config, tmp_path / "whole", show_progress=False)
 
 
 def test_wrong_encoder_weights_are_named(trained: Path, tmp_path: Path) -> None:

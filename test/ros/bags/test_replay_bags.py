@@ -183,6 +183,16 @@ def test_a_broken_metadata_file_is_told_and_does_without(
     assert not problem.lost
 
 
+def test_a_file_that_metadata_lists_twice_is_read_once(tmp_path: Path, expected: list[tuple[str, int, bytes]]) -> None:
+    bag = write_ros2(tmp_path / "bag", drive(FRAMES))
+    about = yaml.safe_load((bag / "metadata.yaml").read_text())
+    about["rosbag2_bagfile_information"]["relative_file_paths"] *= 2
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(about))
+    messages, reader = read(bag)
+    assert contents(messages) == expected
+    assert [p.text for p in reader.problems] == ["bag.mcap is read once: metadata.yaml lists it more often"]
+
+
 def test_a_missing_file_of_a_split_bag_is_a_loss(tmp_path: Path) -> None:
     bag = split_bag(tmp_path / "bag")
     names = ["bag_2.mcap", "bag_10.mcap"]

@@ -22,8 +22,14 @@ def driven(seconds: float = 10.0, used: tuple[str, ...] = ALL, age_ms: float = 1
         written_ns = stamp_ns + round(age_ms * NS_PER_MS)
         heard.masks.append(HeardMask(stamp_ns, written_ns, written_ns + NS_PER_MS))
         heard.used[stamp_ns] = used
-    heard.levels = [HeardLevel(T0 + s * NS_PER_S, 0, EVERY) for s in range(1, round(seconds))]
+    heard.levels = [_level(s, 0, EVERY) for s in range(1, round(seconds))]
     return heard
+
+
+def _level(second: int, level: int, message: str) -> HeardLevel:
+    """Written late, as by an executor that is busy: it speaks of the moment of its stamp."""
+    stamp_ns = T0 + second * NS_PER_S
+    return HeardLevel(stamp_ns, stamp_ns + 900 * NS_PER_MS, level, message)
 
 
 def test_a_good_drive_is_neither_old_nor_untrue_nor_silent() -> None:
@@ -63,7 +69,7 @@ def test_a_level_is_held_against_the_masks_of_its_time(
 ) -> None:
     heard = driven(used=used)
     heard.masks = [mask for mask in heard.masks if mask.written_ns < T0 + masks_until_s * NS_PER_S]
-    heard.levels = [HeardLevel(T0 + 9 * NS_PER_S, level, message)]
+    heard.levels = [_level(9, level, message)]
     found = untrue_levels(heard)
     assert bool(found) == bool(untrue)
     assert not untrue or any(untrue in text for text in found)

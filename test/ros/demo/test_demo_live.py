@@ -17,7 +17,8 @@ from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.demo.run import DemoOptions, rendered_drive, run_demo
 from anyseg_ros.demo.scoring import PhaseScore, old_frames, wrong_stamps
-from anyseg_ros.live_run.run import LiveRun, LiveRunError, record, ros
+from anyseg_ros.live_run.run import LiveRun, LiveRunError, record
+from anyseg_ros.process.node_process import ros
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -80,6 +80,9 @@ CAMERAS = {
     "padded bgr8": image("bgr8", RGB, padding=5),
     "bgra8": image("bgra8", np.dstack([RGB, RGB[..., :1]])),
     "mono8": image("mono8", RGB[..., 0]),
+    "mono16 of 12 bits": image("mono16", RGB[..., 0] * np.uint16(16)),
+    "bgr16": image("bgr16", RGB * np.uint16(257)),
+    "8UC3": image("8UC3", RGB),
 }
 DEPTHS = {
     "32FC1": image("32FC1", DEPTH_M),
@@ -145,6 +148,8 @@ def test_a_fault_of_content_is_the_same_as_on_the_frame(kind: str, modality: Sen
     # The seed of an entry of its own, as the player makes it.
     rng = np.random.default_rng([3, DEFAULT_SENSORS.index(modality), 1])
     expected = degrade(convert(message), kind, rng).data
+    if kind == "lidar_intensity":  # a byte holds no more
+        expected[:, 3] = np.minimum(expected[:, 3], 255)
     if kind == "corrupt":  # on the wire it is pieces of the payload that break
         assert len(after) == len(expected)
         assert not np.array_equal(after, convert(message).data)
@@ -158,6 +163,21 @@ def test_the_camera_s_encoding_stays(name: str, message: Any) -> None:
     assert (after.encoding, after.header) == (message.encoding, message.header)
     before = conversions.camera_frame(message).data
     np.testing.assert_allclose(conversions.camera_frame(after).data, before / 2, atol=1.5)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "yuyv"])
+def test_pictures_whose_pixels_share_colours_leave_as_rgb8(encoding: str) -> None:
+    message = image(encoding, RGB[..., :2] if encoding == "yuyv" else RGB[..., 0])
+    after = injected(Sensor.CAMERA, message, "black", light=0.5)
+    assert after.encoding == "rgb8"
+    before = conversions.camera_frame(message).data
+    np.testing.assert_allclose(conversions.camera_frame(after).data, before / 2, atol=1.5)
+
+
+def test_red_first_in_a_jpeg_stays_so() -> None:
+    message = compressed(".jpg", np.full((32, 32, 3), (200, 60, 20), np.uint8), "rgb8; jpeg compressed rgb8")
+    after = injected(Sensor.CAMERA, message, "black", light=0.5)
+    np.testing.assert_allclose(conversions.compressed_camera_frame(after).data[4, 4], (100, 30, 10), atol=4)
 
 
 @pytest.mark.parametrize(("name", "message"), DEPTHS.items())

@@ -372,6 +372,16 @@ def test_a_cloud_without_points_is_a_scan_that_saw_nothing(changes: dict[str, An
     assert conversions.lidar_frame(message).data.shape == (0, 4)
 
 
+def test_columns_of_doubles_in_the_other_byte_order_are_read() -> None:
+    """A cloud of one column, as a single sweep upwards is; what float32 cannot hold is infinitely far."""
+    records = np.ones((5, 1), cloud_type(["z", "y", "x", "reflectivity"], ">f8", gap=3))
+    records["x"] = np.array([[1.0], [2.0], [1e300], [-1e300], [np.nan]])
+    frame = conversions.lidar_frame(cloud(records, padding=7, big=True))
+    assert frame.cloud_shape == (5, 1)
+    np.testing.assert_array_equal(frame.data[:, 0], [1, 2, np.inf, -np.inf, np.nan])
+    assert (frame.data[:, 3] == 1).all()
+
+
 def test_rays_without_a_return_are_no_points() -> None:
     records = np.ones(4, cloud_type(["x", "y", "z", "intensity"], "<f4"))
     for name in "xyz":

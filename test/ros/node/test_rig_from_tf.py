@@ -14,14 +14,16 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 tf2_ros = pytest.importorskip("tf2_ros", reason="tf2_ros comes with a ROS 2 distribution")
 
 from geometry_msgs.msg import TransformStamped  # noqa: E402
-from ros_harness import Vehicle, running, toy_parameters  # noqa: E402
+from ros_harness import RIG, Vehicle, running, toy_parameters  # noqa: E402
 
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform  # noqa: E402
 from anyseg_core.runtime.sensors import Sensor  # noqa: E402
-from anyseg_ros.pipeline.parameters import RigParameters  # noqa: E402
+from anyseg_core.runtime.time_units import NS_PER_S  # noqa: E402
+from anyseg_ros.messages.headers import time_message  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
+AHEAD_NS = 5 * NS_PER_S
 BASE, OPTICAL, LIDAR = "base_link", "camera_frame", "lidar_frame"
 MOUNTS = {OPTICAL: ((1.5, 0.1, 1.2), (-0.5, 0.5, -0.5, 0.5)), LIDAR: ((0.9, -0.2, 1.9), (0.0, 0.1, 0.0, 0.9949874))}
 """Where each sensor sits on the vehicle: translation in metres, quaternion (x, y, z, w)."""
@@ -67,8 +69,13 @@ def spin_until_extrinsics(vehicle: Vehicle, wanted: NDArray[np.float64], what: s
     vehicle.spin_until(is_so, what)
 
 
+def spin_until_source(vehicle: Vehicle, source: str) -> None:
+    vehicle.spin_until(lambda: vehicle.states()["lidar"]["extrinsics"] == source, f"the source {source} in the status")
+
+
 def test_a_sensor_s_place_is_found_through_the_tree_and_followed(vehicle: Vehicle) -> None:
-    spin_until_extrinsics(vehicle, RigParameters().camera_from_lidar(), "the parameters' extrinsics before TF is there")
+    spin_until_extrinsics(vehicle, RIG.camera_from_lidar, "the parameters' extrinsics before TF is there")
+    spin_until_source(vehicle, "the parameters rig.camera_from_lidar_*")
     static = tf2_ros.StaticTransformBroadcaster(vehicle.driver)
     static.sendTransform(transforms(vehicle, {OPTICAL: MOUNTS[OPTICAL]}))
     moving, mounts = tf2_ros.TransformBroadcaster(vehicle.driver), dict(MOUNTS)
@@ -77,6 +84,36 @@ def test_a_sensor_s_place_is_found_through_the_tree_and_followed(vehicle: Vehicl
         mounts[LIDAR] = ((0.9, -0.2, height_m), MOUNTS[LIDAR][1])
         spin_until_extrinsics(vehicle, expected(mounts), f"the extrinsics with the LiDAR at {height_m} m")
     vehicle.spin_until(lambda: str(Sensor.LIDAR) in vehicle.used(), "a mask made with LiDAR")
+    spin_until_source(vehicle, f"TF ({LIDAR} in {OPTICAL})")
+
+
+def test_a_lidar_that_moves_is_where_it_was_at_the_stamp_of_its_scan(vehicle: Vehicle) -> None:
+    """A mast that rises by 1 m/s; its transforms are there before the scans, as those of a planned motion are."""
+    static = tf2_ros.StaticTransformBroadcaster(vehicle.driver)
+    static.sendTransform(transforms(vehicle, {OPTICAL: MOUNTS[OPTICAL]}))
+    moving, start_ns = tf2_ros.TransformBroadcaster(vehicle.driver), vehicle.driver.get_clock().now().nanoseconds
+
+    def mounts_at(stamp_ns: int) -> dict[str, Any]:
+        x, y, z = MOUNTS[LIDAR][0]
+        return {**MOUNTS, LIDAR: ((x, y, z + (stamp_ns - start_ns) / NS_PER_S), MOUNTS[LIDAR][1])}
+
+    def send() -> None:
+        ahead_ns = vehicle.driver.get_clock().now().nanoseconds + AHEAD_NS
+        (message,) = transforms(vehicle, {LIDAR: mounts_at(ahead_ns)[LIDAR]})
+        message.header.stamp = time_message(ahead_ns)
+        moving.sendTransform(message)
+
+    vehicle.driver.create_timer(0.05, send)
+
+    def is_at_its_stamp() -> bool:
+        rig, worker = vehicle.node._rig, vehicle.node._worker
+        if rig is None or worker is None or rig._set is None or not rig._set.source.startswith("TF"):
+            return False
+        return np.allclose(rig._set.camera_from_lidar, expected(mounts_at(rig._scan_ns)), atol=1e-4)
+
+    vehicle.spin_until(is_at_its_stamp, "the place at the stamp")
+    vehicle.spin_for(0.5)
+    assert is_at_its_stamp()
 
 
 def test_an_inactive_node_listens_to_no_transforms(vehicle: Vehicle) -> None:

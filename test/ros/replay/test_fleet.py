@@ -150,6 +150,32 @@ def ray() -> Any:
     return pytest.importorskip("ray", reason="ray is not installed: pip install anyseg_ros[fleet]")
 
 
+def test_a_bag_is_given_up_after_the_workers_that_have_begun_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that Ray lost before a worker had them count apart: a machine that is gone loses many in a second."""
+    monkeypatch.setattr(fleet, "RETRY_S", 0.0)
+    job = fleet._Job(tmp_path / "a.mcap", tmp_path)
+    for _ in range(20):
+        assert job.lost(ConnectionError("the machine is gone")) is None
+    for number in range(1, fleet.MAX_RETRIES + 1):
+        (tmp_path / ATTEMPTS).write_text("robot 1\n" * number)
+        assert job.lost(ConnectionError("killed")) is None
+    (tmp_path / ATTEMPTS).write_text("robot 1\n" * (fleet.MAX_RETRIES + 1))
+    given_up = job.lost(ConnectionError("killed"))
+    assert given_up is not None
+    assert given_up.error == "given up: it was begun by 6 workers, and all have died"
+
+
+def test_a_bag_that_no_worker_can_begin_is_given_up_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "RETRY_S", 0.0)
+    job = fleet._Job(tmp_path / "a.mcap", tmp_path)
+    answers = [job.lost(ConnectionError("no machine")) for _ in range(fleet.MAX_UNBEGUN + 1)]
+    assert answers[:-1] == [None] * fleet.MAX_UNBEGUN
+    assert answers[-1] is not None
+    assert answers[-1].error == "no worker could begin it: no machine"
+
+
 @pytest.mark.slow
 def test_a_cluster_gives_the_serial_result_though_a_worker_is_killed(
     ray: Any, bags: tuple[Path, ...], settings: ReplayOptions, serial: FleetResult, tmp_path: Path

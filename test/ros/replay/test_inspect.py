@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mcap_bytes import McapForm, write_mcap
-from small_bags import CAMERA, DEPTH, INFO, LABELS, LIDAR, SENSORS, TF, Written, drive, header, write_ros2
+from repository import REPOSITORY
+from small_bags import CAMERA, DEPTH, INFO, LABELS, LIDAR, SENSORS, TF, Written, drive, header, transforms, write_ros2
 from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
@@ -53,7 +56,11 @@ def test_everything_that_is_in_a_bag(tmp_path: Path) -> None:
     assert {facts.choice.topic: facts.delivered for facts in found.topics}["/front/image_raw"] == FRAMES
     assert found.topics[0].rate_hz == pytest.approx(10.0)
     assert [each.offset_ms for each in found.sensors] == [None, 20.0, 0.0, 0.0]
-    assert found.calibration == ["intrinsics: /front/camera_info", "extrinsics of the LiDAR: /tf_static"]
+    assert found.calibration == [
+        "intrinsics: /front/camera_info",
+        "extrinsics of the LiDAR: /tf_static: TF (lidar in camera_optical_frame)",
+        "transforms: all 2 frames are connected",
+    ]
     assert found.companions.labels is not None
     encodings = {facts.role: facts.encoding for facts in found.topics}
     assert encodings["camera"] == "rgb8 64x48"
@@ -83,6 +90,42 @@ def test_the_command_writes_a_page_and_parameters_that_replay_takes(tmp_path: Pa
     assert done.exit_code == 0, done.output
     about = json.loads((out / "results.jsonl").read_text().splitlines()[0])
     assert about["topics"]["lidar"] == "/ouster/points"
+
+
+@pytest.mark.ros
+def test_the_node_takes_the_parameters_as_they_are(tmp_path: Path) -> None:
+    """`anyseg run` and the launch files give the file to the node like this."""
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    parameters = tmp_path / "my_vehicle.yaml"
+    bag = write_ros2(tmp_path / "bag", elsewhere(drive(FRAMES, EVERYTHING)))
+    assert run("inspect", bag, "--write", parameters, "--page", tmp_path / "p.html").exit_code == 0
+    student = write_toy_student(tmp_path / "toy")
+    words = ["--params-file", str(parameters), "-p", "model.build_only:=true", "-p", f"model.student:={student}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "anyseg_ros.node.segmentation_node", "--ros-args", *words],
+        cwd=REPOSITORY, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert "configured: toy" in said, said
+    assert "cannot configure" not in said
+
+
+def test_transforms_that_nothing_connects_are_said_and_no_extrinsics_are_written(tmp_path: Path) -> None:
+    """An identity in the file would place the LiDAR at the camera without a word."""
+
+    def unconnected(w: Written) -> Written:
+        return w._replace(message=transforms("base_link", "rear_lidar", (0, 0, 0, 1), w.received_ns))
+
+    written = [unconnected(w) if w.topic == TF else w for w in drive(FRAMES, EVERYTHING)]
+    written.insert(1, written[0]._replace(message=transforms("mast", "radar", (0, 0, 0, 1), written[0].received_ns)))
+    parameters = tmp_path / "my.yaml"
+    result = run("inspect", write_ros2(tmp_path / "bag", written), "--write", parameters, "--page", tmp_path / "p.html")
+    assert result.exit_code == 0, result.output
+    assert "extrinsics of the LiDAR: NOT known: TF does not connect lidar with camera_optical_frame" in result.output
+    assert "transforms: 2 trees that nothing connects: base_link, rear_lidar; mast, radar" in result.output
+    rig = load_parameters(parameters).rig
+    assert rig.camera() is not None
+    assert not rig.knows_extrinsics
 
 
 def test_a_sensor_that_is_not_there_is_disabled(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,11 +15,13 @@ from small_bags import (
     DEPTH,
     EVENTS,
     HEIGHT,
+    INFO,
     LABELS,
     LIDAR,
     PERIOD_NS,
     SENSORS,
     START_NS,
+    TF,
     WIDTH,
     Written,
     drive,
@@ -174,6 +177,16 @@ def test_a_lidar_without_calibration_is_said(tmp_path: Path, segmenter: Segmente
     assert "intrinsics" in text
 
 
+def test_a_calibration_of_other_pictures_is_said(tmp_path: Path, segmenter: Segmenter) -> None:
+    written = list(drive(FRAMES, {CAMERA, LIDAR, INFO, TF}))
+    for w in written:
+        if w.topic == INFO:
+            w.message.width, w.message.height = 640, 480
+    result = replay(write_ros2(tmp_path / "bag", written), None, ReplayOptions(), segmenter=segmenter)
+    (text,) = (problem.text for problem in result.problems if problem.text.startswith("lidar"))
+    assert "camera_info is of 640x480 pixels, the pictures of camera are 64x48" in text
+
+
 @pytest.mark.parametrize("topics", [SENSORS, (LIDAR,), (CAMERA, DEPTH)])
 def test_stamps_of_0_are_named(tmp_path: Path, segmenter: Segmenter, topics: tuple[str, ...]) -> None:
     written = list(drive(FRAMES, {*SENSORS}))
@@ -260,3 +273,25 @@ def test_masks_are_counted_for_each_sensor(tmp_path: Path, segmenter: Segmenter)
     assert with_sensor[Sensor.CAMERA] == FRAMES
     assert 3 <= with_sensor[Sensor.DEPTH] < FRAMES
     assert result.scores[ALL_SENSORS].used == with_sensor
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"k": np.zeros(9)}, "camera intrinsics are not known"),
+        ({"width": 640, "height": 480}, "camera_info is of 640x480 pixels, the pictures of camera are 64x48"),
+    ],
+    ids=["not calibrated", "of another resolution"],
+)
+def test_a_lidar_that_cannot_be_placed_names_the_camera_info(
+    tmp_path: Path, student: Path, segmenter: Segmenter, change: dict[str, Any], says: str
+) -> None:
+    written = list(drive(FRAMES, {*SENSORS, INFO, TF}))
+    for w in written:
+        if w.topic == INFO:
+            for name, value in change.items():
+                setattr(w.message, name, value)
+    result = replay(
+        write_ros2(tmp_path / "bag", written), tmp_path / "out", ReplayOptions(student=student), segmenter=segmenter
+    )
+    assert any(f"lidar is in 0 of {FRAMES} masks: {says}" in problem.text for problem in result.problems)

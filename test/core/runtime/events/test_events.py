@@ -364,6 +364,33 @@ def test_time_wraps_and_small_steps_back() -> None:
     assert decoder.counts.time_corrections == 2
 
 
+def test_padding_words_are_counted_and_cost_no_event() -> None:
+    """Some sensors fill their packets with 0x9999, which is no word of EVT3."""
+    words = [0x8001, 0x6002, 0x0003, *[0x9999] * 2, 0x2004, *[0x9999] * 2, 0x6003, 0x2005]
+    decoder = EventDecoder("evt3", WIDTH, HEIGHT)
+    assert rows(decoder.decode(as_bytes(words))) == [(4, 3, 0, 4098_000), (5, 3, 0, 4099_000)]
+    assert decoder.counts.unknown_words == 4
+
+
+def test_a_sensor_that_starts_anew_is_read_as_a_wrap() -> None:
+    """24 bits of time that begin again at 0 after 16.4 s cannot be told from 16.8 s that are over."""
+    decoder = EventDecoder("evt3", WIDTH, HEIGHT)
+    encoder = EncoderEvt3()
+    for us in range(0, 16_400_001, 400_000):
+        encoder.set_time(us)
+        encoder.set_row(1)
+        encoder.single(2, 1)
+    before = decoder.decode(as_bytes(encoder.words))
+    restarted = EncoderEvt3()
+    restarted.set_time(5_000)
+    restarted.set_row(1)
+    restarted.single(2, 0)
+    after = decoder.decode(as_bytes(restarted.words))
+    assert before.t_ns[-1] == 16_400_000_000
+    assert after.t_ns.tolist() == [((1 << 24) + 5_000) * 1000]
+    assert decoder.counts.time_wraps == 1
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 2047), st.booleans(), st.integers(0, 1 << 33))))
 def test_evt2_round_trip(events: list[Row]) -> None:

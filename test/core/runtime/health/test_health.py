@@ -235,6 +235,15 @@ def test_one_bad_frame_is_not_used_but_its_sensor_is_kept(fault: Fault) -> None:
     assert drive.status.fault_counts == {fault: 1}
 
 
+@pytest.mark.parametrize("points", [np.zeros((0, 4), np.float32), np.full((900, 4), np.nan, np.float32)])
+def test_a_scan_that_saw_nothing_has_few_points(points: np.ndarray) -> None:
+    drive = active_drive(Sensor.LIDAR, with_check(Fault.FEW_POINTS))
+    drive.wait(100)
+    drive.frame(points + np.float32(0))
+    assert (drive.status.fault, drive.usable) == (Fault.FEW_POINTS, False)
+    assert drive.status.reason.startswith("0 points")
+
+
 @pytest.mark.parametrize("fault", SPOILED, ids=str)
 def test_fail_count_bad_frames_fail_the_sensor(fault: Fault) -> None:
     config = with_check(fault)
@@ -272,6 +281,16 @@ def test_a_static_scene_without_events_is_not_frozen_but_frozen_events_are() -> 
     for _ in range(4):
         drive.wait(100)
         drive.frame(stuck)
+    assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.FROZEN)
+
+
+def test_pictures_without_noise_of_a_vehicle_that_stands_are_frozen_as_documented() -> None:
+    """Simulators without noise send such; a real sensor never does. `checks.frozen.enabled: false` lets them pass."""
+    drive = active_drive(Sensor.CAMERA)
+    picture = live_data(Sensor.CAMERA, drive.rng)
+    for _ in range(4):
+        drive.wait(100)
+        drive.frame(picture.copy())
     assert (drive.status.state, drive.status.fault) == (State.FAILED, Fault.FROZEN)
 
 

@@ -144,6 +144,21 @@ def test_a_lost_sector_is_named_by_its_angles() -> None:
     assert status.reason == "no points in 2 of 24 sectors: 30 to 45, 45 to 60 degrees"
 
 
+def test_a_lost_sector_of_a_cloud_in_an_optical_frame_is_named_as_seen_from_above() -> None:
+    """Depth cameras publish x right, y down, z ahead: angles about z would be those of the picture."""
+    sensor = MonitoredSensor(LIDAR)
+    for number in range(15):
+        sensor.now += PERIOD_NS
+        forward, left, up, intensity = live_data(LIDAR, sensor.rng).T
+        optical = np.stack([-left, -up, forward, intensity], axis=-1)
+        frame = SensorFrame(LIDAR, optical, sensor.now, "depth_camera_optical_frame")
+        if number >= 10:
+            frame = degrade(frame, "sector_loss", sensor.rng, from_deg=30.0, to_deg=60.0)
+        sensor.monitor.on_frame(frame, sensor.now)
+    reason = sensor.monitor.status(sensor.now).reason
+    assert reason == "no points in 2 of 24 sectors: 30 to 45, 45 to 60 degrees"
+
+
 def test_what_changes_slowly_becomes_usual() -> None:
     sensor = MonitoredSensor(LIDAR).warm_up()
     for keep in np.geomspace(1.0, 0.3, 300):
