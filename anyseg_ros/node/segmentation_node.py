@@ -218,6 +218,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         assert self._planners is not None
         assert self._worker is not None
         too_old_ms = partial(self._worker.too_old_ms, result)
+        now_ns = self._now_ns()  # the process may be stopped between here and the record of the mask
         opacity, also = self._settings.output.overlay_opacity, self._planners.status(result.job)
         age_ms = self._outputs.publish_result(result, opacity, too_old_ms, also)
         if age_ms is not None:
@@ -226,7 +227,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             return
         self._planners.on_result(result, self._rig, too_old_ms)
         self._status_log.add(result.job.statuses)
-        segmentation, now_ns = result.segmentation, self._now_ns()
+        segmentation = result.segmentation
         self._record = replace(
             self._record,
             masks=self._record.masks + 1,
