@@ -32,6 +32,10 @@ def import_student(folder: Path, out: Path, config: TrainConfig) -> Path:
     Raises StudentError for a damaged folder, DataError for the data, CheckpointError where network and config differ.
     """
     card = load_card(folder)
+    try:
+        network = only_network(card, folder)
+    except StudentWeightsError as error:
+        raise CheckpointError(str(error)) from None
     dataset = open_dataset(config.data, config.data.train_split)
     state = TrainingState(
         config=config,
@@ -47,7 +51,7 @@ def import_student(folder: Path, out: Path, config: TrainConfig) -> Path:
         raise CheckpointError(f"{folder} takes other inputs than the data of its config: {card.modalities}")
     model = build_anymodal(state).eval()
     try:
-        load_exported(model, only_network(card, folder), card)
+        load_exported(model, network, card)
     except StudentWeightsError as error:
         raise CheckpointError(str(error)) from None
     chosen = np.linspace(0, len(dataset) - 1, min(CALIBRATION_SAMPLES, len(dataset))).astype(int)

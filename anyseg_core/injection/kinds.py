@@ -189,7 +189,7 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
         "depth_scale": InjectionKind(
             (DEPTH,), content.depth_scale, {"scale": Parameter(1.3, 0.01, 100.0, "x", 1.0)}, Stage.CONTENT,
             "a stereo pair out of calibration, or millimetres taken for something else",
-            (),
+            (Fault.WRONG_SCALE,),
         ),
         "sector_loss": InjectionKind(
             (LIDAR,), content.sector_loss,
