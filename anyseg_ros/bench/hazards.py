@@ -15,7 +15,7 @@ from rich.table import Table
 from anyseg_core.injection import INJECTION_KINDS, InjectionSchedule, Injector
 from anyseg_core.processes import Progress, map_over_processes
 from anyseg_core.runtime.geometry.projection import Rig, Twist
-from anyseg_core.runtime.health.monitor import State
+from anyseg_core.runtime.health.monitor import ModalityStatus, State
 from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
@@ -157,7 +157,7 @@ def _frames_of(path: Path) -> tuple[Sequence[DriveFrame], Rig]:
 
 
 Disputes = Mapping[Sensor, bool]
-"""Sensors in dispute, and whether they are blamed."""
+"""Sensors in dispute, and whether they are blamed; one that its own checks have failed is."""
 
 
 def _moments(trial: Trial, frames: Sequence[DriveFrame], rig: Rig) -> list[tuple[float, Disputes]]:
@@ -176,10 +176,13 @@ def _moments(trial: Trial, frames: Sequence[DriveFrame], rig: Rig) -> list[tuple
                 pipeline.on_frame(frame, now_ns + LATENCY_NS)
         if (made := pipeline.poll(now_ns + 2 * LATENCY_NS)) is not None:
             pipeline.examine(made)
-        statuses = pipeline.statuses(now_ns + 3 * LATENCY_NS)
-        disputes = {s.modality: s.details["dispute_blamed"] == "true" for s in statuses if s.state is State.DISPUTED}
-        moments.append((at_s, disputes))
+        moments.append((at_s, _disputes(pipeline.statuses(now_ns + 3 * LATENCY_NS))))
     return moments
+
+
+def _disputes(statuses: Sequence[ModalityStatus]) -> Disputes:
+    disputed = {s.modality: s.details["dispute_blamed"] == "true" for s in statuses if s.state is State.DISPUTED}
+    return disputed | {s.modality: True for s in statuses if s.state is State.FAILED}
 
 
 def _schedule(trial: Trial) -> InjectionSchedule:

@@ -132,7 +132,7 @@ def test_thinned_points_are_a_subset() -> None:
 
 def test_a_turned_lidar_moves_its_points_in_the_picture_and_keeps_their_ranges() -> None:
     before, after = sample()[3], degraded("lidar_yaw", Sensor.LIDAR, angle_deg=10)
-    moved = after.any(axis=-1)
+    moved = np.asarray(after.any(axis=-1))  # [H, W]
     assert moved.sum() < before.any(axis=-1).sum()  # some are out of the picture now
     assert not moved[:, -5:].any()  # counter-clockwise is to the left
     assert set(after[moved][:, 0]) <= set(before[before.any(axis=-1)][:, 0])
