@@ -74,7 +74,7 @@ HAZARDS = [
 ]
 
 
-@pytest.mark.parametrize(("sensor", "kind", "faults"), HAZARDS, ids=str)
+@pytest.mark.parametrize(("sensor", "kind", "faults"), HAZARDS, ids=[f"{sensor}-{kind}" for sensor, kind, _ in HAZARDS])
 def test_a_wrong_sensor_is_named_soon_and_no_other_is_and_it_comes_back(
     sensor: Sensor, kind: str, faults: set[Fault]
 ) -> None:
