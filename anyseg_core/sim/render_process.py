@@ -22,6 +22,10 @@ END_TIMEOUT_S = 1.0
 """Until processes that do not end on SIGTERM are killed."""
 
 
+_QUIET_TRACKER = ("-W", "ignore::UserWarning:multiprocessing.resource_tracker")
+"""Python's tracker of semaphores removes those of processes that were ended, and would warn of each time we do so."""
+
+
 class RenderError(Exception):
     """A drive that could not be rendered; the message says why."""
 
@@ -34,7 +38,7 @@ class RenderProcess:
         self._progress = (0, round(config.duration_s * config.rate_hz))
         # A session of its own: Ctrl-C in the terminal does not reach it, and `stop` reaches all of its processes.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, json.dumps(asdict(config)), str(folder)],
+            [sys.executable, *_QUIET_TRACKER, "-m", __name__, json.dumps(asdict(config)), str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,
