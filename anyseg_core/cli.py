@@ -224,7 +224,10 @@ def export(
 
 
 def known_answer(
-    student: Annotated[str, typer.Argument(help="A bundled student's name, or a student's folder.")],
+    student: Annotated[
+        str,
+        typer.Argument(help="A bundled student's name, or a student's folder.", autocompletion=complete_students),
+    ],
 ) -> None:
     """Write a student's known answers into its card, where it was exported without: they are checked at every start."""
     from anyseg_core.runtime.card_answers import write_known_answers

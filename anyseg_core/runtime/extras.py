@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "rclpy",
         "builtin_interfaces",
         "diagnostic_msgs",
+        "lifecycle_msgs",
         "nav_msgs",
         "rcl_interfaces",
         "rosgraph_msgs",

@@ -14,8 +14,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         """As SafeLoader; raises ConstructorError for a key that stands there twice."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
             key = self.construct_object(key_node, deep=True)
-            if key_node.tag != _MERGE and key in seen:
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
+from anyseg_core.completion import complete_weathers
 from anyseg_ros.process.setup import set_up_process
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; every table also goes to a file with --json.")
@@ -128,7 +129,10 @@ def bench_faults(
 @bench.command("hazards")
 def bench_hazards(
     json_file: JsonFile = None,
-    weather: Annotated[list[str] | None, typer.Option(help="Of the drives; repeatable. Default: all five.")] = None,
+    weather: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the drives; repeatable. Default: all five.", autocompletion=complete_weathers),
+    ] = None,
     sensors: Annotated[list[int] | None, typer.Option(help="How many are alive: 4, 3, 2; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
     workers: core.Workers = 0,

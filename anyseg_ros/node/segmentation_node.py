@@ -402,7 +402,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _feed_watchdog(self, statuses: Sequence[ModalityStatus]) -> None:
         """Tell systemd that the node does what it can: masks go out, or it says that no sensor gives it anything."""
-        nothing_lives = all(s.state not in ALIVE or s.reason or s.left_out for s in statuses)
+        nothing_lives = all(s.state not in ALIVE or s.left_out for s in statuses)
         if self._record.masks_come(statuses, self._now_ns()) or nothing_lives:
             notify(READY, WATCHDOG)
 

@@ -102,7 +102,7 @@ def test_a_bag_without_labels_gives_frames_to_label(bag: Path, tmp_path: Path) -
     [
         (["from-bag", "nowhere", "out"], "no bag at nowhere"),
         (["check", "nowhere"], "no data set that is known"),
-        (["check", ".", "--kind", "sonar"], "kind: Input should be 'deliver'"),
+        (["check", ".", "--kind", "sonar"], "kind: 'sonar' is unknown; known kinds of data sets: deliver"),
     ],
 )
 def test_what_is_not_there_is_named(
