@@ -83,7 +83,9 @@ class SensorInput:
         self._topic = node.resolve_topic_name(parameters.topic)
         self._type, self._convert = self._type_and_converter()
         self._logged_reasons: set[str] = set()
-        self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth)
+        # A compressed picture may take anything between a millisecond and a second; raw ones of a sensor are alike.
+        is_raw = message_name(self._type) != COMPRESSED_IMAGE
+        self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth, alike=is_raw)
         self._subscription: Any = None
 
     def start(self) -> None:

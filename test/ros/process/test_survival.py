@@ -25,7 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from toy_student import write_toy_student
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
-from anyseg_ros.node.decoding_thread import DecodingThread
+from anyseg_ros.node.decoding_thread import PROVEN, QUICK_S, DecodingThread
 from anyseg_ros.node.segmentation_node import SegmentationNode, end_of
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
@@ -214,6 +214,37 @@ def test_messages_that_wait_are_decoded_in_order_and_the_newest_wins() -> None:
         thread.stop()
         assert seen == expected
     assert not slow
+
+
+def test_what_has_proven_quick_is_decoded_by_the_caller_and_what_takes_long_is_not() -> None:
+    by: list[str] = []
+    slow_ones: set[int] = {25}
+
+    def decode(message: int) -> None:
+        by.append(threading.current_thread().name)
+        if message in slow_ones:
+            _compute(2 * QUICK_S)
+
+    thread = DecodingThread("test", decode, lambda _s: None, depth=50, alike=True)
+    for message in range(40):
+        thread.put(message)
+        _wait_until(lambda message=message: len(by) > message and not thread._is_busy)
+    thread.stop()
+    own = threading.current_thread().name
+    assert by[:PROVEN] == ["decode test"] * PROVEN
+    assert by[PROVEN:26] == [own] * (26 - PROVEN)
+    assert by[26 : 26 + PROVEN] == ["decode test"] * PROVEN
+    assert by[26 + PROVEN :] == [own] * (40 - 26 - PROVEN)
+
+
+def test_messages_that_are_not_alike_never_hold_the_caller_up() -> None:
+    by: set[str] = set()
+    thread = DecodingThread("test", lambda _message: by.add(threading.current_thread().name), lambda _s: None, depth=50)
+    for _ in range(3 * PROVEN):
+        thread.put(0)
+    _wait_until(lambda: not thread._waiting)
+    thread.stop()
+    assert by == {"decode test"}
 
 
 def test_a_decoder_over_its_budget_is_told_and_rests() -> None:
