@@ -17,6 +17,7 @@ ROS = [
     "ros-std-srvs>=5.5,<6",
     "ros-diagnostic-msgs>=5.5,<6",
     "ros-nav-msgs>=5.5,<6",
+    "ros-lifecycle-msgs>=2.3,<3",
 ]
 SIM = ["trimesh>=4.5,<6", "embreex>=2.17.7,<5"]
 REPORT = "jinja2>=3.0,<4"
