@@ -208,8 +208,9 @@ WITHOUT_SIMULATOR = """
 from typer.testing import CliRunner
 from anyseg_ros.cli import app
 
+SCHEDULE = "config/injections/camera_lost.yaml"
 for command in ("replay", "replay-live", "play", "inspect", "data from-bag", "inject bag"):
-    rest = {"data from-bag": ["nowhere"], "inject bag": ["nowhere", "--injections", "config/injections/camera_lost.yaml"]}
+    rest = {"data from-bag": ["nowhere"], "inject bag": ["nowhere", "--injections", SCHEDULE]}
     result = CliRunner().invoke(app, [*command.split(), "no_such_bag", *rest.get(command, [])])
     if not ("no_such_bag" in result.output and isinstance(result.exception, SystemExit)):
         print(command, result.output, repr(result.exception))
