@@ -25,7 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from anyseg_ros.node.segmentation_node import SegmentationNode  # noqa: E402
-from anyseg_ros.node.status_messages import status_key  # noqa: E402
+from anyseg_ros.pipeline.status_lines import status_key  # noqa: E402
 from anyseg_ros.process.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle.publisher import VehiclePublisher  # noqa: E402
 

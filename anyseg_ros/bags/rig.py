@@ -15,7 +15,6 @@ from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import is_rectified, pinhole_camera
 from anyseg_ros.messages.odometry import Odometer
-from anyseg_ros.pipeline.alignment import why_unregistered
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
@@ -91,9 +90,10 @@ class BagRig:
         lookup = self._tree.lookup if self._parameters.use_tf else None
         return self._calibration.alignment.aligned(frame, self._calibration.cameras, lookup)
 
-    def why_unregistered(self) -> str:
-        """Why depth is not of the camera's picture though it is taken for that; empty where it is, or nobody knows."""
-        return "" if self._parameters.register_depth else why_unregistered(self._calibration.cameras)
+    @property
+    def unregistered(self) -> str:
+        """As `Calibration.unregistered`."""
+        return self._calibration.unregistered
 
     def on_transforms(self, message: Any) -> None:
         """tf2_msgs/TFMessage, static or not."""

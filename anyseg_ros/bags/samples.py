@@ -268,7 +268,7 @@ class BagSamples:
         except Exception as error:  # as in the node: it is ignored and said
             self.ignored[f"{message.topic}: {error}"] += 1
             return
-        if why := rig.why_unregistered():
+        if why := rig.unregistered:
             self.ignored[f"place of depth: {why}; it is used as it is: see rig.register_depth"] = 1
         yield from self._changed_rig(rig, now_ns)
 

@@ -27,8 +27,8 @@ from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_a
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import ENGINE, status_key
-from anyseg_ros.pipeline.status_lines import MASK
+from anyseg_ros.node.status_messages import ENGINE
+from anyseg_ros.pipeline.status_lines import MASK, sensor_named, status_key
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.vehicle.publisher import GROUND_TRUTH
 
@@ -186,12 +186,13 @@ class _Listener(Node):
         values = {status_key(status.name): _values(status) for status in message.status}
         engine_ms = _number(values.get(MASK, {}).get("engine_ms", ""))
         for name, entry in values.items():
-            if name == MASK:
+            sensor = sensor_named(name)
+            if sensor is None:
                 continue
             sample = StatusSample(
                 mask_ns,
                 received_ns,
-                Sensor(name.removesuffix(" status")),
+                Sensor(sensor),
                 State(entry["state"]),
                 entry["fault"],
                 entry["used"] == "true",

@@ -47,7 +47,8 @@ class DecodingThread:
         self._changed = threading.Condition()
         self._stopped = False
         self._is_busy = False
-        self._alike = alike
+        self.alike = alike
+        """Whether the messages of its sensor take about the same time each."""
         self._quick = 0
         """Quick messages in a row."""
         self._rests_until_s = 0.0
@@ -61,7 +62,7 @@ class DecodingThread:
         with self._changed:
             if time.monotonic() < self._rests_until_s:
                 return
-            if self._alike and self._quick >= PROVEN and not (self._is_busy or self._waiting or self._stopped):
+            if self.alike and self._quick >= PROVEN and not (self._is_busy or self._waiting or self._stopped):
                 self._is_busy = True
             else:
                 self._waiting.append(message)

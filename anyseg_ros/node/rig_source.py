@@ -25,7 +25,6 @@ from anyseg_ros.messages.odometry import Odometer
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.sensor_input import WARN_PERIOD_S, sensor_qos
-from anyseg_ros.pipeline.alignment import why_unregistered
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
@@ -57,7 +56,6 @@ class RigSource:
         self._worker = worker
         self._changing = threading.Lock()
         self._calibration = Calibration(parameters)
-        self._unregistered = ""
         self._scan_ns = 0
         self._subscriptions = [
             self._subscribe(sensor, image_topics[sensor], set_topic)
@@ -177,18 +175,15 @@ class RigSource:
             self._node.get_logger().warning(f"{topic} is ignored: {error}", throttle_duration_sec=WARN_PERIOD_S)
             return
         with self._changing:
+            before = self._calibration.unregistered
             self._calibration.set_camera(sensor, camera, message.header.frame_id)
-            cameras = self._calibration.cameras
-        self._warn_of_unregistered("" if self._parameters.register_depth else why_unregistered(cameras))
-        self.refresh()
-
-    def _warn_of_unregistered(self, why: str) -> None:
-        if why and why != self._unregistered:
+            unregistered = self._calibration.unregistered
+        if unregistered and unregistered != before:
             self._node.get_logger().warning(
-                f"depth is taken for aligned with the camera, and {why}: use the driver's aligned topic, or set "
-                "rig.register_depth"
+                f"depth is taken for aligned with the camera, and {unregistered}: use the driver's aligned topic, or "
+                "set rig.register_depth"
             )
-        self._unregistered = why
+        self.refresh()
 
 
 class _TransformSource:

@@ -83,9 +83,7 @@ class SensorInput:
         self._topic = node.resolve_topic_name(parameters.topic)
         self._type, self._convert = self._type_and_converter()
         self._logged_reasons: set[str] = set()
-        # A compressed picture may take anything between a millisecond and a second; raw ones of a sensor are alike.
-        is_raw = message_name(self._type) != COMPRESSED_IMAGE
-        self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth, alike=is_raw)
+        self._thread = DecodingThread(str(modality), self._decode, self._on_slow, self._depth)
         self._subscription: Any = None
 
     def start(self) -> None:
@@ -126,6 +124,8 @@ class SensorInput:
         self._worker.apply(lambda pipeline, _now_ns: pipeline.set_remark(self.modality, complaint))
 
     def _subscribe(self, raw: bool = False) -> Any:
+        # A compressed picture or a packet of events may take anything between a millisecond and a second.
+        self._thread.alike = not raw and message_name(self._type) != COMPRESSED_IMAGE
         qos = sensor_qos(self._parameters.qos, self._depth)
         # Types are watched by `check_connection`, on every distribution; rclpy's own warnings name no remedy.
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos, use_default_callbacks=False)

@@ -32,6 +32,7 @@ from anyseg_ros.pipeline.status_lines import (
     mask_lines,
     number_text,
     sensor_line,
+    status_key,
 )
 
 ENGINE = "engine"
@@ -121,11 +122,6 @@ def for_node(array: DiagnosticArray, node: str) -> DiagnosticArray:
         if "/" not in status.name:
             status.name = f"{PREFIX.removesuffix(': ')} {node}: {status_key(status.name)}"
     return array
-
-
-def status_key(name: str) -> str:
-    """`anyseg /vehicle/segmentation_node: camera status` -> `camera status`, with or without the node's name."""
-    return name.partition(": ")[2]
 
 
 def topic_status(status: ModalityStatus, topic: str) -> DiagnosticStatus:

@@ -40,7 +40,7 @@ class Alignment:
 
     def drawn_in(self, camera: PinholeCamera) -> PinholeCamera:
         """The intrinsics of the pictures that come out for those that camera_info tells."""
-        return replace(camera, distortion=None) if self._rectifies else camera
+        return camera.undistorted if self._rectifies else camera
 
     def aligned(self, frame: SensorFrame, cameras: Mapping[Sensor, KnownCamera], lookup: Lookup | None) -> SensorFrame:
         """The frame of `Sensor.CAMERA` or `Sensor.DEPTH` as it is to be used; those of other sensors as they are.

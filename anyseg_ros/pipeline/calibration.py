@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_ros.pipeline.alignment import Alignment, KnownCamera, Lookup
+from anyseg_ros.pipeline.alignment import Alignment, KnownCamera, Lookup, why_unregistered
 from anyseg_ros.pipeline.parameters import RigParameters
 
 FROM_TF, FROM_PARAMETERS = "TF", "the parameters rig.camera_from_lidar_*"
@@ -29,6 +29,8 @@ class Calibration:
         self._parameters = parameters
         self._cameras: dict[Sensor, KnownCamera] = {}
         self.alignment = Alignment(parameters)
+        self.unregistered = ""
+        """Why depth is not of the camera's picture though it is taken for that; empty where it is, or nobody knows."""
         self._known: tuple[object, ...] = ()
         self._rig: Rig | None = None
         self._given: Rig | None = None
@@ -37,7 +39,10 @@ class Calibration:
 
     def set_camera(self, sensor: Sensor, camera: PinholeCamera, frame_id: str) -> None:
         """Intrinsics of the pictures of `Sensor.CAMERA` or `Sensor.DEPTH`, and their optical frame."""
-        self._cameras = {**self._cameras, sensor: KnownCamera(camera, frame_id.lstrip("/"))}
+        known = KnownCamera(camera, frame_id.lstrip("/"))
+        if self._cameras.get(sensor) != known:  # a camera_info comes with every picture
+            self._cameras = {**self._cameras, sensor: known}
+            self.unregistered = "" if self._parameters.register_depth else why_unregistered(self._cameras)
 
     @property
     def cameras(self) -> Mapping[Sensor, KnownCamera]:

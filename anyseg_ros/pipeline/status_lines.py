@@ -19,6 +19,8 @@ PREFIX = "anyseg: "
 HARDWARE = "anyseg"
 MASK = "mask"
 """Name of the status that says how the mask was made."""
+_OF_SENSOR = " status"
+"""Behind a sensor's name, in the name of its status."""
 OK, WARN, ERROR = 0, 1, 2
 _LEVELS: Mapping[State, int] = {State.ACTIVE: OK, State.DISABLED: OK, State.FAILED: ERROR, State.DISPUTED: ERROR}
 """Of the others: WARN."""
@@ -62,7 +64,9 @@ def sensor_line(status: ModalityStatus, used_age_ms: float | None) -> StatusLine
     }
     message = f"{status.state}: {status.fault}: {status.reason}" if status.fault else _quiet_message(status)
     message += f"; {status.remark}" if status.remark else ""
-    return StatusLine(f"{status.modality} status", level_of(status, is_used=used_age_ms is not None), message, values)
+    return StatusLine(
+        f"{status.modality}{_OF_SENSOR}", level_of(status, is_used=used_age_ms is not None), message, values
+    )
 
 
 def mask_lines(result: Result, also: Mapping[str, str] = MappingProxyType({})) -> list[StatusLine]:
@@ -85,6 +89,16 @@ def used_ages_ms(result: Result) -> dict[Sensor, float]:
     """The modalities of a mask, and the age of each frame when the mask was begun."""
     job = result.job
     return {m: (job.created_ns - job.frames[m].stamp_ns) / 1e6 for m in result.segmentation.modalities}
+
+
+def status_key(name: str) -> str:
+    """`anyseg /vehicle/segmentation_node: camera status` -> `camera status`, with or without the node's name."""
+    return name.partition(": ")[2]
+
+
+def sensor_named(key: str) -> str | None:
+    """`camera status` -> `camera`; None of the key of a status that is no sensor's."""
+    return key.removesuffix(_OF_SENSOR) if key.endswith(_OF_SENSOR) else None
 
 
 def level_of(status: ModalityStatus, *, is_used: bool = False) -> int:

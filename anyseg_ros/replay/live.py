@@ -32,9 +32,8 @@ from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_a
 from anyseg_ros.messages.conversions import image_view, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.node.segmentation_node import NAME as NODE_NAME
-from anyseg_ros.node.status_messages import status_key
 from anyseg_ros.pipeline.parameters import to_values
-from anyseg_ros.pipeline.status_lines import MASK
+from anyseg_ros.pipeline.status_lines import MASK, sensor_named, status_key
 from anyseg_ros.process.node_process import new_executor
 from anyseg_ros.process.ros_arguments import ros_domain
 from anyseg_ros.replay.live_comparison import (
@@ -237,7 +236,11 @@ class _Listener(Node):
         self.node_is_up = True
         values = {status_key(s.name): {pair.key: pair.value for pair in s.values} for s in message.status}
         if MASK in values:
-            used = {Sensor(name.removesuffix(" status")) for name, of in values.items() if of.get("used") == "true"}
+            used = {
+                Sensor(sensor)
+                for name, of in values.items()
+                if of.get("used") == "true" and (sensor := sensor_named(name)) is not None
+            }
             self.outputs.used[stamp_ns(message.header)] = in_order(used)
 
     def _on_clock(self, message: Clock) -> None:

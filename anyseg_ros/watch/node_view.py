@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from anyseg_ros.pipeline.status_lines import MASK, sensor_named, status_key
+
 HISTORY_S = 60.0
 """How far back the page's strips go."""
 RATE_WINDOW_S = 3.0
 """Masks are counted over so long."""
 LOST_S = 3.0
 """A node that has sent nothing for so long is not there: its diagnostics come once a second, masks or not."""
-_SENSOR_SUFFIX = " status"
 _TOPIC_WORD = " topic/"
 _LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
@@ -40,12 +41,12 @@ class NodeView:
         with self._lock:
             self._last_s = now_s
             for status in array.status:
-                key, values = _key_of(status.name), _values_of(status)
-                if key == "mask":
+                key, values = status_key(status.name), _values_of(status)
+                if key == MASK:
                     self._mask = values
                     self._mask_times.append(now_s)
-                elif key.endswith(_SENSOR_SUFFIX):
-                    self._add_sensor(key.removesuffix(_SENSOR_SUFFIX), status.message, values, now_s)
+                elif (sensor := sensor_named(key)) is not None:
+                    self._add_sensor(sensor, status.message, values, now_s)
 
     def add_diagnostics(self, array: Any, now_s: float) -> None:
         """Take in a DiagnosticArray of `/diagnostics`; those of other nodes are left alone."""
@@ -55,7 +56,7 @@ class NodeView:
         with self._lock:
             self._last_s = now_s
             for status in own:
-                key = _key_of(status.name)
+                key = status_key(status.name)
                 sensor, is_topic, topic = key.partition(_TOPIC_WORD)
                 if is_topic:
                     self._topics[sensor] = f"/{topic}"
@@ -106,11 +107,6 @@ class NodeView:
         for spans in self._spans.values():
             while spans and now_s - spans[0]["end_s"] > HISTORY_S:
                 spans.popleft()
-
-
-def _key_of(name: str) -> str:
-    """`anyseg /car/segmentation_node: camera status` -> `camera status`."""
-    return name.partition(": ")[2]
 
 
 def _level_of(status: Any) -> int:

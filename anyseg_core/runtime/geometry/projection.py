@@ -36,6 +36,11 @@ class PinholeCamera:
         if not all(np.isfinite(numbers)) or self.fx <= 0 or self.fy <= 0:
             raise ValueError(f"camera intrinsics fx, fy, cx, cy = {numbers} must be finite, focal lengths positive")
 
+    @property
+    def undistorted(self) -> PinholeCamera:
+        """The same camera after its lens' distortion was taken out of the picture."""
+        return replace(self, distortion=None)
+
     def resized(self, height: int, width: int) -> PinholeCamera:
         """The same camera after its image was resized to `height` x `width` (pixel centres at integers + 0.5)."""
         sx, sy = width / self.width, height / self.height

@@ -6,7 +6,6 @@ What image_proc's `rectify` and depth_image_proc's `register` do in ROS 2.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -24,7 +23,7 @@ class Rectification:
     """
 
     def __init__(self, raw: PinholeCamera) -> None:
-        self.camera = replace(raw, distortion=None)
+        self.camera = raw.undistorted
         row, col = np.mgrid[: raw.height, : raw.width].astype(np.float64)  # [H, W] each
         x, y = (col - raw.cx) / raw.fx, (row - raw.cy) / raw.fy
         if raw.distortion is not None:

@@ -22,7 +22,7 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.node import segmentation_node
 from anyseg_ros.node.segmentation_node import after_build
-from anyseg_ros.node.status_messages import status_key
+from anyseg_ros.pipeline.status_lines import status_key
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 

@@ -22,9 +22,9 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.drawing.state_strip import AMBER
 from anyseg_ros.messages.conversions import stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
-from anyseg_ros.node.status_messages import status_key
 from anyseg_ros.pipeline.engine_owner import EngineOwner
 from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.pipeline.status_lines import status_key
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 

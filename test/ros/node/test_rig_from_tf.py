@@ -107,9 +107,10 @@ def test_a_lidar_that_moves_is_where_it_was_at_the_stamp_of_its_scan(vehicle: Ve
 
     def is_at_its_stamp() -> bool:
         rig, worker = vehicle.node._rig, vehicle.node._worker
-        if rig is None or worker is None or rig._set is None or not rig._set.source.startswith("TF"):
+        given = rig._calibration._given if rig is not None and worker is not None else None
+        if rig is None or given is None or not given.source.startswith("TF"):
             return False
-        return np.allclose(rig._set.camera_from_lidar, expected(mounts_at(rig._scan_ns)), atol=1e-4)
+        return np.allclose(given.camera_from_lidar, expected(mounts_at(rig._scan_ns)), atol=1e-4)
 
     vehicle.spin_until(is_at_its_stamp, "the place at the stamp")
     vehicle.spin_for(0.5)
