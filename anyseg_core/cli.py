@@ -7,14 +7,14 @@ import shlex
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from anyseg_core.completion import WEATHERS, complete_students, complete_weathers
-from anyseg_core.invocation import command_line
+from anyseg_core.invocation import command_line, machine
 from anyseg_core.terminal import console, errors_reported, fail, progress_bar, verdict
 
 if TYPE_CHECKING:
@@ -238,6 +238,31 @@ def known_answer(
         folder = find_student(student)
         count = write_known_answers(folder)
     console.print(f"{count} known answers written into {folder / 'model.json'}")
+
+
+def expect_agreement(
+    student: Annotated[
+        str,
+        typer.Argument(help="A bundled student's name, or a student's folder.", autocompletion=complete_students),
+    ],
+    config: Annotated[Path, typer.Argument(help="YAML file that it was trained with.")],
+    set_: Overrides = None,
+) -> None:
+    """Write into a student's card how far its sensors agree on the validation data, which a drive is held against."""
+    from anyseg_core.data.card_agreement import write_expected_agreement
+    from anyseg_core.data.datasets import open_dataset
+    from anyseg_core.data.sample import DataError
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError, find_student
+    from anyseg_core.training.config import ConfigError, load_config
+
+    with (
+        errors_reported(ConfigError, DataError, StudentError, EngineError, OSError),
+        progress_bar("asking") as progress,
+    ):
+        folder, data = find_student(student), load_config(config, set_ or []).data
+        count = write_expected_agreement(folder, open_dataset(data, data.val_split), progress)
+    console.print(f"what {count} sets of sensors agree on is written into {folder / 'model.json'}")
 
 
 def print_points(lost: dict[str, float]) -> None:
@@ -471,15 +496,28 @@ def measure_evaluation(
         return run_measurement(checkpoint, samples, StepSize(side, head_width=head_width))
 
 
-def measure_street(student: str, root: Path, threads: int, limit: int | None) -> tuple[list[StreetFigure], list[str]]:
+def measure_segformer(
+    encoder: str, out: Path, side: int, runs: int, threads: int
+) -> tuple[list[Measurement], list[str]]:
+    """What `anyseg bench segformer` prints; torch is loaded here."""
+    from anyseg_core.benchmarks.plain_segformer import measure_ratio
+    from anyseg_core.runtime.engines.protocol import EngineError
+
+    with errors_reported(EngineError, ValueError):
+        return measure_ratio(encoder, out, side, runs, threads)
+
+
+def measure_street(
+    student: str, root: Path, threads: int, limit: int | None, write_card: bool
+) -> tuple[list[StreetFigure], list[str]]:
     """What `anyseg bench street` prints."""
     from anyseg_core.benchmarks.street import measure_street as run_measurement
     from anyseg_core.data.sample import DataError
     from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.runtime.model_card import StudentError
 
-    with errors_reported(DataError, EngineError, StudentError):
-        return run_measurement(student, root, threads, limit)
+    with errors_reported(DataError, EngineError, OSError, StudentError, ValueError):
+        return run_measurement(student, root, threads, limit, write_card=write_card)
 
 
 def nearest_width(height: int, aspect: float) -> int:
@@ -487,21 +525,22 @@ def nearest_width(height: int, aspect: float) -> int:
     return max(32, round(height * aspect / 32) * 32)
 
 
-def measure_forms(
-    runs: list[Path], sizes: list[tuple[int, int]], strides: list[int], samples: int, out: Path, threads: int
-) -> None:
-    """What `anyseg bench pareto` does; torch is loaded here."""
-    from anyseg_core.benchmarks.pareto import PARETO_NAME, ParetoOptions, as_json, measure_forms, table
+def measure_forms(students: list[Path], encoders: list[str], out: Path, **settings: Any) -> None:
+    """What `anyseg bench pareto` does, with the settings of its `ParetoOptions`; torch is loaded here."""
+    from anyseg_core.benchmarks.pareto import PARETO_NAME, PLOT_NAME, ParetoOptions, as_json, measure_forms, plot, table
     from anyseg_core.data.sample import DataError
     from anyseg_core.export.student import ExportError
+    from anyseg_core.runtime.engines.protocol import EngineError
     from anyseg_core.training.checkpoint import CheckpointError
 
-    options = ParetoOptions(tuple(sizes), tuple(strides), samples, threads=threads)
-    with errors_reported(CheckpointError, DataError, ExportError, ValueError):
-        rows = measure_forms(runs, options, out, console.print)
+    options = ParetoOptions(**settings)
+    with errors_reported(CheckpointError, DataError, EngineError, ExportError, ValueError):
+        rows = measure_forms(students, encoders, options, out, console.print)
     console.print(table(rows))
+    console.print(f"machine: {machine()}\ncommand: {command_line()}")
     (out / PARETO_NAME).write_text(as_json(rows, options, command_line()))
-    console.print(f"written: {out / PARETO_NAME}")
+    plot(rows, out / PLOT_NAME)
+    console.print(f"written: {out / PARETO_NAME}, {out / PLOT_NAME}")
 
 
 def compare_methods(
@@ -605,5 +644,5 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands with the `anyseg` application."""
     app.add_typer(simulate, name="simulate")
     app.add_typer(data_commands, name="data")
-    for command in (train, adapt, evaluate, export, known_answer, import_weights):
+    for command in (train, adapt, evaluate, export, known_answer, expect_agreement, import_weights):
         app.command()(command)

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import cv2
 
+from anyseg_core.child_process import end_with_parent
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], Any]
@@ -34,7 +36,7 @@ def map_over_processes(
     """`task` of each job, in any order, over `workers` fresh processes (0 or 1: in this one).
 
     `task` must be a module-level function: processes are spawned, not forked. What it raises is raised here; a process
-    that dies raises WorkerError. Processes end when the iterator is closed, done or not.
+    that dies raises WorkerError. Processes end when the iterator is closed, done or not, and with this process.
     """
     if workers < 0:
         raise ValueError(f"workers {workers} must not be negative")
@@ -47,7 +49,8 @@ def map_over_processes(
 
 def _over_processes(task: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_prepare) as pool:
+    spawning = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawning, initializer=_prepare, initargs=(os.getpid(),)) as pool:
         try:
             yield from _as_completed(pool, task, jobs, workers)
         except BrokenProcessPool:
@@ -71,7 +74,8 @@ def _as_completed(
             running |= {pool.submit(task, job) for job in islice(waiting, 1)}
 
 
-def _prepare() -> None:
+def _prepare(parent: int) -> None:
     """Ctrl-C ends a worker without a traceback; OpenCV's own threads would only get in the way of the other workers."""
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     cv2.setNumThreads(1)

@@ -1,4 +1,8 @@
-"""What every command of the terminal shares: console, errors, progress, exit codes."""
+"""What every command of the terminal shares: console, errors, progress, exit codes.
+
+Exit codes: 0, done; 1, it began and failed, or its verdict is no; 2, refused before anything began: an option, a file,
+a parameter or the environment cannot be used, or a part is not installed.
+"""
 
 from __future__ import annotations
 

@@ -137,12 +137,14 @@ def run(
     namespace: Annotated[str, typer.Option(help="Of the node and its relative topics.")] = "",
 ) -> None:
     """Run segmentation_node here, configured and active. More ROS arguments may follow, such as -p or -r."""
-    from anyseg_ros.pipeline.parameters import ParameterError, load_parameters
+    from anyseg_core.runtime.model_card import StudentError, find_student
+    from anyseg_ros.pipeline.parameters import ParameterError, Parameters, load_parameters
 
     _check_ros_arguments(context)
-    if params_file:
-        with core.errors_reported(ParameterError):
-            load_parameters(params_file)
+    with core.errors_reported(ParameterError, StudentError):
+        parameters = load_parameters(params_file) if params_file else Parameters()
+        if not any(word.startswith("model.student:=") for word in context.args):  # of -p, which ROS 2 takes instead
+            find_student(student or parameters.model.student)
     # Of two values for one parameter ROS 2 takes the later.
     arguments = ["--params-file", str(params_file)] if params_file else []
     arguments += ["-p", "autostart:=true"]
@@ -440,21 +442,31 @@ def inject_live(
     schedule: Schedule,
     topic_map: TopicMap = None,
     to: Annotated[str, typer.Option(help="Prefix of the outputs. The inputs are then the sensors' own topics.")] = "",
+    params_file: Annotated[
+        Path | None, typer.Option(help="Of the vehicle: its topics are read, and published below `faulty` or --to.")
+    ] = None,
 ) -> None:
     """Run injector_node between drivers and segmentation_node. More ROS arguments may follow, such as -p or -r.
 
-    Without --to it reads in/camera/image_raw, in/depth/image_rect, in/events and in/lidar/points and publishes the
-    names without in/.
+    Without --params-file and --to it reads in/camera/image_raw, in/depth/image_rect, in/events and in/lidar/points and
+    publishes the names without in/. Otherwise the command that starts the node behind it is printed.
     """
     from anyseg_core.injection import InjectionSchedule, InjectionScheduleError
     from anyseg_core.runtime.sensors import DEFAULT_SENSORS, in_order
     from anyseg_ros.bags.topics import TopicError, parse_mapping
-    from anyseg_ros.inject.live_topics import topic_arguments
+    from anyseg_ros.inject.live_topics import FAULTY, run_command, sources_of, topic_arguments, topics_in
+    from anyseg_ros.pipeline.parameters import ParameterError
 
     _check_ros_arguments(context)
-    with core.errors_reported(InjectionScheduleError, TopicError):
-        sensors = in_order({*DEFAULT_SENSORS, *InjectionSchedule.load(schedule).declared})
-        arguments = ["-p", f"injections:={schedule}", *topic_arguments(parse_mapping(topic_map or []), to, sensors)]
+    with core.errors_reported(InjectionScheduleError, ParameterError, OSError, TopicError):
+        to = to or (FAULTY if params_file is not None else "")
+        own = topics_in(params_file) if params_file is not None else {}
+        mapping = {**own, **parse_mapping(topic_map or [])}
+        sensors = in_order({*DEFAULT_SENSORS, *own, *InjectionSchedule.load(schedule).declared})
+        arguments = ["-p", f"injections:={schedule}", *topic_arguments(mapping, to, sensors)]
+    if to:
+        command = run_command(sources_of(mapping, sensors), to, params_file)
+        core.console.print(f"the node behind it: {command}", soft_wrap=True, highlight=False, markup=False)
     from anyseg_ros.inject.injector_node import main as node_main
 
     _run_node(node_main, [*arguments, *context.args])
@@ -470,11 +482,12 @@ def access_policy(
     """Write an SROS2 policy that allows what the nodes do with these parameters, and nothing else."""
     set_up_process()
     from anyseg_ros.access.live_policy import NotActiveError, live_policy
+    from anyseg_ros.access.policy import NamesakeError
     from anyseg_ros.process.node_process import ros
 
     if params_file is not None and not params_file.is_file():
         raise core.fail(f"{params_file} is not a file")
-    with core.errors_reported(NotActiveError, OSError, RosArgumentError), ros():
+    with core.errors_reported(NotActiveError, NamesakeError, OSError, RosArgumentError), ros(alone=True):
         out.write_text(live_policy(params_file, namespace, injector=injector))
     core.console.print(f"written: {out}")
 
@@ -523,10 +536,12 @@ def data_from_bag(  # noqa: PLR0913, PLR0917  # each is an option of the command
         core.console.print(f"[yellow]the bag:[/] {problem}", soft_wrap=True)
     for advice in written.advice:
         core.console.print(f"[yellow]note:[/] {advice}", soft_wrap=True, highlight=False)
-    where = f"{root / split}" + (f" ({written.validation} in {root / 'val'})" if written.validation else "")
+    where = f"{written.samples - written.validation} in {root / split}"
+    if written.validation:
+        where += f" and {written.validation} in {root / 'val'}"
     sensors = ", ".join(written.modalities)
     core.console.print(
-        f"{written.samples} samples of {sensors} in {where}, {written.labelled} of them labelled; "
+        f"{written.samples} samples of {sensors}, {where}, {written.labelled} of them labelled; "
         f"{written.incomplete} moments left out for want of a sensor's frame, {written.rejected} bad messages"
     )
     of_split = "" if written.validation else f" --split {split}"

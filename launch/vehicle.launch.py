@@ -22,16 +22,13 @@ from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_ros.inject.live_topics import topic_parameters, topics_in, under
-from anyseg_ros.messages.default_topics import camera_info_topic
-from anyseg_ros.pipeline.parameters import RigParameters, load_parameters
+from anyseg_ros.inject.live_topics import FAULTY, topic_parameters, topics_in, under
+from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, load_parameters
 from anyseg_ros.process.setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 PACKAGE = "anyseg_ros"
 RESPAWN_DELAY_S = 2.0
-FAULTY = "faulty"
-"""Prefix of the topics that the fault injector publishes and the node then reads."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -114,10 +111,7 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
 
 def info_topics(rig: RigParameters, topics: Mapping[Sensor, str]) -> dict[str, str]:
     """The drivers' camera_info, which no injector passes on: not beside the injector's images."""
-    names = {Sensor.CAMERA: "camera_info_topic", Sensor.DEPTH: "depth_info_topic"}
-    return {
-        f"rig.{name}": getattr(rig, name) or camera_info_topic(topics[m]) for m, name in names.items() if m in topics
-    }
+    return {f"rig.{INFO_PARAMETERS[sensor]}": topic for sensor, topic in rig.info_topics(topics).items()}
 
 
 def on_node_exit(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:

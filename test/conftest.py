@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from collection import pytest_addoption, pytest_pycollect_makemodule, pytest_sessionfinish
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from module_folders import module_folders
+from ros_domain import reserve_domain
 
 if TYPE_CHECKING:
     from cuda_double import DeviceDouble
     from tensorrt_double import TensorrtDouble
 
-__all__ = ["pytest_addoption", "pytest_pycollect_makemodule", "pytest_sessionfinish"]
+__all__ = ["module_folders", "pytest_addoption", "pytest_pycollect_makemodule", "pytest_sessionfinish"]
 
 END_TIMEOUT_S = 10.0
 """For processes that have been told to end."""
@@ -27,15 +27,11 @@ END_TIMEOUT_S = 10.0
 
 def pytest_configure() -> None:
     """Before anything imports rclpy. The caller's domain is not used: it may be that of a vehicle that drives."""
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
+    os.environ["ROS_DOMAIN_ID"] = str(reserve_domain())
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOG_DIR"] = tempfile.mkdtemp(prefix="anyseg_test_log_")
-    settings.register_profile("untimed", deadline=None)  # hypothesis' 200 ms are too few on a busy machine
+    # hypothesis' own limits of time are too short on a busy machine
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("untimed")
-
-
-def pytest_unconfigure() -> None:
-    shutil.rmtree(os.environ["ROS_LOG_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +53,20 @@ def pothole_data(recorded_data: Path) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def ros_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where ROS writes its log files in this process and in those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("ros_log")
+        patch.setenv("ROS_LOG_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(ros_log: Path) -> Iterator[None]:
     """No process of this run outlives it. test_node_process looks after the shared memory, whose owner it can know."""
     yield
     deadline = time.monotonic() + END_TIMEOUT_S
-    while (left := _own_processes()) and time.monotonic() < deadline:
+    while (left := _own_processes(ros_log)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left, "processes outlive the tests"
 
@@ -111,12 +116,12 @@ def tensorrt(device: DeviceDouble, monkeypatch: pytest.MonkeyPatch) -> TensorrtD
     return install_doubles(monkeypatch, device)
 
 
-def _own_processes() -> list[str]:
+def _own_processes(ros_log: Path) -> list[str]:
     """pid and command line of the processes that got their environment from this one, whoever their parent is now.
 
     Python's own tracker of shared resources lives as long as this process and is not counted.
     """
-    mark = f"ROS_LOG_DIR={os.environ['ROS_LOG_DIR']}".encode()
+    mark = f"ROS_LOG_DIR={ros_log}".encode()
     found: list[str] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:

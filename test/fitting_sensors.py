@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 HEIGHT, WIDTH = 96, 128
@@ -79,3 +79,9 @@ def _points(distance: NDArray, rng: np.random.Generator) -> NDArray[np.float32]:
 def at_stamp(frame: SensorFrame, stamp_ns: int) -> SensorFrame:
     """The same frame, measured at another time."""
     return replace(frame, stamp_ns=stamp_ns)
+
+
+def driving(speed_mps: float | None) -> Twist | None:
+    """Odometry of that speed which goes nowhere over the ground: the scene passes by as none does, at every distance
+    alike, so that distances cannot be held against it."""
+    return None if speed_mps is None else Twist(np.array([0.0, 0.0, speed_mps]), np.zeros(3))

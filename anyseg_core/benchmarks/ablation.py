@@ -23,6 +23,7 @@ import yaml
 from anyseg_core.benchmarks.plan import Plan, Run, plan_runs
 from anyseg_core.training.checkpoint import find_checkpoint
 from anyseg_core.training.config import parse_config
+from anyseg_core.training.evaluation import with_all_modalities
 from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully
 from anyseg_core.training.loop import CONFIG_NAME, METRICS_NAME, train
 from anyseg_core.training.robustness import missing_metrics
@@ -105,7 +106,7 @@ def _pass_gate(plan: Plan, seeds: Sequence[int], out: Path, jobs: int, report: R
 def _with_all_sensors(runs: Iterable[Run], variant: str) -> float:
     """mIoU with all sensors on the validation split, mean over the runs of a variant."""
     scores = [_metrics(run)["miou"] for run in runs if run.variant == variant]
-    return float(np.mean([miou[max(miou, key=lambda name: name.count("+"))] for miou in scores]))
+    return float(np.mean([with_all_modalities(miou) for miou in scores]))
 
 
 def _best_variants(runs: Sequence[Run], count: int) -> list[str]:

@@ -22,9 +22,11 @@ from anyseg_core.data.layouts import PICTURE_LAYOUTS, SCAN_LAYOUTS
 from anyseg_core.data.mixture import MixturePart, Scoring, class_meanings
 from anyseg_core.data.pictures import Pictures
 from anyseg_core.data.scans import Scans, forward_view, read_scan
+from anyseg_core.runtime.class_losses import CLASS_IOU, CLASS_IOU_DATA
 from anyseg_core.runtime.geometry.projection import project_points
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.metrics import ConfusionMatrix, Reliability
+from anyseg_core.runtime.model_card import edited_card, find_student
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 
@@ -39,8 +41,23 @@ class Score:
     """Of one data set, in its own classes."""
 
     names: tuple[str, ...]
+    classes: tuple[str, ...]
+    """The student's class that each of them is; empty for one that stands for several."""
     matrix: ConfusionMatrix
     reliability: Reliability = field(default_factory=Reliability)
+
+    @classmethod
+    def empty(cls, segmenter: Segmenter, scoring: Scoring) -> Score:
+        """Nothing counted yet."""
+        known = [entry.name for entry in segmenter.card.classes]
+        meant = [np.flatnonzero(scoring.of_class[: len(known)] == number) for number in range(len(scoring.names))]
+        classes = tuple(known[members[0]] if len(members) == 1 else "" for members in meant)
+        return cls(scoring.names, classes, ConfusionMatrix(len(scoring.names)))
+
+    def class_iou(self) -> dict[str, float]:
+        """IoU in percent of the student's classes that occur in the labels."""
+        found = zip(self.classes, (100 * self.matrix.iou()).tolist(), strict=True)
+        return {name: round(iou, 2) for name, iou in found if name and not np.isnan(iou)}
 
     def add(self, labels: Labels, predicted: Labels, confidence: Labels, scoring: Scoring) -> None:
         """Count labels against the student's, of any shape; confidence is 0 to 255."""
@@ -54,7 +71,7 @@ def score_pictures(segmenter: Segmenter, root: Path, layout: str, split: str, li
     """The camera alone, at the pictures' own size. Raises DataError."""
     pictures = Pictures(root, split, segmenter.card.input_size, PICTURE_LAYOUTS[layout], limit)
     scoring = _scoring(segmenter, MixturePart(pictures, PICTURE_LAYOUTS[layout].meaning))
-    score = Score(scoring.names, ConfusionMatrix(len(scoring.names)))
+    score = Score.empty(segmenter, scoring)
     for index in range(len(pictures)):
         image, labels = pictures.files(index)
         frame = SensorFrame(Sensor.CAMERA, read_image(image), 0)
@@ -69,7 +86,7 @@ def score_scans(segmenter: Segmenter, root: Path, layout: str, split: str, limit
     size, own = segmenter.card.input_size, SCAN_LAYOUTS[layout]
     scans = Scans(root, split, size, own, limit)
     scoring = _scoring(segmenter, MixturePart(scans, own.meaning))
-    score = Score(scoring.names, ConfusionMatrix(len(scoring.names)))
+    score = Score.empty(segmenter, scoring)
     rig = forward_view(own.forward_deg).rig
     for index in range(len(scans)):
         points, labels = read_scan(scans.files(index)[0], own)
@@ -162,32 +179,53 @@ class StreetFigure(NamedTuple):
     """False: for the file only."""
 
 
+CAMERA_KITTI, LIDAR_POINTS = "camera, KITTI test block", "LiDAR alone, SemanticKITTI val, points"
+ON_CARD = {"camera": CAMERA_KITTI, "lidar": LIDAR_POINTS}
+"""What a card's IoU per class of each sensor alone is measured on. No frame with both has labels."""
+
+
 def measure_street(
-    student: str, root: Path, threads: int = 2, limit: int | None = None
+    student: str, root: Path, threads: int = 2, limit: int | None = None, *, write_card: bool = False
 ) -> tuple[list[StreetFigure], list[str]]:
     """Figures against their bars, and the calibration curves in words. `limit`: only so many frames of each data set.
 
-    Raises StudentError, EngineError, DataError.
+    `write_card` also writes the IoU of each class into the student's model.json, by the sensor that sees it.
+
+    Raises StudentError, EngineError, DataError; ValueError for a card that is to be written from a part of the frames.
     """
+    if write_card and limit is not None:
+        raise ValueError("a card says what all frames gave: leave out --limit, or --write-card")
     segmenter = Segmenter.open(student, threads=threads)
     scores = {
-        "camera, KITTI test block": score_pictures(segmenter, root / "kitti_semantic", "kitti_semantic", "test", limit),
+        CAMERA_KITTI: score_pictures(segmenter, root / "kitti_semantic", "kitti_semantic", "test", limit),
         "camera, IDD-Lite val": score_pictures(segmenter, root / "idd_lite", "idd_lite", "val", limit),
-        "LiDAR alone, SemanticKITTI val, points": score_scans(
-            segmenter, root / "lidar_range/semantic_kitti", "semantic_kitti", "val", limit
-        ),
+        LIDAR_POINTS: score_scans(segmenter, root / "lidar_range/semantic_kitti", "semantic_kitti", "val", limit),
     }
+    if write_card:
+        write_class_iou(find_student(student), {subset: scores[where] for subset, where in ON_CARD.items()})
     drive = score_drive(segmenter, root / "kitti_drive", limit)
     segmenter.close()
     figures = [figure for where, score in scores.items() for figure in _figures_of(where, score, _BARS[where])]
     return [*figures, *_figures_of_drive(drive, threads)], [_curve(where, score) for where, score in scores.items()]
 
 
+def write_class_iou(folder: Path, scores: Mapping[str, Score]) -> None:
+    """Write the IoU per class of each subset of the sensors, and on what it was measured, into a student's card.
+
+    Nothing else of the card changes. Raises OSError where it cannot be written.
+    """
+    with edited_card(folder) as card:
+        card["training"]["metrics"] |= {
+            CLASS_IOU: {subset: score.class_iou() for subset, score in scores.items()},
+            CLASS_IOU_DATA: {subset: ON_CARD[subset] for subset in scores},
+        }
+
+
 _BARS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
-        "camera, KITTI test block": {"mIoU": 50.0},
+        CAMERA_KITTI: {"mIoU": 50.0},
         "camera, IDD-Lite val": {"mIoU": 70.0},
-        "LiDAR alone, SemanticKITTI val, points": {"mIoU": 45.0, "road": 85.0, "car": 70.0},
+        LIDAR_POINTS: {"mIoU": 45.0, "road": 85.0, "car": 70.0},
     }
 )
 """Percent, by what is scored: the mean over the classes that occur, and single classes."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anyseg_core.data.files import Size
+from anyseg_core.data.paste import PasteConfig
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.sensors import CAMERA, EVENT, Sensor
 
@@ -40,6 +41,8 @@ class AugmentConfig(BaseModel):
     crops: bool = False
     """Where the resolution schedule is below the network's size, show a part of the sample at full scale instead of
     all of it smaller."""
+    paste: PasteConfig | None = None
+    """Rare things copied from other samples, before everything else."""
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> AugmentConfig:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.packed import pixel_counts
-from anyseg_core.data.sample import FileDataset
+from anyseg_core.data.sample import FileDataset, evenly_spread
 from anyseg_core.data.usable import BrokenSample, UsableSamples
 from anyseg_core.runtime.label_sets import UNLABELLED
 
@@ -36,8 +36,8 @@ class SplitCheck:
 
     @property
     def never_seen(self) -> list[str]:
-        """Classes without a pixel."""
-        return [name for name, share in self.class_share.items() if share == 0]
+        """Classes without a pixel; a label without a name is no class."""
+        return [name for name, share in self.class_share.items() if name and share == 0]
 
 
 def check_split(dataset: FileDataset, *, show_progress: bool = True) -> tuple[SplitCheck, UsableSamples]:
@@ -59,14 +59,14 @@ def check_split(dataset: FileDataset, *, show_progress: bool = True) -> tuple[Sp
 
 def _empty_shares(dataset: UsableSamples, most: int = 50) -> dict[str, float]:
     """Of at most so many samples, evenly spread."""
-    chosen = np.linspace(0, len(dataset) - 1, min(most, len(dataset))).round().astype(int)
-    empty = np.mean([[(~image.any(axis=2)).mean() for image in dataset[int(i)].images] for i in chosen], axis=0)
+    chosen = evenly_spread(len(dataset), most)
+    empty = np.mean([[(~image.any(axis=2)).mean() for image in dataset[i].images] for i in chosen], axis=0)
     return {str(spec.modality): 100 * float(share) for spec, share in zip(dataset.inputs, empty, strict=True)}
 
 
 def contact_sheet(dataset: UsableSamples, rows: int = 6) -> Image:
     """RGB: a row per sample, evenly spread: every modality as the network gets it, the labels, and both together."""
-    chosen = np.linspace(0, len(dataset) - 1, min(rows, len(dataset))).round().astype(int)
+    chosen = evenly_spread(len(dataset), rows)
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(dataset.classes)] = [entry.color for entry in dataset.classes]
     titles = [*(str(spec.modality) for spec in dataset.inputs), "labels", "labels on the first"]

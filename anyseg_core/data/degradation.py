@@ -1,8 +1,9 @@
 """Broken sensors in training: the runtime's faults of content, done to encoded samples.
 
 The same functions as in `anyseg inject` degrade a frame that is made of the encoded image: depth is decoded to metres,
-event counts are divided by their gain, and each LiDAR pixel becomes a point seen through a lens of 90 degrees. Only the
-pixels that the fault changed are encoded anew.
+event counts are divided by their gain, and each LiDAR pixel becomes a point seen through a lens of 90 degrees. So a
+LiDAR can also be turned (extrinsics that are off) and moved (points that are late). Only the pixels that the fault
+changed are encoded anew.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ def _degraded_events(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
 
 
 def _degraded_lidar(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
-    max_range_m = cast("LidarEncoding", spec.encoding).max_range_m
+    encoding = cast("LidarEncoding", spec.encoding)
+    max_range_m = encoding.max_range_m
     rows, cols = np.nonzero(image.any(axis=-1))  # [K]
     height, width = image.shape[:2]
     distance = max_range_m ** (1.0 - image[rows, cols, 0] / 255.0)  # [K], as lidar_image encodes it
@@ -164,13 +166,13 @@ def _degraded_lidar(image: Image, spec: InputSpec, degrade: _DEGRADE) -> Image:
         out = np.zeros_like(image)
         out[rows[kept], cols[kept]] = image[rows[kept], cols[kept]]
         return out
-    return _with_moved_points(image, points, after, max_range_m)
+    return _with_moved_points(image, points, after, encoding)
 
 
-def _with_moved_points(image: Image, before: NDArray[Any], after: NDArray[Any], max_range_m: float) -> Image:
+def _with_moved_points(image: Image, before: NDArray[Any], after: NDArray[Any], encoding: LidarEncoding) -> Image:
     """The image with those of its points [N, 5] that a fault changed: drawn where they are now, or not in view."""
     rows, cols = np.nonzero(image.any(axis=-1))  # [N]
-    height, width = image.shape[:2]
+    (height, width), max_range_m = image.shape[:2], encoding.max_range_m
     changed = np.flatnonzero((after[:, :4] != before[:, :4]).any(axis=1))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         x, y, z = np.nan_to_num(after[changed, :3], nan=max_range_m).T
@@ -179,12 +181,16 @@ def _with_moved_points(image: Image, before: NDArray[Any], after: NDArray[Any], 
         far = np.clip(np.linalg.norm(np.stack([x, y, z]), axis=0), 1.0, max_range_m)
         seen = (x > 0) & (col >= 0) & (col < width) & (row >= 0) & (row < height)
         intensity = np.clip(np.nan_to_num(after[changed, 3]), 0, 255)
+        levels_per_m = 255.0 / (encoding.max_height_m - encoding.min_height_m)
+        raised = levels_per_m * (z - before[changed, 2])
     out = image.copy()
     out[rows[changed], cols[changed]] = 0
     place = row[seen].astype(np.intp), col[seen].astype(np.intp)
     out[place] = image[rows[changed], cols[changed]][seen]
     out[place[0], place[1], 0] = np.rint(255.0 * (1.0 - np.log(far[seen]) / np.log(max_range_m)))
     out[place[0], place[1], 1] = np.rint(intensity[seen])
+    old_height = image[rows[changed], cols[changed], 2][seen]
+    out[place[0], place[1], 2] = np.clip(np.rint(old_height + raised[seen]), 0, 255)
     return out
 
 

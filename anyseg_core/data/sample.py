@@ -73,3 +73,8 @@ class FileDataset(SegmentationDataset, Protocol):
     def files(self, index: int) -> tuple[Path, ...]:
         """All files of a sample."""
         ...
+
+
+def evenly_spread(count: int, wanted: int) -> list[int]:
+    """Indices of at most so many of `count` samples, the first and the last among them."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()

@@ -16,8 +16,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from anyseg_core.data.sample import Sample
-from anyseg_core.methods import SupervisedConfig
+from anyseg_core.data.sample import Sample, evenly_spread
+from anyseg_core.methods.supervised import sees_all_always
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel, Subset, all_subsets
 from anyseg_core.models.encoders import ENCODERS, encoder_name
@@ -118,7 +118,7 @@ LEAST_BORROWED = 1024
 
 
 def _borrow_weights(part: Path, whole: Path) -> None:
-    """Take the tensors of a part that its whole network holds, too, out of the part's file (ONNX external data)."""
+    """Take the tensors that another network of the student holds, too, out of a file (ONNX external data)."""
     network, content = onnx.load(str(part)), whole.read_bytes()
     for tensor in network.graph.initializer:
         offset = content.find(tensor.raw_data) if len(tensor.raw_data) >= LEAST_BORROWED else -1
@@ -159,6 +159,8 @@ def export(
             metrics |= _quantise_all(state, options, parts)
         for part in parts:
             _note_precision(part.file, options.precision)
+        for part in parts[:-1]:  # the last one has the weights of all
+            _borrow_weights(part.file, parts[-1].file)
         progress(4, STEPS)
         halves = _write_halves(model, state, options, parts)
         progress(5, STEPS)
@@ -277,19 +279,24 @@ def _quantise_all(state: TrainingState, options: ExportOptions, parts: Sequence[
     calibration = _samples(state, config.data.train_split, options.calibration_samples)
     scoring = _samples(state, config.data.val_split, options.scoring_samples)
     quantised = file.with_suffix(".int8")
-    quantise(file, quantised, [sample.images for sample in calibration])
+    in_float = quantise(file, quantised, [sample.images for sample in calibration])
     losses = subset_losses(file, quantised, scoring, len(state.classes))
     modalities = tuple(spec.modality for spec in state.inputs)
     points = {subset_name(loss.subset, modalities): round(loss.points, 3) for loss in losses}
     worst = max(points, key=lambda subset: points[subset])
     if points[worst] > options.max_loss:
+        table = "\n".join(f"  {subset:<28}{lost:+.2f}" for subset, lost in points.items())
         raise ExportError(
-            f"int8 costs {points[worst]:.2f} points of mIoU on {worst} and {mean_loss(losses):.2f} on average "
-            f"(all: {points}); {options.max_loss:g} are allowed. The network was not exported: raise --max-loss, or "
-            "choose fp16."
+            f"int8 costs {points[worst]:.2f} points of mIoU on {worst} and {mean_loss(losses):.2f} on average; "
+            f"{options.max_loss:g} are allowed. The network was not exported: raise --max-loss, or choose fp16.\n"
+            f"{table}"
         )
     quantised.replace(file)
-    return {"int8_miou_points_lost": points, "int8_miou_points_lost_mean": round(mean_loss(losses), 3)}
+    return {
+        "int8_miou_points_lost": points,
+        "int8_miou_points_lost_mean": round(mean_loss(losses), 3),
+        "int8_layers_in_float": list(in_float),
+    }
 
 
 def _note_precision(file: Path, precision: Precision) -> None:
@@ -311,8 +318,7 @@ def _replace(folder: Path, written: Path, networks: Sequence[str]) -> None:
 def _samples(state: TrainingState, split: str, count: int) -> list[Sample]:
     """At most `count` samples, evenly spaced over a split."""
     dataset = open_same(state, state.config.data, split)
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    return [dataset[int(index)] for index in chosen]
+    return [dataset[index] for index in evenly_spread(len(dataset), count)]
 
 
 Answer = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.uint8]]
@@ -405,7 +411,7 @@ def make_card(
             sha256=sha256_of(part.file),
             modalities=tuple(modalities[member] for member in part.network.members),
             count=part.count,
-            parts=NetworkParts(encoder=_file_of(halves.encoder), decoder=_file_of(halves.decoder)) if halves else None,
+            parts=_parts_on_card(halves, part.network, config.data.size) if halves else None,
             known_answers=_known_answers(part, config.data.size, precision),
         )
         for part in parts
@@ -436,6 +442,13 @@ def _known_answers(part: _Part, size: tuple[int, int], precision: Precision) -> 
     return known_answers(_as_written(part, precision), size, part.network.members, counts)
 
 
+def _parts_on_card(halves: PartFiles, network: ExportedNetwork, size: tuple[int, int]) -> NetworkParts:
+    first_map = None
+    if isinstance(network, StudentNetwork) and network.model.gates is not None:
+        first_map = StudentDecoder(network, size).shapes[0]
+    return NetworkParts(encoder=_file_of(halves.encoder), decoder=_file_of(halves.decoder), first_map=first_map)
+
+
 def _file_of(path: Path) -> NetworkFile:
     return NetworkFile(file=path.name, sha256=sha256_of(path))
 
@@ -445,17 +458,15 @@ def _method_in_words(state: TrainingState) -> str:
     samples = state.step * config.optim.batch_size * config.machine.devices * config.machine.num_nodes
     method, model = config.method, config.model
     if method.network == "anymodal":
-        everything = isinstance(method, SupervisedConfig) and not method.anymodal_dropout
         how = (
-            f"{method.name} {'on all modalities' if everything else 'with anymodal dropout'}, "
+            f"{method.name} {'on all modalities' if sees_all_always(method) else 'with anymodal dropout'}, "
             f"a missing modality is {'removed' if model.missing == 'remove' else 'zero-filled'}; "
             f"{ENCODERS[encoder_name(model.backbone)].words}, head width {model.head_width}, fusion {model.fusion}"
         )
     else:
-        how = (
-            f"{method.name}, a network per modality; {model.backbone} with {model.width:g} of its channels, "
-            f"DeepLabV3+ decoder {model.head_width} wide"
-        )
+        narrow = "" if model.width == 1 else f" with {model.width:g} of its channels"
+        networks = f"a network per modality; {model.backbone}{narrow}, DeepLabV3+ decoder {model.head_width} wide"
+        how = f"{method.name}, {networks}"
     if model.first_weights:
         how += f", from {'the network' if model.init_head else 'the encoder'} of {model.first_weights.name}"
     return f"{how}, seed {config.seed}; {state.step} steps, {samples} samples, {state.elapsed_s / 60:.1f} min"

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from anyseg_core.export.student import write_parts
-from anyseg_core.models.anymodal import AnymodalSegmenter
+from anyseg_core.models.anymodal import AnymodalSegmenter, Fusion
 from anyseg_core.models.network_file import NETWORK_NAME, write_network
 from anyseg_core.models.student_network import StudentNetwork
 
@@ -20,17 +20,23 @@ MODALITIES, CLASSES, HEAD_WIDTH, LABEL_STRIDE = 4, 25, 128, 2
 """As the bundled `vehicle_sim`."""
 
 
-def write_untrained(folder: Path, size: tuple[int, int], backbone: str = "b0") -> Path:
+def write_untrained(
+    folder: Path,
+    size: tuple[int, int],
+    backbone: str = "b0",
+    fusion: Fusion = "mean",
+    label_stride: int = LABEL_STRIDE,
+) -> Path:
     """Write the network and its two parts, without a card: no robot can run it by mistake. Returns the whole's file.
 
     Raises ValueError for an unknown backbone.
     """
     torch.manual_seed(0)
     channels = [[0.5] * 3] * MODALITIES
-    model = AnymodalSegmenter(channels, channels, CLASSES, backbone, HEAD_WIDTH).eval()
+    model = AnymodalSegmenter(channels, channels, CLASSES, backbone, HEAD_WIDTH, fusion=fusion).eval()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / NETWORK_NAME
-    network = StudentNetwork(model, size, LABEL_STRIDE).eval()
+    network = StudentNetwork(model, size, label_stride).eval()
     write_network(network, file, size)
     write_parts(network, file, size)
     return file

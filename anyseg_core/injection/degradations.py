@@ -202,6 +202,20 @@ def yaw(frame: SensorFrame, _rng: Generator, angle_deg: float) -> SensorFrame:
     return _turned(frame, np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]], np.float32))
 
 
+def pitch(frame: SensorFrame, _rng: Generator, angle_deg: float) -> SensorFrame:
+    """A mount that nods: points turned about the LiDAR's y axis; what lies ahead goes down where positive."""
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    return _turned(frame, np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]], np.float32))
+
+
+def moved(frame: SensorFrame, _rng: Generator, forward_m: float) -> SensorFrame:
+    """Points as they were seen this far behind: everything is further ahead by as much (x of the LiDAR)."""
+    data = frame.data.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        data[:, 0] += np.float32(forward_m)
+    return replace(frame, data=data)
+
+
 def swapped_axes(frame: SensorFrame, _rng: Generator) -> SensorFrame:
     """x forward, y left, z up become x right, y down, z forward: what inverted extrinsics make of a LiDAR that looks
     ahead, as the change of axes done three times is none."""

@@ -292,6 +292,16 @@ INJECTION_KINDS: Mapping[str, InjectionKind] = MappingProxyType(
             "a LiDAR mounted the wrong way round; with a small angle: a bracket that was hit",
             (Fault.INCONSISTENT_GEOMETRY, Fault.MISALIGNED),
         ),
+        "lidar_pitch": InjectionKind(
+            (LIDAR,), content.pitch, {"angle_deg": Parameter(2.0, -360.0, 360.0, "deg", 0.0)}, Stage.CONTENT,
+            "a bracket that was bent: what lies ahead is seen too low where positive",
+            (Fault.MISALIGNED,),
+        ),
+        "lidar_moved": InjectionKind(
+            (LIDAR,), content.moved, {"forward_m": Parameter(0.2, -50.0, 50.0, "m", 0.0)}, Stage.CONTENT,
+            "points that are older than their stamp: 20 ms at 36 km/h are 0.2 m; or a wrong translation",
+            (),
+        ),
         "lidar_axes": InjectionKind(
             (LIDAR,), content.swapped_axes, {}, Stage.CONTENT,
             "extrinsics used the wrong way round: points in the axes of a camera",

@@ -55,6 +55,11 @@ class SupervisedConfig(SupervisionConfig):
     """Train on random subsets of the modalities; false trains on all of them, always."""
 
 
+def sees_all_always(method: BaseModel) -> bool:
+    """Whether a method trains on all modalities alone: a network that is judged by what it makes of all of them."""
+    return isinstance(method, SupervisedConfig) and not method.anymodal_dropout
+
+
 class Supervised:
     """Cross entropy on the modalities that anymodal dropout leaves.
 

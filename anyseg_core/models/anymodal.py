@@ -150,8 +150,14 @@ class AnymodalSegmenter(SegmentationModel):
         """Features [1, h, w, C] of an image that is zero after normalisation; a constant to training.
 
         A fresh network maps zeros to zeros, where each of its layer norms multiplies a gradient by a thousand.
+        Batch norm uses its running statistics, in training too, and leaves them: half of them would be of nothing.
         """
-        return self.encoder(self.mean.new_zeros(1, height, width, 3))
+        was_training = self.encoder.training
+        self.encoder.eval()
+        try:
+            return self.encoder(self.mean.new_zeros(1, height, width, 3))
+        finally:
+            self.encoder.train(was_training)
 
     def contributions(self, images: Tensor) -> Tensor:
         """See the base: what each adds to the mean before the decoder's batch norm, [M, width, h, w].

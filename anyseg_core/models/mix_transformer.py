@@ -148,18 +148,18 @@ class Stage(nn.Module):
 class MixTransformer(nn.Module):
     """MiT encoder: images float [B, H, W, 3] -> four feature maps [B, H/s, W/s, C_s] with s = 4, 8, 16, 32.
 
-    H and W are multiples of 32. `drop_path` grows linearly over the blocks to this rate.
-    Raises ValueError for an unknown variant.
+    H and W are multiples of 32. `variant` is a name in `VARIANTS` or a size of one's own; `drop_path` grows linearly
+    over the blocks to this rate. Raises ValueError for an unknown variant.
     """
 
     mixes_images = False
     """It has no batch norm: an image's features do not depend on the others of its batch."""
 
-    def __init__(self, variant: str = "b0", drop_path: float = 0.1) -> None:
+    def __init__(self, variant: str | MixTransformerSpec = "b0", drop_path: float = 0.1) -> None:
         super().__init__()
-        if variant not in VARIANTS:
+        spec = VARIANTS.get(variant) if isinstance(variant, str) else variant
+        if spec is None:
             raise ValueError(f"unknown MiT variant {variant!r}; known variants: {', '.join(VARIANTS)}")
-        spec = VARIANTS[variant]
         self.dims = spec.dims
         rates = iter(np.linspace(0, drop_path, sum(spec.depths)).tolist())
         stages = []

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxscript
 import torch
 from onnxscript import opset20
@@ -56,6 +57,18 @@ def write_onnx(
             external_data=False,
             verbose=False,
         )
+    content = onnx.load(str(path))
+    forget_sources(content)
+    onnx.save(content, str(path))
+
+
+def forget_sources(network: onnx.ModelProto) -> None:
+    """Take the exporter's stack traces out, in place: they name files of the computer that exported."""
+    for node in network.graph.node:
+        kept = [(entry.key, entry.value) for entry in node.metadata_props if not entry.key.endswith("stack_trace")]
+        del node.metadata_props[:]
+        for key, value in kept:
+            node.metadata_props.add(key=key, value=value)
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from anyseg_core.runtime.engines.onnx import OnnxEngine
 from anyseg_core.runtime.known_answer import KnownAnswer, known_answers
-from anyseg_core.runtime.model_card import CARD_NAME, ModelCard, NetworkSpec, load_card, read_networks
+from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, edited_card, load_card, read_networks
 
 
 def write_known_answers(folder: Path) -> int:
@@ -18,14 +17,12 @@ def write_known_answers(folder: Path) -> int:
     """
     card = load_card(folder, verify=False)
     contents = read_networks(folder, card)
-    path = folder / CARD_NAME
-    written = json.loads(path.read_bytes())
     count = 0
-    for spec, entry in zip(card.networks, written["networks"], strict=True):
-        answers = _answers(OnnxEngine(contents[spec.file]), spec, card)
-        entry["known_answers"] = [answer.model_dump(mode="json") for answer in answers]
-        count += len(answers)
-    path.write_text(json.dumps(written, indent=2) + "\n")
+    with edited_card(folder) as written:
+        for spec, entry in zip(card.networks, written["networks"], strict=True):
+            answers = _answers(OnnxEngine(contents[spec.file]), spec, card)
+            entry["known_answers"] = [answer.model_dump(mode="json") for answer in answers]
+            count += len(answers)
     return count
 
 

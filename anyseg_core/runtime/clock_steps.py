@@ -22,13 +22,24 @@ class ClockSteps:
 
     def __init__(self, steady_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._steady_ns = steady_ns
-        self._ahead_ns: int | None = None
+        self._before: tuple[int, int] | None = None  # (clock, steady)
 
-    def forward_ns(self, now_ns: int) -> int:
-        """How far the clock was set forward since the last call, 0 where it was not; less than `CLOCK_JUMP_NS` is not.
+    def step_ns(self, now_ns: int, *, is_simulated: bool = False) -> int:
+        """How far the clock was set since the last call, back where negative; 0 where it was not, or by less than
+        `CLOCK_JUMP_NS`.
 
-        A machine that was suspended meanwhile looks the same, and is: nothing that was timed before it counts.
+        A simulated clock may run at any speed or rest: of it, only to run back is a step. A machine that was suspended
+        meanwhile looks like a clock that was set forward, and is: nothing that was timed before it counts.
         """
-        before_ns, self._ahead_ns = self._ahead_ns, now_ns - self._steady_ns()
-        step_ns = 0 if before_ns is None else self._ahead_ns - before_ns
-        return step_ns if step_ns > CLOCK_JUMP_NS else 0
+        steady_ns = self._steady_ns()
+        before, self._before = self._before, (now_ns, steady_ns)
+        if before is None:
+            return 0
+        passed_ns = now_ns - before[0]
+        step_ns = min(passed_ns, 0) if is_simulated else passed_ns - (steady_ns - before[1])
+        return step_ns if abs(step_ns) > CLOCK_JUMP_NS else 0
+
+
+def is_within(before_ns: int, now_ns: int, reach_ns: int) -> bool:
+    """Whether `before_ns` was at most `reach_ns` ago. Not where the clock was set back since: nobody knows then."""
+    return -CLOCK_JUMP_NS <= now_ns - before_ns <= reach_ns

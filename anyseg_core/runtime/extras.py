@@ -25,7 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "std_msgs",
         "std_srvs",
     ),
-    "replay": ("rosbags", "lz4", "jinja2"),
+    "replay": ("rosbags", "lz4", "backports", "jinja2"),
     "sim": ("trimesh", "embreex"),
     "train": (
         "torch",

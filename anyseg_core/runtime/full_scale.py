@@ -21,21 +21,31 @@ GREY_16_SCALES = (1023.0, 4095.0, 16383.0, 65535.0)
 """Of cameras with 10, 12, 14 and 16 bits."""
 _FRAMES = 5
 """Whose median is believed: one torn message teaches nothing."""
+INTENSITY_MEMORY = 100
+"""Scans: 10 s of most LiDARs."""
+FAR_TOO_LARGE = 16.0
+"""A LiDAR that is wrong for some seconds must not empty its channel for good; less than this is another street."""
 
 
 class FullScale:
-    """Learns the full scale of one sensor: the smallest of `scales` that holds its values. It never shrinks.
+    """Learns the full scale of one sensor: the smallest of `scales` that holds its values.
+
+    It does not shrink, as a street without a bright thing is no reason, but for one that was learnt from a fault.
 
     Args:
         scales: those that are possible, ascending.
         share: of a frame's values that must lie within; 1 = all of them.
         known: the scale where it is known; 0 = learnt.
+        memory: frames of which none needs a `FAR_TOO_LARGE`th of the scale, after which it was a fault's; 0 = never. A
+            camera at night needs as little.
     """
 
-    def __init__(self, scales: Sequence[float], share: float = 1.0, known: float = 0.0) -> None:
+    def __init__(self, scales: Sequence[float], share: float = 1.0, known: float = 0.0, memory: int = 0) -> None:
         self._scales = scales
         self._share = share
         self._tops: deque[float] = deque(maxlen=_FRAMES)
+        self._needed: deque[float] = deque(maxlen=max(memory, 1))
+        self._forgets = memory > 0
         self._known = known
         self.value = known
         """0 while nothing is known."""
@@ -53,8 +63,15 @@ class FullScale:
         if top > 0:
             self._tops.append(top)
             at = bisect_left(self._scales, median(self._tops))
-            self.value = max(self.value, self._scales[min(at, len(self._scales) - 1)])
+            self._follow(self._scales[min(at, len(self._scales) - 1)])
         return self.value
+
+    def _follow(self, needed: float) -> None:
+        self._needed.append(needed)
+        self.value = max(self.value, needed)
+        lately = max(self._needed)
+        if self._forgets and len(self._needed) == self._needed.maxlen and self.value > FAR_TOO_LARGE * lately:
+            self.value = lately
 
     def _top_of(self, values: NDArray[Any]) -> float:
         if self._share == 1.0:

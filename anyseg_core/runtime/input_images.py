@@ -112,8 +112,13 @@ def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig, f
     """Points float32 [N, 4] (x, y, z, intensity) -> uint8 [H, W, 3]: range, intensity, height.
 
     `full_scale` is the intensity of the strongest echo; 0 = `max_intensity` of the encoding. The nearest point wins a
-    pixel. Points are projected at network resolution, so none is lost to a resize.
+    pixel. Points are projected at network resolution, so none is lost to a resize, unless the encoding says `drawn_at`.
     """
+    drawn = _drawn_points(points, encoding.drawn_at or size, encoding, rig, full_scale or encoding.max_intensity)
+    return cast("Image", _resize(drawn, size, cv2.INTER_NEAREST))
+
+
+def _drawn_points(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig, full_scale: float) -> Image:
     rows, cols, index, xyz = project_points(points, rig, *size)
     if len(rows) == 0:
         return np.zeros((*size, 3), np.uint8)
@@ -123,7 +128,7 @@ def lidar_image(points: Floats, size: Size, encoding: LidarEncoding, rig: Rig, f
     height = (encoding.camera_height_m - encoding.min_height_m) - y  # above the lowest height; y points down
     values = np.empty((len(rows), 3), np.float32)  # [K, 3]
     values[:, 0] = 1.0 - np.log(distance) / math.log(encoding.max_range_m)
-    values[:, 1] = np.nan_to_num(points[index, 3]) / (full_scale or encoding.max_intensity)
+    values[:, 1] = np.nan_to_num(points[index, 3]) / full_scale
     values[:, 2] = height / (encoding.max_height_m - encoding.min_height_m)
     return _splat(_to_uint8(np.clip(values, 0.0, 1.0)), rows, cols, size, encoding.point_radius)
 

@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,9 @@ class LidarEncoding(Encoding):
 
     Range is logarithmic up to `max_range_m` (near = bright), intensity linear up to `max_intensity`, height
     linear from `min_height_m` to `max_height_m` above the ground plane `camera_height_m` below the camera.
-    A point is drawn as a square of `2 * point_radius + 1` network pixels.
+    A point is drawn as a square of `2 * point_radius + 1` pixels of an image of `drawn_at` (height, width), which is
+    then resized to the network's, nearest pixel; None = drawn at the network's size. A network that was trained on
+    images drawn at another size knows another look of the points.
     """
 
     kind: Literal["lidar_projection"] = "lidar_projection"
@@ -139,6 +142,7 @@ class LidarEncoding(Encoding):
     min_height_m: float = -1.0
     max_height_m: float = 7.0
     point_radius: int = Field(default=1, ge=0, le=8)
+    drawn_at: tuple[Annotated[int, Field(ge=1, le=16384)], Annotated[int, Field(ge=1, le=16384)]] | None = None
 
 
 ENCODINGS: dict[SensorKind, tuple[type[Encoding], ...]] = {
@@ -180,6 +184,10 @@ class InputSpec(_Strict):
         sensor = Sensor(content["modality"], content.get("kind") or None)
         return {**content, "modality": sensor, "kind": sensor.kind.name}
 
+    def encoded_with(self, **changes: Any) -> InputSpec:
+        """The same with some fields of its encoding changed."""
+        return self.model_copy(update={"encoding": self.encoding.model_copy(update=changes)})
+
     @model_validator(mode="after")
     def _encoding_fits(self) -> InputSpec:
         if not isinstance(self.encoding, ENCODINGS.get(self.modality.kind, ())):
@@ -214,6 +222,9 @@ class NetworkParts(_Strict):
 
     encoder: NetworkFile
     decoder: NetworkFile
+    first_map: tuple[int, int, int] | None = None
+    """(h, w, c) of the map that the features begin with, whose last channel is how much the image counts at each place,
+    positive; None where all images count alike."""
 
 
 class NetworkSpec(NetworkFile):
@@ -255,6 +266,18 @@ class TrainingRecord(_Strict):
     """Whether that licence allows research and non-commercial use only."""
 
 
+class ExpectedAgreement(_Strict):
+    """How far what the network makes of one sensor alone agrees with what it makes of others, on data it was not
+    trained on: `cross_examination` holds a sensor against it. `anyseg expect-agreement` writes it."""
+
+    key: str
+    """The sensor and the others, as in `camera|depth+lidar`."""
+    mean: Triple
+    """Of the logarithms of disagreement in the whole picture, by class, and in the worst quarter."""
+    spread: Triple
+    """Their standard deviations."""
+
+
 class ModelCard(_Strict):
     """The card of a student folder."""
 
@@ -268,6 +291,8 @@ class ModelCard(_Strict):
     networks: tuple[NetworkSpec, ...] = Field(min_length=1)
     data_files: tuple[NetworkFile, ...] = ()
     """Files that networks take weights from, beside the networks themselves (ONNX external data)."""
+    agreement: tuple[ExpectedAgreement, ...] = ()
+    """What its sensors are expected to agree on; empty = it is learnt while driving."""
     label_stride: int = Field(default=1, ge=1, le=4)
     """Labels are decided on a grid of this stride and repeated: 1 is exact, 2 is cheaper."""
     training: TrainingRecord
@@ -308,6 +333,18 @@ class ModelCard(_Strict):
         """Write model.json into `folder`."""
         content = json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False)
         (folder / CARD_NAME).write_text(content + "\n")
+
+
+@contextmanager
+def edited_card(folder: Path) -> Iterator[dict[str, Any]]:
+    """The content of a student's model.json, to be changed in the block, and written after it unless that raises.
+
+    Nothing else of the card changes, as it would if it were written anew. Raises OSError.
+    """
+    path = folder / CARD_NAME
+    content = json.loads(path.read_bytes())
+    yield content
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def bundled_students() -> tuple[str, ...]:

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from numpy.typing import NDArray
-
-from anyseg_core.runtime.external_data import ExternalTensor, external_tensors
+from anyseg_core.runtime.external_data import external_tensors, with_values_inside
 
 
 class NetworkFileError(Exception):
@@ -23,10 +21,8 @@ class NetworkContent:
 
     path: Path
     data: bytes = field(repr=False)
-    tensors: tuple[ExternalTensor, ...] = ()
-    """Its weights that are in other files."""
     external: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """Those files, by the name that it has for them, relative to its folder."""
+    """Files that it takes weights from, by the name that it has for them, relative to its folder."""
 
     @classmethod
     def read(cls, path: Path) -> NetworkContent:
@@ -41,12 +37,15 @@ class NetworkContent:
     def of(cls, path: Path, data: bytes) -> NetworkContent:
         """The content of the file at `path`, and what it takes from others, read now.
 
-        Raises NetworkFileError where one cannot be read, it is no ONNX, or it names a file outside of its own folder.
+        Raises NetworkFileError where one cannot be read or is too short, it is no ONNX, or it names a file outside of
+        its own folder.
         """
         try:
-            tensors = tuple(external_tensors(data))
+            tensors = external_tensors(data)
             names = {inside(tensor.location) for tensor in tensors}
             external = {name: (path.parent / name).read_bytes() for name in names}
+            for tensor in tensors:
+                tensor.values(external[tensor.location])
         except OSError as error:
             raise NetworkFileError(f"{path} needs a file: {error}. Copy the student folder again.") from error
         except (ValueError, OverflowError) as error:
@@ -54,16 +53,16 @@ class NetworkContent:
                 f"cannot load {path}, it is no sound ONNX file: {error}. "
                 "Copy the student folder again, or export it again."
             ) from error
-        return cls(path, data, tensors, external)
+        return cls(path, data, external)
 
-    def external_values(self) -> dict[str, NDArray]:
-        """The weights that are in other files, by name. Raises ValueError where a file is too short for them."""
-        return {tensor.name: tensor.values(self.external[tensor.location]) for tensor in self.tensors}
+    def alone(self) -> bytes:
+        """The network as one file with all weights inside."""
+        return with_values_inside(self.data, self.external) if self.external else self.data
 
     @cached_property
     def sha256(self) -> str:
-        """Of the network file, as hexadecimal."""
-        return hashlib.sha256(self.data).hexdigest()
+        """Of the network with all weights inside, as hexadecimal: of the file, where it needs no other."""
+        return hashlib.sha256(self.alone()).hexdigest()
 
     def __str__(self) -> str:
         return str(self.path)

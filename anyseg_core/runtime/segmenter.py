@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -34,7 +34,9 @@ from anyseg_core.runtime.known_answer import KnownAnswer, known_images
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ModelCard, NetworkSpec, StudentError, find_student, load_card, read_networks
 from anyseg_core.runtime.network_content import NetworkContent
+from anyseg_core.runtime.sensor_shares import Shares, shares_of
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
+from anyseg_core.runtime.vote import fuse
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,9 @@ class Segmentation:
     engine_s: float
     """Seconds in which the engine was busy with it, also ahead, while the frames' companions were on their way. A frame
     counts in the first mask that is made of it."""
+    shares: Shares = field(default_factory=dict)
+    """How much each modality counts where, [h, w]; empty where the student counts all alike, or its network is not run
+    in parts."""
 
     def unknown_below(self, min_confidence: float) -> Segmentation:
         """The same with no label (255) where the confidence is below `min_confidence`, 0..1: "I don't know"."""
@@ -185,10 +190,31 @@ class Segmenter:
         made = {modality: self._network_image(frames[modality], rig) for modality in live}
         encoded = time.perf_counter()
         results = [self._run(network, group, made) for network, group in self._plan(live)]
-        labels, confidence = results[0] if len(results) == 1 else fuse(results)
+        labels, confidence = fuse(results)
         done = time.perf_counter()
         engine_s = _busy_s([(encoded, done), *_newly_encoded(made.values())])
-        return Segmentation(labels, confidence, live, encoded - started, engine_s)
+        return Segmentation(labels, confidence, live, encoded - started, engine_s, self._shares(live, made))
+
+    def _shares(self, live: tuple[Sensor, ...], made: Mapping[Sensor, _NetworkImage]) -> Shares:
+        parts = self.card.networks[0].parts
+        encoded = [future.result().features for m in live if (future := made[m].encoded) is not None]
+        if parts is None or parts.first_map is None or not encoded:
+            return {}
+        return shares_of(encoded, live, parts.first_map)
+
+    def segment_images(self, images: Mapping[Sensor, NDArray[np.uint8]]) -> tuple[Labels, Labels]:
+        """Labels and confidence of network images [H, W, 3] that were encoded already, as data sets have them.
+
+        Raises EngineError.
+        """
+        if not self._networks:
+            raise EngineError(f"the engines of student {self.card.name} are closed")
+        live = tuple(modality for modality in self.modalities if modality in images)
+        results = []
+        for network, group in self._plan(live):
+            index = np.array([self.card.index_of(modality) for modality in group], np.int64)
+            results.append(network.engine.run(np.stack([images[modality] for modality in group]), index))
+        return fuse(results)
 
     def segment_arrays(self, rig: Rig | None = None, **arrays: NDArray[Any]) -> Segmentation:
         """Segment from the arrays of one moment, by the sensors' names: `segment_arrays(camera=rgb, depth=metres)`.
@@ -292,21 +318,6 @@ class Segmenter:
         if fault:
             raise EngineError(f"{network.spec.file} gave bad output: {fault}")
         return labels, confidence
-
-
-def fuse(results: list[tuple[Labels, Labels]]) -> tuple[Labels, Labels]:
-    """Several networks' (labels, confidence), each uint8 [H, W] -> one: a vote weighted by confidence.
-
-    The label with the greatest summed confidence wins a pixel; its confidence is that sum divided by the number
-    of networks, so disagreement lowers it. Ties go to the earlier network.
-    """
-    labels = np.stack([label for label, _ in results])  # [K, H, W]
-    weights = np.stack([confidence for _, confidence in results]).astype(np.uint16)  # [K, H, W]
-    votes = np.stack([np.where(labels == label, weights, 0).sum(axis=0) for label in labels])  # [K, H, W]
-    winner = votes.argmax(axis=0)[None]  # [1, H, W]
-    fused = np.take_along_axis(labels, winner, axis=0)[0]
-    confidence = np.take_along_axis(votes, winner, axis=0)[0] // len(results)
-    return fused, confidence.astype(np.uint8)
 
 
 def _newly_encoded(images: Iterable[_NetworkImage]) -> Iterator[tuple[float, float]]:

@@ -87,7 +87,7 @@ def simulate_dataset(  # noqa: PLR0913 - the choices of one data set, named by k
         for k in range(count)
     ]
     root.mkdir(parents=True, exist_ok=True)
-    write_inputs(root)
+    write_inputs(root, size)
     return sum(map_over_processes(write_drive, jobs, workers, progress))
 
 
@@ -98,9 +98,10 @@ def drive_config(split: str, number: int, duration_s: float) -> DriveConfig:
     return DriveConfig(seed, WEATHERS[number % len(WEATHERS)], duration_s, speed_mps=speed)
 
 
-def write_inputs(root: Path) -> None:
-    """Write the `InputSpec`s as a JSON list."""
-    specs = [spec.model_dump(mode="json") for spec in VEHICLE_INPUTS]
+def write_inputs(root: Path, size: tuple[int, int]) -> None:
+    """Write the `InputSpec`s as a JSON list; LiDAR's says that points were drawn at the images' size."""
+    inputs = [spec.encoded_with(drawn_at=size) if spec.modality == Sensor.LIDAR else spec for spec in VEHICLE_INPUTS]
+    specs = [spec.model_dump(mode="json") for spec in inputs]
     (root / INPUTS_NAME).write_text(json.dumps(specs, indent=2) + "\n")
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from anyseg_core.child_process import module_arguments
 from anyseg_core.processes import WorkerError, available_cores
 from anyseg_core.sim.drive import DriveConfig
 from anyseg_core.sim.drive_cache import recording_path, render_to
@@ -38,7 +39,7 @@ class RenderProcess:
         self._progress = (0, round(config.duration_s * config.rate_hz))
         # A session of its own: Ctrl-C in the terminal does not reach it, and `stop` reaches all of its processes.
         self._process = subprocess.Popen(
-            [sys.executable, *_QUIET_TRACKER, "-m", __name__, json.dumps(asdict(config)), str(folder)],
+            [sys.executable, *_QUIET_TRACKER, *module_arguments(__name__, [json.dumps(asdict(config)), str(folder)])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,

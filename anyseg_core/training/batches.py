@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -10,6 +12,7 @@ from anyseg_core.data.augmentation import AugmentConfig, augment
 from anyseg_core.data.decoupled import DecoupledConfig, augment_apart
 from anyseg_core.data.degradation import DegradeConfig, SampleDegrader
 from anyseg_core.data.mixture import Mixture
+from anyseg_core.data.paste import Paster
 from anyseg_core.data.sample import Sample, SegmentationDataset
 from anyseg_core.methods import Batch
 
@@ -41,19 +44,28 @@ class Batches(Dataset[Batch]):
         apart: DecoupledConfig | None = None,
         full_size: tuple[int, int] | None = None,
     ) -> None:
-        self.share = size[0] / full_size[0] if full_size and augment.crops else 1.0
         self.dataset, self.size, self.batch_size = dataset, size, batch_size
+        self._full_size = full_size
         self.augment, self.label_stride, self.seed = augment, label_stride, seed
         self.rank, self.world = rank, world
         self.apart = apart
         self.modalities = tuple(spec.modality for spec in dataset.inputs)
+        self._paste = Paster(dataset, augment.paste) if augment.paste is not None else None
         self._degrade = SampleDegrader(degrade, dataset.inputs) if degrade is not None else None
 
+    def at_size(self, size: tuple[int, int]) -> Batches:
+        """The same batches with images of another size; what was looked up in the data set serves both."""
+        other = copy.copy(self)
+        other.size = size
+        return other
+
     def __getitem__(self, step: int) -> Batch:
-        rng = np.random.default_rng([self.seed, self.rank, step])
-        samples = [self.dataset[index] for index in self.indices(step)]
+        rng, indices = np.random.default_rng([self.seed, self.rank, step]), self.indices(step)
+        samples = [self.dataset[index] for index in indices]
         if self.apart is not None:
             return self._apart(samples, self.apart, rng)
+        if self._paste is not None:
+            samples = [self._paste(*pair, rng) for pair in zip(indices, samples, strict=True)]
         changed = [self._changed(sample, rng) for sample in samples]
         images = np.stack([images for images, _ in changed])  # [B, M, H, W, 3]
         stride = self.label_stride
@@ -69,7 +81,8 @@ class Batches(Dataset[Batch]):
         there = _presence(sample)
         modalities = tuple(modality for modality, is_there in zip(self.modalities, there, strict=True) if is_there)
         seen = sample.images if there.all() else sample.images[there]
-        images, labels = augment(seen, sample.labels, modalities, self.size, self.augment, rng, self.share)
+        share = self.size[0] / self._full_size[0] if self._full_size and self.augment.crops else 1.0
+        images, labels = augment(seen, sample.labels, modalities, self.size, self.augment, rng, share)
         if not there.all():
             everything = np.zeros((len(there), *images.shape[1:]), np.uint8)
             everything[there] = images

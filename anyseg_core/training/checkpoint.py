@@ -132,18 +132,18 @@ def save_checkpoint(
     return folder
 
 
-def mark_best(checkpoint: Path, mean: float) -> None:
-    """Make a checkpoint the result of its run, with its mean mIoU over subsets in percent."""
+def mark_best(checkpoint: Path, score: float) -> None:
+    """Make a checkpoint the result of its run, with what the best is chosen by, in percent."""
     pointer = checkpoint.parent / BEST
     partial = pointer.with_name(pointer.name + ".partial")
-    partial.write_text(json.dumps({"checkpoint": checkpoint.name, "mean": mean}) + "\n")
+    partial.write_text(json.dumps({"checkpoint": checkpoint.name, "score": score}) + "\n")
     partial.replace(pointer)
 
 
-def best_mean(run: Path) -> float:
+def best_score(run: Path) -> float:
     """The score of the checkpoint that is marked as best; minus infinity where there is none."""
     pointer = _pointer(run)
-    return float(pointer["mean"]) if pointer else float("-inf")
+    return float(pointer["score"]) if pointer else float("-inf")
 
 
 def update_metrics(folder: Path, state: TrainingState) -> None:
@@ -266,7 +266,8 @@ def _pointer(run: Path) -> dict[str, Any]:
         return {}
     try:
         said = json.loads(pointer.read_text())
-        return {"checkpoint": str(said["checkpoint"]), "mean": float(said["mean"])}
+        score = said["mean"] if "mean" in said else said["score"]  # as runs had it before 0.2.0
+        return {"checkpoint": str(said["checkpoint"]), "score": float(score)}
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{pointer} cannot be used ({error!r}): remove it, and the newest checkpoint is taken"

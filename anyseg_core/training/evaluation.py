@@ -180,6 +180,11 @@ def present_subsets(sample: Sample) -> list[Subset]:
     return [subset for subset in all_subsets(len(sample.images)) if set(subset) <= set(there)]
 
 
+def with_all_modalities(miou: Mapping[str, float]) -> float:
+    """mIoU with all modalities, of the metrics' mIoU by subset."""
+    return miou[max(miou, key=lambda name: name.count("+"))]
+
+
 def summarise_mixture(scores: dict[str, PartScore]) -> dict[str, Any]:
     """Metrics in percent by part and subset: mIoU, IoU per class, calibration; `mean` is over parts."""
     miou = {name: subset_miou(score.matrix) for name, score in scores.items()}

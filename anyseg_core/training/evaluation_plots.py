@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from anyseg_core.data.sample import SegmentationDataset
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.sensor_shares import shares_picture
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.training.evaluation import decide_labels, present_subsets, subset_logits, subset_name
 
@@ -168,16 +169,14 @@ def sample_grid(
 
 
 def _share_pictures(shares: NDArray[np.float32], modalities: Sequence[Sensor]) -> list[tuple[str, Image]]:
-    """Who is believed where, by shares [M, h, w]: a picture of each modality, white = it alone, and of the first."""
+    """Who counts where, by shares [M, h, w]: a picture of each modality, white = it alone, and one of the strongest."""
     gray = np.rint(255 * shares).astype(np.uint8)
     pictures = [
         (f"{modality!s}: {100 * share.mean():.0f} % of the weight", np.repeat(picture[..., None], 3, axis=2))
         for modality, share, picture in zip(modalities, shares, gray, strict=True)
     ]
-    hues = np.linspace(0, 180, len(modalities), endpoint=False).astype(np.uint8)
-    most = np.full((*shares.shape[1:], 3), 255, np.uint8)
-    most[..., 0] = hues[shares.argmax(axis=0)]
-    return [*pictures, ("most weight (a colour each)", cast("Image", cv2.cvtColor(most, cv2.COLOR_HSV2RGB)))]
+    strongest = shares_picture(dict(zip(modalities, shares, strict=True)), modalities)
+    return [*pictures, ("most weight (a colour each)", strongest)]
 
 
 def tile(pictures: list[tuple[str, Image]], columns: int, width: int = _PICTURE_PX) -> Image:
@@ -193,8 +192,3 @@ def tile(pictures: list[tuple[str, Image]], columns: int, width: int = _PICTURE_
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
     return np.vstack(rows)
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """Indices of samples, evenly spread."""
-    return np.linspace(0, count - 1, wanted).round().astype(int).tolist() if wanted else []

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 
 from anyseg_core.data.mixture import Mixture
-from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.data.sample import SegmentationDataset, evenly_spread
 from anyseg_core.html_report import render_report
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
@@ -35,7 +35,6 @@ from anyseg_core.training.evaluation_plots import (
     plot_curves,
     plot_heat_map,
     sample_grid,
-    spread,
 )
 from anyseg_core.training.robustness import UMMSS, missing_metrics, score_robustness, score_ummss
 from anyseg_core.training.run_log import curves, read_history
@@ -84,7 +83,7 @@ def evaluate_fully(checkpoint: Path, options: EvaluationOptions, *, show_progres
     dataset = _dataset(state, options)
     stride, released = state.config.model.label_stride, options.released_protocol
     names = [entry.name for entry in state.classes]
-    chosen = spread(len(dataset), min(len(dataset), options.limit or len(dataset)))
+    chosen = evenly_spread(len(dataset), options.limit or len(dataset))
     metrics: dict[str, Any] = {
         "checkpoint": f"{state.config.name}, step {state.step}, git {state.git_revision}",
         "data": dataset.description + (f", {len(chosen)} of them scored" if len(chosen) < len(dataset) else ""),
@@ -137,7 +136,7 @@ def write_report(evaluation: Evaluation, folder: Path, command: str) -> Path:
     (folder / "report.md").write_text(markdown(metrics, command))
     state = evaluation.state
     colors, stride = [entry.color for entry in state.classes], state.config.model.label_stride
-    chosen = spread(len(evaluation.dataset), evaluation.pictures)
+    chosen = evenly_spread(len(evaluation.dataset), evaluation.pictures)
     grids = [sample_grid(evaluation.model, evaluation.dataset, colors, stride, index) for index in chosen]
     page = render_report(
         Path(__file__).with_name("evaluation.html.j2"),

@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 from anyseg_core.data.datasets import open_dataset
 from anyseg_core.data.mixture import Mixture
 from anyseg_core.data.packed import pixel_counts
-from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.data.sample import SegmentationDataset, evenly_spread
 from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
-from anyseg_core.methods.supervised import balance_weights
+from anyseg_core.methods.supervised import balance_weights, sees_all_always
 from anyseg_core.models.student_weights import calibrate_norms
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
 from anyseg_core.terminal import Report, console, progress_bar
@@ -34,7 +34,7 @@ from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import (
     CheckpointError,
     TrainingState,
-    best_mean,
+    best_score,
     build_model,
     find_checkpoint,
     init_encoder,
@@ -54,8 +54,9 @@ from anyseg_core.training.evaluation import (
     score_subsets,
     summarise,
     summarise_mixture,
+    with_all_modalities,
 )
-from anyseg_core.training.evaluation_plots import plot_confusion, sample_grid, spread
+from anyseg_core.training.evaluation_plots import plot_confusion, sample_grid
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.run_log import RunLog
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
@@ -76,8 +77,8 @@ class TrainingError(Exception):
 def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False, show_progress: bool = True) -> Path:
     """Train, evaluate on every subset of the modalities, and return the folder of the best checkpoint.
 
-    The best is the one with the highest mean mIoU over subsets in the validations during the training and at its end;
-    without validations during the training, the last.
+    The best is the one with the highest mean mIoU over subsets in the validations during the training and at its end,
+    or mIoU with all modalities where it is trained on these alone; without validations during the training, the last.
 
     Args:
         out: the run's folder, `runs/<name>` unless given; holds checkpoints, TensorBoard logs, history.jsonl (a line
@@ -124,6 +125,7 @@ class _Trainer:
         self.network = build_model(self.state)
         self.optimizer = make_optimizer(self.network, config.optim)
         self.method = self._make_method()
+        self.batches = self._make_batches()
         self._restore(resume)
         if config.machine.compile:
             for encoder in self.network.encoders:
@@ -133,6 +135,22 @@ class _Trainer:
         self.log = RunLog(run, self.state.step) if fabric.is_global_zero else None
         if fabric.is_global_zero:
             (run / CONFIG_NAME).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+    def _make_batches(self) -> Batches:
+        config = self.config
+        return Batches(
+            self.train_set,
+            config.data.size,
+            config.optim.batch_size,
+            config.augment,
+            label_stride=config.model.label_stride,
+            seed=config.seed,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            degrade=config.degrade,
+            apart=config.augment_apart,
+            full_size=config.data.size,
+        )
 
     def _make_method(self) -> Method:
         settings = self.config.method
@@ -221,23 +239,10 @@ class _Trainer:
 
     def _loader(self, size: tuple[int, int]) -> DataLoader[Batch]:
         config = self.config
-        batches = Batches(
-            self.train_set,
-            size,
-            config.optim.batch_size,
-            config.augment,
-            label_stride=config.model.label_stride,
-            seed=config.seed,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-            degrade=config.degrade,
-            apart=config.augment_apart,
-            full_size=config.data.size,
-        )
         accumulate = config.optim.accumulate
         last = self.budget.max_steps or sys.maxsize // accumulate
         return DataLoader(
-            batches,
+            self.batches.at_size(size),
             batch_size=None,
             sampler=range(self.state.step * accumulate, last * accumulate),  # type: ignore[arg-type]
             num_workers=config.machine.workers,
@@ -322,30 +327,36 @@ class _Trainer:
 
     def _validate(self) -> None:
         """Score some validation samples; the best network so far is kept, whatever comes."""
-        mean, is_best = 0.0, False
+        score, is_best = 0.0, False
         if self.log is not None:
-            mean = self._validate_here(self.log)
-            is_best = mean > best_mean(self.run)
+            score = self._validate_here(self.log)
+            is_best = score > best_score(self.run)
             if self.show_progress:
-                console.print(f"{self._stand()}: mean mIoU {mean}{', the best so far' * is_best}", soft_wrap=True)
+                figure = "mIoU with all" if self._is_judged_by_all else "mean mIoU"
+                console.print(f"{self._stand()}: {figure} {score}{', the best so far' * is_best}", soft_wrap=True)
         if self.fabric.broadcast(is_best):
             checkpoint = self._save()
             if self.fabric.is_global_zero:
-                mark_best(checkpoint, mean)
+                mark_best(checkpoint, score)
 
     def _validate_here(self, log: RunLog) -> float:
-        """In this process, with curves and pictures; returns the mean mIoU over subsets in percent."""
+        """In this process, with curves and pictures; returns what the best is chosen by, in percent."""
         count, step = len(self.val_set), self.state.step
-        metrics, confusion = self._score(spread(count, min(self.config.record.validate_samples, count)))
+        metrics, confusion = self._score(evenly_spread(count, self.config.record.validate_samples))
         log.validation(metrics, step, self.state.elapsed_s)
         if confusion:
             log.picture("confusion", plot_confusion(**confusion), step)
         colors, stride = [entry.color for entry in self.state.classes], self.config.model.label_stride
         self.network.eval()
-        for index in spread(count, min(PICTURES, count)):
+        for index in evenly_spread(count, PICTURES):
             name, picture = sample_grid(self.network, self.val_set, colors, stride, index)
             log.picture(f"samples/{name}", picture, step)
-        return metrics["mean"]
+        return with_all_modalities(metrics["miou"]) if self._is_judged_by_all else metrics["mean"]
+
+    @property
+    def _is_judged_by_all(self) -> bool:
+        """By its mIoU with all modalities, where it learns from these alone; else by the mean over subsets or parts."""
+        return sees_all_always(self.config.method) and not isinstance(self.val_set, Mixture)
 
     def _stand(self) -> str:
         """How far the training is, and how long it will take, for the terminal."""

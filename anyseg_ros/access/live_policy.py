@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from anyseg_ros.access.policy import Interface, drivers_of, interface_of, policy
@@ -21,8 +23,9 @@ class NotActiveError(Exception):
 def live_policy(params_file: Path | None = None, namespace: str = "/", *, injector: bool = False) -> str:
     """The SROS2 policy for segmentation_node with a parameter file, its drivers and, where wanted, the injector.
 
-    rclpy must be initialised. Raises NotActiveError.
+    rclpy must be initialised, best so that no other process is found. Raises NotActiveError, NamesakeError.
     """
+    gc.collect()  # a destroyed lifecycle node is in the middleware's graph until its cycle of references is collected
     arguments = ["--ros-args", "--params-file", str(params_file)] if params_file else []
     enclaves = {f"{ENCLAVES}/segmentation_node": _segmentation(namespace, arguments)}
     if injector:
@@ -36,7 +39,7 @@ def _segmentation(namespace: str, arguments: list[str]) -> Interface:
         for transition in (node.trigger_configure, node.trigger_activate):
             if transition() is not TransitionCallbackReturn.SUCCESS:
                 raise NotActiveError("segmentation_node does not start with these parameters: see its log above")
-        rclpy.spin_once(node, timeout_sec=0.1)
+        rclpy.spin_once(node, executor=SingleThreadedExecutor(), timeout_sec=0.1)  # rclpy's global one keeps the node
         return interface_of(node, subscribes=node.sensor_topics.values())
     finally:
         node.destroy_node()

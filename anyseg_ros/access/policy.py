@@ -27,6 +27,10 @@ OF_PARAMETERS = (
 """Services of every node."""
 
 
+class NamesakeError(Exception):
+    """Two nodes of one full name: the middleware answers for either, and not always for the same."""
+
+
 @dataclass(frozen=True)
 class Interface:
     """What a node publishes, subscribes to, serves and calls: full names."""
@@ -40,8 +44,16 @@ class Interface:
 
 
 def interface_of(node: Node, publishes: Iterable[str] = (), subscribes: Iterable[str] = ()) -> Interface:
-    """The interface of a node of this process, as the middleware has it, with topics that it takes up only later."""
+    """The interface of a node of this process, as the middleware has it, with topics that it takes up only later.
+
+    Raises NamesakeError.
+    """
     asked = node.get_name(), node.get_namespace()
+    if node.get_node_names_and_namespaces().count(asked) > 1:
+        raise NamesakeError(
+            f"another node is called {node.get_fully_qualified_name()}, too: end it, or set "
+            "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF for this one"
+        )
     return Interface(
         node.get_namespace(),
         node.get_name(),

@@ -94,6 +94,10 @@ class FolderLabels:
     def __init__(self, folder: Path) -> None:
         """Raises GroundTruthError where the folder has no such file."""
         found = {stamp: path for path in sorted(folder.glob("*.png")) if (stamp := stamp_of(path.stem)) is not None}
+        if not folder.is_dir():
+            raise GroundTruthError(
+                f"{folder} is not a folder; a topic of label images is named with --map labels:=TOPIC"
+            )
         if not found:
             raise GroundTruthError(
                 f"no label image in {folder}: name PNGs by the stamp of the camera image in nanoseconds, "

@@ -79,9 +79,8 @@ class BagRig:
     def lidar_frame(self, frame_id: str) -> None:
         self._calibration.lidar_frame = frame_id
 
-    def on_camera_info(self, message: Any, *, is_depth: bool) -> None:
-        """sensor_msgs/CameraInfo. Raises ConversionError."""
-        sensor = Sensor.DEPTH if is_depth else Sensor.CAMERA
+    def on_camera_info(self, sensor: Sensor, message: Any) -> None:
+        """sensor_msgs/CameraInfo of that sensor's pictures. Raises ConversionError."""
         camera = pinhole_camera(message, rectified=is_rectified(self._image_topics.get(sensor, "")))
         self._calibration.set_camera(sensor, camera, message.header.frame_id)
 
@@ -91,9 +90,14 @@ class BagRig:
         return self._calibration.alignment.aligned(frame, self._calibration.cameras, lookup)
 
     @property
-    def unregistered(self) -> str:
+    def unregistered(self) -> Mapping[Sensor, str]:
         """As `Calibration.unregistered`."""
         return self._calibration.unregistered
+
+    @property
+    def events_note(self) -> str:
+        """As `Alignment.events_note`."""
+        return self._calibration.alignment.events_note
 
     def on_transforms(self, message: Any) -> None:
         """tf2_msgs/TFMessage, static or not."""

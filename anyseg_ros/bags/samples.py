@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -28,6 +29,7 @@ from anyseg_ros.messages import conversions
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.header_stamp import header_stamp_ns
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, reader_of
+from anyseg_ros.pipeline.alignment import REGISTERED_BY
 from anyseg_ros.pipeline.parameters import Parameters
 
 LOOK_AHEAD_S = 3.0
@@ -168,7 +170,7 @@ class BagSamples:
         self.reasons: dict[Sensor, Counter[str]] = {}
         """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
-        """Other messages that could not be used, by reason."""
+        """Other messages that could not be used, and what is not exact, by reason."""
 
     def __iter__(self) -> Iterator[Sample]:
         self.messages, self.first_ns, self.last_ns = 0, None, 0
@@ -196,11 +198,9 @@ class BagSamples:
         sensors = {choice.topic: self._sensor_handler(m, choice, rig) for m, choice in self._topics.sensors.items()}
         others: list[tuple[TopicChoice | None, _Handler]] = [
             (companions.labels, self._on_labels),
-            (
-                companions.camera_info,
-                lambda m, now: self._on_calibration(m, now, rig, self._camera_info_of(rig, False)),
-            ),
-            (companions.depth_info, lambda m, now: self._on_calibration(m, now, rig, self._camera_info_of(rig, True))),
+            (companions.camera_info, self._info_handler(Sensor.CAMERA, rig)),
+            (companions.depth_info, self._info_handler(Sensor.DEPTH, rig)),
+            (companions.event_info, self._info_handler(Sensor.EVENT, rig)),
             (companions.tf, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
             (companions.tf_static, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
             (companions.clock, lambda _m, _now: iter(())),
@@ -208,9 +208,8 @@ class BagSamples:
         ]
         return {**{choice.topic: handler for choice, handler in others if choice is not None}, **sensors}
 
-    @staticmethod
-    def _camera_info_of(rig: BagRig, is_depth: bool) -> Callable[[Any], None]:
-        return lambda message: rig.on_camera_info(message, is_depth=is_depth)
+    def _info_handler(self, sensor: Sensor, rig: BagRig) -> _Handler:
+        return lambda message, now_ns: self._on_calibration(message, now_ns, rig, partial(rig.on_camera_info, sensor))
 
     def _sensor_handler(self, modality: Sensor, choice: TopicChoice, rig: BagRig) -> _Handler:
         frames_of = self._converter(modality, choice.msgtype)
@@ -225,6 +224,8 @@ class BagSamples:
                 self._count_reason(modality, named)
                 yield RejectedSample(now_ns, modality, fault, named)
                 return
+            if modality == Sensor.EVENT and rig.events_note:
+                self.ignored[f"places of events are not exact: {rig.events_note}"] = 1
             for frame in frames:
                 self.received[modality] += 1
                 self._look_at_times(frame)
@@ -268,8 +269,8 @@ class BagSamples:
         except Exception as error:  # as in the node: it is ignored and said
             self.ignored[f"{message.topic}: {error}"] += 1
             return
-        if why := rig.unregistered:
-            self.ignored[f"place of depth: {why}; it is used as it is: see rig.register_depth"] = 1
+        for sensor, why in rig.unregistered.items():
+            self.ignored[f"place of {sensor}: {why}; it is used as it is: see {REGISTERED_BY[sensor]}"] = 1
         yield from self._changed_rig(rig, now_ns)
 
     def _on_odometry(self, message: BagMessage, now_ns: int, rig: BagRig) -> Iterator[Sample]:

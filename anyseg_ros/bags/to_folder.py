@@ -30,6 +30,7 @@ from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
+from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE
 from anyseg_ros.pipeline.parameters import Parameters
 
 _KEPT_FRAMES = 40
@@ -159,9 +160,23 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         *collector.offsets(),
         *collector.depth_range(description),
         *collector.left_out(),
+        *_about_labels(written, connections, topics, options),
         *_about_validation(written, options),
     ]
     return written
+
+
+def _about_labels(
+    written: Written, connections: Iterable[tuple[str, str]], topics: BagTopics, options: FolderOptions
+) -> list[str]:
+    """Where labels may be, when there is none."""
+    if written.labelled or options.labels is not None or topics.companions.labels is not None:
+        return []
+    images = {topic for topic, msgtype in connections if msgtype in (IMAGE, COMPRESSED_IMAGE)}
+    others = sorted(images - set(topics.names()))
+    if not others:
+        return []
+    return [f"no label image was found; if one of {', '.join(others)} holds them: --map labels:=TOPIC"]
 
 
 def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:
@@ -183,7 +198,7 @@ def _description_for(
     """That of the data set where there is one, which the bag must fit, else a new one."""
     path = root / DESCRIPTION_NAME
     classes = options.classes or card.classes
-    inputs = tuple(spec for spec in card.inputs if spec.modality in sensors)
+    inputs = tuple(_of_frames(spec) for spec in card.inputs if spec.modality in sensors)
     if not path.exists():
         return FolderDescription(classes=classes, inputs=inputs)
     try:
@@ -201,6 +216,13 @@ def _description_for(
     return there
 
 
+def _of_frames(spec: InputSpec) -> InputSpec:
+    """As the student has it, but its size of drawn points, which is that of the images that it was trained on."""
+    if not isinstance(spec.encoding, LidarEncoding):
+        return spec
+    return spec.encoded_with(drawn_at=None)
+
+
 def _full_intensity(samples: BagSamples) -> float:
     """What the strongest echo of the bag's scans has, by the first of them; 0 where they do not tell."""
     scans = (s.frame for s in samples if isinstance(s, FrameSample) and s.frame.intensity is not None)
@@ -216,7 +238,7 @@ def _with_intensity(description: FolderDescription, full_scale: float) -> Folder
     def with_range(spec: InputSpec) -> InputSpec:
         if not isinstance(spec.encoding, LidarEncoding):
             return spec
-        return spec.model_copy(update={"encoding": spec.encoding.model_copy(update={"max_intensity": full_scale})})
+        return spec.encoded_with(max_intensity=full_scale)
 
     return description.model_copy(update={"inputs": tuple(with_range(spec) for spec in description.inputs)})
 

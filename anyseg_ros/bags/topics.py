@@ -13,9 +13,9 @@ from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, POINT_C
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
 _IMAGES = (IMAGE, COMPRESSED_IMAGE)
-_LABEL_WORDS = ("label", "ground_truth", "semantic", "segmentation", "mask")
+_LABEL_WORDS = ("label", "annotation", "ground_truth", "semantic", "segmentation", "mask")
 """Pictures of classes: no camera's."""
-_TRUTH_WORDS = ("label", "ground_truth", "semantic")
+_TRUTH_WORDS = ("label", "annotation", "ground_truth", "semantic")
 """Of those, the ones that are taken for ground truth: a mask may as well be what a network gave."""
 _PREDICTION = re.compile(r"segmentation/(mask|color_mask|overlay|confidence)$")
 """What `segmentation_node` publishes."""
@@ -45,6 +45,7 @@ class CompanionTopics:
     """Ground truth: mono8 images of class indices."""
     camera_info: TopicChoice | None = None
     depth_info: TopicChoice | None = None
+    event_info: TopicChoice | None = None
     clock: TopicChoice | None = None
     tf: TopicChoice | None = None
     tf_static: TopicChoice | None = None
@@ -57,6 +58,7 @@ _COMPANION_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "labels": _IMAGES,
         "camera_info": (CAMERA_INFO,),
         "depth_info": (CAMERA_INFO,),
+        "event_info": (CAMERA_INFO,),
         "clock": ("rosgraph_msgs/msg/Clock",),
         "tf": ("tf2_msgs/msg/TFMessage",),
         "tf_static": ("tf2_msgs/msg/TFMessage",),
@@ -132,6 +134,7 @@ def find_companions(
         "labels": [t for t in topics if _is_truth_by_name(t)],
         "camera_info": _info_beside(sensors.get(Sensor.CAMERA), topics),
         "depth_info": _info_beside(sensors.get(Sensor.DEPTH), topics),
+        "event_info": _own_event_info(sensors, topics),
         **{role: [t for t in topics if t.topic.rpartition("/")[2] == role] for role in ("clock", "tf", "tf_static")},
         "odometry": [t for t in topics if t.msgtype == ODOMETRY and any(s.kind.is_points for s in sensors)],
     }
@@ -231,6 +234,12 @@ def _info_beside(sensor: TopicChoice | None, topics: Iterable[TopicChoice]) -> l
     return [t for t in topics if t.msgtype == CAMERA_INFO and t.topic == expected]
 
 
+def _own_event_info(sensors: Mapping[Sensor, TopicChoice], topics: Iterable[TopicChoice]) -> list[TopicChoice]:
+    """As `RigParameters.info_topics`: events beside the camera's images have none of their own there."""
+    of_camera = _info_beside(sensors.get(Sensor.CAMERA), topics)
+    return [choice for choice in _info_beside(sensors.get(Sensor.EVENT), topics) if choice not in of_camera]
+
+
 def _choose(
     role: str,
     topics: list[TopicChoice],
@@ -247,7 +256,10 @@ def _choose(
     left = [c for c in left if usual and f"/{c.topic}".endswith(f"/{usual}")] or left
     if len(left) > 1:
         listed = ", ".join(f"{c.topic} ({c.msgtype})" for c in left)
-        raise TopicError(f"several topics may be {role}: {listed}. Say which with --map {role}:={left[0].topic}")
+        remedy = f"Say which with --map {role}:=TOPIC"
+        if left[0].msgtype in _IMAGES and "labels" not in mapping:
+            remedy += "; one that holds label images is named with --map labels:=TOPIC"
+        raise TopicError(f"several topics may be {role}: {listed}. {remedy}")
     return left[0] if left else None
 
 

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from anyseg_core import cli as core
-from anyseg_core.completion import complete_weathers
+from anyseg_core.completion import complete_students, complete_weathers
 from anyseg_ros.process.setup import set_up_process
 
-bench = typer.Typer(no_args_is_help=True, help="Measure on this machine; every table also goes to a file with --json.")
+bench = typer.Typer(
+    no_args_is_help=True, help="Measure on this machine; a table also goes to a file, by --json or in --out."
+)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 = its choice.")]
@@ -134,25 +136,75 @@ def bench_hazards(
         typer.Option(help="Of the drives; repeatable. Default: all five.", autocompletion=complete_weathers),
     ] = None,
     sensors: Annotated[list[int] | None, typer.Option(help="How many are alive: 4, 3, 2; repeatable.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+    clean_hours: Annotated[float, typer.Option(min=0.0, help="Of clean drives, each minute another one.")] = 0.0,
+    bag: Annotated[
+        list[Path] | None, typer.Option(help="A recorded drive, broken in the same ways; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Trials that are played now; go on later.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives and the outcomes.")] = Path("out/bench"),
     workers: core.Workers = 0,
 ) -> None:
-    """Sensors that are alive and wrong: found how soon, who is blamed, and alarms when all is well."""
+    """Sensors that are alive and wrong: found how soon, who is blamed, and alarms when all is well.
+
+    May be ended at any time: the same command goes on.
+    """
     from anyseg_core.processes import WorkerError, available_cores
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
     from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bags.storage import BagError
+    from anyseg_ros.bags.topics import TopicError
+    from anyseg_ros.bench.hazards import Plan
     from anyseg_ros.bench.hazards import run as run_bench
 
-    sizes = tuple(sensors or (4, 3, 2))
-    with core.errors_reported(OSError, RecordingError, ValueError, WorkerError):
-        met = run_bench(
-            core.console,
-            json_file,
-            out=out,
-            weathers=weather or (),
-            sizes=sizes,
-            workers=workers or available_cores(),
-        )
+    errors = (BagError, EngineError, OSError, RecordingError, StudentError, TopicError, ValueError, WorkerError)
+    with core.errors_reported(*errors):
+        plan = Plan(weather or (), sensors or (4, 3, 2), clean_hours, bag or ())
+        met = run_bench(core.console, json_file, plan, out=out, limit=limit, workers=workers or available_cores())
     raise core.verdict(met)
+
+
+@bench.command("examination")
+def bench_examination(
+    json_file: JsonFile = None,
+    student: core.Student = "vehicle_sim",
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drive.")] = Path("out/bench"),
+    workers: core.Workers = 0,
+) -> None:
+    """What it costs to compare the sensors with each other: processor time of a frame, and beside the engine's."""
+    set_up_process()
+    from anyseg_core.processes import WorkerError, available_cores
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bench.examination import run as run_bench
+
+    with core.errors_reported(EngineError, OSError, RecordingError, StudentError, WorkerError):
+        met = run_bench(core.console, json_file, student, out, workers or available_cores())
+    raise core.verdict(met)
+
+
+@bench.command("robustness")
+def bench_robustness(
+    json_file: JsonFile = None,
+    student: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bundled name or folder; repeatable. Default: vehicle_sim.", autocompletion=complete_students
+        ),
+    ] = None,
+    drives: Annotated[int, typer.Option(min=1, help="Of five frames, each in a world of its own.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder for the rendered drives.")] = Path("out/bench"),
+) -> None:
+    """What blur, noise, dead rows, extrinsics that are off and late points cost a student in mIoU, fault by fault."""
+    from anyseg_core.processes import WorkerError
+    from anyseg_core.runtime.engines.protocol import EngineError
+    from anyseg_core.runtime.model_card import StudentError
+    from anyseg_core.sim.recorded_drive import RecordingError
+    from anyseg_ros.bench.robustness import run as run_bench
+
+    with core.errors_reported(EngineError, RecordingError, StudentError, WorkerError):
+        run_bench(core.console, json_file, student or ["vehicle_sim"], out, drives)
 
 
 @bench.command("soak")
@@ -273,7 +325,7 @@ def bench_events(
 ) -> None:
     """Decoding of event streams, beside the obvious Python loop."""
     set_up_process()  # the allocator of the node: without it, fresh pages are a third of the time
-    from anyseg_ros.bags.reader import BagError
+    from anyseg_ros.bags.storage import BagError
     from anyseg_ros.bench.events import run as run_bench
 
     with core.errors_reported(BagError, OSError):
@@ -317,18 +369,50 @@ def bench_evaluate(
 
 
 @bench.command("pareto")
-def bench_pareto(
+def bench_pareto(  # noqa: PLR0913  # options of a command
     runs: Annotated[list[Path], typer.Argument(help="Runs of students, or checkpoints.")],
+    *,
     heights: Annotated[str, typer.Option(help="Input heights, multiples of 32, with commas.")] = "192,288",
     aspect: Annotated[float, typer.Option(min=0.2, help="Width of the input / its height: the camera's.")] = 4 / 3,
     label_strides: Annotated[str, typer.Option(help="Grids of the labels in pixels, with commas.")] = "1,2",
+    precisions: Annotated[str, typer.Option(help="fp32, fp16, int8; with commas.")] = "fp32",
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="Also time this encoder, with random weights; repeatable.")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Validation samples that mIoU is measured on.")] = 40,
+    turns: Annotated[int, typer.Option("--runs", min=1, help="Of each form, engine and number of sensors.")] = 15,
     out: Annotated[Path, typer.Option(help="Folder of the exported forms and of the table.")] = Path("out/pareto"),
     threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = 2,
 ) -> None:
-    """What each form of a student costs and sees: input size x label grid, mIoU and times on every CPU engine here."""
-    sizes = [(height, core.nearest_width(height, aspect)) for height in map(int, heights.split(","))]
-    core.measure_forms(runs, sizes, [int(stride) for stride in label_strides.split(",")], samples, out, threads)
+    """What each form of a student costs and sees: input size x label grid x precision, and what other encoders cost.
+
+    mIoU on the validation split, times in turns on every CPU engine here; a table, a file and a plot.
+    """
+    core.measure_forms(
+        runs,
+        encoder or [],
+        out,
+        sizes=tuple((height, core.nearest_width(height, aspect)) for height in map(int, heights.split(","))),
+        label_strides=tuple(map(int, label_strides.split(","))),
+        precisions=tuple(precisions.split(",")),
+        samples=samples,
+        runs=turns,
+        threads=threads,
+    )
+
+
+@bench.command("segformer")
+def bench_segformer(
+    json_file: JsonFile = None,
+    encoder: Annotated[str, typer.Option(help="Of the student.")] = "efficientnet_lite0",
+    side: Annotated[int, typer.Option(min=32, help="Of both networks' square input, a multiple of 32.")] = 512,
+    turns: Annotated[int, typer.Option("--runs", min=3, help="Of each network.")] = 15,
+    out: Annotated[Path, typer.Option(help="Folder of the networks.")] = Path("out/bench"),
+    threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = 2,
+) -> None:
+    """A student's network beside SegFormer-B0 as published, on onnxruntime; exits with 1 where it takes over 0.25."""
+    found, notes = core.measure_segformer(encoder, out, side, turns, threads)
+    _report("Time beside plain SegFormer-B0", found, notes, json_file)
 
 
 @bench.command("methods")
@@ -362,11 +446,15 @@ def bench_street(
     json_file: JsonFile = None,
     limit: Annotated[int | None, typer.Option(min=2, help="Only so many frames of each data set.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of the engine.")] = 2,
+    write_card: Annotated[
+        bool,
+        typer.Option(help="Write each class's IoU with camera and with LiDAR alone into the student's model.json."),
+    ] = False,
 ) -> None:
     """A street student on real frames it has not learned from; exits with 1 where a bar is missed."""
     from anyseg_ros.bench.results import Benchmark
 
-    figures, notes = core.measure_street(student, root, threads, limit)
+    figures, notes = core.measure_street(student, root, threads, limit, write_card)
     result = Benchmark(f"{student} on real frames that it has not learned from", notes=notes)
     for figure in figures:
         result.add(*figure)

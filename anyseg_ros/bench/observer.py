@@ -57,6 +57,8 @@ class Heard:
     sensor_stamps: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Of every message of every sensor, in the order of arrival."""
     levels: list[HeardLevel] = field(default_factory=list)
+    transitions_ns: list[int] = field(default_factory=list)
+    """When the node's lifecycle state changed."""
 
     def masks_between(self, begin_ns: int, end_ns: int) -> int:
         """Masks that were written then."""
@@ -82,13 +84,17 @@ def untrue_claims(heard: Heard, max_age_ms: float) -> list[str]:
 
 
 def untrue_levels(heard: Heard) -> list[str]:
-    """Levels that the masks of their time contradict."""
+    """Levels that the masks of their time contradict.
+
+    A mask from before the node was deactivated or activated says nothing of what it does now.
+    """
     written = sorted(mask.written_ns for mask in heard.masks)
+    changed = sorted(heard.transitions_ns)
     sensors_at = sorted((mask.written_ns, heard.used.get(mask.stamp_ns, ())) for mask in heard.masks)
     found = []
     for said in heard.levels:
         begin_ns, end_ns = said.stamp_ns - PATIENCE_NS, said.stamp_ns + SAME_MOMENT_NS
-        recent_ns = said.stamp_ns - RECENT_NS
+        recent_ns = max([said.stamp_ns - RECENT_NS, *changed[: bisect_right(changed, end_ns)][-1:]])
         if said.message.startswith(SEGMENTING) and not _any_between(written, begin_ns, end_ns):
             found.append(f"{said.message!r}, and there was no mask for {PATIENCE_NS / NS_PER_S:g} s")
         if said.message.startswith(NO_MASK) and _any_between(written, recent_ns, said.stamp_ns - SAME_MOMENT_NS):
@@ -115,6 +121,7 @@ class Observer:
     def __init__(self, node_name: str, sensor_topics: Mapping[str, tuple[type, str]]) -> None:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
+        from lifecycle_msgs.msg import TransitionEvent
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.qos import DurabilityPolicy, QoSProfile
         from sensor_msgs.msg import Image
@@ -125,6 +132,7 @@ class Observer:
         self.node.create_subscription(Image, f"{node_name}/segmentation/mask", self._on_mask, 50)
         self.node.create_subscription(DiagnosticArray, f"{node_name}/modality_status", self._on_status, latched)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self.node.create_subscription(TransitionEvent, f"{node_name}/transition_event", self._on_transition, 50)
         for sensor, (kind, topic) in sensor_topics.items():
             self.node.create_subscription(kind, topic, self._on_sensor(sensor), 20)
         self._executor = SingleThreadedExecutor()  # rclpy 9's events executor gives no message its times
@@ -169,6 +177,9 @@ class Observer:
                 self.heard.levels.append(
                     HeardLevel(_stamp_ns(message), _written_ns(info), ord(status.level), status.message)
                 )
+
+    def _on_transition(self, _message: Any, info: Any) -> None:
+        self.heard.transitions_ns.append(_written_ns(info))
 
     def _on_sensor(self, sensor: str) -> Any:
         return lambda message: self.heard.sensor_stamps[sensor].append(_stamp_ns(message))

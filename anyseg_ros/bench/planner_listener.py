@@ -14,6 +14,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException
 from sensor_msgs.msg import PointCloud2
 
+from anyseg_core.child_process import module_arguments
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.messages.types import message_class
 
@@ -24,7 +25,7 @@ _END_S = 10.0
 @contextmanager
 def listening() -> Iterator[None]:
     """The process runs meanwhile."""
-    process = subprocess.Popen([sys.executable, "-m", __name__])
+    process = subprocess.Popen([sys.executable, *module_arguments(__name__, [])])
     try:
         yield
     finally:

@@ -106,16 +106,20 @@ def _display(driven_s: float, duration_s: float, recording: Recording) -> Table:
 
 @contextmanager
 def isolated_ros_domain() -> Iterator[None]:
-    """Talk only on this machine, in a domain of its own: these sensors must not reach a vehicle that is running."""
+    """Talk only on this machine, in a domain of its own: these sensors must not reach a vehicle that is running.
+
+    rclpy's log files repeat what goes to stderr, and go with the run.
+    """
     before = dict(os.environ)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-    os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="anyseg_log_"))
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    with tempfile.TemporaryDirectory(prefix="anyseg_log_", ignore_cleanup_errors=True) as logs:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+        os.environ.setdefault("ROS_LOG_DIR", logs)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _drive_record(

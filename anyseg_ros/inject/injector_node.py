@@ -72,6 +72,8 @@ class InjectorNode(Node):
         self.create_timer(STATUS_PERIOD_S, self._on_status_time, clock=steady)
         self._release_timer = self.create_timer(RELEASE_PERIOD_S, self._release, clock=steady)
         self._release_timer.cancel()
+        routes = ", ".join(f"{source} (goes on as {target})" for source, target in self.routes) or "no topic"
+        self.get_logger().info(f"waiting for drivers that publish {routes}")
 
     def _relay(self, modality: Sensor) -> _Relay | None:
         """The way of one sensor through this node; None where its topic is empty."""

@@ -11,7 +11,7 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.messages.sensor_messages import default_topic
-from anyseg_ros.pipeline.parameters import defaults_for, flattened
+from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, defaults_for, flattened, load_parameters
 
 
 def topic_parameters(sources: Mapping[Sensor, str], prefix: str) -> dict[str, str]:
@@ -29,6 +29,28 @@ def under(prefix: str, topic: str) -> str:
     return f"{prefix.rstrip('/')}/{topic.lstrip('/')}"
 
 
+FAULTY = "faulty"
+"""Usual prefix of the topics that an injector publishes and the node then reads."""
+
+
+def run_command(sources: Mapping[Sensor, str], prefix: str, params_file: Path | None) -> str:
+    """The command that starts the node on what an injector publishes of `sources` below `prefix`.
+
+    No injector passes on camera_info: it stays where the drivers have it.
+    """
+    rig = load_parameters(params_file).rig if params_file is not None else RigParameters()
+    read = {sensor: source for sensor, source in sources.items() if source}
+    words = ["anyseg run", *([f"--params-file {params_file}"] if params_file is not None else [])]
+    words += [f"-r {source}:={under(prefix, source)}" for source in read.values()]
+    words += [f"-p rig.{INFO_PARAMETERS[sensor]}:={topic}" for sensor, topic in rig.info_topics(read).items()]
+    return " ".join(words)
+
+
+def sources_of(mapping: Mapping[str, str], sensors: Collection[Sensor]) -> dict[Sensor, str]:
+    """Where each sensor is read from: its topic in `mapping`, else its usual one."""
+    return {sensor: mapping.get(sensor, default_topic(sensor)) for sensor in sensors}
+
+
 def topic_arguments(
     mapping: Mapping[str, str], prefix: str, sensors: Collection[Sensor] = DEFAULT_SENSORS
 ) -> list[str]:
@@ -40,8 +62,7 @@ def topic_arguments(
     if others:
         raise TopicError(f"--map {others[0]} is no sensor that can break; sensors: {', '.join(sensors)}")
     if prefix:
-        sources = {sensor: mapping.get(sensor, default_topic(sensor)) for sensor in sensors}
-        parameters = topic_parameters(sources, prefix)
+        parameters = topic_parameters(sources_of(mapping, sensors), prefix)
     else:
         parameters = {f"topics.{role}.input": topic for role, topic in mapping.items()}
     return [part for name, value in parameters.items() for part in ("-p", f"{name}:={value or QUOTED_NOTHING}")]

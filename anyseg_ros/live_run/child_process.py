@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.child_process import module_arguments
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
 
 STOP_TIMEOUT_S = 15.0
@@ -28,13 +29,13 @@ def child_process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`python -m anyseg_ros.<module>`; its output goes to a log file of that `name`, the module's own by default.
 
-    It is ended with Ctrl-C's signal.
+    It is ended with Ctrl-C's signal, and by the system when this process is killed.
 
     Raises LiveRunError where it has ended with another code than 0.
     """
     name = name or module.rpartition(".")[2]
     log_path = log_folder / f"{name}.log"
-    command = [sys.executable, "-m", f"anyseg_ros.{module}", *arguments]
+    command = [sys.executable, *module_arguments(f"anyseg_ros.{module}", arguments)]
     log_folder.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         # Its own session: Ctrl-C in the terminal reaches only this process, which then ends the others in order.

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from anyseg_core.runtime.events.stream import MESSAGE_READERS
-from anyseg_core.runtime.full_scale import GREY_16_SCALES, INTENSITY_SCALES, FullScale
+from anyseg_core.runtime.full_scale import GREY_16_SCALES, INTENSITY_MEMORY, INTENSITY_SCALES, FullScale
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorFrame, SensorKind
 from anyseg_ros.messages import conversions
 
@@ -82,7 +82,7 @@ SENSOR_MESSAGES: dict[SensorKind, SensorMessages] = {
             "object",
             "detect",
         ),  # clouds of other sensors, or what somebody made of scans
-        full_scale=lambda known: FullScale(INTENSITY_SCALES, BRIGHT_SHARE, known),
+        full_scale=lambda known: FullScale(INTENSITY_SCALES, BRIGHT_SHARE, known, INTENSITY_MEMORY),
     ),
 }
 """A row for every kind of `SENSOR_KINDS`."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from typing import Protocol, TypeVar
 
 import cv2
@@ -20,7 +22,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.pipeline.engine_owner import EngineOwner, EngineSettings, EngineState
-from anyseg_ros.pipeline.jobs import Job, Result
+from anyseg_ros.pipeline.jobs import Job, NetworkLook, Result
 from anyseg_ros.pipeline.output_parameters import OutputParameters
 from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.pipeline.status_changes import StatusChanges
@@ -28,6 +30,10 @@ from anyseg_ros.pipeline.status_changes import StatusChanges
 MAX_WAIT_S = 0.1
 """Between looks at the clock: a simulated one may jump, or run faster than real time."""
 MIN_WAIT_S = 0.001
+LOOK_MARGIN = 1.5
+"""Times what it takes to ask the network about one sensor, that must be left until the next mask is due."""
+FORGETS = 0.9
+"""Of the longest time that this took, from one time to the next."""
 
 _Answer = TypeVar("_Answer")
 
@@ -41,14 +47,14 @@ class Listener(Protocol):
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """The state or fault of a modality changed and no mask says so."""
 
-    def on_clock_step(self, forward_s: float) -> None:
-        """The system clock was set forward: every sensor starts anew."""
+    def on_clock_step(self, step_s: float) -> None:
+        """The clock was set, back where negative, or a bag has begun again: every sensor starts anew."""
 
     def on_inference_failure(self, error: Exception) -> None:
         """A mask could not be made: EngineError (it is opened again as its settings say), InputError, or a bug."""
 
     def on_too_old(self, age_ms: float) -> None:
-        """A mask was ready when it was too old already: it must not be published."""
+        """A mask was ready when it was too old already: it must not be published. inf: as `too_old_ms` says."""
 
 
 class InferenceWorker:
@@ -80,6 +86,8 @@ class InferenceWorker:
         self._engine: EngineOwner | None = None
         self._opening: Future[None] | None = None
         self._stuck = False
+        self._look: NetworkLook | None = None
+        self._step_ns = 0
         self.output = OutputParameters()
         """A mask that is older than `max_mask_age_ms` when it is ready goes to `on_too_old`; below `min_confidence` a
         pixel has no label. Set from any thread."""
@@ -132,6 +140,7 @@ class InferenceWorker:
         """Begin to segment what is delivered."""
         self._pipeline = pipeline
         self._changes = StatusChanges(with_remarks=True)
+        self._look = None
         self._loop = self._thread.submit(self._run_watched, pipeline)
 
     def stop(self) -> None:
@@ -150,11 +159,14 @@ class InferenceWorker:
         if self._stuck:  # for ever, perhaps
             self._thread.shutdown(wait=False)
             return
-        self.stop()
-        if self._engine is not None:
-            self._thread.submit(self._engine.close).result()
+        try:
+            self.stop()
+        finally:
+            closed = self._thread.submit(self._engine.close) if self._engine is not None else None
             self._engine = None
-        self._thread.shutdown()
+            self._thread.shutdown()
+        if closed is not None:
+            closed.result()
 
     def deliver(self, frame: SensorFrame) -> None:
         """Hand over a frame; never waits for inference."""
@@ -174,13 +186,13 @@ class InferenceWorker:
             return answer
 
     def _time(self, pipeline: Pipeline) -> int:
-        """The node's time; where it was set forward, no sensor is to blame for the time that did not pass."""
+        """The node's time; where it was set, no sensor is to blame for the time that did not pass."""
         now_ns = self._now_ns()
         pipeline.set_lag(self._lag_ns())
-        forward_ns = self._clock_steps.forward_ns(now_ns)
-        if forward_ns and not self._is_simulated():
+        step_ns = self._clock_steps.step_ns(now_ns, is_simulated=self._is_simulated())
+        if step_ns:
             pipeline.restart(now_ns)
-            self._listener.on_clock_step(forward_ns / NS_PER_S)
+            self._listener.on_clock_step(step_ns / NS_PER_S)
         return now_ns
 
     def _run_watched(self, pipeline: Pipeline) -> None:
@@ -211,31 +223,62 @@ class InferenceWorker:
             statuses = job.statuses if job else pipeline.statuses(now_ns)
             has_changed = bool(self._changes.among(statuses))
             ahead = None if job or has_changed else pipeline.take_frame_to_encode()
-            if not (job or has_changed or ahead):
+            looks = self._may_look(pipeline, now_ns)
+            if not (job or has_changed or ahead or looks):
                 self._changed.wait(self._wait_s(pipeline, now_ns))
                 return
         if job:
-            self._segment(job)
+            was_made = self._segment(job)
             pipeline.examine(job)  # when the mask is on its way
+            if job.asks_network and was_made:
+                self._look = NetworkLook(job)  # one that is not done yet is given up
         elif has_changed:
             self._listener.on_statuses(statuses)
         elif ahead:
             self._encode(*ahead)
+        else:
+            self._look_on(pipeline)
 
-    def _segment(self, job: Job) -> None:
+    def _may_look(self, pipeline: Pipeline, now_ns: int) -> bool:
+        """Whether the network can be asked about one sensor more before the next mask is due."""
+        if self._look is None:
+            return False
+        due_ns = pipeline.expected_ns(now_ns)
+        return due_ns is not None and due_ns - now_ns > LOOK_MARGIN * self._step_ns
+
+    def _look_on(self, pipeline: Pipeline) -> None:
+        """Ask the network what it makes of one sensor more; when all were asked, what follows."""
+        assert self._engine is not None
+        look, engine = self._look, self._engine
+        assert look is not None
+        begun_ns = time.monotonic_ns()
+        try:
+            look.step(lambda job: engine.segment(job, 0.0).segmentation)
+        except EngineError as error:  # it is opened again for the next mask
+            self._look = None
+            self._listener.on_inference_failure(error)
+            return
+        self._step_ns = max(time.monotonic_ns() - begun_ns, int(FORGETS * self._step_ns))
+        if look.is_done:
+            self._look = None
+            pipeline.hear_network(look.job, look.shown_by)
+
+    def _segment(self, job: Job) -> bool:
+        """Whether a mask was made."""
         assert self._engine is not None
         try:
             if self._engine.restore():
-                return  # that took its time: these frames are old now
+                return False  # that took its time: these frames are old now
         except EngineError as error:
             self._report(error, job)
-            return
+            return False
         try:
             result = self._engine.segment(job, self.output.min_confidence)
         except Exception as error:  # EngineError, InputError, or an unforeseen one
             self._report(error, job)
-        else:
-            self._hand_over(result)
+            return False
+        self._hand_over(result)
+        return True
 
     def _hand_over(self, result: Result) -> None:
         age_ms = self.too_old_ms(result)
@@ -249,11 +292,13 @@ class InferenceWorker:
         """The age of a mask that must not be published any more; None while it may be.
 
         On any thread. The process may be stopped at any moment (SIGSTOP, a hypervisor, a suspended computer), so this
-        is asked as the last thing before a message goes to the middleware.
+        is asked as the last thing before a message goes to the middleware. inf where the clock was set back since its
+        frames came: they are of another time, and no subtraction tells their age.
         """
         age_ms = (self._now_ns() - result.job.born_ns) / NS_PER_MS
-        least_ms = -CLOCK_JUMP_NS / NS_PER_MS  # the clock may have been set back meanwhile
-        return None if least_ms <= age_ms <= self.output.max_mask_age_ms else age_ms
+        if age_ms < -CLOCK_JUMP_NS / NS_PER_MS:
+            return inf
+        return age_ms if age_ms > self.output.max_mask_age_ms else None
 
     def _report(self, error: Exception, job: Job) -> None:
         self._listener.on_inference_failure(error)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -15,9 +17,10 @@ from std_msgs.msg import Header
 from anyseg_core.runtime.class_losses import losses_in_words
 from anyseg_core.runtime.health.monitor import ModalityStatus
 from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.sensor_shares import sensor_colors, shares_in_words, shares_picture
 from anyseg_core.runtime.sensors import CAMERA
 from anyseg_ros.drawing.label_images import color_image, overlay_image
-from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
+from anyseg_ros.drawing.state_strip import Cell, draw_strip, sensor_cell
 from anyseg_ros.messages.conversions import image_message
 from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.node.status_messages import for_node, mask_array, status_array
@@ -42,8 +45,9 @@ class MaskOutputs:
         self._confidence = node.create_publisher(Image, "~/segmentation/confidence", 2)
         self._color_mask = node.create_publisher(Image, "~/segmentation/color_mask", 2)
         self._overlay = node.create_publisher(Image, "~/segmentation/overlay", 2)
+        self._shares = node.create_publisher(Image, "~/segmentation/sensor_shares", 2)
         self._status = node.create_publisher(DiagnosticArray, "~/modality_status", STATE_QOS)
-        self._publishers = [self._mask, self._confidence, self._color_mask, self._overlay, self._status]
+        self._publishers = [self._mask, self._confidence, self._color_mask, self._overlay, self._shares, self._status]
         if vision_msgs is not None:
             names = self._classes.names.items()
             class_map = [vision_msgs.VisionClass(class_id=label, class_name=name) for label, name in names]
@@ -77,7 +81,9 @@ class MaskOutputs:
         own = result.segmentation.resized_labels(*result.mask_size)
         labels = self._classes.of(own)
         mask = image_message(labels, "mono8", header)
-        also = {**also, "lost_classes": losses_in_words(self._card, result.segmentation.modalities)}
+        shares = result.segmentation.shares
+        losses = losses_in_words(self._card, result.segmentation.modalities)
+        also = {**also, "lost_classes": losses, "sensor_shares": shares_in_words(shares)}
         status = for_node(mask_array(result, also), self._name)
         if (age_ms := too_old_ms()) is not None:
             return age_ms
@@ -86,6 +92,9 @@ class MaskOutputs:
         if self._confidence.get_subscription_count():
             _, confidence = result.segmentation.resized(*result.mask_size)
             self._confidence.publish(image_message(confidence, "mono8", header))
+        if shares and self._shares.get_subscription_count():
+            picture = self._shares_picture(result)
+            self._shares.publish(image_message(picture, "rgb8", header))
         for publisher, shown in self._class_masks:
             if publisher.get_subscription_count():
                 mask = shown.view(np.uint8).take(own) * np.uint8(255)
@@ -101,6 +110,15 @@ class MaskOutputs:
             draw_strip(colored, [sensor_cell(s, result.segmentation.modalities) for s in result.job.statuses])
             self._overlay.publish(image_message(colored, "rgb8", header))
         return None
+
+    def _shares_picture(self, result: Result) -> NDArray[np.uint8]:
+        """The sensors' colours where they count most, at the mask's size, under a strip that says which is whose."""
+        height, width = result.mask_size
+        shares, colors = result.segmentation.shares, sensor_colors(self._card.modalities)
+        picture = shares_picture(shares, self._card.modalities)
+        picture = np.ascontiguousarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+        draw_strip(picture, [Cell(str(s), f"{100 * share.mean():.0f} %", colors[s]) for s, share in shares.items()])
+        return picture
 
     def publish_statuses(self, stamp: Time, statuses: Sequence[ModalityStatus]) -> None:
         """The health of every modality where there is no mask to tell it with."""

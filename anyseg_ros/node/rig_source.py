@@ -20,11 +20,11 @@ from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.conversions import ConversionError, is_rectified, pinhole_camera
 from anyseg_ros.messages.conversions import stamp_ns as message_stamp_ns
-from anyseg_ros.messages.default_topics import camera_info_topic
 from anyseg_ros.messages.odometry import Odometer
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.sensor_input import WARN_PERIOD_S, sensor_qos
+from anyseg_ros.pipeline.alignment import REGISTERED_BY
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
@@ -57,14 +57,8 @@ class RigSource:
         self._changing = threading.Lock()
         self._calibration = Calibration(parameters)
         self._scan_ns = 0
-        self._subscriptions = [
-            self._subscribe(sensor, image_topics[sensor], set_topic)
-            for sensor, set_topic in (
-                (Sensor.CAMERA, parameters.camera_info_topic),
-                (Sensor.DEPTH, parameters.depth_info_topic),
-            )
-            if sensor in image_topics
-        ]
+        infos = parameters.info_topics(image_topics)
+        self._subscriptions = [self._subscribe(s, topic, image_topics[s]) for s, topic in infos.items()]
         self._tf = _TransformSource(node) if parameters.use_tf and tf2_ros is not None else None
         self._odometer = Odometer()
         self._compensates = has_lidar and parameters.compensate_motion
@@ -82,6 +76,14 @@ class RigSource:
             self._node.destroy_subscription(subscription)
         if self._tf is not None:
             self._tf.destroy()
+
+    def on_clock_step(self) -> None:
+        """The clock was set: TF's buffer refuses what is stamped long before its newest, as after a bag's end all is.
+
+        On any thread. Static transforms stay; histories of motion and poses see by their own stamps that time ran back.
+        """
+        if self._tf is not None:
+            self._tf.forget()
 
     def on_scan(self, frame: SensorFrame) -> None:
         """A scan is about to be used: where the LiDAR was at its stamp. On any thread."""
@@ -101,7 +103,11 @@ class RigSource:
         def lookup(target: str, source: str) -> NDArray[np.float64] | None:
             return tf.lookup(target, source, frame.stamp_ns) if tf is not None else None
 
-        return alignment.aligned(frame, cameras, lookup if tf is not None else None)
+        before = alignment.events_note
+        frame = alignment.aligned(frame, cameras, lookup if tf is not None else None)
+        if frame.modality == Sensor.EVENT and alignment.events_note != before:
+            self._node.get_logger().info(f"events are {alignment.events_note}")
+        return frame
 
     def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
         """The intrinsics that camera_info told of a sensor's pictures."""
@@ -160,9 +166,7 @@ class RigSource:
         lidar_twist = twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
         self._worker.apply(lambda pipeline, _now_ns: pipeline.on_motion(stamp_ns, lidar_twist))
 
-    def _subscribe(self, sensor: Sensor, image_topic: str, set_topic: str) -> Any:
-        topic = set_topic or camera_info_topic(image_topic)
-
+    def _subscribe(self, sensor: Sensor, topic: str, image_topic: str) -> Any:
         def on_info(message: CameraInfo) -> None:
             self._on_info(sensor, topic, message, rectified=is_rectified(image_topic))
 
@@ -178,10 +182,10 @@ class RigSource:
             before = self._calibration.unregistered
             self._calibration.set_camera(sensor, camera, message.header.frame_id)
             unregistered = self._calibration.unregistered
-        if unregistered and unregistered != before:
+        for other in (s for s, why in unregistered.items() if why != before.get(s)):
             self._node.get_logger().warning(
-                f"depth is taken for aligned with the camera, and {unregistered}: use the driver's aligned topic, or "
-                "set rig.register_depth"
+                f"{other} is taken for aligned with the camera, and {unregistered[other]}: use the driver's aligned "
+                f"topic, or set {REGISTERED_BY[other]}"
             )
         self.refresh()
 
@@ -220,6 +224,10 @@ class _TransformSource:
         except tf2_ros.TransformException:
             return None
         return found if abs(message_stamp_ns(found.header) - stamp_ns) <= MAX_TF_AGE_NS else None
+
+    def forget(self) -> None:
+        """Every transform that moves."""
+        self._buffer.clear()
 
     def destroy(self) -> None:
         """End the listener's subscriptions."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from math import isinf
 from traceback import format_exception
 from typing import Any
 
@@ -39,20 +41,21 @@ from anyseg_ros.node.status_log import StatusLog
 from anyseg_ros.node.status_messages import (
     InferenceRecord,
     diagnostics_array,
-    engine_array,
     for_node,
+    inactive_array,
     unconfigured_array,
 )
 from anyseg_ros.pipeline import parameters as node_parameters
 from anyseg_ros.pipeline.computer_lag import BEAT_NS, ComputerLag
 from anyseg_ros.pipeline.engine_owner import EngineSettings, EngineState
-from anyseg_ros.pipeline.jobs import Job, Result
+from anyseg_ros.pipeline.jobs import Job, Result, network_knowledge
 from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import ModelParameters, ParameterError, Parameters
 from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.pipeline.planner_products import output_classes
 from anyseg_ros.pipeline.status_lines import used_ages_ms
 from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
+from anyseg_ros.process.memory import give_back_memory
 from anyseg_ros.process.node_process import run
 from anyseg_ros.process.service_manager import READY, WATCHDOG, notify
 
@@ -92,6 +95,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._logged: EngineInfo | None = None
         self.build_failed = False
         """The engine that was being built when the node was configured could not be built."""
+        self._failed = ""
+        """The transition that failed last, and why; empty once the node is configured."""
         self._configured: list[Callable[[], Any]] = []  # what ends what a configured node has, newest last
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._offer_services()
@@ -100,51 +105,56 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters and open the student; one clear error and FAILURE where they cannot be used."""
-        worker = InferenceWorker(
+        try:
+            self._open_student()
+        except Exception as error:
+            self._log_failed("configure", error)
+            self._end_what_failed()
+            return TransitionCallbackReturn.FAILURE
+        self._failed = ""
+        return super().on_configure(state)
+
+    def _open_student(self) -> None:
+        worker = self._worker = InferenceWorker(
             self._now_ns,
             self,
             is_simulated=lambda: self.get_clock().ros_time_is_active,
             lag_ns=self._lag.lag_ns,
         )
-        try:
-            self._settings = node_parameters.from_values(self._parameter_values())
-            model = self._settings.model
-            self._card = worker.open(model.student, engine_settings(model))
-            self._modalities()
-            output_classes(self._card, self._settings)
-            if any(modality.kind is EVENT for modality in self._card.modalities):
-                event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
-        except Exception as error:
-            return self._not_configured(worker, error)
+        self._settings = node_parameters.from_values(self._parameter_values())
+        model = self._settings.model
+        card = self._card = worker.open(model.student, engine_settings(model))
+        self._modalities()
+        if any(modality.kind is EVENT for modality in card.modalities):
+            event_kernel.compiled()  # some seconds on a new machine: now rather than with the first packet
         worker.output = self._settings.output
-        self._worker = worker
-        self._offer_outputs(self._card)
+        self._offer_outputs(card)
         self._building = worker.is_opening
         if self._building:
-            self.get_logger().info(f"building the engine of {self._card.name}: masks come when it is ready")
-        self.get_logger().info(f"configured: {self._card.name}")
-        if notice := usage_notice(self._card):
+            self.get_logger().info(f"building the engine of {card.name}: masks come when it is ready")
+        self.get_logger().info(f"configured: {card.name}")
+        if notice := usage_notice(card):
             self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
-        return super().on_configure(state)
-
-    def _not_configured(self, worker: InferenceWorker, error: Exception) -> TransitionCallbackReturn:
-        """Say why, in one line where a person can mend it and with the traceback where nobody foresaw it."""
-        worker.close()
-        self._card = None
-        foreseen = isinstance(error, (ParameterError, StudentError, EngineError))
-        reason = str(error) if foreseen else "".join(format_exception(error))
-        self.get_logger().error(f"cannot configure: {reason}")
-        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and segment. An exception that nobody foresaw is logged: rclpy would swallow it."""
+        """Subscribe and segment."""
+        return self._done("activate", self._begin_activity) or super().on_activate(state)
+
+    def _done(self, what: str, step: Callable[[], None]) -> TransitionCallbackReturn | None:
+        """Do the step of a transition. ERROR where it raised, which rclpy would swallow: `on_error` comes next."""
         try:
-            self._begin_activity()
+            step()
         except Exception as error:
-            self.get_logger().error(f"cannot activate: {''.join(format_exception(error))}")
+            self._log_failed(what, error)
             return TransitionCallbackReturn.ERROR
-        return super().on_activate(state)
+        return None
+
+    def _log_failed(self, what: str, error: BaseException) -> None:
+        """Say why, in one line where a person can mend it and with the traceback where nobody foresaw it."""
+        foreseen = isinstance(error, (ParameterError, StudentError, EngineError))
+        self._failed = f"cannot {what}: {error if foreseen else repr(error)}"
+        self.get_logger().error(self._failed if foreseen else f"cannot {what}: {''.join(format_exception(error))}")
 
     def _begin_activity(self) -> None:
         assert self._worker is not None
@@ -152,7 +162,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         worker, modalities, now_ns = self._worker, self._modalities(), self._now_ns()
         self._record = InferenceRecord()
         health, examination = self._settings.health(modalities), self._settings.cross_examination
-        pipeline = Pipeline(health, self._settings.sync, now_ns, self._card.encodings, examination)
+        knowledge = network_knowledge(self._card)
+        pipeline = Pipeline(health, self._settings.sync, now_ns, self._card.encodings, examination, knowledge)
         for modality in modalities:
             pipeline.set_enabled(modality, self._settings.modalities[modality].enabled, now_ns)
         worker.start(pipeline)
@@ -160,9 +171,9 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         has_lidar = any(m.kind.is_points for m in modalities)
         self._rig = RigSource(self, self._settings.rig, worker, images, has_lidar=has_lidar)
         self._rig.refresh()
-        self._inputs = [self._input(modality, worker) for modality in modalities]
-        for sensor in self._inputs:
-            sensor.start()
+        for modality in modalities:  # one by one: those before one that fails must be ended
+            self._inputs.append(self._input(modality, worker))
+            self._inputs[-1].start()
 
     @property
     def starts_itself(self) -> bool:
@@ -186,29 +197,30 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and segmenting; the student stays open."""
-        self._end_activity()
-        return super().on_deactivate(state)
+        return self._done("deactivate", self._end_activity) or super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured: the student is closed."""
-        self._end_everything()
-        return super().on_cleanup(state)
+        """Back to unconfigured: the student is closed, and its memory given back."""
+        failed = self._done("clean up", self._end_everything)
+        give_back_memory()
+        return failed or super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End whatever runs."""
-        self._end_everything()
-        return super().on_shutdown(state)
+        return self._done("shut down", self._end_everything) or super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """A transition failed by an exception: back to unconfigured, so that it may be tried again."""
-        self._end_everything()
+        self._end_what_failed()
         super().on_error(state)
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """End whatever runs, and the node."""
-        self._end_everything()
-        super().destroy_node()
+        try:
+            self._end_everything()
+        finally:
+            super().destroy_node()
 
     # --- what the worker tells -----------------------------------------------------------------------------------
 
@@ -235,7 +247,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             used_ages_ms=used_ages_ms(result),
             encode_ms=1e3 * segmentation.encode_s,
             engine_ms=1e3 * segmentation.engine_s,
-            latency_ms=(now_ns - result.job.born_ns) / 1e6,
+            latency_ms=max(0.0, (now_ns - result.job.born_ns) / 1e6),  # a clock that is adjusted may go back a little
             last_mask_ns=now_ns,
             in_mask_ns={**self._record.in_mask_ns, **dict.fromkeys(segmentation.modalities, now_ns)},
             max_mask_age_ms=self._settings.output.max_mask_age_ms,
@@ -256,15 +268,21 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._status_log.add(statuses)
 
     def on_too_old(self, age_ms: float) -> None:
-        """Count a mask that is withheld for its age."""
+        """Count a mask that is withheld for its age; one of before the clock was set back is dropped."""
+        if isinf(age_ms):  # `on_clock_step` says so
+            return
         limit_ms = self._settings.output.max_mask_age_ms
         reason = f"the mask was {age_ms:.0f} ms old when it was ready, output.max_mask_age_ms is {limit_ms:g}"
         self.get_logger().error(f"no label image: {reason}", throttle_duration_sec=FAILURE_LOG_PERIOD_S)
         self._record = self._record.with_too_old(reason, age_ms)
 
-    def on_clock_step(self, forward_s: float) -> None:
-        """Say why every sensor is waited for again."""
-        self.get_logger().warning(f"the clock was set forward by {forward_s:.1f} s: every sensor starts anew")
+    def on_clock_step(self, step_s: float) -> None:
+        """Say why every sensor is waited for again, and forget what was timed by the clock as it was."""
+        direction = "forward" if step_s > 0 else "back"
+        self.get_logger().warning(f"the clock was set {direction} by {abs(step_s):.1f} s: every sensor starts anew")
+        self._record = self._record.without_times()
+        if self._rig is not None:
+            self._rig.on_clock_step()
 
     def on_inference_failure(self, error: Exception) -> None:
         """Count it; the next frame is tried all the same. A bug is told with its traceback."""
@@ -382,7 +400,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     def _publish_diagnostics(self, publisher: Any) -> None:
         stamp, name = time_message(self._now_ns()), self.get_fully_qualified_name()
         if self._worker is None or self._card is None:
-            publisher.publish(for_node(unconfigured_array(stamp), name))
+            publisher.publish(for_node(unconfigured_array(stamp, self._failed), name))
             return
         if self._rig is not None:
             self._rig.refresh()  # TF may have learnt the extrinsics since the last look
@@ -390,7 +408,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         engine, student = self._worker.engine_state, self._card.name
         self._log_engine(engine)
         if statuses is None:  # configured, not active
-            publisher.publish(for_node(engine_array(stamp, engine, student), name))
+            publisher.publish(for_node(inactive_array(stamp, engine, student), name))
         else:
             topics = self.sensor_topics
             record = replace(self._record, callback_errors=self.callback_errors)
@@ -418,7 +436,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         error = self._worker.opening_error()
         if error is None:
             return
-        self.get_logger().error(f"cannot configure: {error}")
+        self._log_failed("configure", error)
         self.build_failed = True
         if self._worker.is_started:
             self.trigger_deactivate()
@@ -445,22 +463,37 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _end_activity(self) -> None:
-        for sensor in self._inputs:
-            sensor.destroy()
-        self._inputs = []
-        if self._rig is not None:
-            self._rig.destroy()
-            self._rig = None
-        if self._worker is not None:
-            self._worker.stop()
+        """Every step, also after one that raises."""
+        with ExitStack() as steps:  # the last one first
+            if self._worker is not None:
+                steps.callback(self._worker.stop)
+            if self._rig is not None:
+                steps.callback(self._rig.destroy)
+            for sensor in self._inputs:
+                steps.callback(sensor.destroy)
+            self._rig, self._inputs = None, []
 
     def _end_everything(self) -> None:
-        self._end_activity()
-        if self._worker is not None:
-            self._worker.close()
-        while self._configured:
-            self._configured.pop()()
-        self._worker = self._card = self._outputs = self._planners = None
+        """Every step, also after one that raises."""
+        try:
+            with ExitStack() as steps:  # the last one first
+                for end in self._configured:
+                    steps.callback(end)
+                if self._worker is not None:
+                    steps.callback(self._worker.close)
+                steps.callback(self._end_activity)
+        finally:
+            self._configured = []
+            self._building = False
+            self._worker = self._card = self._outputs = self._planners = None
+
+    def _end_what_failed(self) -> None:
+        """After a transition that failed, whatever it left."""
+        try:
+            self._end_everything()
+        except Exception as error:
+            self.get_logger().error(f"ending what failed: {''.join(format_exception(error))}")
+        give_back_memory()
 
 
 def _descriptor(name: str, value: Any) -> ParameterDescriptor:

@@ -14,6 +14,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from anyseg_core.runtime.clock_steps import is_within
 from anyseg_core.runtime.health.monitor import DEFAULT_CHECKS, Fault, ModalityStatus, State
 from anyseg_core.runtime.health.state import ALIVE
 from anyseg_core.runtime.sensors import Sensor
@@ -79,16 +80,20 @@ class InferenceRecord:
         """Whether the last mask is so recent that the next one may still be awaited."""
         if self.blocked or self.last_mask_ns is None:
             return False
-        return now_ns - self.last_mask_ns <= _patience_ns(statuses, self)
+        return is_within(self.last_mask_ns, now_ns, _patience_ns(statuses, self))
 
     def in_masks(self, modality: Sensor, now_ns: int, patience_ns: int) -> bool:
         """Whether it was in a mask within that time."""
         last_ns = self.in_mask_ns.get(modality)
-        return last_ns is not None and now_ns - last_ns <= patience_ns
+        return last_ns is not None and is_within(last_ns, now_ns, patience_ns)
 
     def with_too_old(self, reason: str, age_ms: float) -> InferenceRecord:
         """After a mask that was withheld for its age, in milliseconds."""
         return replace(self, too_old=self.too_old + 1, last_error=reason, latency_ms=age_ms, used_ages_ms={})
+
+    def without_times(self) -> InferenceRecord:
+        """After the clock was set: no mask has been made by it yet."""
+        return replace(self, last_mask_ns=None, in_mask_ns={}, used_ages_ms={})
 
 
 def modality_status(status: ModalityStatus, used_age_ms: float | None) -> DiagnosticStatus:
@@ -160,17 +165,18 @@ def diagnostics_array(
     return array
 
 
-def engine_array(stamp: Time, engine: EngineState, student: str) -> DiagnosticArray:
+def inactive_array(stamp: Time, engine: EngineState, student: str) -> DiagnosticArray:
     """`/diagnostics` of a node that is configured and not active."""
-    array = DiagnosticArray(status=[engine_status(engine, student)])
-    array.header.stamp = stamp
-    return array
+    return _array_without_mask(stamp, "the node is not active", [engine_status(engine, student)])
 
 
-def unconfigured_array(stamp: Time) -> DiagnosticArray:
-    """`/diagnostics` of a node that is not configured: no label image comes of it."""
-    message = "no label image: the node is not configured"
-    array = DiagnosticArray(status=[_status("inference", ERROR, message, {})])
+def unconfigured_array(stamp: Time, failed: str = "") -> DiagnosticArray:
+    """`/diagnostics` of a node that is not configured; `failed`: which transition failed before, and why."""
+    return _array_without_mask(stamp, f"the node is not configured{f': {failed}' if failed else ''}")
+
+
+def _array_without_mask(stamp: Time, why: str, others: Sequence[DiagnosticStatus] = ()) -> DiagnosticArray:
+    array = DiagnosticArray(status=[_status("inference", ERROR, f"no label image: {why}", {}), *others])
     array.header.stamp = stamp
     return array
 
@@ -224,7 +230,7 @@ def _why_none(statuses: Sequence[ModalityStatus], record: InferenceRecord) -> st
         return "no modality is usable"
     if record.last_error:
         return record.last_error
-    reasons = [f"{s.modality}: {why}" for s in alive if (why := s.left_out or s.reason)]
+    reasons = [f"{s.modality}: {why}" for s in alive if (why := s.why)]
     return "; ".join(reasons) or "none was made of the sensors that live"
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_ros.pipeline.alignment import Alignment, KnownCamera, Lookup, why_unregistered
+from anyseg_ros.pipeline.alignment import REGISTERED_BY, Alignment, KnownCamera, Lookup, why_unregistered
 from anyseg_ros.pipeline.parameters import RigParameters
 
 FROM_TF, FROM_PARAMETERS = "TF", "the parameters rig.camera_from_lidar_*"
@@ -29,8 +29,8 @@ class Calibration:
         self._parameters = parameters
         self._cameras: dict[Sensor, KnownCamera] = {}
         self.alignment = Alignment(parameters)
-        self.unregistered = ""
-        """Why depth is not of the camera's picture though it is taken for that; empty where it is, or nobody knows."""
+        self.unregistered: Mapping[Sensor, str] = {}
+        """Why the depth's or events' frames are not of the camera's picture though they are taken for that."""
         self._known: tuple[object, ...] = ()
         self._rig: Rig | None = None
         self._given: Rig | None = None
@@ -38,11 +38,15 @@ class Calibration:
         """frame_id of the points; empty before the first."""
 
     def set_camera(self, sensor: Sensor, camera: PinholeCamera, frame_id: str) -> None:
-        """Intrinsics of the pictures of `Sensor.CAMERA` or `Sensor.DEPTH`, and their optical frame."""
+        """Intrinsics of the pictures of `Sensor.CAMERA`, `DEPTH` or `EVENT`, and their optical frame."""
         known = KnownCamera(camera, frame_id.lstrip("/"))
         if self._cameras.get(sensor) != known:  # a camera_info comes with every picture
             self._cameras = {**self._cameras, sensor: known}
-            self.unregistered = "" if self._parameters.register_depth else why_unregistered(self._cameras)
+            self.unregistered = {
+                other: why
+                for other in REGISTERED_BY
+                if not self.alignment.registers(other) and (why := why_unregistered(other, self._cameras))
+            }
 
     @property
     def cameras(self) -> Mapping[Sensor, KnownCamera]:

@@ -31,7 +31,7 @@ from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
 from anyseg_core.runtime.strict_yaml import load_yaml
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY
+from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY, camera_info_topic
 from anyseg_ros.messages.sensor_messages import default_topic
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
 from anyseg_ros.pipeline.output_parameters import (
@@ -164,10 +164,17 @@ class ModelParameters:
         return BuildOptions(precision=self.precision, cache_dir=cache)
 
 
+INFO_PARAMETERS: Mapping[Sensor, str] = MappingProxyType(
+    {Sensor.CAMERA: "camera_info_topic", Sensor.DEPTH: "depth_info_topic", Sensor.EVENT: "event_info_topic"}
+)
+"""The parameter of `rig` that names a sensor's camera_info."""
+
+
 @dataclass(frozen=True)
 class RigParameters:
     """Calibration of camera and LiDAR, where no topic tells it. Raises ValueError that names the field."""
 
+    RANGES: ClassVar[Ranges] = {"register_events_at_m": Range(0.0, 10_000.0)}
     use_tf: bool = True
     """Take the extrinsics from TF where tf2_ros is installed and the transform exists."""
     camera_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -185,6 +192,10 @@ class RigParameters:
     """Take the lens' distortion out of raw pictures of camera and depth camera, by their camera_info."""
     register_depth: bool = False
     """Bring depth into the camera's picture, by both camera_infos and TF, where its driver does not align it."""
+    event_info_topic: str = ""
+    """The same of the event camera."""
+    register_events_at_m: float = 0.0
+    """Bring events into the camera's picture as if all were so many metres ahead; 0 = they are of its view already."""
     odometry_topic: str = ODOMETRY
     """nav_msgs/Odometry of the vehicle."""
     compensate_motion: bool = True
@@ -212,7 +223,22 @@ class RigParameters:
                 raise ValueError(f"{name} must be a unit quaternion (x, y, z, w)")
         if any(self.camera_from_lidar_translation_m) and not self.knows_extrinsics:
             raise ValueError("camera_from_lidar_translation_m needs camera_from_lidar_rotation_xyzw, which is not set")
+        check_ranges(self, self.RANGES)
         self.camera()
+
+    def info_topics(self, image_topics: Mapping[Sensor, str]) -> dict[Sensor, str]:
+        """The topic of each sensor's camera_info: that of the parameter, else the one beside its images.
+
+        Events beside the camera's images have no camera_info of their own there.
+        """
+        chosen = {
+            sensor: getattr(self, name) or camera_info_topic(image_topics[sensor])
+            for sensor, name in INFO_PARAMETERS.items()
+            if sensor in image_topics
+        }
+        if not self.event_info_topic and chosen.get(Sensor.EVENT) == chosen.get(Sensor.CAMERA):
+            chosen.pop(Sensor.EVENT, None)
+        return chosen
 
     def camera(self) -> PinholeCamera | None:
         """The intrinsics, or None where they are left to camera_info."""

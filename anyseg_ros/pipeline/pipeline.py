@@ -26,15 +26,16 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar
 
-import numpy as np
-
 from anyseg_core.runtime.clock_steps import clock_was_set
+from anyseg_core.runtime.cross_examination.agreement import Shown
 from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
+from anyseg_core.runtime.cross_examination.network_witness import NOTHING_KNOWN, NetworkKnowledge
 from anyseg_core.runtime.cross_examination.policy import DEFAULT, CrossExaminationConfig, left_out
 from anyseg_core.runtime.geometry.motion import MotionHistory
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, HealthConfig, HealthMonitor, ModalityStatus, State
 from anyseg_core.runtime.health.state import Dispute
+from anyseg_core.runtime.health.thresholds import CheckConfig
 from anyseg_core.runtime.model_card import Encoding
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame, point_sensor
@@ -58,6 +59,8 @@ FASTER = 0.75
 JOIN_PATIENCE_NS = 2000 * NS_PER_MS
 """A sensor that is alive and in no mask for this long, and for `JOIN_PERIODS` of its own, never joins."""
 JOIN_PERIODS = 3
+DOUBTED_NS = 3 * NS_PER_S
+"""For so long after its own checks have let a sensor in again, the others need less to find it wrong."""
 EARLY = 0.3
 """Share of the period of `cross_examination.rate_hz` by which a mask may come early: arrivals jitter."""
 NO_RIG = "camera intrinsics are not known; publish camera_info or set the rig.* parameters"
@@ -102,11 +105,14 @@ class Pipeline:
         now_ns: int,
         encodings: Mapping[Sensor, Encoding] = MappingProxyType({}),
         examination: CrossExaminationConfig = DEFAULT,
+        knowledge: NetworkKnowledge = NOTHING_KNOWN,
     ) -> None:
         """Watch and use the modalities that `health` configures, all of which the segmenter must take.
 
-        `encodings` are the student's: the status says where frames do not fit them.
+        `encodings` are the student's: the status says where frames do not fit them; `knowledge`: of its network as a
+        witness, `network_knowledge(card)`.
         """
+        self._knowledge = knowledge
         self._encodings = encodings
         self._health = dict(health)
         self._sync = sync
@@ -153,22 +159,46 @@ class Pipeline:
         frame = anchor.frame
         self._last_stamp_ns = frame.stamp_ns
         self._anchored[frame.modality] = frame
-        frames = self._frames_with(frame, now_ns)
+        entries = self._entries_with(anchor, now_ns)
+        frames = {modality: entry.frame for modality, entry in entries.items()}
         points = point_sensor(frames)
         motion = self._motion.between(frames[points].stamp_ns, frame.stamp_ns) if points else None
-        statuses, born_ns = self.statuses(now_ns), self._born_ns(anchor)
+        statuses, born = self.statuses(now_ns), {m: self._born_ns(entry) for m, entry in entries.items()}
         examined = self._to_examine(frame, now_ns)
-        speed_mps = self._speed_mps(frame.stamp_ns) if examined else None
-        return Job(frame.modality, frames, self._rig, now_ns, statuses, born_ns, motion, examined, speed_mps)
+        twist = self._twist(frame.stamp_ns) if examined else None
+        asks = self._asks_network(examined, now_ns)
+        doubted = self._doubted(now_ns)
+        return Job(frame.modality, frames, self._rig, now_ns, statuses, born, motion, examined, twist, doubted, asks)
+
+    def hear_network(self, job: Job, shown_by: Mapping[Sensor, Shown]) -> None:
+        """What the network makes of each sensor of a job that `asks_network`, alone. On the thread of `examine`."""
+        if job.created_ns <= self._now_ns:
+            self._examiner.hear_network(shown_by, job.created_ns)
+
+    def expected_ns(self, now_ns: int) -> int | None:
+        """When the next frame that a mask is made of is expected; None where none is, `now_ns` where one has come."""
+        anchors = self._candidates(self._advance(now_ns))
+        newest = self._buffer.newest(anchors[0]) if anchors else None
+        if newest is None:
+            return None
+        next_ns = newest.received_ns + self._monitors[anchors[0]].period_ns
+        return now_ns if self._is_new(newest.frame) or next_ns < now_ns else next_ns
 
     def examine(self, job: Job) -> None:
         """Compare the sensors of a job with each other: some milliseconds, for when its mask is on its way.
 
-        On one thread, and without the lock. What it finds holds from the next job on.
+        On one thread, and without the lock. What it finds holds from the next job on; of one from before the clock was
+        set back, nothing does.
         """
-        if job.examined:
+        if job.examined and job.created_ns <= self._now_ns:
             rig = None if job.rig is None or job.rig.missing else job.rig
-            self._examiner.examine(job.examined, rig, job.speed_mps, job.created_ns)
+            self._examiner.examine(job.examined, rig, job.twist, job.created_ns, job.doubted)
+
+    @property
+    def suspicion_levels(self) -> Mapping[Fault, float]:
+        """The greatest sum of each fault that sensors are suspected of; from 1 on it is a suspicion. On the thread of
+        `examine`."""
+        return self._examiner.suspicion_levels
 
     def set_lag(self, lag_ns: int) -> None:
         """How late this computer itself is, 0 while it is not: no sensor is blamed for that."""
@@ -221,9 +251,14 @@ class Pipeline:
         left_out = {**self._never_joins(alive, now_ns), **self._left_out(alive)}
         statuses = [self._explained(monitor.status(now_ns)) for monitor in self._monitors.values()]
         left_out |= {s.modality: self._why_no_rig() for s in statuses if self._lacks_rig(s)}
-        disputes = self._disputes()
+        disputes = self.disputes
         statuses = [replace(s, left_out=left_out.get(s.modality, s.left_out)) for s in statuses]
         return tuple(_in_dispute(s, disputes.get(s.modality)) for s in statuses)
+
+    @property
+    def disputes(self) -> Mapping[Sensor, Dispute]:
+        """What the others say against each sensor that is in dispute."""
+        return self._examiner.disputes if self._examination.enabled else {}
 
     def usable(self, now_ns: int) -> tuple[Sensor, ...]:
         """The modalities that a mask may use now."""
@@ -290,7 +325,8 @@ class Pipeline:
         self._in_mask_ns: dict[Sensor, int] = {}  # when each was in a mask, or began to be usable beside one
         self._apart: dict[Sensor, str] = {}  # how far from the anchor those are that do not join
         self._examiner = self._new_examiner()
-        self._examined_ns = 0
+        self._doubted_ns: dict[Sensor, int] = {}  # when its own checks last distrusted each
+        self._examined_ns = self._network_asked_ns = 0
         self._buffer.clear()
 
     def _advance(self, now_ns: int) -> int:
@@ -301,25 +337,40 @@ class Pipeline:
         return self._now_ns
 
     def _new_examiner(self) -> CrossExaminer:
-        return CrossExaminer(lambda sensor, fault: self._health[sensor].check(fault))
+        def limits(sensor: Sensor, fault: Fault) -> CheckConfig:
+            return self._health[sensor].check(fault)
 
-    def _disputes(self) -> Mapping[Sensor, Dispute]:
-        return self._examiner.disputes if self._examination.enabled else {}
+        return CrossExaminer(limits, lambda: self._examination, self._knowledge)
 
     def _to_examine(self, anchor: SensorFrame, now_ns: int) -> dict[Sensor, SensorFrame]:
-        """The frames that belong to the anchor's, those in dispute too; none while it is not time to look."""
+        """The frames that belong to the anchor's, of those in dispute and of those that recover, too; none while it is
+        not time to look."""
         period_ns = NS_PER_S / self._examination.rate_hz
         if not self._examination.enabled or now_ns - self._examined_ns < (1 - EARLY) * period_ns:
             return {}
         self._examined_ns = now_ns
         apart_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
-        alive = (m for m, monitor in self._monitors.items() if monitor.usable(now_ns))
+        alive = (m for m, monitor in self._monitors.items() if monitor.may_be_compared(now_ns))
         nearest = {m: self._buffer.nearest(m, anchor.stamp_ns, apart_ns) for m in alive}
         return {m: entry.frame for m, entry in nearest.items() if entry is not None}
 
-    def _speed_mps(self, stamp_ns: int) -> float | None:
+    def _doubted(self, now_ns: int) -> frozenset[Sensor]:
+        """Those that their own checks distrust, or did a moment ago."""
+        self._doubted_ns |= {m: now_ns for m, monitor in self._monitors.items() if monitor.is_distrusted}
+        return frozenset(m for m, doubted_ns in self._doubted_ns.items() if now_ns - doubted_ns <= DOUBTED_NS)
+
+    def _asks_network(self, examined: Mapping[Sensor, SensorFrame], now_ns: int) -> bool:
+        config = self._examination
+        if len(examined) < 2 or not config.network_rate_hz:
+            return False
+        if now_ns - self._network_asked_ns < NS_PER_S / config.network_rate_hz - EARLY * NS_PER_S / config.rate_hz:
+            return False
+        self._network_asked_ns = now_ns
+        return True
+
+    def _twist(self, stamp_ns: int) -> Twist | None:
         motion = self._motion.between(stamp_ns, stamp_ns)
-        return None if motion is None else float(np.linalg.norm(motion.twist.linear))
+        return None if motion is None else motion.twist
 
     def _late_ns(self, modality: Sensor) -> int:
         """From when on the next frame of a modality is late, and another one may take its place."""
@@ -393,16 +444,17 @@ class Pipeline:
         joins = abs(behind_ns - period_ns) <= self._sync.max_time_diff_ms * NS_PER_MS
         return fits_better and joins and newest.frame.stamp_ns + period_ns + delay_ns <= given_up_ns
 
-    def _frames_with(self, anchor: SensorFrame, now_ns: int) -> dict[Sensor, SensorFrame]:
-        """The anchor and the frames that belong to it."""
-        frames = {anchor.modality: anchor}
+    def _entries_with(self, newest: BufferedFrame, now_ns: int) -> dict[Sensor, BufferedFrame]:
+        """The anchor's frame and those that belong to it."""
+        anchor = newest.frame
+        entries = {anchor.modality: newest}
         max_difference_ns = int(self._sync.max_time_diff_ms * NS_PER_MS)
         for modality in self.usable(now_ns):
             entry = self._buffer.nearest(modality, anchor.stamp_ns, max_difference_ns)
             if modality is not anchor.modality and entry is not None and self._is_young(entry, now_ns):
-                frames[modality] = entry.frame
-            self._note(modality, anchor, joins=modality in frames)
-        return frames
+                entries[modality] = entry
+            self._note(modality, anchor, joins=modality in entries)
+        return entries
 
     def _note(self, modality: Sensor, anchor: SensorFrame, *, joins: bool) -> None:
         """Remember when a usable sensor was in a mask, and how far from the anchor it was where it is not."""
@@ -450,7 +502,7 @@ class Pipeline:
     def _left_out(self, alive: Sequence[Sensor]) -> dict[Sensor, str]:
         """Which of them a mask is made without and why: those in dispute, and the poorest, as long as enough others
         remain."""
-        out = left_out(self._disputes(), alive, self._examination)
+        out = left_out(self.disputes, alive, self._examination)
         agreed = [m for m in alive if m not in out]
         poor = sorted((m for m in agreed if m in self._poor), key=self._headroom)
         count = max(0, min(len(poor), len(agreed) - self._sync.keep_at_least))

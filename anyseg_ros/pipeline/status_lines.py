@@ -87,8 +87,8 @@ def mask_lines(result: Result, also: Mapping[str, str] = MappingProxyType({})) -
 
 def used_ages_ms(result: Result) -> dict[Sensor, float]:
     """The modalities of a mask, and the age of each frame when the mask was begun."""
-    job = result.job
-    return {m: (job.created_ns - job.frames[m].stamp_ns) / 1e6 for m in result.segmentation.modalities}
+    ages_ms = result.job.ages_ms()
+    return {m: ages_ms[m] for m in result.segmentation.modalities}
 
 
 def status_key(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import os
 import signal
 import socket
 import sys
@@ -48,8 +49,9 @@ def run(
     """Run a node until Ctrl-C or SIGTERM; returns the exit code.
 
     `start` is called with the node before it spins; an exit code from it ends the process. An exception of `bad_input`
-    from `create`, or of `fatal` from a callback, is the user's to mend: its message is printed, and the code is 1.
-    Arguments and environment variables that ROS 2 does not take end it with 2.
+    from `create`, or of `fatal` from a callback, is the user's to mend: its message is printed. The codes are those of
+    the command line: 2 for bad input, and for arguments and environment variables that ROS 2 does not take; 1 for what
+    fails later.
     `finished` is asked while it spins, and an exit code from it ends the process as well.
     """
     set_up_process()
@@ -66,7 +68,7 @@ def run(
     except bad_input as error:
         print(f"error: {error}", file=sys.stderr)
         rclpy.shutdown()
-        return 1
+        return 2
     warn_of_namesakes(node)
     executor = new_executor()
     executor.add_node(node)
@@ -201,11 +203,17 @@ class _StopFlag:
 
 
 @contextmanager
-def ros() -> Iterator[None]:
-    """rclpy, initialised and shut down. Raises RosArgumentError where ROS_DOMAIN_ID is no domain."""
+def ros(*, alone: bool = False) -> Iterator[None]:
+    """rclpy, initialised and shut down; `alone`, its nodes find no other process, and no other finds them.
+
+    Raises RosArgumentError where ROS_DOMAIN_ID is no domain.
+    """
     import rclpy
 
     ros_domain()
+    if alone:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "OFF"
+        os.environ.pop("ROS_STATIC_PEERS", None)
     rclpy.init()
     try:
         yield

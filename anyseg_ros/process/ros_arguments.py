@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -58,10 +59,24 @@ def check_ros_arguments(arguments: Sequence[str], own_options: Iterable[str] = (
 
 
 def _check_params_file(path: Path) -> None:
-    """Raises RosArgumentError for a key that stands twice, of which ROS 2 would take the last without a word."""
+    """Raises RosArgumentError for a key that stands twice, of which ROS 2 would take the last without a word.
+
+    And for a value that is below no `ros__parameters`, of which ROS 2 says less, in two lines.
+    """
     try:
-        load_yaml(path.read_text(encoding="utf-8"))
-    except OSError:  # ROS 2 names a file that is not there
-        return
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RosArgumentError(f"--params-file {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise RosArgumentError(f"--params-file {path}: {' '.join(str(error).split())}") from None
+    if content is not None and (name := _without_parameters(content)):
+        remedy = "parameters stand below a node's name and `ros__parameters:`, as in config/vehicle.yaml"
+        raise RosArgumentError(f"--params-file {path}: {name} has no `ros__parameters:` with parameters; {remedy}")
+
+
+def _without_parameters(content: Any, name: str = "it") -> str:
+    """The first of nested names whose value is no mapping, or has `ros__parameters` that is none; "" for none."""
+    if not isinstance(content, dict) or not isinstance(content.get("ros__parameters", {}), dict):
+        return name
+    below = ((key, value) for key, value in content.items() if key != "ros__parameters")
+    return next((found for key, value in below if (found := _without_parameters(value, str(key)))), "")

@@ -1,4 +1,5 @@
-"""What the pipelines of all scenarios decide, moment by moment. The masks have no say in it, so it can run ahead."""
+"""What the pipelines of all scenarios decide, moment by moment. The masks have no say in it, so it can run ahead; what
+the network says as a witness it waits for."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ replayed); None writes nothing. `segmenter` is used and left open; without it th
 Time: the clock is the time at which the recorder received each message (or the stamps, where these are of another
 clock). Messages received at the same nanosecond are delivered together. The network takes no simulated time, so that
 every set is segmented, whatever the machine; with `engine_ms` it takes that long, and sets that fall into it are
-skipped as in the live node. Two runs therefore give identical masks. The decisions of the pipeline do not depend on the
-masks: a run that was killed is resumed by deciding everything again and running the network only where a record lacks.
+skipped as in the live node. Two runs therefore give identical masks. The decisions of the pipeline depend on the
+network by its looks as a witness (`cross_examination.network_rate_hz`), not on the masks: a run that was killed is
+resumed by deciding everything again, with these looks, and making masks only where a record lacks.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from anyseg_core.runtime.cross_examination.agreement import Shown
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
@@ -39,7 +41,7 @@ from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, look_ahead
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
 from anyseg_ros.pipeline.intensity_fit import fit_of
-from anyseg_ros.pipeline.jobs import Result
+from anyseg_ros.pipeline.jobs import Job, Result, network_knowledge
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decisions, MomentEnd, PlannedMask
@@ -47,7 +49,7 @@ from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
 from anyseg_ros.replay.mask_sinks import MaskSink
 from anyseg_ros.replay.outcome import ReplayResult, ScenarioScore, Timings
-from anyseg_ros.replay.prefetch import prefetched
+from anyseg_ros.replay.prefetch import Prefetch
 from anyseg_ros.replay.scenario_run import ScenarioRun, StateChange
 from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError, scenarios_for
 from anyseg_ros.replay.shared_inference import SharedInference
@@ -153,6 +155,7 @@ class _Replay:
         self.last_reason: dict[Sensor, str] = {}
         """What the health of each sensor said last, with all sensors."""
         self.resumed = 0
+        self.prefetch = Prefetch()
         self._open_log()
         ahead = self.inference.encode_ahead
         self.decisions = Decisions(self.samples, self.modalities[0], self._open_runs, ahead, encode_from=self.log.kept)
@@ -162,7 +165,7 @@ class _Replay:
         total = self.reader.count(self.topics.names())
         started = time.perf_counter()
         with closing(self.log), self._states_file() as states:
-            for decision in prefetched(self.decisions):
+            for decision in self.prefetch.items(self.decisions):
                 if isinstance(decision, PlannedMask):
                     self._make(decision)
                 elif isinstance(decision, MomentEnd):
@@ -304,8 +307,15 @@ class _Replay:
         return sorted(self.options.labels.glob("*.png")) if self.options.labels else []
 
     def _open_runs(self, start_ns: int) -> list[ScenarioRun]:
-        engine_ms = self.options.engine_ms
-        return [ScenarioRun(scenario, self.parameters, start_ns, engine_ms) for scenario in self.scenarios]
+        knowledge, engine_ms = network_knowledge(self.segmenter.card), self.options.engine_ms
+        return [
+            ScenarioRun(scenario, self.parameters, start_ns, engine_ms, self._ask_network, knowledge)
+            for scenario in self.scenarios
+        ]
+
+    def _ask_network(self, job: Job) -> Mapping[Sensor, Shown]:
+        """On the thread that decides: the engine belongs to the other one."""
+        return self.prefetch.on_caller(lambda: self.inference.look(job))
 
     # --- each mask ---------------------------------------------------------------------------------------------------
 
@@ -447,7 +457,7 @@ def _unscored(planned: PlannedMask, start_ns: int) -> MaskRecord:
         stamp_ns=anchor.stamp_ns,
         anchor=job.anchor,
         used=in_order(job.frames),
-        age_ms=(job.created_ns - anchor.stamp_ns) / NS_PER_MS,
+        age_ms=job.ages_ms()[job.anchor],
         size=(0, 0),
         hash="",
         confidence=0.0,

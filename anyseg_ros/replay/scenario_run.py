@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from anyseg_core.injection import InjectionSchedule, Injector
+from anyseg_core.runtime.cross_examination.agreement import Shown
+from anyseg_core.runtime.cross_examination.network_witness import NOTHING_KNOWN, NetworkKnowledge
 from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
@@ -29,17 +31,32 @@ class StateChange(NamedTuple):
     state: State
     fault: Fault | None
     reason: str
-    """Of the fault, else of what leaves it out."""
+    """What leaves it out, else of the fault."""
 
 
 class ScenarioRun:
     """Plays one scenario. Its methods give the jobs that fall due, in the order of time."""
 
-    def __init__(self, scenario: Scenario, parameters: Parameters, start_ns: int, engine_ms: float) -> None:
-        """`engine_ms`: how long the network is taken to run; while it does, no other set is begun."""
+    def __init__(
+        self,
+        scenario: Scenario,
+        parameters: Parameters,
+        start_ns: int,
+        engine_ms: float,
+        ask_network: Callable[[Job], Mapping[Sensor, Shown]] = lambda _job: {},
+        knowledge: NetworkKnowledge = NOTHING_KNOWN,
+    ) -> None:
+        """Begin at `start_ns`.
+
+        Args:
+            engine_ms: how long the network is taken to run; while it does, no other set is begun.
+            ask_network: what the network makes of each examined sensor of a job alone; it takes no simulated time.
+            knowledge: of the network as a witness.
+        """
         self.scenario = scenario
         health, examination = parameters.health(scenario.modalities), parameters.cross_examination
-        self.pipeline = Pipeline(health, parameters.sync, start_ns, examination=examination)
+        self.pipeline = Pipeline(health, parameters.sync, start_ns, examination=examination, knowledge=knowledge)
+        self._ask_network = ask_network
         self.changes: list[StateChange] = []
         """Of state, since the list was last emptied by its reader."""
         self.start_ns = self._now_ns = start_ns
@@ -89,6 +106,8 @@ class ScenarioRun:
             self._note(job.statuses)
             noted = True
             self.pipeline.examine(job)
+            if job.asks_network:
+                self.pipeline.hear_network(job, self._ask_network(job))
             yield job
             if self._engine_ns:
                 return
@@ -118,5 +137,4 @@ class ScenarioRun:
 
     def _note(self, statuses: tuple[ModalityStatus, ...]) -> None:
         for s in self._changes.among(statuses):
-            reason = s.reason or s.left_out
-            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, reason))
+            self.changes.append(StateChange(self.scenario.name, self._now_ns, s.modality, s.state, s.fault, s.why))

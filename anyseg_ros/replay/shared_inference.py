@@ -8,15 +8,30 @@ subset without it, and before and after those of all sensors.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from anyseg_core.runtime.cross_examination.agreement import Shown
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS
-from anyseg_ros.pipeline.jobs import Job, encode_ahead, segment
+from anyseg_ros.pipeline.jobs import Job, NetworkLook, encode_ahead, segment
 
 _KEPT_NS = 200 * NS_PER_MS
 """Scenarios run side by side: they want the same frames within the time a pipeline waits for companions."""
 
 _Key = tuple[object, ...]
+
+
+@dataclass
+class _Made:
+    """A result."""
+
+    job: Job
+    """Keeps its frames alive, so that their ids stay theirs."""
+    segmentation: Segmentation
+    is_in_mask: bool = False
+    """Whether a mask was made of it, and not only asked what one sensor shows."""
 
 
 class SharedInference:
@@ -25,7 +40,7 @@ class SharedInference:
     def __init__(self, segmenter: Segmenter, min_confidence: float) -> None:
         """`min_confidence`: 0..1; a pixel below it has no label."""
         self._segmenter, self._min_confidence = segmenter, min_confidence
-        self._recent: OrderedDict[_Key, tuple[Job, Segmentation]] = OrderedDict()
+        self._recent: OrderedDict[_Key, _Made] = OrderedDict()
         self.runs = 0
         """Of the network."""
         self.reused = 0
@@ -37,27 +52,37 @@ class SharedInference:
         """As `jobs.encode_ahead`, on any thread."""
         encode_ahead(self._segmenter, job)
 
+    def look(self, job: Job) -> Mapping[Sensor, Shown]:
+        """What the network makes of each examined sensor alone. Raises EngineError."""
+        return NetworkLook(job).complete(lambda alone: self._made(alone).segmentation)
+
     def run(self, job: Job) -> Segmentation:
         """Segment a job's frames, or take the result of the same ones. Raises InputError and EngineError."""
+        made = self._made(job)
+        if made.is_in_mask:
+            self.reused += 1
+            return made.segmentation
+        made.is_in_mask = True
+        self.runs += 1
+        self.engine_s += made.segmentation.engine_s
+        self.encode_s += made.segmentation.encode_s
+        return made.segmentation
+
+    def _made(self, job: Job) -> _Made:
         self._forget(job.created_ns)
         key: _Key = (
             id(job.rig),
             job.motion,
             *((modality, id(job.frames[modality])) for modality in sorted(job.frames)),
         )
-        if key in self._recent:
-            self.reused += 1
-            return self._recent[key][1]
-        segmentation = segment(self._segmenter, job, self._min_confidence).segmentation
-        self._recent[key] = job, segmentation  # the job keeps its frames alive, so that their ids stay theirs
-        self.runs += 1
-        self.engine_s += segmentation.engine_s
-        self.encode_s += segmentation.encode_s
-        return segmentation
+        if key not in self._recent:
+            segmentation = segment(self._segmenter, job, self._min_confidence).segmentation
+            self._recent[key] = _Made(job, segmentation)
+        return self._recent[key]
 
     def _forget(self, now_ns: int) -> None:
         while self._recent:
-            key, (job, _) = next(iter(self._recent.items()))
-            if abs(now_ns - job.created_ns) <= _KEPT_NS:
+            key, made = next(iter(self._recent.items()))
+            if abs(now_ns - made.job.created_ns) <= _KEPT_NS:
                 return
             del self._recent[key]

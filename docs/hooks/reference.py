@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -14,6 +15,7 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from anyseg_core.injection import INJECTION_KINDS
+from anyseg_core.runtime import sensors
 from anyseg_core.runtime.field_docs import field_docs
 from anyseg_core.runtime.health.thresholds import CheckConfig
 from anyseg_core.training.config import TrainConfig
@@ -30,7 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def _table(columns: tuple[str, ...], rows: Iterator[tuple[object, ...]] | list[tuple[object, ...]]) -> str:
+def _table(columns: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += [
         "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows
@@ -86,14 +88,28 @@ def _fields(part: Any) -> Iterator[tuple[object, ...]]:
     docs, ranges = field_docs(type(part)), getattr(type(part), "RANGES", {})
     for f in dataclasses.fields(part):
         limits = ranges.get(f.name)
-        yield f"`{f.name}`", f"`{_value(getattr(part, f.name))}`", _range(limits), docs.get(f.name, "")
+        meaning = _CONSTANT.sub(_values_of, docs.get(f.name, ""))
+        yield f"`{f.name}`", f"`{_value(getattr(part, f.name))}`", _range(limits), meaning
+
+
+_CONSTANT = re.compile(r"`[\w.]*?([A-Z_]{4,})`")
+
+
+def _values_of(match: re.Match[str]) -> str:
+    """The values of a constant that a description names, where `parameters.py` or `sensors.py` has it."""
+    known = getattr(parameters, match[1], None) or getattr(sensors, match[1], None)
+    return ", ".join(f"`{value}`" for value in known) if isinstance(known, (tuple, Mapping)) else match[0]
 
 
 def _range(limits: Any) -> str:
     if limits is None:
         return ""
     low, high = tuple(limits)[:2]
-    return f"{low:g} to {high:g}"
+    return f"{_number(low)} to {_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{int(value)}" if float(value).is_integer() and abs(value) < 1e9 else f"{value:g}"
 
 
 def _value(value: Any) -> str:

@@ -62,6 +62,7 @@ RULES = (
     Rule("anyseg replay my_bag --student students/my_robot", "replay", why_not=TUTORIAL),
     Rule("anyseg run", "ros", is_node=True),
     Rule("anyseg watch", "ros", ("--port", "0"), is_node=True),
+    Rule("anyseg play my_bag --clock --loop", "ros,replay", is_node=True),
     Rule("anyseg play", "ros,replay"),
     Rule("anyseg replay-live", "ros,replay"),
     Rule("anyseg replay my_bag --map", "replay", why_not=OWN_TOPICS),

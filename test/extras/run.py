@@ -15,7 +15,6 @@ compiles each of them once for all.
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import shutil
 import signal
@@ -28,6 +27,8 @@ from pathlib import Path
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from ros_domain import reserve_domain
+
 from extras.documented import REPOSITORY, Rule, commands, rule_of
 
 ALONE = ("", "ros", "replay", "sim", "train", "pretrained", "muses", "nyu", "potsdam", "openvino", "fleet", "events")
@@ -101,12 +102,12 @@ class Bench:
     def __init__(self, folder: Path, uv: str, torch: str) -> None:
         self.folder, self.uv, self.torch = folder, str(Path(shutil.which(uv) or uv).resolve()), shlex.split(torch)
         self.inputs, self.environment = folder / "inputs", folder / "environment"
-        self.extras = ""
+        self.extras, self.domain = "", reserve_domain()
         self.passed = 0
         self.failed: list[str] = []
 
     def prepare(self) -> None:
-        """Tiny inputs under the names that the pages use: drive, my_bag, bags/*.mcap, configurations of training."""
+        """Tiny inputs under the names that the pages use: drive, my_bag, bags/*.mcap, my_vehicle.yaml, config."""
         if (self.inputs / "bags").exists():
             return
         self.inputs.mkdir(parents=True)
@@ -117,6 +118,7 @@ class Bench:
         self.make("ros,sim,replay")
         self.check(f"anyseg simulate bag drive --duration-s {DRIVE_S} --rate-hz 2 --workers 1")
         shutil.copytree(self.inputs / "drive", self.inputs / "my_bag")
+        self.check("anyseg inspect my_bag --write my_vehicle.yaml")
         (self.inputs / "bags").mkdir()
         for number in range(2):
             shutil.copy(next((self.inputs / "drive").glob("*.mcap")), self.inputs / "bags" / f"{number}.mcap")
@@ -174,7 +176,7 @@ class Bench:
     def run(self, command: str, is_node: bool = False) -> tuple[int, str]:
         """Exit code and output; a node is ended with Ctrl-C after a while."""
         own = {"PATH": f"{self.environment / 'bin'}:/usr/bin:/bin", "HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
-        own |= {"ROS_DOMAIN_ID": str(1 + os.getpid() % 101), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        own |= {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         own |= {"PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
         own |= {"RAY_worker_niceness": "0"}  # else its workers give way to everything that runs beside them
         with tempfile.NamedTemporaryFile("w+", newline="") as output:

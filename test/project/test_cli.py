@@ -146,6 +146,9 @@ def test_run_names_what_is_wrong_with_its_parameter_file(tmp_path: Path, name: s
         (["run", "vehicle_sim"], "no such option: vehicle_sim"),
         (["run", "-p"], "-p needs a value"),
         (["run", "-p", "model.student"], "write name:=value"),
+        (["run", "--student", "nope"], "no student 'nope'"),
+        (["run", "--params-file", "{tmp_path}/nope.yaml"], "no student 'nope'"),
+        (["run", "--", "--params-file", "{tmp_path}/bare.yaml"], "model has no `ros__parameters:`"),
         (["simulate", "live", "--wether", "fog"], "did you mean --weather?"),
         (["simulate", "live", "--weather", "snow"], "unknown weather 'snow'"),
         (["simulate", "live", "--duration-s", "0"], "must be positive"),
@@ -155,8 +158,10 @@ def test_run_names_what_is_wrong_with_its_parameter_file(tmp_path: Path, name: s
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_in_a_node_s_command_is_one_line_and_2(words: list[str], says: str) -> None:
-    fails_with(invoke(*words), says)
+def test_a_mistake_in_a_node_s_command_is_one_line_and_2(tmp_path: Path, words: list[str], says: str) -> None:
+    (tmp_path / "nope.yaml").write_text("/**:\n  ros__parameters: {model: {student: nope}}\n")
+    (tmp_path / "bare.yaml").write_text("segmentation_node:\n  model: 1\n")
+    fails_with(invoke(*(word.format(tmp_path=tmp_path) for word in words)), says)
 
 
 @pytest.mark.parametrize("domain", ["abc", "233", "-1", "1.5"])

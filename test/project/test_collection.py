@@ -68,3 +68,11 @@ def test_where_every_part_must_be_here_a_missing_one_is_an_error(tmp_path: Path)
 def test_a_run_without_any_test_fails(tmp_path: Path, modules: dict[str, str]) -> None:
     code, output = run_pytest(write(tmp_path, modules))
     assert code == pytest.ExitCode.TESTS_FAILED, output
+
+
+def test_two_runs_have_two_ros_domains() -> None:
+    script = "from ros_domain import reserve_domain; print(reserve_domain(), reserve_domain())"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=REPOSITORY / "test", text=True, capture_output=True, check=True)
+    domains = [os.environ["ROS_DOMAIN_ID"], *done.stdout.split()]
+    assert len(set(domains)) == 3, "a domain that is held, in this process or another, is not given again"

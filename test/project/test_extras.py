@@ -16,14 +16,15 @@ from anyseg_core.runtime.extras import EXTRA_OF, EXTRAS, missing_module, pip_com
 
 OF_A_DISTRIBUTION = {"tf2_ros", "vision_msgs", "ament_index_python", "launch", "launch_ros"}
 """Modules that only a ROS 2 distribution has; without them a feature is left out, which doctor says."""
-OPTIONAL = {"backports", "compression"}
-"""Tried one after the other, with a fallback."""
+OPTIONAL = {"compression"}
+"""Tried first, with a fallback."""
 DISTRIBUTION_OF = {
     "cv2": "opencv-python-headless",
     "yaml": "pyyaml",
     "pydantic_core": "pydantic",
     "cuda": "cuda-bindings",
     "lz4": "rosbags",
+    "backports": "rosbags",
 }
 DISTRIBUTION_OF |= {"lightning_fabric": "lightning-fabric", "PIL": "matplotlib"}
 DISTRIBUTION_OF |= {name: name.replace("_", "-") for name in EXTRAS["pretrained"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,8 @@ def test_the_declared_contracts_hold() -> None:
         [lint_imports, "--no-cache"], cwd=REPOSITORY, text=True, capture_output=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    names = Counter(path.name for path in (REPOSITORY / "test").rglob("test_*.py"))
+    assert not [name for name, number in names.items() if number > 1], "pytest imports them by name: rename one"

@@ -38,6 +38,7 @@ ELSEWHERE = {
     "anyseg run": "a node over DDS: test/ros/process, and `make test-extras`",
     "ros2 launch": "test/ros/launch",
     "anyseg watch": "serves until Ctrl-C",
+    "anyseg play": "a node: test/ros/replay, and `make test-extras`",
     "anyseg access-policy": "test/ros/access",
     "ros2 security": "a distribution's, with DDS security, which the wheels are built without",
     "export": "the environment of the same",

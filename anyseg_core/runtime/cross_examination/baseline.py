@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import islice
-
 import numpy as np
+from numpy.typing import NDArray
+
+from anyseg_core.runtime.cross_examination.small_arrays import median, spread
 
 LEAST = 10
 """Looks that a baseline needs, ..."""
-LAG = 8
+LAG = 6
 """... all of them older than this many: a fault of the last second does not change what is usual."""
 _KEPT = 200
 
@@ -18,30 +18,35 @@ class Baseline:
     """The newest values of a margin that is above 0 where all is well, and of the score that it is a margin of."""
 
     def __init__(self) -> None:
-        self._values: deque[tuple[float, float]] = deque(maxlen=_KEPT)
+        self._values = np.zeros((2, _KEPT))  # margins and scores, the newest last
+        self._count = 0
         self.is_frozen = False
         """While what it is the baseline of is suspicious, nothing is learnt."""
 
     def learn(self, margin: float, score: float) -> None:
         """Take a look into account."""
         if not self.is_frozen:
-            self._values.append((margin, score))
+            self._values[:, :-1] = self._values[:, 1:]
+            self._values[:, -1] = margin, score
+            self._count = min(self._count + 1, _KEPT)
 
     def is_fit(self, least: float) -> bool:
         """Whether the margin used to be above 0, by `least` in the mean and by its standard deviation."""
-        margins = [margin for margin, _ in self._old()]
-        return len(margins) >= LEAST and float(np.mean(margins)) > max(least, float(np.std(margins)))
+        margins, _ = self._old
+        return len(margins) >= LEAST and float(margins.sum()) / len(margins) > max(least, spread(margins))
 
     @property
     def usual(self) -> float | None:
         """The median score; None before it is known."""
-        scores = [score for _, score in self._old()]
-        return float(np.median(scores)) if len(scores) >= LEAST else None
+        _, scores = self._old
+        return median(scores) if len(scores) >= LEAST else None
 
     @property
     def spread(self) -> float:
         """Standard deviation of the score; 0 before it is known."""
-        return float(np.std([score for _, score in self._old()] or [0.0]))
+        _, scores = self._old
+        return spread(scores)
 
-    def _old(self) -> list[tuple[float, float]]:
-        return list(islice(self._values, max(0, len(self._values) - LAG)))
+    @property
+    def _old(self) -> NDArray[np.float64]:
+        return self._values[:, _KEPT - self._count : max(_KEPT - LAG, _KEPT - self._count)]

@@ -16,7 +16,9 @@ MOST = 1.5
 LEANING = 0.5
 """Of that sum: a pair that is nearer to a suspicion vouches for neither of its sensors."""
 FORGET_NS = 5 * NS_PER_S
-"""A suspicion of a pair ends when one of them has been gone for so long: nobody is left who says so."""
+"""A suspicion ends when nobody has been left for so long who says so: of a pair, when one of them is gone."""
+EVEN = 0.5
+"""Confidence where a sensor is as likely to be wrong as what contradicts it: nobody is blamed."""
 CONFIRMED = 3
 """Hearings with the same outcome before it is pronounced."""
 
@@ -35,6 +37,14 @@ class Testimony(NamedTuple):
     unit: str
     text: str
     """In words, with figures."""
+    suspect: Sensor | None = None
+    """Of a pair, the one that is more likely to be wrong where no other sensor says which."""
+    partner: Sensor | None = None
+    """Of one sensor, who contradicts it most credibly; None where it contradicts itself."""
+    confidence: float = 1.0
+    """Of one sensor: how surely it is this one."""
+    looks: float = 1.0
+    """That it counts as: one of a witness that looks seldom counts as several."""
 
 
 @dataclass
@@ -51,20 +61,22 @@ class Suspicion:
     confidence: float = 0.0
     """... and how surely."""
     alarm_ns: int = 0
-    _good: int = 0
+    heard_ns: int = 0
+    _good: float = 0.0
     _good_since_ns: int = 0
 
-    def hear(self, testimony: Testimony, limits: CheckConfig, now_ns: int) -> None:
-        """Take a testimony into account; `fail_count` of them that are sure are enough."""
+    def hear(self, testimony: Testimony, limits: CheckConfig, now_ns: int, enough: float) -> None:
+        """Take a testimony into account; so many of them that are sure are `enough`."""
+        self.heard_ns = now_ns
         if self.level == 0.0:
             self.rose_ns = now_ns
-        self.level = min(max(self.level + testimony.against, 0.0), MOST * limits.fail_count)
+        self.level = min(max(self.level + testimony.against * testimony.looks, 0.0), MOST * limits.fail_count)
         if testimony.against > 0 or not self.is_alarm:
             self.newest = testimony
         if testimony.against > 0 or self._good == 0:
-            self._good, self._good_since_ns = 0, now_ns
-        self._good += testimony.against <= 0
-        if self.level >= limits.fail_count:
+            self._good, self._good_since_ns = 0.0, now_ns
+        self._good += testimony.looks if testimony.against <= 0 else 0.0
+        if self.level >= enough:
             self.alarm_ns = self.alarm_ns if self.is_alarm else now_ns
             self.is_alarm = True
         elif self._good >= limits.recover_count and now_ns - self._good_since_ns >= limits.recover_time_s * NS_PER_S:
@@ -82,12 +94,25 @@ JUMPED = 4.0
 """Times the usual change of a sensor between two frames: its view has jumped."""
 JUMPED_MORE = 2.0
 """Times the other's."""
+JUMPED_ALONE = 4.0
+"""Times that of any third sensor: it was not the scene that jumped."""
 JUMP_COUNTS = 2
 """Sensors that speak against it, or vouch for the other, which a jump outweighs."""
-RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST = (
-    "ranges", "edges", "events", "movement", "lateness", "signs", "own past",
+SUSPECT_COUNTS = 0.5
+"""The same of `Testimony.suspect`: any other sensor outweighs it."""
+DOUBTED_COUNTS = 1.0
+"""The same of a sensor that its own checks distrusted a moment ago."""
+NETWORK_COUNTS = 1.5
+"""The same of what the network makes of it: one other sensor does not outweigh all of them."""
+RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST, ALIGNMENT, LAG, NETWORK, TILT, NEARING, DRIVEN_SCALE = (
+    "ranges", "edges", "events", "movement", "lateness", "signs", "own past", "alignment", "lag", "network", "tilt",
+    "nearing", "driven scale",
 )  # fmt: skip
 """The witnesses."""
+OF_ANGLES = frozenset({ALIGNMENT, TILT})
+"""Those who sum up looks of many seconds."""
+OF_TIME = frozenset({EVENTS, LATENESS, LAG})
+"""Those who would see that a sensor is late."""
 
 
 class Judge:
@@ -100,24 +125,46 @@ class Judge:
         self._present_ns: dict[Sensor, int] = {}
         self._outcome: dict[Sensor, Dispute] = {}
         self._confirmations = 0
+        self._doubted: frozenset[Sensor] = frozenset()
         self.disputes: Mapping[Sensor, Dispute] = {}
         """By sensor; replaced, never changed."""
 
-    def hear(self, testimonies: Iterable[Testimony], present: Collection[Sensor], now_ns: int) -> None:
-        """The witnesses of one moment, and whose frames they saw."""
+    def hear(
+        self,
+        testimonies: Iterable[Testimony],
+        present: Collection[Sensor],
+        now_ns: int,
+        doubted: Collection[Sensor] = (),
+    ) -> None:
+        """The witnesses of one moment, whose frames they saw, and who was wrong by its own checks a moment ago."""
         self._present_ns |= dict.fromkeys(present, now_ns)
+        self._doubted = frozenset(doubted)
         for testimony in testimonies:
             key = testimony.witness, testimony.sensors
             limits = self._limit_of(testimony)
             if limits.enabled:
                 suspicion = self._suspicions.setdefault(key, Suspicion(testimony, rose_ns=now_ns))
-                suspicion.hear(testimony, limits, now_ns)
+                enough = limits.fail_count * (LEANING if self._doubted.intersection(testimony.sensors) else 1.0)
+                suspicion.hear(testimony, limits, now_ns, enough)
         self._forget_absent(now_ns)
         self._pronounce(self._decide())
 
     def suspected_pairs(self) -> set[tuple[Sensor, ...]]:
-        """Those that contradict each other now."""
-        return {suspicion.newest.sensors for suspicion in self._alarms(2)}
+        """Those that contradict each other now, or are near to it."""
+        leaning = (each.newest.sensors for each in self._suspicions.values() if self._leans(each))
+        return {sensors for sensors in leaning if len(sensors) == 2}
+
+    def levels(self) -> dict[Fault, float]:
+        """The greatest sum of each fault now; from 1 on it is a suspicion."""
+        levels: dict[Fault, float] = {}
+        for suspicion in self._suspicions.values():
+            newest = suspicion.newest
+            levels[newest.fault] = max(levels.get(newest.fault, 0.0), suspicion.share(self._limit_of(newest)))
+        return levels
+
+    def _leans(self, suspicion: Suspicion) -> bool:
+        """Whether it is a suspicion, or nearer to one than to none."""
+        return suspicion.is_alarm or suspicion.share(self._limit_of(suspicion.newest)) > LEANING
 
     def _limit_of(self, testimony: Testimony) -> CheckConfig:
         """Of a pair, that of the sensor which is more patient."""
@@ -125,9 +172,11 @@ class Judge:
         return max(limits, key=lambda limit: limit.fail_count)
 
     def _forget_absent(self, now_ns: int) -> None:
-        gone = [key for key in self._suspicions if any(now_ns - self._present_ns.get(s, 0) > FORGET_NS for s in key[1])]
-        for key in gone:
-            del self._suspicions[key]
+        here = {sensor for sensor, seen_ns in self._present_ns.items() if now_ns - seen_ns <= FORGET_NS}
+        for key, suspicion in list(self._suspicions.items()):
+            sensors, was_contradicted = set(key[1]), suspicion.newest.partner is not None
+            if not sensors <= here or (was_contradicted and sensors == here):
+                del self._suspicions[key]
 
     def _pronounce(self, decided: dict[Sensor, Dispute]) -> None:
         """A new outcome counts when it has been the same for a few hearings; figures of a known one at once."""
@@ -144,11 +193,13 @@ class Judge:
         """Those that only they themselves can be wrong; then pair by pair who has the others against it."""
         decided: dict[Sensor, Dispute] = {}
         for suspicion in self._alarms(1):
-            (sensor,) = suspicion.newest.sensors
-            decided.setdefault(sensor, _dispute(suspicion, None, 1.0))
+            newest, (sensor,) = suspicion.newest, suspicion.newest.sensors
+            is_blamed = newest.confidence > EVEN
+            decided.setdefault(sensor, _dispute(suspicion, newest.partner, newest.confidence, is_blamed=is_blamed))
         pairs = list(self._alarms(2))
         while open_pairs := [pair for pair in pairs if not _explained(pair, decided)]:
-            first = min(open_pairs, key=lambda suspicion: suspicion.alarm_ns)
+            # An angle explains that distances differ, not the other way round.
+            first = min(open_pairs, key=lambda each: (each.newest.witness not in OF_ANGLES, each.alarm_ns))
             decided |= self._blame(first, decided)
         return decided
 
@@ -165,9 +216,9 @@ class Judge:
         first, second = pair.newest.sensors
         if pair.blamed is None:
             cases = [self._case_against(one, pair, decided) for one in (first, second)]
-            difference = cases[0] - cases[1] + JUMP_COUNTS * self._jumped_more(first, second, pair.rose_ns)
+            difference = cases[0] - cases[1] + self._hint(pair)
             if difference == 0:
-                return {first: _dispute(pair, second, 0.5), second: _dispute(pair, first, 0.5)}
+                return {first: _dispute(pair, second, EVEN), second: _dispute(pair, first, EVEN)}
             pair.blamed = first if difference > 0 else second
             pair.confidence = 1.0 - 0.5 ** (1.0 + abs(difference))
         partner = second if pair.blamed == first else first
@@ -177,24 +228,53 @@ class Judge:
         """Sensors beside the partner that it disagrees with, less those that vouch for it.
 
         Disagreement of any kind counts; who agrees about places does not vouch for what changes, and the other way
-        round.
+        round; nor does who has not spoken since the two disagree.
         """
         others: dict[Sensor, int] = {}
         for (witness, involved), suspicion in self._suspicions.items():
             rest = set(involved) - {sensor}
             if sensor not in involved or len(rest) != 1 or rest & {*pair.newest.sensors, *decided}:
                 continue
-            leans = suspicion.is_alarm or suspicion.share(self._limit_of(suspicion.newest)) > LEANING
-            said = 1 if leans else -1 if (witness == EVENTS) == (pair.newest.witness == EVENTS) else 0
+            vouches = suspicion.heard_ns > pair.rose_ns and _is_of_same(witness, pair.newest.witness)
+            said = 1 if self._leans(suspicion) else -1 if vouches else 0
             others[next(iter(rest))] = max(others.get(next(iter(rest)), -1), said)
         return sum(others.values())
 
-    def _jumped_more(self, first: Sensor, second: Sensor, time_ns: int) -> int:
-        """1, -1 or 0: whose view jumped when the disagreement began, where only one's did."""
-        jumps = self._jump(first, time_ns), self._jump(second, time_ns)
+    def _hint(self, pair: Suspicion) -> float:
+        """What speaks against the first of a pair, beside the other sensors; against the second where negative."""
+        first, second = pair.newest.sensors
+        itself = NETWORK_COUNTS * (self._network_doubts(first) - self._network_doubts(second))
+        itself += DOUBTED_COUNTS * ((first in self._doubted) - (second in self._doubted))
+        if pair.newest.suspect is not None:
+            return itself + (SUSPECT_COUNTS if pair.newest.suspect == first else -SUSPECT_COUNTS)
+        if pair.newest.witness in OF_ANGLES:  # of looks over many seconds: no jump of the view has to do with it
+            return itself
+        return itself + JUMP_COUNTS * self._jumped_more(pair)
+
+    def _network_doubts(self, sensor: Sensor) -> bool:
+        suspicion = self._suspicions.get((NETWORK, (sensor,)))
+        return suspicion is not None and suspicion.share(self._limit_of(suspicion.newest)) > LEANING
+
+    def _jumped_more(self, pair: Suspicion) -> int:
+        """1, -1 or 0: whose view jumped when the disagreement began, where only one's did.
+
+        What passes near makes views jump that are right. Events tell of it themselves, and a scan looks all around; of
+        two that contradict each other in distance, another one's jump counts only where no third has seen one, too.
+        """
+        jumps = [self._jump(sensor, pair.rose_ns) for sensor in pair.newest.sensors]
         if max(jumps) < JUMPED or max(jumps) < JUMPED_MORE * min(jumps):
             return 0
-        return 1 if jumps[0] > jumps[1] else -1
+        jumped = jumps.index(max(jumps))
+        if pair.newest.witness not in OF_TIME and not pair.newest.sensors[jumped].kind.is_points:
+            thirds = set(self._present_ns) - {*pair.newest.sensors}
+            if any(max(jumps) < JUMPED_ALONE * self._jump(third, pair.rose_ns) for third in thirds):
+                return 0
+        return -1 if jumped else 1
+
+
+def _is_of_same(witness: str, other: str) -> bool:
+    """Whether two see the same kind of fault. One who sums up many seconds does not see what has just begun."""
+    return (witness in OF_TIME, witness in OF_ANGLES) == (other in OF_TIME, other in OF_ANGLES)
 
 
 def _explained(pair: Suspicion, decided: Mapping[Sensor, Dispute]) -> bool:
@@ -207,4 +287,4 @@ def _explained(pair: Suspicion, decided: Mapping[Sensor, Dispute]) -> bool:
 
 def _dispute(suspicion: Suspicion, partner: Sensor | None, confidence: float, *, is_blamed: bool = False) -> Dispute:
     told = suspicion.newest
-    return Dispute(told.fault, told.text, told.value, told.unit, partner, confidence, is_blamed or partner is None)
+    return Dispute(told.fault, told.text, told.value, told.unit, partner, confidence, is_blamed)

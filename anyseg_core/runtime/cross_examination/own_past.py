@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from anyseg_core.runtime.cross_examination.judge import OWN_PAST, Testimony
+from anyseg_core.runtime.cross_examination.small_arrays import correlation, spread
 from anyseg_core.runtime.cross_examination.views import CameraView, LidarView, View
-from anyseg_core.runtime.cross_examination.witnesses import correlation
 from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.sensors import Sensor
 
@@ -46,7 +46,7 @@ class OwnPast:
             self._before[sensor] = view
 
     def _colors(self, sensor: Sensor, before: View | None, view: CameraView) -> Testimony:
-        if isinstance(before, CameraView) and min(before.warmth.std(), view.warmth.std()) > COLORED:
+        if isinstance(before, CameraView) and min(spread(before.warmth), spread(view.warmth)) > COLORED:
             exchanged = correlation(before.warmth.ravel(), view.warmth.ravel()) < EXCHANGED
             self._is_exchanged[sensor] = self._is_exchanged.get(sensor, False) ^ exchanged
         light = view.light

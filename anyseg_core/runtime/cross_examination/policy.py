@@ -21,12 +21,20 @@ class CrossExaminationConfig:
     When a suspicion is one is a matter of the checks of its faults: `fail_count` looks that are sure of it.
     """
 
-    RANGES: ClassVar[Ranges] = {"rate_hz": Range(0.1, 1000.0)}
+    RANGES: ClassVar[Ranges] = {
+        "rate_hz": Range(0.1, 1000.0),
+        "network_rate_hz": Range(0.0, 100.0),
+        "network_false_alarms_per_h": Range(1e-4, 1000.0),
+    }
     enabled: bool = True
     """Whether sensors are compared with each other and with odometry at all."""
     rate_hz: float = 10.0
     """Looks a second, at most one for each mask. Events are compared with successive pictures: less than the camera's
     rate is less sure."""
+    network_rate_hz: float = 1.0
+    """Looks a second at what the network makes of each sensor alone, while the engine is idle; 0 = never."""
+    network_false_alarms_per_h: float = 0.05
+    """That are accepted of these looks, were they independent of each other: less finds less, and later."""
     leave_out: bool = False
     """Whether a sensor that is found to be wrong is left out of the masks while another one is usable; false: it is
     only said. Switch it on when a drive on your roads has raised no false alarm."""

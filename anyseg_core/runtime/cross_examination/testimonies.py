@@ -14,8 +14,8 @@ import numpy as np
 from anyseg_core.runtime.cross_examination.baseline import Baseline
 from anyseg_core.runtime.cross_examination.judge import EDGES, EVENTS, LATENESS, MOVEMENT, RANGES, SIGNS, Testimony
 from anyseg_core.runtime.cross_examination.memory import Memory, Past
+from anyseg_core.runtime.cross_examination.outlines import DirectionGrid, direction_grid
 from anyseg_core.runtime.cross_examination.views import (
-    GRID,
     CameraView,
     DepthView,
     EventView,
@@ -23,7 +23,7 @@ from anyseg_core.runtime.cross_examination.views import (
     LidarView,
     View,
 )
-from anyseg_core.runtime.cross_examination.witnesses import event_agreement, orientation, range_agreement
+from anyseg_core.runtime.cross_examination.witnesses import Changes, event_agreement, orientation, range_agreement
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, LIDAR, Sensor, SensorKind
@@ -48,13 +48,15 @@ SEEN_BEFORE = 0.6
 """Correlation with an earlier change that is this one."""
 OPPOSITE = -0.5
 """A correlation below this has its signs exchanged."""
-EDGES_MARGIN = 0.05
-"""Correlation by which edges lie better on the distances when the picture is mirrored or turned. Clean, in the mean of
-a second: below 0."""
-LEAST_MARGIN = 0.03
+EDGES_MARGIN = 0.03
+"""Correlation by which outlines lie better on the distances when the picture is mirrored or turned. Clean, in the mean
+of a second: below 0."""
+LEAST_MARGIN = 0.02
 """What the mean of that correlation, less the better of the wrong ones, must have been for edges to be a witness."""
 AS_WELL = 0.7
 """Share of the usual correlation that is as good."""
+LOST = 0.75
+"""Share of it that a picture which still fits as it is has at least: a symmetric street fits both ways."""
 STILL: Mapping[SensorKind, float] = MappingProxyType({CAMERA: 0.0005, DEPTH: 0.0003, LIDAR: 0.0002})
 """Change of a view that is sent again and again with noise on it: less than this. Clean, driving: at least 0.007, 0.002
 and 0.0009."""
@@ -77,11 +79,12 @@ def event_testimonies(views: Views, memory: Memory) -> Iterator[Testimony]:
 
 def geometry_testimonies(views: Views, baselines: Baselines, rig: Rig | None) -> Iterator[Testimony]:
     """Of every two sensors of which one measures distances."""
+    grid = direction_grid(rig.camera) if rig is not None else None
     for first, second in permutations(views.values(), 2):
         if isinstance(first, DepthView) and isinstance(second, LidarView) and rig is not None:
             yield from _ranges(first, second, baselines)
-        elif isinstance(first, CameraView) and isinstance(second, (DepthView, LidarView)):
-            yield from _edges(first, second, baselines)
+        elif isinstance(first, CameraView) and isinstance(second, (DepthView, LidarView)) and grid is not None:
+            yield from _edges(first, second, grid, baselines)
 
 
 def _ranges(depth: DepthView, lidar: LidarView, baselines: Baselines) -> Iterator[Testimony]:
@@ -104,13 +107,15 @@ def _ranges(depth: DepthView, lidar: LidarView, baselines: Baselines) -> Iterato
         yield Testimony(RANGES, Fault.INCONSISTENT_GEOMETRY, pair, against, found.same, "share", text)
 
 
-def _edges(camera: CameraView, ranging: DepthView | LidarView, baselines: Baselines) -> Iterator[Testimony]:
-    """By the edges, where they have told left from right before: at night and in fog they do not.
+def _edges(
+    camera: CameraView, ranging: DepthView | LidarView, grid: DirectionGrid, baselines: Baselines
+) -> Iterator[Testimony]:
+    """By the outlines, where they have told left from right before: at night and in fog they do not.
 
     A picture that was mirrored fits the other way as well as it used to fit; one that fits less in every way is of
     another scene, and no evidence.
     """
-    found = orientation(camera, ranging)
+    found = orientation(camera, ranging, grid)
     if found is None:
         return
     pair = camera.frame.modality, ranging.frame.modality
@@ -119,8 +124,11 @@ def _edges(camera: CameraView, ranging: DepthView | LidarView, baselines: Baseli
     is_fit, usual = baseline.is_fit(LEAST_MARGIN), baseline.usual
     baseline.learn(found.upright - other, found.upright)
     if is_fit and usual is not None:
-        against = min(sure(other - found.upright, EDGES_MARGIN), sure(other - AS_WELL * usual, EDGES_MARGIN))
-        text = f"edges of {pair[0]} fit {pair[1]} better {how} ({other:.2f}) than as they are ({found.upright:.2f})"
+        beyond = other - found.upright, other - AS_WELL * usual, LOST * usual - found.upright
+        against = min(sure(each, EDGES_MARGIN) for each in beyond)
+        if against <= 0 and found.upright < LOST * usual:
+            return
+        text = f"outlines of {pair[0]} fit {pair[1]} better {how} ({other:.2f}) than as they are ({found.upright:.2f})"
         yield Testimony(EDGES, Fault.INCONSISTENT_GEOMETRY, pair, against, other, "correlation", text)
 
 
@@ -145,9 +153,9 @@ def _events(camera: CameraView, events: EventView, memory: Memory) -> Iterator[T
     against = -1.0 if is_opposite else sure(EVENTS_AGREE - found, EVENTS_SPREAD)
     yield Testimony(EVENTS, Fault.INCONSISTENT_CONTENT, (seen, sensor), against, found, "correlation", text)
     agrees = is_opposite or found > EVENTS_AGREE
-    now = events.frame.stamp_ns
-    yield _lateness(seen, sensor, None if agrees else _lag(now, brighter, memory.changes(sensor)))
-    yield _lateness(sensor, seen, None if agrees else _lag(now, events.change, memory.changes(seen)))
+    shown_ns, told_ns = camera.frame.stamp_ns, events.frame.stamp_ns
+    yield _lateness(seen, sensor, None if agrees else _lag(shown_ns, brighter, memory.changes(sensor)))
+    yield _lateness(sensor, seen, None if agrees else _lag(told_ns, events.change, memory.changes(seen)))
 
 
 def _lag(now_ns: int, change: Floats, earlier: Sequence[Past]) -> tuple[float, float] | None:
@@ -167,8 +175,8 @@ def _lateness(late: Sensor, other: Sensor, lag: tuple[float, float] | None) -> T
 
 def movement_testimonies(views: Views, memory: Memory, speed_mps: float | None) -> Iterator[Testimony]:
     """Of every view that must change because the vehicle moves: by odometry, else by two others that do change."""
-    changes = {s: memory.change(view) for s, view in views.items() if s.kind.family in STILL}
-    moved = {s for s, change in changes.items() if change is not None and change > MOVED[s.kind.family]}
+    changes = {s: memory.change(s) for s in views if s.kind.family in STILL}
+    moved = {s for s, change in changes.items() if change is not None and change.whole > MOVED[s.kind.family]}
     for sensor, view in views.items():
         others = moved - {sensor}
         if speed_mps is None and len(others) > 1:
@@ -180,16 +188,14 @@ def movement_testimonies(views: Views, memory: Memory, speed_mps: float | None) 
         if isinstance(view, EventView):
             yield _silence(view, why)
         elif (change := changes[sensor]) is not None:
-            yield _stillness(view, change, memory, why)
+            yield _stillness(sensor, change, why)
 
 
-def _stillness(view: View, change: float, memory: Memory, why: str) -> Testimony:
-    sensor = view.frame.modality
+def _stillness(sensor: Sensor, changes: Changes, why: str) -> Testimony:
+    change, lower = changes
     what, still = str(sensor), STILL[sensor.kind.family]
-    if sensor.kind.family in STILL_HALF and change >= still:
-        lower = memory.change(view, slice(GRID[0] // 2, None))  # not the upper half: it may be a sky
-        if lower is not None and lower < STILL_HALF[sensor.kind.family]:
-            what, change, still = f"the lower half of {sensor}", lower, STILL_HALF[sensor.kind.family]
+    if change >= still and lower < STILL_HALF.get(sensor.kind.family, 0.0):  # not the upper one: it may be a sky
+        what, change, still = f"the lower half of {sensor}", lower, STILL_HALF[sensor.kind.family]
     text = f"{what} shows the same scene as before, though {why}"
     against = 1.0 if change < still else -1.0
     return Testimony(MOVEMENT, Fault.NOT_MOVING, (sensor,), against, change, "1 - correlation", text)

@@ -7,7 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.cross_examination.outlines import DirectionGrid
+from anyseg_core.runtime.cross_examination.small_arrays import correlation, median, shifted_products
 from anyseg_core.runtime.cross_examination.views import CameraView, DepthView, Floats, LidarView
+
+Doubles = NDArray[np.float64]
 
 NEAR_M, FAR_M = 2.0, 40.0
 """Depth is compared with LiDAR within; farther away stereo errs by more than it measures."""
@@ -16,6 +20,10 @@ AGREES = 0.15
 _LEAST_PAIRS = 60
 _LEAST_CELLS = 150
 """Of a grid, in which both frames must show something."""
+_ENOUGH_CELLS = 500
+"""For a median."""
+_BESIDE = 1, 2
+"""Rows and columns of cells by which outlines may be moved: the optical axis is not the middle of every picture."""
 _LIVELY = 0.02
 """Events of each pixel, the mean of a cell: with less nothing has changed there."""
 _LEAST_LIVELY = 80
@@ -46,13 +54,13 @@ def range_agreement(depth: DepthView, lidar: LidarView) -> RangeAgreement | None
     if np.count_nonzero(known) < _LEAST_PAIRS:
         return None
     log_ratio = np.log(measured[known] / far[known])
-    middle = float(np.median(log_ratio))
+    middle = median(log_ratio)
     same, scaled = (float((np.abs(log_ratio - offset) < AGREES).mean()) for offset in (0.0, middle))
     return RangeAgreement(float(np.exp(middle)), same, scaled, int(known.sum()), len(row))
 
 
 class Orientation(NamedTuple):
-    """How well the edges of a picture lie on those of a depth image or a scan, as it is and otherwise."""
+    """How well the outlines of a picture lie on those of a depth image or a scan, as it is and otherwise."""
 
     upright: float
     """Correlation, -1 to 1."""
@@ -66,13 +74,13 @@ class Orientation(NamedTuple):
         return max((self.mirrored, "mirrored"), (self.turned, "upside down"))
 
 
-def orientation(camera: CameraView, ranging: DepthView | LidarView) -> Orientation | None:
-    """Edges against edges. None: one of them has too few."""
-    picture, distance = camera.edges, ranging.edges
-    if np.count_nonzero(distance) < _LEAST_CELLS:
+def orientation(camera: CameraView, ranging: DepthView | LidarView, grid: DirectionGrid) -> Orientation | None:
+    """Outlines against outlines. None: one of them has none."""
+    picture, distance = camera.outlines(grid), ranging.outlines(grid)
+    if not picture.any() or not distance.any() or min(distance.shape) <= 2 * max(_BESIDE):
         return None
-    found = (correlation(turned, distance) for turned in (picture, picture[:, ::-1], picture[::-1, ::-1]))
-    return Orientation(*found)
+    ways = (picture, picture[:, ::-1], picture[::-1, ::-1])
+    return Orientation(*(float(products.max()) for products in shifted_products(ways, distance, *_BESIDE)))
 
 
 def event_agreement(brighter: Floats, events: Floats) -> float | None:
@@ -86,31 +94,52 @@ def event_agreement(brighter: Floats, events: Floats) -> float | None:
     lively = np.abs(events) > _LIVELY
     if np.count_nonzero(lively) < _LEAST_LIVELY:
         return None
-    brighter = np.clip(brighter - np.median(brighter), -1.0, 1.0)  # an exposure that changes is no event
+    brighter = np.clip(brighter - np.float32(median(brighter)), -1.0, 1.0)  # an exposure that changes is no event
     return correlation(brighter[lively], events[lively])
 
 
-def change_between(then: Floats, now: Floats) -> float | None:
-    """How differently two grids are distributed: 0 the same scene from the same place, up to 2. None: too few cells.
+class Changes(NamedTuple):
+    """How differently two grids are distributed: 0 the same scene from the same place, up to 2."""
 
-    Cells that are 0 show nothing. What is added to all of them does not count.
+    whole: float
+    lower: float
+    """Of the lower half of the rows alone; 1 where too little is known there."""
+
+
+def comparable(levels: Floats) -> Doubles:
+    """A grid, ready to be compared with that of another moment: cells that are 0 show nothing.
+
+    [2, 3, N / 2], of the upper and the lower half: values less their mean, their squares, and 1 where there is one.
     """
-    known = (then != 0) & (now != 0)
-    if np.count_nonzero(known) < min(_LEAST_CELLS, then.size // 4):
+    flat = levels.ravel()
+    known = (flat != 0).astype(np.float64)
+    values = flat - known * (float(flat.sum()) / max(float(known.sum()), 1.0))
+    return np.ascontiguousarray(np.stack([values, values * values, known]).reshape(3, 2, -1).swapaxes(0, 1))
+
+
+def changes_between(then: Doubles, now: Doubles) -> Changes | None:
+    """Of two `comparable` grids: one less Pearson's correlation of the cells that both know. None: too few cells.
+
+    What is added to all of them does not count.
+    """
+    upper, lower = then @ now.swapaxes(1, 2)  # sums of products, [3, 3] each
+    whole = upper + lower
+    least = max(min(_LEAST_CELLS, then.size // 12), 1)
+    if whole[2, 2] < least:
         return None
-    return 1.0 - correlation(then[known], now[known])
+    return Changes(_unlike(*whole.tolist()), _unlike(*lower.tolist()) if lower[2, 2] >= least else 1.0)
 
 
-def step_between(then: Floats, now: Floats) -> tuple[float, float]:
-    """How much a view has changed from one frame to the next: median absolute difference of the cells, which another
-    scale shows in, and `change_between`, which another arrangement shows in."""
+def _unlike(by_value: list[float], by_square: list[float], by_known: list[float]) -> float:
+    """One less the correlation, from sums of the products of (value, square, known) with those of another grid."""
+    (both, _, first), (second, _, count) = by_value, by_known
+    spread = (by_square[2] - first * first / count) * (by_known[1] - second * second / count)
+    return 1.0 - (both - first * second / count) / spread**0.5 if spread > 1e-18 else 1.0
+
+
+def median_step(then: Floats, now: Floats) -> float:
+    """Median absolute difference of the cells of two moments, which another scale shows in."""
+    some = slice(None, None, max(1, then.size // _ENOUGH_CELLS))
+    then, now = then.ravel()[some], now.ravel()[some]
     known = (then != 0) & (now != 0)
-    level = float(np.median(np.abs(now[known] - then[known]))) if known.any() else 0.0
-    return level, change_between(then, now) or 0.0
-
-
-def correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Pearson's, of the values of two arrays of one shape; 0 where one of them is constant."""
-    first, second = first - first.mean(), second - second.mean()
-    norm = float(np.sqrt((first * first).sum() * (second * second).sum()))
-    return float((first * second).sum()) / norm if norm > 1e-9 else 0.0
+    return median(np.abs(now[known] - then[known])) if known.any() else 0.0

@@ -20,13 +20,3 @@ def content_of(network: Network) -> NetworkContent:
         return NetworkContent.read(network)
     except NetworkFileError as error:
         raise EngineError(str(error)) from error
-
-
-def bytes_alone(network: NetworkContent) -> bytes:
-    """The content of a network that needs no other file. Raises EngineError where it needs one."""
-    if network.external:
-        raise EngineError(
-            f"{network} takes weights from {', '.join(sorted(network.external))}, which this engine cannot be given "
-            "from memory: export the student with its weights inside, or set model.backend to onnxruntime"
-        )
-    return network.data

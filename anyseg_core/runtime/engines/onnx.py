@@ -166,10 +166,7 @@ def _open_session(network: NetworkContent, threads: int) -> ort.InferenceSession
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        if values := network.external_values():
-            tensors = [ort.OrtValue.ortvalue_from_numpy(value) for value in values.values()]
-            options.add_external_initializers(list(values), tensors)
-        return ort.InferenceSession(network.data, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(network.alone(), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason, remedy = " ".join(str(error).split()), "Copy the student folder again, or export it again."
         if "IR version" in reason:

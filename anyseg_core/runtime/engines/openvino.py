@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.engines.network import Network, bytes_alone, content_of
+from anyseg_core.runtime.engines.network import Network, content_of
 from anyseg_core.runtime.engines.protocol import EngineError, EngineInfo, Labels
 from anyseg_core.runtime.extras import pip_command
 from anyseg_core.runtime.network_content import NetworkContent
@@ -66,7 +66,7 @@ def _compile(network: NetworkContent, threads: int) -> tuple[Any, str]:
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     try:
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(io.BytesIO(bytes_alone(network))), "CPU", settings)
+        compiled = core.compile_model(core.read_model(io.BytesIO(network.alone())), "CPU", settings)
     except RuntimeError as error:
         raise EngineError(
             f"openvino {openvino.__version__} cannot load {network}: {error}. "

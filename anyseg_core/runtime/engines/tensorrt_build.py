@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from anyseg_core.runtime.engines.network import Network, bytes_alone, content_of
+from anyseg_core.runtime.engines.network import Network, content_of
 from anyseg_core.runtime.engines.protocol import BuildCancelledError, BuildProgress, EngineError, OnProgress
 from anyseg_core.runtime.extras import pip_command
 from anyseg_core.runtime.network_content import NetworkContent
@@ -132,7 +132,7 @@ def _strongly_typed(trt: Any) -> int:
 
 def _parse(trt: Any, definition: Any, network: NetworkContent, log: TensorrtLog) -> None:
     parser = trt.OnnxParser(definition, log.logger)
-    if not parser.parse(bytes_alone(network), str(network)):
+    if not parser.parse(network.alone(), str(network)):
         errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         raise EngineError(f"TensorRT cannot parse {network}: {'; '.join(errors) or log.cause()}")
     names = {definition.get_input(i).name for i in range(definition.num_inputs)}

@@ -36,8 +36,8 @@ class LidarMotion:
     """Of the LiDAR, in its own axes."""
 
     def __str__(self) -> str:
-        speed, rate = (float(np.linalg.norm(v)) for v in (self.twist.linear, self.twist.angular))
-        return f"{speed:.2f} m/s, {rate:.3f} rad/s"
+        rate = float(np.linalg.norm(self.twist.angular))
+        return f"{self.twist.speed_mps:.2f} m/s, {rate:.3f} rad/s"
 
     def compensate(self, frame: SensorFrame) -> SensorFrame:
         """The scan as the LiDAR would have seen it at once, at `to_ns`; the same frame where that is no other."""
@@ -47,7 +47,7 @@ class LidarMotion:
             within_s = np.zeros(1, np.float32)
         seconds = within_s + np.float32(late_s)
         longest = float(np.abs(seconds).max(initial=0.0))
-        if longest * max(np.linalg.norm(self.twist.linear), np.linalg.norm(self.twist.angular)) < _STILL:
+        if longest * max(self.twist.speed_mps, np.linalg.norm(self.twist.angular)) < _STILL:
             return frame
         points: NDArray[np.float32] = np.asarray(frame.data, np.float32)
         return replace(frame, data=compensate_motion(points, seconds, self.twist), stamp_ns=self.to_ns)

@@ -95,6 +95,11 @@ class Twist:
         if any(value.shape != (3,) or not np.isfinite(value).all() for value in values):
             raise ValueError(f"a twist needs 3 finite numbers twice, not {self.linear} and {self.angular}")
 
+    @property
+    def speed_mps(self) -> float:
+        """Length of `linear`."""
+        return float(np.linalg.norm(self.linear))
+
     def seen_from(self, sensor_from_base: NDArray[np.float64]) -> Twist:
         """The twist of a sensor that is bolted to this body; 4x4 transform from the body's axes to the sensor's."""
         rotation, translation = sensor_from_base[:3, :3], sensor_from_base[:3, 3]

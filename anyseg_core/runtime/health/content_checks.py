@@ -23,8 +23,11 @@ USUALLY_MEASURED = 0.5
 """Share of measured pixels in a block that usually has depth ..."""
 RARELY_MEASURED = 0.02
 """... and in one that has none."""
-LOST_DEPTH = 0.2
-"""Share of the blocks that usually have depth and have none: something covers the sensor. Clean: at most 0.05."""
+LOST_DEPTH = 0.3
+"""Share of the blocks that usually have depth and have none: something covers the sensor. Clean: at most 0.05, and 0.23
+where a row of houses ends."""
+DEAD_DEPTH_ROWS = 0.2
+"""Share of the rows that have no depth close below one that has some."""
 LEAST_POINTS = 100
 """Fewer are too few whatever the sensor; a street gives thousands even in heavy rain."""
 LEAST_SECTOR_POINTS = 50.0
@@ -102,7 +105,7 @@ def invalid_depth(_frame: SensorFrame, history: History, limit: float) -> str | 
         return f"{statistics.invalid:.0%} of the pixels have no depth"
     if statistics.impossible > IMPOSSIBLE_SHARE:
         return f"{statistics.impossible:.0%} of the pixels have a depth that no sensor measures"
-    if statistics.dead_rows > LOST_DEPTH:
+    if statistics.dead_rows > DEAD_DEPTH_ROWS:
         return f"{statistics.dead_rows:.0%} of the rows have no depth"
     lost = lost_depth(statistics.profile, history.usual)
     return f"{lost:.0%} of the image that usually has depth has none" if lost > LOST_DEPTH else None

@@ -44,7 +44,8 @@ class LearntPeriod:
     """The time between a sensor's frames, learnt from them, so that nobody has to know its rate.
 
     The mean of the first `GAPS` gaps, long outages left out. After that it only becomes shorter, when the sensor is set
-    to a higher rate: one that slows down later is slow, not usual.
+    to a higher rate: one that slows down later is slow, not usual. A rate is higher where no gap is as long as the
+    period for the time of `GAPS` periods: messages that were held up come in bursts, and a burst is no rate.
     """
 
     FIRST_GAPS = 5
@@ -59,6 +60,7 @@ class LearntPeriod:
     def __init__(self) -> None:
         self._gaps: deque[int] = deque(maxlen=self.GAPS)
         self._count = 0
+        self._fast_ns = 0  # since the last gap that was no shorter than the period
         self.value_ns: int | None = None
         """Nanoseconds; None before it is known."""
 
@@ -70,8 +72,12 @@ class LearntPeriod:
             return
         longest_ns = self.OUTAGE * median(self._gaps)
         period_ns = max(1, round(mean(gap for gap in self._gaps if gap <= longest_ns)))
-        if self.value_ns is None or self._count <= self.GAPS or period_ns < self.FASTER * self.value_ns:
+        if self.value_ns is None or self._count <= self.GAPS or self._is_faster(gap_ns, period_ns, self.value_ns):
             self.value_ns = period_ns
+
+    def _is_faster(self, gap_ns: int, period_ns: int, known_ns: int) -> bool:
+        self._fast_ns = self._fast_ns + gap_ns if gap_ns < known_ns else 0
+        return self._fast_ns >= self.GAPS * known_ns and period_ns < self.FASTER * known_ns
 
 
 class History(NamedTuple):

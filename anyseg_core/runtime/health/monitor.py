@@ -156,7 +156,16 @@ class HealthMonitor:
         True when it passed its own checks, is not older than `max_age_ms`, and the sensor is ACTIVE, or
         SUSPECT for something that the frame itself is not to blame for.
         """
-        return self._state in (State.ACTIVE, State.SUSPECT) and self._newest_good and self._is_young(now_ns)
+        return self._state in (State.ACTIVE, State.SUSPECT) and self._is_good(now_ns)
+
+    def may_be_compared(self, now_ns: int) -> bool:
+        """Whether the newest frame may be compared with those of others: as `usable`, and while the sensor recovers."""
+        return self.usable(now_ns) or (self._state is State.RECOVERING and self._is_good(now_ns))
+
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether it is out, or on its way back, for what it showed; not for its timing alone."""
+        return self._distrusted and self._is_out
 
     def usable_in_need(self, now_ns: int) -> bool:
         """Whether the newest frame may be used where there is nothing better: only its timing has failed the sensor.
@@ -164,8 +173,15 @@ class HealthMonitor:
         A loose contact is kept out of the masks while other sensors live, so that they do not flicker; alone it is
         better than none.
         """
-        is_out = self._state in (State.FAILED, State.RECOVERING)
-        return is_out and not (self._distrusted or self._latched) and self._newest_good and self._is_young(now_ns)
+        return self._is_out and not (self._distrusted or self._latched) and self._is_good(now_ns)
+
+    @property
+    def _is_out(self) -> bool:
+        return self._state in (State.FAILED, State.RECOVERING)
+
+    def _is_good(self, now_ns: int) -> bool:
+        """Whether the newest frame passed its own checks and is young enough."""
+        return self._newest_good and self._is_young(now_ns)
 
     @property
     def period_ns(self) -> int:
@@ -189,7 +205,7 @@ class HealthMonitor:
 
     def status(self, now_ns: int) -> ModalityStatus:
         """The state at `now_ns`, for people and for messages."""
-        present, is_out = self._present, self._state in (State.FAILED, State.RECOVERING)
+        present, is_out = self._present, self._is_out
         return ModalityStatus(
             modality=self.modality,
             state=self._state,
@@ -295,7 +311,7 @@ class HealthMonitor:
             self._activate(now_ns)
         if untimely is None:
             return
-        if self._state in (State.FAILED, State.RECOVERING):
+        if self._is_out:
             self._counts[untimely.fault] += 1
         else:
             self._see(*untimely, now_ns)

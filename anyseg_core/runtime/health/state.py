@@ -163,3 +163,8 @@ class ModalityStatus:
     """What else is known of the sensor, by name: where the extrinsics come from, the range of intensity."""
     recover_time_s: float | None = None
     """How long a failed sensor has to be good before it is used, doubled by each relapse; None while it is well."""
+
+    @property
+    def why(self) -> str:
+        """Why it is not in the mask, else what its fault is, in words; empty where all is well."""
+        return self.left_out or self.reason

@@ -90,6 +90,7 @@ Test = Callable[[SensorFrame, History, float], "str | None"]
 EVERY: tuple[SensorKind, ...] = ()
 """Of checks: every kind of sensor."""
 _SHARE, _MILLISECONDS, _COUNT = Range(0.0, 1.0), Range(1.0, 60_000.0), Range(0.0, 1e6)
+_DEGREES = Range(0.1, 180.0)
 
 
 class Check(NamedTuple):
@@ -104,6 +105,8 @@ class Check(NamedTuple):
     """Of the threshold: more would be no guard, and belongs in `enabled`."""
     is_timing: bool = False
     """It says when a sensor speaks, not what it says: a frame that did come, and is young enough, may be believed."""
+    is_found_by_others: bool = False
+    """`cross_examination` finds it: no frame of the sensor itself shows it."""
 
     def applies_to(self, kind: SensorKind) -> bool:
         """Whether a sensor of that kind can have the fault."""
@@ -140,7 +143,7 @@ CHECKS: Mapping[Fault, Check] = MappingProxyType(
         ),
         # Content before `frozen`: two black pictures are alike, too. Of content, what explains most comes first.
         # Share of the pixels without depth. Clean: at most 0.54 (sky, and fog that hides the rest). Two more signs need
-        # no threshold: a fifth of the part that usually has depth has none (a covered lens), or a hundredth of the
+        # no threshold: three tenths of the part that usually has depth has none (a covered lens), or a hundredth of the
         # pixels has a depth that no sensor measures (negative, under 1 cm, over 1 km).
         Fault.INVALID_DEPTH: Check(
             CheckConfig(threshold=0.9, fail_count=5), test=content.invalid_depth, kinds=(DEPTH,), limits=_SHARE
@@ -188,12 +191,30 @@ CHECKS: Mapping[Fault, Check] = MappingProxyType(
         # Bit-identical content. Sensor noise makes it impossible in a live sensor, at standstill too.
         Fault.FROZEN: Check(CheckConfig(), test=content.frozen),
         # --- what other sensors show: `cross_examination` finds it, and counts its judgements, not messages
-        Fault.INCONSISTENT_GEOMETRY: Check(CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0)),
-        Fault.INCONSISTENT_CONTENT: Check(CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0)),
-        Fault.MISALIGNED: Check(CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0)),
-        Fault.TIME_OFFSET: Check(CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0)),
-        Fault.WRONG_SCALE: Check(CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0)),
-        Fault.NOT_MOVING: Check(CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0)),
+        Fault.INCONSISTENT_GEOMETRY: Check(
+            CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0), is_found_by_others=True
+        ),
+        Fault.INCONSISTENT_CONTENT: Check(
+            CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0), is_found_by_others=True
+        ),
+        # Degrees about the vertical axis. Clean: at most 0.4, in a real drive (KITTI) as well.
+        Fault.MISALIGNED: Check(
+            CheckConfig(threshold=1.0, fail_count=6, recover_count=10, recover_time_s=2.0),
+            limits=_DEGREES,
+            is_found_by_others=True,
+        ),
+        # ms of what two sensors see under one stamp. Whole periods of the slower one are found surely.
+        Fault.TIME_OFFSET: Check(
+            CheckConfig(threshold=60.0, fail_count=10, recover_count=20, recover_time_s=2.0),
+            limits=_MILLISECONDS,
+            is_found_by_others=True,
+        ),
+        Fault.WRONG_SCALE: Check(
+            CheckConfig(fail_count=6, recover_count=10, recover_time_s=2.0), is_found_by_others=True
+        ),
+        Fault.NOT_MOVING: Check(
+            CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0), is_found_by_others=True
+        ),
         # Last: such a frame is good in itself, only some before it are missing.
         # Messages lost at once, by their sequence numbers, more than this: the count image lacks their events.
         Fault.EVENT_SEQUENCE_GAP: Check(CheckConfig(), test=timing.sequence_gap, kinds=(EVENT,), limits=_COUNT),
@@ -206,6 +227,9 @@ CHECKS: Mapping[Fault, Check] = MappingProxyType(
 )
 """A row for every fault, in the order in which the tests are made. To add one: a `Fault`, a row here, and its test in
 `timing_checks` or `content_checks`."""
+
+FOUND_BY_OTHERS = frozenset(fault for fault, check in CHECKS.items() if check.is_found_by_others)
+"""What no sensor's own frames show, and `cross_examination` finds."""
 
 DEFAULT_CHECKS: Mapping[Fault, CheckConfig] = MappingProxyType(
     {fault: check.default for fault, check in CHECKS.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -25,7 +25,6 @@ def test_an_interval_by_hand() -> None:
     assert str(estimate([7.0])) == "7.0"
 
 
-@settings(deadline=None)
 @given(scores, st.data())
 def test_differences_are_those_of_the_paired_t_test(first: list[float], data: st.DataObject) -> None:
     second = data.draw(st.lists(st.floats(0, 100).map(lambda x: round(x, 2)), min_size=len(first), max_size=len(first)))

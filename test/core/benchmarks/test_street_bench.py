@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 from toy_student import write_toy_student
 
-from anyseg_core.benchmarks.street import DriveScore, score_pictures, score_scans
-from anyseg_core.runtime.label_sets import CITYSCAPES
+from anyseg_core.benchmarks.street import (
+    DriveScore,
+    Score,
+    measure_street,
+    score_pictures,
+    score_scans,
+    write_class_iou,
+)
+from anyseg_core.data.mixture import Scoring
+from anyseg_core.runtime.label_sets import CITYSCAPES, LabelClass
+from anyseg_core.runtime.model_card import load_card
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
 
@@ -44,6 +53,27 @@ def test_scans_are_scored_on_the_points_that_the_camera_would_see(segmenter: Seg
     score = score_scans(segmenter, tmp_path, "semantic_kitti", "val")
     assert score.matrix.counts.sum() == 1
     assert score.matrix.counts[score.names.index("road")].sum() == 1
+
+
+def test_a_card_gets_the_iou_of_its_own_classes_and_what_it_was_measured_on(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    scoring = Scoring.of(
+        [LabelClass("street", (0, 0, 0)), LabelClass("sign", (0, 0, 1)), LabelClass("rest", (0, 0, 2))],
+        [(0,), (7,), (1, 2)],
+    )
+    score = Score.empty(segmenter, scoring)
+    score.add(np.array([0, 0, 1, 2]), np.array([0, 5, 7, 1]), np.full(4, 255, np.uint8), scoring)
+    assert score.class_iou() == {"road": 50.0, "traffic sign": 100.0}
+    folder = tmp_path / "toy"
+    before = load_card(folder)
+    write_class_iou(folder, {"lidar": score})
+    after = load_card(folder)
+    assert after.training.metrics["iou_by_subset"] == {"lidar": {"road": 50.0, "traffic sign": 100.0}}
+    assert after.training.metrics["iou_by_subset_data"] == {"lidar": "LiDAR alone, SemanticKITTI val, points"}
+    assert after.networks == before.networks
+    with pytest.raises(ValueError, match="--limit"):
+        measure_street(str(folder), tmp_path, limit=2, write_card=True)
 
 
 def test_agreement_is_of_what_the_camera_calls_so_and_iou_of_what_either_does() -> None:

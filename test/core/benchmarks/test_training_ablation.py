@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from repository import REPOSITORY
-from shapes_dataset import write_shapes
+from shapes_dataset import toy_encoder, write_shapes
 from typer.testing import CliRunner
 
 from anyseg_core.benchmarks import ablation
@@ -37,7 +37,7 @@ def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = {
         "name": "base",
         "data": {"root": str(root), "cache": str(folder / "cache"), "size": [32, 32]},
-        "model": {"head_width": 16, "label_stride": 2},
+        "model": {"backbone": toy_encoder(), "head_width": 16, "label_stride": 2},
         "optim": {"batch_size": 2, "lr": 1e-3},
         "budget": {"max_steps": 1},
         "machine": {"accelerator": "cpu", "torch_threads": 1},
@@ -201,7 +201,7 @@ def test_a_failed_run_in_a_process_of_its_own_names_its_log(
     plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    plan = load_plan(plan_file, ["data.root=nowhere"])
+    plan = load_plan(plan_file, ["data.root=nowhere", "model.backbone=mit_b0"])
     with pytest.raises(AblationError, match=r"full, seed 1 failed .*log\.txt\): error: no data at nowhere"):
         run_plan(plan, [1], tmp_path, jobs=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,7 @@ def test_what_is_found_in_a_split(root: Path) -> None:
     assert set(found.never_seen) == set(names) - {names[index] for index in (0, 1, 2, 6)}
     assert found.unlabelled == 0
     assert found.empty["lidar"] >= 50  # one of two pictures is black
+    assert replace(found, class_share={"": 0.0, "car": 0.0, "road": 5.0}).never_seen == ["car"]
 
 
 def test_the_contact_sheet_has_a_row_for_each_sample_and_the_labels_in_their_colours(root: Path) -> None:

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from anyseg_core.data.degradation import DegradeConfig, SampleDegrader
 from anyseg_core.data.sample import DataError
-from anyseg_core.injection import INJECTION_KINDS, Stage
-from anyseg_core.runtime.input_images import depth_image
+from anyseg_core.injection import INJECTION_KINDS, Stage, degrade
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.input_images import depth_image, encode_frame
 from anyseg_core.runtime.model_card import (
     DepthEncoding,
     EventEncoding,
@@ -22,7 +23,7 @@ from anyseg_core.runtime.model_card import (
     LidarEncoding,
     RgbEncoding,
 )
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 
 HEIGHT, WIDTH = 64, 96
 INPUTS = (
@@ -136,6 +137,40 @@ def test_a_turned_lidar_moves_its_points_in_the_picture_and_keeps_their_ranges()
     assert moved.sum() < before.any(axis=-1).sum()  # some are out of the picture now
     assert not moved[:, -5:].any()  # counter-clockwise is to the left
     assert set(after[moved][:, 0]) <= set(before[before.any(axis=-1)][:, 0])
+
+
+def seen_by_a_lidar(tilt_deg: float = 0.0, moved_m: float = 0.0) -> NDArray[np.uint8]:
+    """[1, H, W, 3]: a point 20 m ahead, 2 m to the left, as the encoder draws it through a lens of 90 degrees."""
+    point = np.array([[20.0, 2.0, 0.0, 50.0]], np.float32)
+    frame = SensorFrame(Sensor.LIDAR, point, 0)
+    for kind, value in (("lidar_pitch", tilt_deg), ("lidar_moved", moved_m)):
+        parameter = next(iter(INJECTION_KINDS[kind].parameters))
+        frame = degrade(frame, kind, np.random.default_rng(0), **{parameter: value})
+    camera = PinholeCamera(WIDTH, HEIGHT, WIDTH / 2, WIDTH / 2, WIDTH / 2, HEIGHT / 2)
+    rig = Rig(camera, np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float64))
+    return encode_frame(frame, POINTS, (HEIGHT, WIDTH), rig)[None]
+
+
+POINTS = InputSpec(modality=Sensor.LIDAR, encoding=LidarEncoding(point_radius=0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter", "value", "expected"),
+    [
+        ("lidar_pitch", "angle_deg", 4.0, {"tilt_deg": 4.0}),
+        ("lidar_pitch", "angle_deg", -4.0, {"tilt_deg": -4.0}),
+        ("lidar_moved", "forward_m", -8.0, {"moved_m": -8.0}),
+    ],
+)
+def test_a_lidar_that_is_tilted_or_late_is_drawn_as_its_points_would_be(
+    kind: str, parameter: str, value: float, expected: dict[str, float]
+) -> None:
+    break_it = degrader(kind, Sensor.LIDAR, (POINTS,), **{parameter: value})
+    after = break_it(seen_by_a_lidar(), np.random.default_rng(0))[0].astype(int)
+    wanted = seen_by_a_lidar(**expected)[0].astype(int)
+    (place,), (wanted_place,) = np.argwhere(after.any(axis=-1)), np.argwhere(wanted.any(axis=-1))
+    np.testing.assert_allclose(place, wanted_place, atol=1)
+    np.testing.assert_allclose(after[tuple(place)], wanted[tuple(wanted_place)], atol=6)  # of ranges of 255 levels
 
 
 def test_a_half_sized_picture_is_brought_to_the_size_of_the_input() -> None:

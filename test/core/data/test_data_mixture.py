@@ -168,7 +168,7 @@ def test_batches_bring_the_sensors_that_each_sample_has(toy: dict) -> None:
     torch.testing.assert_close(batch.images, again.images)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(weights=st.lists(st.floats(0.1, 5), min_size=1, max_size=5), count=st.integers(1, 30), seed=st.integers(0, 99))
 def test_each_part_has_its_share_of_a_batch(weights: list[float], count: int, seed: int) -> None:
     fixed = Fixed(("road", "sky"), np.zeros((1, 1)))
@@ -256,7 +256,7 @@ def test_marginal_cross_entropy_of_plain_labels_is_cross_entropy() -> None:
     torch.testing.assert_close(marginal_cross_entropy(logits, labels, members), labelled_cross_entropy(logits, labels))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()).filter(any), min_size=1, max_size=20))
 def test_dropout_leaves_a_part_of_what_a_sample_has(rows: list[tuple[bool, bool, bool]]) -> None:
     present = torch.tensor(rows)

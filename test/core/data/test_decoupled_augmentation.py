@@ -67,7 +67,6 @@ sizes = st.sampled_from([(32, 32), (64, 96), (96, 64)])
 
 
 @given(pipelines, st.integers(0, 10_000), sizes)
-@settings(deadline=None)
 def test_warp_and_inverse_bring_every_pixel_back_within_a_pixel_or_mark_it(
     pipeline: SensorPipeline, seed: int, size: tuple[int, int]
 ) -> None:
@@ -88,7 +87,6 @@ def test_warp_and_inverse_bring_every_pixel_back_within_a_pixel_or_mark_it(
 
 
 @given(pipelines, st.integers(0, 10_000), sizes)
-@settings(deadline=None)
 def test_the_view_shows_what_its_grid_says_and_nothing_beyond(
     pipeline: SensorPipeline, seed: int, size: tuple[int, int]
 ) -> None:
@@ -103,7 +101,6 @@ def test_the_view_shows_what_its_grid_says_and_nothing_beyond(
 
 
 @given(pipelines, st.integers(0, 10_000), sizes)
-@settings(deadline=None)
 def test_both_grids_undo_each_other(pipeline: SensorPipeline, seed: int, size: tuple[int, int]) -> None:
     sample = moved(pipeline, seed, size)
     there = np.concatenate([sample.from_common, np.ones((1, *size, 1), np.float32)], axis=-1)
@@ -117,7 +114,7 @@ def test_both_grids_undo_each_other(pipeline: SensorPipeline, seed: int, size: t
 
 @pytest.mark.parametrize("stride", [4, 8])
 @given(pipelines, st.integers(0, 10_000))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_features_come_back_aligned(stride: int, pipeline: SensorPipeline, seed: int) -> None:
     size = (128, 192)
     image = coordinates(*size)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +16,50 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
+from repository import REPOSITORY
 from shapes_dataset import SIDE, shapes_config, write_shapes
 
 from anyseg_core.data.datasets import open_dataset
 from anyseg_core.export import student as export_module
 from anyseg_core.export.import_weights import import_weights
 from anyseg_core.export.student import NETWORK_NAME, ExportError, check_parity, export
+from anyseg_core.models import student_weights
 from anyseg_core.models.anymodal import AnymodalSegmenter, select_present, upsample_logits
 from anyseg_core.models.base import all_subsets
 from anyseg_core.models.encoders import build_encoder
+from anyseg_core.models.network_file import write_network
 from anyseg_core.models.student_network import StudentNetwork, interpolation_matrix
 from anyseg_core.runtime.engines.onnx import OnnxEngine, OnnxPartsEngine
 from anyseg_core.runtime.engines.protocol import EngineError, PartFiles
 from anyseg_core.runtime.model_card import load_card
+from anyseg_core.runtime.sensor_shares import shares_of
 from anyseg_core.training.checkpoint import CheckpointError, init_encoder, load_anymodal, save_checkpoint
 from anyseg_core.training.evaluation import subset_logits
 from anyseg_core.training.loop import train
 
 KINDS: dict[str, dict[str, Any]] = {
-    "remove": {},
+    "remove": {"model": {"backbone": "mit_b0", "drop_path": 0.0}},
     "zero": {"model": {"missing": "zero"}, "method": {"anymodal_dropout": False}},
-    "gated": {"model": {"backbone": "efficientnet_lite0", "fusion": "gated"}},
+    "gated": {"model": {"backbone": "efficientnet_lite0", "fusion": "gated", "drop_path": 0.0}},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def probes_are_written_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A student is read by help of its network with known weights, which the exporter takes seconds to write."""
+    folder = tmp_path_factory.mktemp("probes")
+
+    def write_once(network: StudentNetwork, path: Path, size: tuple[int, int]) -> None:
+        content = io.BytesIO()
+        torch.save((network, size), content)
+        written = folder / hashlib.sha256(content.getvalue()).hexdigest()
+        if not written.exists():
+            write_network(network, written, size)
+        shutil.copy(written, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(student_weights, "write_network", write_once)
+        yield
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -117,6 +142,29 @@ def test_the_two_parts_answer_as_the_whole_and_borrow_its_weights(checkpoint: Pa
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.run(images[:1], np.array([0]))
+
+
+def test_a_gated_student_tells_which_sensor_counts_where(checkpoint: Path, student: Path) -> None:
+    model, images = load_anymodal(checkpoint)[0], sample_of(checkpoint)
+    card = load_card(student)
+    parts = card.networks[0].parts
+    if model.gates is None:
+        assert parts is None or parts.first_map is None
+        return
+    assert parts is not None
+    assert parts.first_map is not None
+    engine = OnnxPartsEngine(PartFiles(student / parts.encoder.file, student / parts.decoder.file), threads=1)
+    features = [engine.encode(image, index).result().features for index, image in enumerate(images)]
+    found = shares_of(features, card.modalities, parts.first_map)
+    np.testing.assert_allclose(np.stack(list(found.values())), model.shares(torch.from_numpy(images)), atol=1e-4)
+    assert np.ptp(found[card.modalities[0]]) > 0.01  # and they differ
+
+
+def test_the_files_name_nothing_of_the_computer_that_exported(student: Path) -> None:
+    for file in student.glob("*.onnx"):
+        content = file.read_bytes()
+        assert b"stack_trace" not in content
+        assert str(REPOSITORY).encode() not in content
 
 
 def test_the_order_of_the_modalities_does_not_matter(checkpoint: Path, student: Path) -> None:

@@ -13,6 +13,7 @@ from shapes_dataset import shapes_config, write_shapes
 from torch import nn
 
 from anyseg_core.data.datasets import open_dataset
+from anyseg_core.export import int8
 from anyseg_core.export import student as export_module
 from anyseg_core.export.student import NETWORK_NAME, ExportError, ExportOptions, Precision, export
 from anyseg_core.runtime.engines.onnx import OnnxEngine
@@ -31,7 +32,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def student(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("student")
-    export(checkpoint, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_module, "_write_halves", lambda *_: None)  # which takes seconds; `test_export.py` has them
+        export(checkpoint, folder)
     return folder
 
 
@@ -88,8 +91,18 @@ def test_half_precision_that_disagrees_is_refused(
     assert not (tmp_path / "student").exists()
 
 
+@pytest.fixture
+def one_sensitive_layer(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Judging every layer takes seconds; `test_int8.py` does."""
+    layer = "node_conv2d"
+    monkeypatch.setattr(int8, "changes_by_layer", lambda *_: {layer: 1.0})
+    return layer
+
+
 @pytest.mark.usefixtures("already_written")
-def test_int8_is_signed_symmetric_and_its_loss_on_the_card(checkpoint: Path, tmp_path: Path) -> None:
+def test_int8_is_signed_symmetric_and_its_loss_on_the_card(
+    checkpoint: Path, tmp_path: Path, one_sensitive_layer: str
+) -> None:
     card = export(
         checkpoint, tmp_path, options=ExportOptions("int8", max_loss=100.0, calibration_samples=2, scoring_samples=2)
     )
@@ -97,14 +110,18 @@ def test_int8_is_signed_symmetric_and_its_loss_on_the_card(checkpoint: Path, tmp
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     zero_points = [constants[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
     assert len(zero_points) > 20
+    reads = {node.name: node.input[0] for node in graph.node if node.op_type == "Conv"}
+    assert not reads.pop(one_sensitive_layer).endswith("DequantizeLinear_Output")
+    assert all(name.endswith("DequantizeLinear_Output") for name in reads.values())
+    assert card.training.metrics["int8_layers_in_float"] == [one_sensitive_layer]
     assert all(point.dtype == np.int8 and not point.any() for point in zero_points)
     assert len(card.training.metrics["int8_miou_points_lost"]) == 3
     assert OnnxEngine(tmp_path / NETWORK_NAME, threads=1).info.precision == "int8"
 
 
-@pytest.mark.usefixtures("already_written")
+@pytest.mark.usefixtures("already_written", "one_sensitive_layer")
 def test_int8_that_loses_too_much_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="--max-loss"):
+    with pytest.raises(ExportError, match=r"--max-loss(.|\n)*  camera\+lidar +[+-]"):
         export(
             checkpoint,
             tmp_path / "student",

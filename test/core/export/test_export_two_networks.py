@@ -97,6 +97,15 @@ def test_each_file_answers_as_the_trained_networks_do(checkpoint: Path, student:
     assert np.array_equal(forward, backward)
 
 
+def test_weights_are_shipped_once(checkpoint: Path, student: Path) -> None:
+    """Of each sensor's network the weights are in the file of both."""
+    weights = 4 * load_model(checkpoint)[0].deployed_parameters()
+    of_both = (student / "student_camera_depth.onnx").stat().st_size
+    together = sum(path.stat().st_size for path in student.glob("*.onnx"))
+    assert of_both > 0.9 * weights
+    assert together - of_both < 0.5 * weights  # of a toy: its graphs count
+
+
 def test_networks_that_were_swapped_are_refused(checkpoint: Path) -> None:
     """Parity is measured against the right sensor's network."""
     model, _ = load_model(checkpoint)

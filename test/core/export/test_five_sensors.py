@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from living_sensors import live_frame
+from shapes_dataset import toy_encoder
 
 from anyseg_core.data.folder import Folder
 from anyseg_core.data.sample import DataError
@@ -46,7 +47,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = {
         "name": "five",
         "data": {**data, "sensors": {"thermal": "camera"}, "modalities": [*map(str, FIVE)]},
-        "model": {"head_width": 16, "label_stride": 2},
+        "model": {"backbone": toy_encoder(), "head_width": 16, "label_stride": 2},
         "optim": {"batch_size": 2, "lr": 1e-3},
         "budget": {"max_steps": 2},
         "machine": {"accelerator": "cpu", "torch_threads": 1},

@@ -547,6 +547,10 @@ def test_a_lidar_can_range_the_same_everywhere_be_turned_and_change_its_units() 
     np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_yaw")[1], before * [-1, -1, 1, 1], atol=1e-4)
     ahead = spoil(Sensor.LIDAR, "lidar_yaw", angle_deg=90)[1]
     np.testing.assert_allclose(ahead[:, :2], np.stack([-before[:, 1], before[:, 0]], axis=1), atol=1e-4)
+    down = spoil(Sensor.LIDAR, "lidar_pitch", angle_deg=90)[1]
+    np.testing.assert_allclose(down[:, :3], np.stack([before[:, 2], before[:, 1], -before[:, 0]], axis=1), atol=1e-4)
+    ahead = np.array([0.2, 0, 0, 0], np.float32)
+    np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_moved")[1], before + ahead, atol=1e-4)
     np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_axes")[1][:, 2], before[:, 0], atol=1e-4)
     np.testing.assert_allclose(spoil(Sensor.LIDAR, "lidar_intensity")[1][:, 3], 100 * before[:, 3], rtol=1e-6)
 

@@ -67,7 +67,7 @@ def play(schedule: InjectionSchedule, sent: list[SensorFrame]) -> list[tuple[flo
 
 
 @given(st.lists(entries(), max_size=5), st.lists(frames(), max_size=12), st.integers(0, 2**40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_scenario_plays_on_any_frames_the_same_way_twice(
     faults: list[dict[str, Any]], sent: list[SensorFrame], seed: int
 ) -> None:
@@ -82,7 +82,7 @@ def test_any_scenario_plays_on_any_frames_the_same_way_twice(
 
 
 @given(st.lists(entries(), min_size=1, max_size=3), frames())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent: SensorFrame) -> None:
     schedule = InjectionSchedule.parse({"injections": faults})
     for _, frame in play(schedule, [sent] * 5):
@@ -98,7 +98,7 @@ def test_what_arrives_is_a_frame_of_its_kind(faults: list[dict[str, Any]], sent:
 
 
 @given(st.lists(entries(), max_size=4), st.lists(frames(), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any]], sent: list[SensorFrame]) -> None:
     schedule = InjectionSchedule.parse({"injections": faults})
     arrived = [frame for _, frame in play(schedule, sent)]
@@ -108,7 +108,7 @@ def test_only_the_sensors_of_the_scenario_are_touched(faults: list[dict[str, Any
 
 
 @given(st.lists(entries(), min_size=1, max_size=4), st.lists(frames(), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_frames_of_a_sensor_keep_their_order_in_time(faults: list[dict[str, Any]], sent: list[SensorFrame]) -> None:
     schedule = InjectionSchedule.parse(
         {"injections": [f for f in faults if INJECTION_KINDS[f["kind"]].stage >= Stage.LOSS]}
@@ -137,7 +137,7 @@ def complaint_about(content: Any) -> str:
 
 
 @given(entries(), st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1, max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_wrong_entry_is_refused_by_its_number(entry: dict[str, Any], changes: dict[str, Any]) -> None:
     good = {"modality": "camera", "kind": "drop", "start_s": 1}
     complaint = complaint_about({"injections": [good, {**entry, **changes}]})
@@ -145,7 +145,7 @@ def test_a_wrong_entry_is_refused_by_its_number(entry: dict[str, Any], changes: 
 
 
 @given(JSON)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_anything_else_is_refused_by_the_name_of_its_file(content: Any) -> None:
     complaint = complaint_about(content)
     assert not complaint or complaint.startswith("mine.yaml: ")

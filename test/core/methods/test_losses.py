@@ -61,7 +61,7 @@ def test_ohem_keeps_a_sixteenth_of_the_labelled_pixels() -> None:
     torch.testing.assert_close(hard_example_mean(losses), losses[-4:].mean())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(0.3, 0.95))
 def test_ohem_is_what_a_loop_over_pixels_finds(seed: int, threshold: float) -> None:
     generator = torch.Generator().manual_seed(seed)

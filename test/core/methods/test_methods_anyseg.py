@@ -198,6 +198,25 @@ def test_zero_filled_subsets_of_one_encoding_equal_separate_runs() -> None:
         torch.testing.assert_close(logits, model(select_present(batch.images, subset)), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_batch_norm_learns_nothing_of_the_image_that_stands_for_a_missing_sensor(full: bool) -> None:
+    """The statistics after a training step are those that the same step has where nothing is put in."""
+    torch.manual_seed(0)
+    channels = [[0.0] * 3] * 2, [[1.0] * 3] * 2
+    filled, plain = (
+        AnymodalSegmenter(*channels, 5, "efficientnet_lite0", 16, drop_path=0, dropout=0, missing=missing).train()
+        for missing in ("zero", "remove")
+    )
+    plain.load_state_dict(filled.state_dict())
+    images = torch.randint(0, 255, (2, 2, 64, 64, 3), dtype=torch.uint8)
+    subsets = torch.tensor([[[True, full], [True, True]]])
+    for model in (filled, plain):
+        model(select_present(images, torch.ones(2, 2, dtype=torch.bool)), subsets)
+    assert filled.encoder.training
+    for (name, own), other in zip(filled.encoder.named_buffers(), plain.encoder.buffers(), strict=True):
+        torch.testing.assert_close(own, other, msg=name)
+
+
 def test_the_salient_modalities_are_the_most_and_the_least_like_the_mean() -> None:
     shared = torch.randn(1, 2, 2, 8)
     one_sample = torch.cat([shared, shared + 0.1 * torch.randn_like(shared), -shared, shared.roll(1, 3)])  # [M, ...]

@@ -87,7 +87,7 @@ def test_features_are_averaged_over_the_present_ones() -> None:
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4).filter(any), min_size=1, max_size=3))
 def test_subsets_of_one_encoding_equal_separate_runs(rows: list[list[bool]]) -> None:
     network, images = make_network(), random_images(1)

@@ -85,6 +85,15 @@ def test_what_is_lost_without_a_sensor(card: ModelCard) -> None:
     assert losses_in_words(with_table(card), []) == ""
 
 
+def test_what_is_left_is_said_where_all_sensors_together_were_never_measured(card: ModelCard) -> None:
+    table = {"lidar": {"Road": 70.7, "Pole": 0.4, "Cars": 62.5}, "camera": {}}
+    metrics = {**card.training.metrics, "iou_by_subset": table, "iou_by_subset_data": {"lidar": "scans"}}
+    partly = card.model_copy(update={"training": card.training.model_copy(update={"metrics": metrics})})
+    words = losses_in_words(partly, [Sensor.LIDAR])
+    assert words == "without camera, depth, event: the IoU left is Road 71, Cars 62 (on scans); under 5: Pole"
+    assert "not measured" in losses_in_words(partly, [Sensor.CAMERA])
+
+
 def test_what_was_not_measured_is_not_made_up(card: ModelCard) -> None:
     assert class_losses(with_table(card), [Sensor.DEPTH]) is None
     assert "not measured" in losses_in_words(with_table(card), [Sensor.DEPTH])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from toy_student import toy_network, toy_output, write_toy_student
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from anyseg_core.runtime.engines.open_engine import open_engine
 from anyseg_core.runtime.engines.protocol import EngineError
-from anyseg_core.runtime.external_data import external_tensors
+from anyseg_core.runtime.external_data import external_tensors, with_values_inside
 from anyseg_core.runtime.known_answer import KnownAnswer, known_images
 from anyseg_core.runtime.model_card import CARD_NAME, NetworkFile, StudentError, load_card, read_networks, sha256_of
 from anyseg_core.runtime.network_content import NetworkContent, NetworkFileError
@@ -122,17 +122,70 @@ def test_weights_of_a_subgraph_in_another_file_are_refused(student: Path) -> Non
         external_tensors(network.SerializeToString())
 
 
-def test_openvino_is_not_given_weights_that_it_would_look_for_itself(student: Path) -> None:
-    pytest.importorskip("openvino", reason="openvino is not installed")
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_every_engine_is_given_weights_of_another_file(student: Path, backend: str) -> None:
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
     take_weights_out(student)
-    with pytest.raises(EngineError, match="weights inside"):
-        open_engine(student / NETWORK, "openvino")
+    images = known_images(SIZE, np.array([1, 2]))
+    engine = open_engine(student / NETWORK, backend)
+    labels, _ = engine.run(images, np.array([1, 2]))
+    engine.close()
+    np.testing.assert_array_equal(labels, toy_output(images, np.array([1, 2]))[0])
+
+
+@pytest.mark.parametrize("length", [0, 9])
+def test_a_file_of_weights_that_is_too_short_is_an_error_that_names_the_network(student: Path, length: int) -> None:
+    take_weights_out(student)
+    (student / WEIGHTS).write_bytes(b"\0" * length)
+    with pytest.raises(EngineError, match=r"cannot load .*student\.onnx.*Copy the student folder again"):
+        open_engine(student / NETWORK, "onnxruntime")
+
+
+def test_other_weights_make_another_network(student: Path) -> None:
+    """What was built of a network is kept under its hash: TensorRT's plans."""
+    take_weights_out(student)
+    before = NetworkContent.read(student / NETWORK).sha256
+    weights = bytearray((student / WEIGHTS).read_bytes())
+    weights[-1] ^= 1
+    (student / WEIGHTS).write_bytes(weights)
+    assert NetworkContent.read(student / NETWORK).sha256 != before
+
+
+TENSORS = st.lists(
+    st.tuples(
+        st.sampled_from([np.float16, np.float32, np.int64, np.uint8, np.bool_]),
+        st.lists(st.integers(0, 5), max_size=3),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(tensors=TENSORS)
+def test_a_network_with_its_weights_put_back_is_the_one_that_it_was(
+    tensors: list[tuple[type[np.generic], list[int], bool]],
+) -> None:
+    whole = toy_network(SIZE, 25)
+    outside, weights = onnx.ModelProto(), b"x"
+    generator = np.random.default_rng(3)
+    for number, (dtype, shape, _) in enumerate(tensors):
+        values = generator.integers(0, 2, shape).astype(dtype)
+        whole.graph.initializer.append(numpy_helper.from_array(values, f"extra{number}"))
+    outside.CopyFrom(whole)
+    for tensor, (*_, is_outside) in zip(outside.graph.initializer[-len(tensors) :], tensors, strict=True):
+        if is_outside:
+            onnx.external_data_helper.set_external_data(tensor, WEIGHTS, len(weights), len(tensor.raw_data))
+            weights += tensor.raw_data
+            tensor.ClearField("raw_data")
+    inside = with_values_inside(outside.SerializeToString(), {WEIGHTS: weights})
+    assert onnx.load_from_string(inside) == whole
 
 
 EDITS = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4)
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(edits=EDITS, cut=st.integers(0, 10_000))
 def test_damaged_networks_raise_nothing_else_than_one_that_names_the_file(
     edits: list[tuple[int, int]], cut: int

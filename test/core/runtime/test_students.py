@@ -52,6 +52,11 @@ def test_it_is_small_and_has_nothing_beside_it(name: str) -> None:
 
 
 @students
+def test_its_networks_name_nothing_of_the_computer_that_exported(name: str) -> None:
+    assert not [file.name for file in find_student(name).glob("*.onnx") if b"stack_trace" in file.read_bytes()]
+
+
+@students
 def test_every_subset_gives_labels_and_confidence(name: str) -> None:
     folder = find_student(name)
     card = load_card(folder)

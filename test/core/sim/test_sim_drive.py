@@ -101,7 +101,7 @@ def test_stamps_follow_the_rate() -> None:
     assert {f.stamp_ns for f in frame().frames.values()} == {frame().stamp_ns}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**31 - 1), weather=st.sampled_from(list(Weather)))
 def test_any_seed_renders(seed: int, weather: Weather) -> None:
     a_frame = Drive(DriveConfig(seed, weather, duration_s=2.0, width=64, height=48)).frame(10)

@@ -59,11 +59,31 @@ def test_deliver_files_hold_the_network_images_and_labels(tmp_path: Path, drive:
     np.testing.assert_array_equal(stored - 1, cv2.resize(frame.labels, (64, 64), interpolation=cv2.INTER_NEAREST))
 
 
+def stored_inputs(root: Path) -> dict[str, InputSpec]:
+    stored = json.loads((root / INPUTS_NAME).read_text())
+    return {spec["modality"]: InputSpec.model_validate(spec) for spec in stored}
+
+
 def test_inputs_file_holds_the_specs(tmp_path: Path) -> None:
-    write_inputs(tmp_path)
-    stored = json.loads((tmp_path / INPUTS_NAME).read_text())
-    assert tuple(InputSpec.model_validate(spec) for spec in stored) == VEHICLE_INPUTS
+    write_inputs(tmp_path, (64, 96))
+    *others, lidar = stored_inputs(tmp_path).values()
+    assert tuple(others) == VEHICLE_INPUTS[:3]
+    assert lidar.encoding.drawn_at == (64, 96)  # type: ignore[union-attr]
+    assert lidar.encoding.model_copy(update={"drawn_at": None}) == VEHICLE_INPUTS[3].encoding
     assert tuple(spec.modality for spec in VEHICLE_INPUTS) == DEFAULT_SENSORS
+
+
+def test_the_robot_draws_points_as_a_network_of_another_size_was_shown_them(tmp_path: Path, drive: Drive) -> None:
+    drawn, network = (64, 96), (32, 64)
+    write_inputs(tmp_path, drawn)
+    write_drive(DriveJob(tmp_path, "val", SMALL, every=3, size=drawn))
+    on_disk = read(tmp_path, SMALL, 2, *FOLDER_OF[Sensor.LIDAR])
+    in_training = cv2.resize(on_disk, network[::-1], interpolation=cv2.INTER_NEAREST)
+    frame = drive.frame(2).frames[Sensor.LIDAR]
+    on_the_robot = encode_frame(frame, stored_inputs(tmp_path)["lidar"], network, drive.rig())
+    np.testing.assert_array_equal(on_the_robot, in_training)
+    as_if_drawn_there = encode_frame(frame, VEHICLE_INPUTS[3], network, drive.rig())
+    assert (as_if_drawn_there.any(axis=-1).mean() - in_training.any(axis=-1).mean()) > 0.02  # larger squares
 
 
 def test_simulate_dataset_writes_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from shapes_dataset import SIDE, shapes_config, write_png, write_shapes
+from shapes_dataset import SIDE, shapes_config, toy_encoder, write_png, write_shapes
 
 from anyseg_core.data.datasets import open_dataset
 from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
@@ -164,7 +164,7 @@ def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.zero_()
-    words = init_encoder(target.encoder, trained.parents[1], "mit_b0")
+    words = init_encoder(target.encoder, trained.parents[1], toy_encoder())
     assert "encoder of shapes, step 4, trained on camera, depth, event, lidar and 25 classes" in words
     torch.testing.assert_close(dict(target.encoder.state_dict()), dict(source.encoder.state_dict()))
     assert not target.head.fuse.weight.any()
@@ -205,7 +205,7 @@ def test_wrong_encoder_weights_are_named(trained: Path, tmp_path: Path) -> None:
     rubbish = tmp_path / "mit.pth"
     rubbish.write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"mit\.pth"):
-        init_encoder(load_anymodal(trained)[0].encoder, rubbish, "mit_b0")
+        init_encoder(load_anymodal(trained)[0].encoder, rubbish, toy_encoder())
 
 
 def test_biases_and_norms_are_not_decayed(trained: Path) -> None:

@@ -15,7 +15,7 @@ from anyseg_core.training import loop
 from anyseg_core.training.checkpoint import (
     BEST,
     CheckpointError,
-    best_mean,
+    best_score,
     find_checkpoint,
     load_state,
     mark_best,
@@ -51,7 +51,7 @@ def test_the_best_network_is_the_result_of_a_run(root: Path, tmp_path: Path, scr
     best = train(config, tmp_path / "run", show_progress=False)
     assert best.name == "step_00000002"
     assert find_checkpoint(tmp_path / "run") == best
-    assert best_mean(tmp_path / "run") == 30.0
+    assert best_score(tmp_path / "run") == 30.0
     assert newest_checkpoint(tmp_path / "run").name == "step_00000004"
     assert load_state(best).metrics == json.loads((tmp_path / "run" / METRICS_NAME).read_text())
     assert not load_state(newest_checkpoint(tmp_path / "run")).metrics
@@ -71,13 +71,35 @@ def test_a_score_that_is_no_number_is_never_the_best(
     monkeypatch.setattr(loop._Trainer, "_validate_here", lambda *_: float("nan"))
     config = shapes_config(root, **two_sensors(root, budget={"max_steps": 1}))
     assert train(config, tmp_path / "run", show_progress=False).name == "step_00000001"
-    assert best_mean(tmp_path / "run") == float("-inf")
+    assert best_score(tmp_path / "run") == float("-inf")
+
+
+def test_a_network_of_all_sensors_is_chosen_by_what_it_makes_of_all(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter(
+        [(50.0, 10.0), (20.0, 40.0), (10.0, 30.0), (5.0, 20.0), (5.0, 20.0)]
+    )  # the mean falls, all at its best
+
+    def scored(*_: object) -> tuple[dict[str, object], dict[str, object]]:
+        mean, everything = next(scores)
+        return {"mean": mean, "miou": {"camera": mean, "camera+depth": everything}, "iou": {}}, {}
+
+    monkeypatch.setattr(loop._Trainer, "_score", scored)
+    record: dict[str, object] = {"validations": 4, "checkpoint_steps": 1}
+    settings = two_sensors(root, record=record, method={"name": "supervised", "anymodal_dropout": False})
+    best = train(shapes_config(root, **settings), tmp_path / "run", show_progress=False)
+    assert best.name == "step_00000002"
+    assert best_score(tmp_path / "run") == 40.0
 
 
 def test_a_damaged_mark_of_the_best_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "step_00000001"
     folder.mkdir(parents=True)
     mark_best(folder, 1.0)
+    assert best_score(tmp_path) == 1.0
+    (folder.parent / BEST).write_text('{"checkpoint": "step_00000001", "mean": 2.0}')
+    assert best_score(tmp_path) == 2.0, "a run of an older version"
     (folder.parent / BEST).write_text('{"checkpoint"')
     with pytest.raises(CheckpointError, match=BEST):
         find_checkpoint(tmp_path)

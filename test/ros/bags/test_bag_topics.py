@@ -114,7 +114,7 @@ def test_what_was_drawn_for_people_is_no_camera(topic: str) -> None:
     ("topic", "is_truth"),
     [
         ("/ground_truth/labels", True), ("/carla/hero/semantic_segmentation_front/image", True),
-        ("/labels/compressed", True), ("/segmentation_node/segmentation/mask", False),
+        ("/labels/compressed", True), ("/annotations/road", True), ("/segmentation_node/segmentation/mask", False),
         ("/front/semantic_node/segmentation/mask", False), ("/unet/raw_segmentation_mask", False),
     ],
 )  # fmt: skip
@@ -138,6 +138,10 @@ def test_several_candidates_are_listed_with_the_remedy() -> None:
     two = [("/left/image", IMAGE), ("/right/image", IMAGE)]
     with pytest.raises(TopicError, match=r"several topics may be camera: /left/image .*/right/image .*--map camera:="):
         find_topics(two)
+    with pytest.raises(TopicError, match="label images is named with --map labels:=TOPIC"):
+        find_topics(two)
+    with pytest.raises(TopicError, match=r"--map lidar:=TOPIC$"):
+        find_topics([("/front/scan", POINT_CLOUD), ("/rear/scan", POINT_CLOUD)])
     assert find_topics(two, wanted=[Sensor.LIDAR]) == {}
     assert names(two, "camera:=/right/image") == {"camera": "/right/image"}
     assert names(two, "depth:=/left/image") == {"camera": "/right/image", "depth": "/left/image"}

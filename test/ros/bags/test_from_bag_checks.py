@@ -181,4 +181,6 @@ def test_a_data_set_has_one_range_of_intensity(tmp_path: Path) -> None:
     assert from_bag(write_ros2(tmp_path / "tuesday", with_full_intensity(255.0)), root).exit_code == 0
     monday, tuesday = (lidar_image(root, name).astype(int) for name in ("monday", "tuesday"))
     assert monday[..., 1].max() > 200
+    # Points are kept and drawn at the network's size, whatever the images were that the student was trained on.
+    assert [i["encoding"]["drawn_at"] for i in description["inputs"] if i["modality"] == "lidar"] == [None]
     np.testing.assert_allclose(tuesday[..., 1], monday[..., 1], atol=1)

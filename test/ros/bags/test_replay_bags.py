@@ -545,7 +545,7 @@ def test_a_damaged_file_beside_a_good_one(tmp_path: Path) -> None:
     assert [p.text for p in reader.problems] == ["bag_10.mcap is empty"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("storage", ["mcap", "sqlite"])
 def test_whatever_happens_to_its_bytes(
@@ -566,7 +566,7 @@ def test_whatever_happens_to_its_bytes(
         assert any(problem.lost for problem in reader.problems)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=400))
 def test_a_file_of_any_bytes_is_survived(content: bytes, tmp_path: Path) -> None:
     for file in (

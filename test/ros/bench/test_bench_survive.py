@@ -75,6 +75,15 @@ def test_a_level_is_held_against_the_masks_of_its_time(
     assert not untrue or any(untrue in text for text in found)
 
 
+@pytest.mark.parametrize(("transition_s", "is_true"), [(8.9, True), (8.3, False), (9.5, False), (None, False)])
+def test_a_mask_from_before_a_transition_contradicts_no_level(transition_s: float | None, is_true: bool) -> None:
+    heard = driven(age_ms=50.0)
+    heard.masks = [mask for mask in heard.masks if mask.written_ns < T0 + 8.9 * NS_PER_S]
+    heard.levels = [_level(9, 2, "no label image: the node is not configured")]
+    heard.transitions_ns = [] if transition_s is None else [T0 + round(transition_s * NS_PER_S)]
+    assert (untrue_levels(heard) == []) is is_true
+
+
 def test_a_node_that_says_nothing_is_silent() -> None:
     heard = driven()
     del heard.levels[3:7]

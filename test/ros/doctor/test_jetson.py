@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyseg_ros.doctor import doctor
@@ -103,7 +103,6 @@ def test_another_machine_is_no_jetson(tmp_path: Path) -> None:
     assert list(doctor._jetson(tmp_path)) == []
 
 
-@settings(deadline=None)
 @given(texts=st.lists(st.text(max_size=60), min_size=6, max_size=6))
 def test_files_of_any_content_break_nothing(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     root = tmp_path_factory.getbasetemp() / "odd"

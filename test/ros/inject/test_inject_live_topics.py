@@ -11,7 +11,7 @@ from repository import REPOSITORY
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
-from anyseg_ros.inject.live_topics import topic_arguments, topic_parameters, topics_in
+from anyseg_ros.inject.live_topics import run_command, topic_arguments, topic_parameters, topics_in
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 
 
@@ -28,6 +28,18 @@ def test_with_a_prefix_the_inputs_are_the_sensors_own_topics() -> None:
     assert values["topics.camera.output"] == "/faulty/front/image"
     assert values["topics.depth.output"] == f"/faulty/{DEFAULT_TOPICS[Sensor.DEPTH]}"
     assert values["topics.event.input"] == values["topics.event.output"] == "''"
+
+
+def test_the_node_behind_the_injector_reads_its_topics_and_the_drivers_camera_info(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    parameters = {"modalities.camera.topic": "/front/image", "rig.depth_info_topic": "/calibration/depth"}
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+    command = run_command({**topics_in(file), Sensor.EVENT: ""}, "faulty", file)
+    assert command == (
+        f"anyseg run --params-file {file} -r /front/image:=faulty/front/image "
+        "-r depth/image_rect:=faulty/depth/image_rect -r lidar/points:=faulty/lidar/points "
+        "-p rig.camera_info_topic:=/front/camera_info -p rig.depth_info_topic:=/calibration/depth"
+    )
 
 
 def test_only_sensors_can_be_mapped() -> None:

@@ -329,7 +329,7 @@ def test_a_message_that_cannot_be_read_goes_through_and_is_counted() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(list(INJECTION_KINDS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_bytes_pass_every_fault(cdr: bytes, kind: str) -> None:
     for modality in INJECTION_KINDS[kind].modalities:
         msgtype = PLAIN[modality].__msgtype__

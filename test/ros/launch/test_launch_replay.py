@@ -28,7 +28,7 @@ from anyseg_core.sim import Drive, DriveConfig, Weather  # noqa: E402
 from anyseg_core.sim.bag_writer import write_bag  # noqa: E402
 from launch import LaunchDescription, LaunchService  # noqa: E402
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 LAUNCH_FILE = REPOSITORY / "launch" / "replay.launch.py"
 ARGUMENTS = {"bag", "out", "student", "injections", "rate", "log_level"}

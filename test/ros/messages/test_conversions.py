@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from camera_infos import camera_info
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.health.monitor import Fault
@@ -44,7 +44,6 @@ def random_pixels(size: Sequence[int], seed: int, dtype: Any = np.uint8) -> np.n
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, size, dtype, endpoint=True)
 
 
-@settings(deadline=None)
 @given(SIZES, SEEDS, st.integers(0, 5))
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"])
 def test_camera_encodings(encoding: str, size: tuple[int, int], seed: int, padding: int) -> None:
@@ -64,7 +63,6 @@ def test_camera_encodings(encoding: str, size: tuple[int, int], seed: int, paddi
     assert (frame.modality, frame.stamp_ns, frame.frame_id) == (Sensor.CAMERA, 12_000_000_034, "optical")
 
 
-@settings(deadline=None)
 @given(SIZES, SEEDS, st.integers(0, 5), st.booleans())
 def test_depth_encodings(size: tuple[int, int], seed: int, padding: int, big: bool) -> None:
     millimetres = random_pixels(size, seed, np.uint16)
@@ -77,7 +75,6 @@ def test_depth_encodings(size: tuple[int, int], seed: int, padding: int, big: bo
     assert read.dtype == np.dtype("=f4")
 
 
-@settings(deadline=None)
 @given(SIZES, SEEDS, st.integers(0, 5))
 def test_event_encodings(size: tuple[int, int], seed: int, padding: int) -> None:
     counts = random_pixels((*size, 2), seed)
@@ -114,7 +111,6 @@ def test_malformed_images_are_named(changes: dict[str, Any], fault: Fault, words
     assert raised.value.fault is fault
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["rgb8", "bgr8", "mono8", "16UC1", "32FC1", "8UC2", "jpeg", ""]),
     st.tuples(*[st.integers(0, 2**32 - 1) | st.integers(0, 8)] * 3),
@@ -151,7 +147,6 @@ def test_compressed_camera() -> None:
 
 
 @pytest.mark.parametrize("kind", [".jpg", ".png"])
-@settings(deadline=None)
 @given(fraction=st.floats(0, 0.999))
 def test_truncated_pictures_are_refused(kind: str, fraction: float) -> None:
     data = encoded(kind, smooth_image())
@@ -161,7 +156,6 @@ def test_truncated_pictures_are_refused(kind: str, fraction: float) -> None:
 
 
 @pytest.mark.parametrize("kind", [".jpg", ".png"])
-@settings(deadline=None)
 @given(at=st.integers(0, 10**6), value=st.integers(0, 255))
 def test_damaged_pictures_give_a_frame_or_a_conversion_error(kind: str, at: int, value: int) -> None:
     data = bytearray(encoded(kind, smooth_image()))
@@ -223,7 +217,6 @@ def cloud(points: np.ndarray, padding: int = 0, big: bool = False) -> Any:
     )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     names=st.permutations(["x", "y", "z", "intensity", "ring"]),
     code=st.sampled_from(["f4", "f8", "i2", "u1"]),
@@ -277,7 +270,6 @@ def test_malformed_clouds_are_named(changes: dict[str, Any], fault: Fault, words
     assert raised.value.fault is fault
 
 
-@settings(deadline=None)
 @given(
     st.tuples(*[st.integers(0, 2**32 - 1) | st.integers(0, 40)] * 4),
     st.lists(st.tuples(st.sampled_from("xyzi"), st.integers(0, 2**32 - 1) | st.integers(0, 20), st.integers(0, 12))),

@@ -32,7 +32,7 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "pipeline"])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.binary(max_size=700))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # absurd coordinates overflow, and are then clipped
 def test_a_malformed_message_is_read_or_refused(name: str, data: bytes) -> None:

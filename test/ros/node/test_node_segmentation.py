@@ -97,6 +97,32 @@ def test_a_clock_that_is_set_forward_is_no_sensor_s_fault(
     assert stamp_ns(vehicle.masks[-1].header) > ahead_ns
 
 
+def test_a_clock_that_is_set_back_is_one_line_and_no_mask_of_the_time_before_goes_out(
+    vehicle: Vehicle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a bag does that plays in a loop, while a mask is being made."""
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    node, back_ns, results = vehicle.node, 5_442_000_000, []
+    worker = node._worker
+    assert worker is not None
+    publish = node.on_result
+    monkeypatch.setattr(node, "on_result", lambda result: results.append(result) or publish(result))
+    vehicle.spin_until(lambda: bool(results), "a mask")
+    vehicle.ahead_ns = -back_ns
+    monkeypatch.setattr(worker, "_now_ns", lambda: node.get_clock().now().nanoseconds - back_ns)
+    in_work, too_old = results[-1], node._record.too_old
+    worker._hand_over(in_work)
+    vehicle.masks.clear()
+    vehicle.spin_until(lambda: len(vehicle.masks) > 5 and vehicle.used() == ALL, "all modalities again")
+    assert stamp_ns(vehicle.masks[-1].header) < in_work.job.born_ns
+    assert node._record.too_old == too_old
+    told = capfd.readouterr().err
+    assert told.count("the clock was set back by 5.4 s: every sensor starts anew") == 1
+    assert "[ERROR]" not in told
+    assert "ms old" not in told
+    assert "failed" not in told
+
+
 def test_masks_go_on_from_depth_when_the_camera_dies(vehicle: Vehicle) -> None:
     vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
     lose(vehicle, Sensor.CAMERA)

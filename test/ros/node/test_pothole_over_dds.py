@@ -30,7 +30,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import stamp_ns
 
-pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros"), pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros"), pytest.mark.slow]
 
 Labels = NDArray[np.uint8]
 RUN_TIMEOUT_S = 60.0

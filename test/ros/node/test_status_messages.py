@@ -150,6 +150,15 @@ def test_ok_means_that_every_sensor_is_in_masks_that_come() -> None:
     assert (never.level, never.message) == (ERROR, "no label image: none was made of the sensors that live")
 
 
+def test_masks_of_before_the_clock_was_set_back_come_no_more() -> None:
+    """An hour back: they are no time ago until then, whether the node has been told or not."""
+    record, back_ns = made_of(*DEFAULT_SENSORS), NOW_NS - 3600 * 10**9
+    for at_ns, known in ((back_ns, record), (back_ns, record.without_times()), (NOW_NS, record.without_times())):
+        assert inference_status(ALL_ACTIVE, known, at_ns).level == ERROR
+    again = replace(record, last_mask_ns=back_ns)
+    assert "without camera" in inference_status(ALL_ACTIVE, again, back_ns).message
+
+
 def test_what_keeps_the_masks_from_coming_is_said() -> None:
     lidar = replace(status(Sensor.LIDAR), left_out="camera intrinsics are not known")
     dead = [status(m, State.FAILED, Fault.SILENT) for m in DEFAULT_SENSORS[:3]]
@@ -229,7 +238,7 @@ def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -
         status(Sensor.EVENT, State.FAILED, Fault.DARK),
         replace(status(Sensor.LIDAR), reason="not used: no camera_info", remark="look at it"),
     )
-    job = Job(Sensor.CAMERA, {Sensor.CAMERA: picture}, None, 8 * 10**9, statuses, 7 * 10**9)
+    job = Job(Sensor.CAMERA, {Sensor.CAMERA: picture}, None, 8 * 10**9, statuses, {Sensor.CAMERA: 7 * 10**9})
     needs = "bags need pip install anyseg_ros[replay]"
     mask_bag = pytest.importorskip("anyseg_ros.replay.mask_bag", reason=needs, exc_type=ImportError)
     blank = np.zeros((4, 4), np.uint8)

@@ -33,6 +33,7 @@ from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, RigSampl
 from anyseg_ros.bags.topics import find_companions, find_topics
 from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.pipeline.alignment import Alignment, KnownCamera, why_unregistered
+from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import Parameters, RigParameters
 
 DEPTH_INFO = "/depth/camera_info"
@@ -147,10 +148,66 @@ def test_a_recalibration_is_followed() -> None:
 
 def test_the_same_view_is_no_reason_to_warn() -> None:
     def of(camera: PinholeCamera, depth: PinholeCamera, frame_id: str = "o") -> str:
-        return why_unregistered({Sensor.CAMERA: KnownCamera(camera, "o"), Sensor.DEPTH: KnownCamera(depth, frame_id)})
+        cameras = {Sensor.CAMERA: KnownCamera(camera, "o"), Sensor.DEPTH: KnownCamera(depth, frame_id)}
+        return why_unregistered(Sensor.DEPTH, cameras)
 
     half = RAW.resized(HEIGHT // 2, WIDTH // 2)
     assert of(RAW, half) == ""
     assert "focal length" in of(RAW, replace(RAW, fx=30.0, fy=30.0))
     assert "the camera's pictures of o" in of(RAW, half, "depth")
-    assert why_unregistered({Sensor.CAMERA: KnownCamera(RAW, "o")}) == ""
+    assert why_unregistered(Sensor.DEPTH, {Sensor.CAMERA: KnownCamera(RAW, "o")}) == ""
+
+
+PINHOLE = RAW.undistorted
+EVENTS = SensorFrame(Sensor.EVENT, np.ones((HEIGHT, WIDTH, 2), np.uint8), 1, "event_optical")
+
+
+def beside(_target: str, _source: str) -> Any:
+    """The event camera sits 0.2 m to the right of the camera."""
+    transform = np.eye(4)
+    transform[0, 3] = -0.2
+    return transform
+
+
+def test_events_are_brought_into_the_cameras_picture_and_their_error_is_said() -> None:
+    alignment = Alignment(RigParameters(register_events_at_m=10.0))
+    cameras = {Sensor.CAMERA: KnownCamera(PINHOLE, "o"), Sensor.EVENT: KnownCamera(RAW, "event_optical")}
+    assert alignment.events_note == ""
+    found = alignment.aligned(EVENTS, cameras, beside)
+    assert (found.frame_id, found.image_size, found.stamp_ns) == ("o", (HEIGHT, WIDTH), EVENTS.stamp_ns)
+    assert alignment.events_note == (
+        "registered at 10 m: what is 5 m ahead is 1.0 pixels of the camera beside its place, what is far away 1.0"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cameras", "lookup", "why"),
+    [
+        ({Sensor.CAMERA: KnownCamera(PINHOLE, "o")}, beside, "no camera_info of the event pictures has come"),
+        ({Sensor.EVENT: KnownCamera(PINHOLE, "e")}, beside, "no camera_info of the camera pictures has come"),
+        (
+            {Sensor.CAMERA: KnownCamera(RAW, "o"), Sensor.EVENT: KnownCamera(PINHOLE, "e")},
+            beside,
+            r"set rig\.rectify, too",
+        ),
+        ({s: KnownCamera(PINHOLE, s) for s in (Sensor.CAMERA, Sensor.EVENT)}, None, "TF is not used"),
+        (
+            {Sensor.CAMERA: KnownCamera(PINHOLE, "o"), Sensor.EVENT: KnownCamera(PINHOLE.resized(24, 32), "e")},
+            beside,
+            "camera_info is of 32x24 pixels, and the picture is 64x48",
+        ),
+    ],
+)
+def test_events_that_cannot_be_registered_are_refused(cameras: Any, lookup: Any, why: str) -> None:
+    with pytest.raises(ConversionError, match=why):
+        Alignment(RigParameters(register_events_at_m=5.0)).aligned(EVENTS, cameras, lookup)
+
+
+def test_unregistered_events_are_said_unless_they_are_registered() -> None:
+    for distance_m, expected in ((0.0, {Sensor.EVENT}), (10.0, set())):
+        calibration = Calibration(RigParameters(register_events_at_m=distance_m))
+        calibration.set_camera(Sensor.CAMERA, PINHOLE, "o")
+        calibration.set_camera(Sensor.EVENT, PINHOLE, "event_optical")
+        assert set(calibration.unregistered) == expected
+    with pytest.raises(ValueError, match="register_events_at_m"):
+        RigParameters(register_events_at_m=-1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyseg_ros.pipeline.engine_recovery import FAILS_AGAIN_S, LONGEST_PAUSE_S, ON_ENGINE_FAILURE, EngineRecovery
@@ -77,7 +77,6 @@ def test_an_unknown_mode_is_named() -> None:
 EVENTS = st.tuples(st.sampled_from(["fail", "open", "not opened"]), st.floats(0, 100))
 
 
-@settings(deadline=None)
 @given(mode=st.sampled_from(ON_ENGINE_FAILURE), events=st.lists(EVENTS, max_size=20))
 def test_an_engine_that_failed_is_always_tried_again(mode: str, events: list[tuple[str, float]]) -> None:
     recovery, now_s = EngineRecovery(mode, "tensorrt"), 0.0

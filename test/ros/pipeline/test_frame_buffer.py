@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
@@ -28,7 +28,6 @@ def test_an_empty_buffer_has_nothing() -> None:
     assert buffer.period_ns(Sensor.DEPTH) is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=8), st.integers(0, 100), st.integers(0, 50))
 def test_nearest_is_the_best_of_the_kept(stamps: list[int], wanted: int, limit: int) -> None:
     found = filled(stamps).nearest(Sensor.DEPTH, wanted, limit)

@@ -15,7 +15,7 @@ from anyseg_ros.pipeline.pipeline import CATCH_UP_NS, Pipeline, SyncConfig
 S = 1_000_000_000
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(min_size=20, max_size=400))
 def test_every_message_is_counted_and_every_step_is_allowed(data: bytes) -> None:
     run_pipeline(ByteSource(data))

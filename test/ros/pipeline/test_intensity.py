@@ -14,7 +14,7 @@ from small_bags import LIDAR as LIDAR_TOPIC
 from small_bags import TYPES, drive, write_ros2
 from toy_student import write_toy_student
 
-from anyseg_core.runtime.full_scale import INTENSITY_SCALES, FullScale
+from anyseg_core.runtime.full_scale import INTENSITY_MEMORY, INTENSITY_SCALES, FullScale
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import HealthConfig, ModalityStatus
 from anyseg_core.runtime.input_images import encode_frame
@@ -95,6 +95,21 @@ def test_mirrors_torn_scans_and_rays_without_a_return_teach_nothing() -> None:
     frame = reader_of(LIDAR, POINT_CLOUD)(message)
     assert frame.intensity is not None
     assert frame.intensity.full_scale == 1
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(64.0, 255), (1e30, 255), (3.0, 1024)])
+def test_what_a_fault_of_some_seconds_taught_is_forgotten(factor: float, kept: float) -> None:
+    """A LiDAR that is wrong for a while must not lose its intensity for good; a factor of 3 may be another street."""
+    read, values = reader_of(LIDAR, POINT_CLOUD), np.linspace(0, 200, 400)
+    for _ in range(60):
+        read(cloud(values))
+    for _ in range(60):
+        read(cloud(values * factor))
+    frames = [read(cloud(values)) for _ in range(INTENSITY_MEMORY + 10)]
+    assert frames[0].intensity is not None
+    assert frames[0].intensity.full_scale > 255
+    assert frames[-1].intensity is not None
+    assert frames[-1].intensity.full_scale == kept
 
 
 @pytest.mark.parametrize("trained", [1.0, 255.0])

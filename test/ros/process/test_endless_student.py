@@ -25,6 +25,14 @@ pytestmark = pytest.mark.ros
 
 SIZE = (64, 64)
 ROUNDS = 2**62
+SOON_ENDING = """
+from anyseg_ros.node.segmentation_node import main
+from anyseg_ros.process import node_process
+
+node_process.END_S = 1.0
+main()
+"""
+"""The node, but for the time that it gives its threads to end, of which the network uses all."""
 
 
 @pytest.fixture
@@ -65,7 +73,7 @@ def started(student: Path, timeout_s: float) -> subprocess.Popen[str]:
     values = {"autostart": "true", "model.student": student, "model.open_timeout_s": timeout_s}
     arguments = [part for name, value in values.items() for part in ("-p", f"{name}:={value}")]
     return subprocess.Popen(
-        [sys.executable, "-m", "anyseg_ros.node.segmentation_node", "--ros-args", *arguments],
+        [sys.executable, "-c", SOON_ENDING, "--ros-args", *arguments],
         cwd=REPOSITORY,
         text=True,
         stdout=subprocess.PIPE,

@@ -72,6 +72,34 @@ def test_the_node_ends_in_order_on_a_signal(tmp_path: Path, signals: list[signal
     assert not own & shared_memory()
 
 
+STARTS_A_NODE = """
+import sys
+from pathlib import Path
+from anyseg_ros.live_run.child_process import child_process, ros_arguments
+parameters = {"autostart": True, "model.student": sys.argv[1]}
+with child_process("node.segmentation_node", ros_arguments(parameters), Path(sys.argv[2])) as process:
+    print(process.pid, flush=True)
+    process.wait()
+"""
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal is Linux'")
+def test_a_node_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    student, log = write_toy_student(tmp_path / "toy"), tmp_path / "segmentation_node.log"
+    command = [sys.executable, "-c", STARTS_A_NODE, str(student), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as parent:
+        assert parent.stdout is not None
+        node = psutil.Process(int(parent.stdout.readline()))
+        while "configured: toy" not in log.read_text():
+            assert node.is_running()
+            time.sleep(0.05)
+        parent.kill()
+    assert not psutil.wait_procs([node], TIMEOUT_S)[1]
+    assert "Traceback" not in log.read_text()
+
+
 @pytest.mark.ros
 @pytest.mark.parametrize(
     ("parameters", "says"),
@@ -102,7 +130,8 @@ def test_a_node_that_starts_itself_and_cannot_be_configured_ends_with_1_and_says
         (["--studnt", "x"], "7", "no such option: --studnt"),
         (["-p", "model.student"], "7", "write name:=value"),
         (["-p"], "7", "-p needs a value"),
-        (["--params-file", "{tmp_path}/none.yaml"], "7", "ROS 2 does not start"),
+        (["--params-file", "{tmp_path}/none.yaml"], "7", "none.yaml: No such file"),
+        (["--params-file", "{tmp_path}/bare.yaml"], "7", "sync has no `ros__parameters:`"),
         (["--params-file", "{tmp_path}/twice.yaml"], "7", "key 'sync' stands twice"),
         (["--log-level", "loud"], "7", "ROS 2 does not start"),
         ([], "abc", "ROS_DOMAIN_ID=abc is no domain"),
@@ -116,6 +145,7 @@ def test_what_ros_does_not_take_is_one_line_and_code_2(
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     twice = "/**:\n  ros__parameters:\n    sync: {deadline_ms: 10.0}\n    sync: {join_wait_ms: 1.0}\n"
     (tmp_path / "twice.yaml").write_text(twice)
+    (tmp_path / "bare.yaml").write_text("/**:\n  sync: 1\n")
     words = [word.format(tmp_path=tmp_path) for word in arguments]
     done = subprocess.run(
         [sys.executable, "-m", "anyseg_ros.node.segmentation_node", "--ros-args", *words],
@@ -245,6 +275,6 @@ def test_the_simulated_vehicle_names_bad_input(tmp_path: Path) -> None:
     pytest.importorskip("embreex", reason="the simulator needs pip install anyseg_ros[sim]")
     process = start("vehicle.simulated_vehicle_node", f"recording:={tmp_path / 'none.npz'}")
     output, _ = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert "no recording at" in output
     assert "Traceback" not in output

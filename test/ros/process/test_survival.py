@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,16 @@ from toy_student import write_toy_student
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.node.decoding_thread import PROVEN, QUICK_S, DecodingThread
+from anyseg_ros.node.inference_worker import InferenceWorker
+from anyseg_ros.node.mask_outputs import MaskOutputs
+from anyseg_ros.node.planner_outputs import PlannerOutputs
+from anyseg_ros.node.rig_source import RigSource
 from anyseg_ros.node.segmentation_node import SegmentationNode, end_of
+from anyseg_ros.node.sensor_input import SensorInput
 from anyseg_ros.pipeline import parameters as node_parameters
+from anyseg_ros.pipeline.engine_owner import EngineOwner
 from anyseg_ros.pipeline.pipeline import Pipeline
+from anyseg_ros.process.memory import give_back_memory
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
@@ -138,6 +147,108 @@ class _Storm:
     def drain(self) -> None:
         """Until everything is answered."""
         self._vehicle.spin_until(lambda: self.answered == self.asked, "the last answers")
+
+
+def test_nothing_of_an_activity_is_alive_after_cleanup(vehicle: Vehicle) -> None:
+    """Its frames, networks and threads would be kept for ever, once each life cycle."""
+    vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    node = vehicle.node
+    worker, threads = node._worker, threading.active_count()
+    assert worker is not None
+    assert worker._engine is not None
+    parts = (worker, worker._engine._segmenter, worker._pipeline, node._rig, node._outputs, node._planners)
+    alive = {type(part).__name__: weakref.ref(part) for part in (*parts, *node._inputs)}
+    assert len(alive) >= 8
+    del worker, parts
+    assert node.trigger_deactivate().name == node.trigger_cleanup().name == "SUCCESS"
+    vehicle.spin_for(0.2)  # the executor lets go of subscriptions when it comes by
+    give_back_memory()
+    assert {name for name, part in alive.items() if part() is not None} == set()
+    assert threading.active_count() <= threads - len(DEFAULT_SENSORS) - 1  # decoders and inference
+
+
+def test_free_pages_are_given_back_and_what_was_frozen_is_looked_through() -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.me = self
+
+    ring = weakref.ref(Ring())
+    gc.freeze()
+    try:
+        give_back_memory()
+        assert ring() is None
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize(
+    ("transition", "broken"),
+    [
+        ("activate", (RigSource, "refresh")),
+        ("activate", (SensorInput, "start")),
+        ("deactivate", (SensorInput, "destroy")),
+        ("deactivate", (RigSource, "destroy")),
+        ("deactivate", (InferenceWorker, "_run")),
+        ("cleanup", (EngineOwner, "close")),
+        ("cleanup", (MaskOutputs, "destroy")),
+        ("shutdown", (InferenceWorker, "close")),
+        ("shutdown", (PlannerOutputs, "destroy")),
+    ],
+)
+def test_a_transition_that_fails_says_why_and_leaves_a_state_that_is_true(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    transition: str,
+    broken: tuple[type, str],
+) -> None:
+    vehicle = Vehicle(toy_parameters(tmp_path))
+    node, before = vehicle.node, {"cleanup": ["configure"], "activate": ["configure"]}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(*broken, _fail)
+            for step in before.get(transition, ["configure", "activate"]):
+                assert getattr(node, f"trigger_{step}")().name == "SUCCESS"
+            assert getattr(node, f"trigger_{transition}")().name == "ERROR"
+        told = capfd.readouterr().err
+        assert "cannot " in told
+        assert "KeyError: 'nobody foresaw this'" in told
+        assert node._state_machine.current_state[1] == "unconfigured"
+        _assert_says_why(vehicle)
+        for step in ("configure", "activate"):  # nothing that failed is in the way of the next life
+            assert getattr(node, f"trigger_{step}")().name == "SUCCESS"
+        vehicle.spin_until(lambda: vehicle.used() == ALL, "all modalities in one mask")
+    finally:
+        vehicle.destroy()
+
+
+def _fail(*_: Any, **__: Any) -> None:
+    raise KeyError("nobody foresaw this")
+
+
+def _assert_says_why(vehicle: Vehicle) -> None:
+    """In the diagnostics, and no mask comes any more."""
+    vehicle.diagnostics.clear()
+    vehicle.spin_until(lambda: bool(vehicle.diagnostics), "diagnostics")
+    (status,) = vehicle.diagnostics[-1].status
+    assert status.level == b"\x02"
+    assert status.message.startswith("no label image: the node is not configured: cannot ")
+    assert status.message.endswith(": KeyError('nobody foresaw this')")
+    vehicle.masks.clear()
+    vehicle.spin_for(0.2)
+    assert not vehicle.masks
+
+
+def test_a_node_that_is_not_active_says_that_no_label_image_comes(vehicle: Vehicle) -> None:
+    vehicle.spin_masks(1)
+    assert vehicle.node.trigger_deactivate().name == "SUCCESS"
+    vehicle.spin_for(0.1)
+    vehicle.diagnostics.clear()
+    vehicle.spin_until(lambda: bool(vehicle.diagnostics), "diagnostics")
+    inference, engine = vehicle.diagnostics[-1].status
+    assert (inference.level, inference.message) == (b"\x02", "no label image: the node is not active")
+    assert engine.level == b"\x00"
 
 
 def test_an_unconfigured_node_says_that_no_label_image_comes(tmp_path: Path) -> None:

@@ -257,3 +257,14 @@ def test_the_command_plays_to_the_end_or_a_signal(bag: Path, end: signal.Signals
             process.kill()
     assert process.returncode == 0
     assert "messages played" in output
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(
+    ("words", "says"), [(["none"], "no bag at none"), (["{bag}", "--topic", "/header2"], "no topic /header2")]
+)
+def test_the_command_refuses_what_it_cannot_play_in_one_line_with_2(bag: Path, words: list[str], says: str) -> None:
+    command = [sys.executable, "-m", "anyseg_ros.cli", "play", *(word.format(bag=bag) for word in words)]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert says in done.stderr

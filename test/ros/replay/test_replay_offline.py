@@ -6,8 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from small_bags import (
 )
 from toy_student import toy_output, write_toy_student
 
+from anyseg_core.runtime.cross_examination.policy import CrossExaminationConfig
 from anyseg_core.runtime.health.monitor import Fault, State
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.segmenter import Segmenter
@@ -53,7 +55,7 @@ from anyseg_ros.replay.consistency import FlickerMeter
 from anyseg_ros.replay.mask_records import MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import MASKS, STATES, ReplayError, ReplayOptions, replay
-from anyseg_ros.replay.prefetch import prefetched
+from anyseg_ros.replay.prefetch import Prefetch, StoppedError
 from anyseg_ros.replay.run import MaskBag
 from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError, scenarios_for
 from anyseg_ros.replay.summary import Tally
@@ -220,7 +222,8 @@ def test_subsets_and_faults_share_what_they_can(tmp_path: Path, segmenter: Segme
 
 
 def test_a_camera_that_dies(tmp_path: Path, bag: Path, segmenter: Segmenter, faults: Path) -> None:
-    replay(bag, tmp_path, ReplayOptions(injections=(faults,)), segmenter=segmenter)
+    unexamined = Parameters(cross_examination=CrossExaminationConfig(enabled=False))  # events and pictures do not fit
+    replay(bag, tmp_path, ReplayOptions(parameters=unexamined, injections=(faults,)), segmenter=segmenter)
     made = records(tmp_path, "camera_dies")
     without = [record for record in made if Sensor.CAMERA not in record.used]
     assert without[0].t_s == pytest.approx(1.0, abs=0.05)  # the first frame that is lost is at 1.0 s
@@ -228,6 +231,7 @@ def test_a_camera_that_dies(tmp_path: Path, bag: Path, segmenter: Segmenter, fau
     states = [(state, fault) for _, modality, state, fault in changes(tmp_path, "camera_dies") if modality == "camera"]
     lost = states.index((State.FAILED.value, Fault.SILENT.value))
     assert (State.ACTIVE.value, "") in states[lost:]
+    assert Sensor.CAMERA in made[-1].used
     assert {record.used for record in records(tmp_path)} == {DEFAULT_SENSORS}
 
 
@@ -402,6 +406,7 @@ def test_masks_and_status_in_a_new_bag(tmp_path: Path, bag: Path, segmenter: Seg
 
 RUN = """
 import sys
+import threading
 from pathlib import Path
 from anyseg_ros.replay import offline
 from anyseg_ros.replay.mask_records import MaskLog
@@ -483,20 +488,61 @@ def test_transforms_are_chained_both_ways() -> None:
 
 
 def test_prefetched_keeps_the_order_and_the_error() -> None:
-    assert list(prefetched(range(1000), depth=3)) == list(range(1000))
+    assert list(Prefetch(3).items(range(1000))) == list(range(1000))
 
     def broken():
         yield 1
         raise OSError("unplugged")
 
-    items = prefetched(broken())
+    items = Prefetch().items(broken())
     assert next(items) == 1
     with pytest.raises(OSError, match="unplugged"):
         next(items)
 
 
+def test_a_reader_has_work_done_on_the_thread_it_reads_for() -> None:
+    prefetch = Prefetch(2)
+
+    def items() -> Iterator[tuple[int, int]]:
+        for number in range(20):
+            yield number, prefetch.on_caller(threading.get_ident) if number % 3 == 0 else 0
+
+    ids = {ident for number, ident in prefetch.items(items()) if number % 3 == 0}
+    assert ids == {threading.get_ident()}
+
+
+def test_what_fails_on_the_other_thread_is_raised_where_it_was_asked_for() -> None:
+    prefetch = Prefetch()
+
+    def items() -> Iterator[str]:
+        with pytest.raises(ZeroDivisionError):
+            prefetch.on_caller(lambda: 1 // 0)
+        yield "went on"
+
+    assert list(prefetch.items(items())) == ["went on"]
+
+
+def test_a_reader_that_waits_for_an_answer_is_let_go_when_nobody_reads() -> None:
+    prefetch, was_read, ended = Prefetch(), threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        was_read.wait(10)
+        try:
+            prefetch.on_caller(lambda: 2)
+        except StoppedError:
+            ended.set()
+            raise
+
+    reading = prefetch.items(items())
+    next(reading)
+    was_read.set()
+    reading.close()  # type: ignore[attr-defined]
+    assert ended.is_set()
+
+
 def test_a_prefetched_reader_that_nobody_wants_ends() -> None:
-    items = prefetched(iter(int, 1), depth=2)
+    items = Prefetch(2).items(iter(int, 1))
     next(items)
     before = time.monotonic()
     items.close()  # type: ignore[attr-defined]

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
-from fitting_sensors import HEIGHT, PERIOD_NS, RIG, START_NS, WIDTH, Scene, at_stamp
+from fitting_sensors import HEIGHT, PERIOD_NS, RIG, START_NS, WIDTH, Scene, at_stamp, driving
 
 from anyseg_core.injection import InjectionSchedule, Injector
-from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
+from anyseg_core.runtime.cross_examination.examiner import ROUND, WHOLE, CrossExaminer
 from anyseg_core.runtime.cross_examination.judge import Judge
 from anyseg_core.runtime.cross_examination.judge import Testimony as Said
 from anyseg_core.runtime.cross_examination.policy import CrossExaminationConfig, left_out
-from anyseg_core.runtime.cross_examination.views import DepthView, LidarView
-from anyseg_core.runtime.cross_examination.witnesses import range_agreement
+from anyseg_core.runtime.cross_examination.views import GRID, DepthView, LidarView
+from anyseg_core.runtime.cross_examination.witnesses import changes_between, comparable, range_agreement
 from anyseg_core.runtime.health.state import Dispute
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, Fault
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
@@ -48,7 +48,7 @@ def examined(
     for number, moment in enumerate(frames):
         sent = {sensor: injector.apply(moment[sensor], number / 10 + 1e-6) for sensor in sensors}
         arrived = {sensor: each[0] for sensor, each in sent.items() if each}
-        examiner.examine(arrived, RIG, speed_mps, START_NS + number * PERIOD_NS)
+        examiner.examine(arrived, RIG, driving(speed_mps), START_NS + number * PERIOD_NS)
         yield number, examiner.disputes
 
 
@@ -57,7 +57,7 @@ HAZARDS = [
     (CAMERA, "mirror", GEOMETRY | CONTENT),
     (CAMERA, "swap_channels", CONTENT),
     (CAMERA, "lost_color", CONTENT),
-    (CAMERA, "old_content", {Fault.TIME_OFFSET}),
+    (CAMERA, "old_content", CONTENT | {Fault.TIME_OFFSET}),
     (CAMERA, "torn", {Fault.NOT_MOVING}),
     (CAMERA, "freeze_noise", {Fault.NOT_MOVING}),
     (CAMERA, "freeze_alternating", {Fault.NOT_MOVING}),
@@ -68,6 +68,8 @@ HAZARDS = [
     (LIDAR, "lidar_yaw", GEOMETRY),
     (LIDAR, "lidar_intensity", {Fault.WRONG_SCALE}),
     (LIDAR, "freeze_noise", {Fault.NOT_MOVING} | GEOMETRY),
+    (LIDAR, "freeze_alternating", {Fault.NOT_MOVING} | GEOMETRY),
+    (DEPTH, "freeze_alternating", {Fault.NOT_MOVING} | GEOMETRY),
     (EVENT, "event_polarity", CONTENT),
     (EVENT, "no_events", {Fault.NOT_MOVING}),
     (EVENT, "old_content", {Fault.TIME_OFFSET}),
@@ -102,6 +104,14 @@ def test_sensors_that_fit_are_not_in_dispute(sensors: tuple[Sensor, ...], speed_
 def test_where_nothing_moves_nothing_is_called_frozen(speed_mps: float | None) -> None:
     still = [SCENE.frames(number, speed=0) for number in range(35)]
     assert not any(disputes for _, disputes in examined(speed_mps=speed_mps, frames=still))
+
+
+@pytest.mark.parametrize("kind", ["mirror", "upside_down"])
+def test_a_picture_whose_outlines_fit_a_scan_poorly_is_found_when_it_turns(kind: str) -> None:
+    noisy = [{**moment, CAMERA: _noisier(moment[CAMERA], levels=25)} for moment in CLEAN[:BROKEN_TO]]
+    assert not any(disputes for _, disputes in examined(sensors=(CAMERA, LIDAR), frames=noisy))
+    found = {s for _, disputes in examined((CAMERA, kind), (CAMERA, LIDAR), frames=noisy) for s in disputes}
+    assert CAMERA in found
 
 
 def test_without_odometry_two_sensors_that_move_tell_that_the_third_is_frozen() -> None:
@@ -140,14 +150,14 @@ def test_a_dispute_ends_when_the_partner_is_gone() -> None:
 def test_a_frame_that_was_seen_before_says_nothing_again() -> None:
     examiner = CrossExaminer(lambda _sensor, fault: DEFAULT_CHECKS[fault])
     for number in range(20):
-        examiner.examine(CLEAN[0], RIG, 8.0, START_NS + number * PERIOD_NS)
+        examiner.examine(CLEAN[0], RIG, driving(8.0), START_NS + number * PERIOD_NS)
     assert not examiner.disputes
 
 
 def test_points_without_a_rig_are_compared_with_nothing() -> None:
     examiner = CrossExaminer(lambda _sensor, fault: DEFAULT_CHECKS[fault])
     for number, moment in enumerate(CLEAN[:40]):
-        examiner.examine({**moment, DEPTH: _scaled(moment[DEPTH])}, None, 8.0, START_NS + number * PERIOD_NS)
+        examiner.examine({**moment, DEPTH: _scaled(moment[DEPTH])}, None, driving(8.0), START_NS + number * PERIOD_NS)
     assert not examiner.disputes
 
 
@@ -155,7 +165,7 @@ def test_a_clock_that_jumps_back_is_no_dispute() -> None:
     examiner = CrossExaminer(lambda _sensor, fault: DEFAULT_CHECKS[fault])
     for number in [*range(30), *range(30)]:
         moment = {s: at_stamp(frame, START_NS + number * PERIOD_NS) for s, frame in CLEAN[number].items()}
-        examiner.examine(moment, RIG, 8.0, START_NS + number * PERIOD_NS)
+        examiner.examine(moment, RIG, driving(8.0), START_NS + number * PERIOD_NS)
         assert not examiner.disputes
 
 
@@ -189,6 +199,24 @@ def test_range_agreement_is_what_was_measured() -> None:
     assert range_agreement(DepthView(nothing), lidar) is None
 
 
+def test_between_two_whole_looks_of_a_round_lies_any_number_of_looks() -> None:
+    assert {(later - earlier) % ROUND for later in WHOLE for earlier in WHOLE} == set(range(ROUND))
+
+
+def test_change_is_what_is_missing_to_the_correlation_of_cells_that_both_know() -> None:
+    rng = np.random.default_rng(0)
+    then, now = (rng.normal(3, 1, GRID).astype(np.float32) for _ in range(2))
+    now += then
+    then[:5], now[40:] = 0, 0
+    expected = [1 - np.corrcoef(then[rows].ravel(), now[rows].ravel())[0, 1] for rows in (slice(5, 40), slice(24, 40))]
+    assert changes_between(comparable(then), comparable(now)) == pytest.approx(expected, abs=1e-6)
+    assert changes_between(comparable(then), comparable(np.where(then == 0, 0, then + 1))) == pytest.approx(
+        (0, 0), abs=1e-9
+    )
+    now[3:] = 0
+    assert changes_between(comparable(then), comparable(now)) is None
+
+
 # ----------------------------------------------------------------------------------------------------- judge, policy
 
 
@@ -196,10 +224,12 @@ def say(sensors: tuple[Sensor, ...], against: float) -> Said:
     return Said("edges", Fault.INCONSISTENT_GEOMETRY, sensors, against, 0.0, "", "as they say")
 
 
-def judged(*said: Said, jumps: Mapping[Sensor, float] | None = None) -> Mapping[Sensor, Dispute]:
+def judged(
+    *said: Said, jumps: Mapping[Sensor, float] | None = None, doubted: Sequence[Sensor] = (), looks: int = 20
+) -> Mapping[Sensor, Dispute]:
     judge = Judge(lambda _sensor, fault: DEFAULT_CHECKS[fault], lambda sensor, _at: (jumps or {}).get(sensor, 1.0))
-    for number in range(20):
-        judge.hear(said, DEFAULT_SENSORS, number * PERIOD_NS)
+    for number in range(looks):
+        judge.hear(said, DEFAULT_SENSORS, number * PERIOD_NS, doubted)
     return judge.disputes
 
 
@@ -218,11 +248,55 @@ def test_of_two_the_one_whose_view_has_jumped_is_blamed() -> None:
     assert [(s, d.is_blamed) for s, d in disputes.items()] == [(LIDAR, True)]
 
 
+@pytest.mark.parametrize(
+    ("jumps", "blamed"),
+    [
+        ({DEPTH: 11.0, CAMERA: 3.0}, set()),  # something passes near, in front of both
+        ({DEPTH: 11.0, CAMERA: 2.0}, {DEPTH}),
+        ({DEPTH: 5.0, EVENT: 2.0}, set()),
+        ({LIDAR: 11.0, CAMERA: 3.0}, {LIDAR}),  # which looks all around
+    ],
+)
+def test_a_jump_that_a_third_sensor_saw_too_blames_nobody(jumps: Mapping[Sensor, float], blamed: set[Sensor]) -> None:
+    disputes = judged(say((DEPTH, LIDAR), 1.0), jumps=jumps)
+    assert set(disputes) == (blamed or {DEPTH, LIDAR})
+    assert {s for s, d in disputes.items() if d.is_blamed} == blamed
+
+
+@pytest.mark.parametrize("witness", ["edges", "alignment"])
+def test_who_has_not_spoken_since_or_sums_up_many_seconds_vouches_for_nobody(witness: str) -> None:
+    judge = Judge(lambda _sensor, fault: DEFAULT_CHECKS[fault], lambda _sensor, _at: 1.0)
+    vouching = say((CAMERA, LIDAR), -1.0)._replace(witness=witness)
+    for number in range(40):
+        said = [say((DEPTH, LIDAR), -1.0 if number < 20 else 1.0)]
+        judge.hear([vouching, *said] if number < 20 or witness == "alignment" else said, DEFAULT_SENSORS, number)
+    assert [(s, d.is_blamed) for s, d in judge.disputes.items()] == [(DEPTH, False), (LIDAR, False)]
+
+
+def test_one_that_its_own_checks_distrusted_is_blamed_and_on_half_the_evidence() -> None:
+    said = say((DEPTH, LIDAR), 1.0)
+    assert not judged(said, looks=5)
+    assert [(s, d.is_blamed) for s, d in judged(said, looks=5, doubted=[LIDAR]).items()] == [(LIDAR, True)]
+    assert not judged(say((DEPTH, LIDAR), -1.0), doubted=[LIDAR])
+
+
 def test_one_look_decides_nothing() -> None:
     judge = Judge(lambda _sensor, fault: DEFAULT_CHECKS[fault], lambda _sensor, _at: 1.0)
     for number in range(100):
         judge.hear([say((DEPTH, LIDAR), 1.0 if number % 3 == 0 else -1.0)], DEFAULT_SENSORS, number * PERIOD_NS)
     assert not judge.disputes
+
+
+@pytest.mark.parametrize(
+    ("looks", "suspected"), [(0, set()), (2, set()), (4, {(CAMERA, LIDAR)}), (9, {(CAMERA, LIDAR)})]
+)
+def test_a_pair_that_is_near_to_a_suspicion_is_suspected_so_that_what_is_usual_stays(
+    looks: int, suspected: set[tuple[Sensor, ...]]
+) -> None:
+    judge = Judge(lambda _sensor, fault: DEFAULT_CHECKS[fault], lambda _sensor, _at: 1.0)
+    for number in range(looks):
+        judge.hear([say((CAMERA, LIDAR), 1.0), say((DEPTH,), 1.0)], DEFAULT_SENSORS, number * PERIOD_NS)
+    assert judge.suspected_pairs() == suspected
 
 
 def dispute(partner: Sensor | None, *, is_blamed: bool) -> Dispute:
@@ -260,6 +334,11 @@ def test_the_policy_decides_who_is_left_out(
 def test_a_wrong_policy_is_refused_by_name(config: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         CrossExaminationConfig(**config)  # type: ignore[arg-type]
+
+
+def _noisier(frame: SensorFrame, levels: float) -> SensorFrame:
+    noise = np.random.default_rng(frame.stamp_ns // PERIOD_NS).normal(0, levels, frame.data.shape[:2])
+    return SensorFrame(frame.modality, np.clip(frame.data + noise[..., None], 0, 255).astype(np.uint8), frame.stamp_ns)
 
 
 def _scaled(frame: SensorFrame) -> SensorFrame:

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyseg_core.runtime.engines.plan_cache import MAGIC, PlanCache, PlanKey, default_folder
@@ -52,7 +52,6 @@ def test_a_plan_under_another_plan_s_name_is_not_taken(tmp_path: Path) -> None:
     assert cache.get(other, lambda: b"other").data == b"other"
 
 
-@settings(deadline=None)
 @given(cut=st.integers(0, 400), end=st.booleans(), flip=st.integers(0, 10_000))
 def test_a_damaged_plan_is_built_anew(tmp_path_factory: pytest.TempPathFactory, cut: int, end: bool, flip: int) -> None:
     cache = PlanCache(tmp_path_factory.getbasetemp() / "damaged")

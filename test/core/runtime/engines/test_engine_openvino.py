@@ -45,8 +45,9 @@ def test_openvino_computes_the_network(network: Path, subset: tuple[int, ...]) -
 @pytest.mark.usefixtures("_needs_openvino")
 def test_openvino_agrees_with_onnxruntime_on_the_bundled_student() -> None:
     folder = find_student("vehicle_sim")
-    file = folder / load_card(folder).networks[0].file
-    images = np.random.default_rng(2).integers(0, 256, (3, 256, 256, 3), np.uint8)
+    card = load_card(folder)
+    file = folder / card.networks[0].file
+    images = np.random.default_rng(2).integers(0, 256, (3, *card.input_size, 3), np.uint8)
     labels = [
         open_engine(file, name, threads=1).run(images, np.array([0, 1, 3]))[0] for name in ("onnxruntime", "openvino")
     ]

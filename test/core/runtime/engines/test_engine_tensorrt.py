@@ -111,7 +111,7 @@ def test_an_image_that_was_uploaded_ahead_travels_once_on_the_gpu_double(
 Step = tuple[str, int, int]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=st.lists(st.tuples(st.sampled_from(["upload", "run"]), st.integers(1, 15), st.integers(0, 5)), max_size=8))
 def test_any_order_of_uploads_and_runs_on_the_gpu_double(
     tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
@@ -403,7 +403,6 @@ NAMES = st.sampled_from(["a", "b", "c"])
 EVENTS = st.tuples(st.sampled_from(["start", "step", "finish"]), NAMES, st.none() | NAMES, st.integers(-1, 50))
 
 
-@settings(deadline=None)
 @given(st.lists(EVENTS, max_size=30))
 def test_percent_never_falls_whatever_the_phases(events: list[tuple[str, str, str | None, int]]) -> None:
     tree, last = PhaseTree(), 0.0

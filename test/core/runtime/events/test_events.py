@@ -98,7 +98,7 @@ def encode_groups(groups: list[tuple]) -> tuple[list[int], list[Row]]:
     return encoder.words, expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(group, max_size=20))
 def test_evt3_round_trip(groups: list[tuple]) -> None:
     words, expected = encode_groups(groups)
@@ -110,7 +110,7 @@ def test_evt3_round_trip(groups: list[tuple]) -> None:
     assert decoder.counts.unsynchronised == decoder.counts.unknown_words == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=120), st.data())
 @pytest.mark.parametrize("encoding", ["evt3", "evt2"])
 def test_packet_borders_change_nothing(encoding: str, noise: list[int], data: st.DataObject) -> None:
@@ -203,7 +203,7 @@ def assert_same_as_reference(words: list[int], encoding: str, width: int, height
 
 
 @pytest.mark.parametrize("encoding", ["evt3", "libcaer_cmp"])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 0xFFFF), max_size=300))
 def test_random_words_like_the_reference(encoding: str, words: list[int]) -> None:
     assert_same_as_reference(words, encoding, WIDTH, HEIGHT)
@@ -216,7 +216,7 @@ def test_long_noise_like_the_reference(encoding: str) -> None:
     assert_same_as_reference(words, encoding, 2048, 2048)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=400), st.sampled_from(ENCODINGS), st.booleans(), st.integers(0, 1 << 61))
 def test_any_bytes_give_valid_events(data: bytes, encoding: str, big_endian: bool, time_base: int) -> None:
     decoder = EventDecoder(encoding, 320, 240, big_endian)
@@ -261,7 +261,7 @@ def whole_words(data: bytes, encoding: str, time_base: int) -> list[Row]:
     return found
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(streams())
 def test_packets_of_every_encoding_like_the_plain_loop(stream: tuple[str, list[bytes]]) -> None:
     """Events, counts and state, over truncated packets too."""
@@ -278,7 +278,7 @@ def test_packets_of_every_encoding_like_the_plain_loop(stream: tuple[str, list[b
         assert fast.counts == plain.counts
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.booleans(), st.integers(0, 30)), max_size=400),
     st.integers(1, 40),
@@ -321,7 +321,7 @@ def test_lost_packets_are_counted_and_resynchronise() -> None:
     assert (decoder.counts.lost_packets, decoder.counts.unsynchronised) == (2, 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 0xFFFF), max_size=8), st.booleans(), st.booleans()), max_size=8),
     st.sampled_from(["evt3", "evt2", "evt21", "libcaer_cmp", "mono"]),
@@ -391,7 +391,7 @@ def test_a_sensor_that_starts_anew_is_read_as_a_wrap() -> None:
     assert decoder.counts.time_wraps == 1
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2047), st.integers(0, 2047), st.booleans(), st.integers(0, 1 << 33))))
 def test_evt2_round_trip(events: list[Row]) -> None:
     words, expected, us, high = [], [], 0, -1
@@ -407,7 +407,7 @@ def test_evt2_round_trip(events: list[Row]) -> None:
     assert decoder.counts.triggers == len(events)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 639), st.integers(0, 479), st.booleans(), st.integers(0, 1 << 24)), max_size=50)
 )
@@ -421,7 +421,7 @@ def test_mono_round_trip(events: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["evt21", "evt21_legacy"])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(
@@ -447,7 +447,7 @@ def test_evt21_round_trip(encoding: str, vectors: list[tuple[int, int, bool, int
     assert (decoder.counts.triggers, decoder.counts.unsynchronised) == (len(vectors), 2)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.integers(0, (1 << 31) - 1),
     st.lists(st.tuples(st.integers(0, 639), st.integers(0, 479), st.booleans(), st.integers(0, 1 << 29)), max_size=12),
@@ -482,7 +482,6 @@ def test_errors_name_the_cause(action, message: str) -> None:
 dvs_events = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 7), st.integers(0, 1), st.integers(0, 10**18)))
 
 
-@settings(deadline=None)
 @given(dvs_events, st.sampled_from("<>"))
 def test_dvs_event_array(events: list[Row], order: str) -> None:
     array = EventArray.from_cdr(dvs_cdr(events, order))
@@ -500,7 +499,6 @@ def test_dvs_event_array(events: list[Row], order: str) -> None:
     assert rows(EventArray.from_message(message).events) == rows(array.events)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_any_cdr_is_read_or_refused(data: bytes, plain: bool) -> None:
     for read in (EventArray.from_cdr, EventPacket.from_cdr):

@@ -46,7 +46,7 @@ def street(pitch_degrees: float = 0.0) -> NDArray[np.float32]:
     return np.minimum(ground, wall)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(1, 20), st.integers(1, 3))
 def test_normals_of_a_plane_are_exact(x: float, y: float, distance: float, radius: int) -> None:
     normal = np.array([x, y, -1.0]) / np.linalg.norm([x, y, 1.0])
@@ -60,7 +60,7 @@ def test_normals_of_a_plane_are_exact(x: float, y: float, distance: float, radiu
     np.testing.assert_allclose(normals[known], np.broadcast_to(normal, normals[known].shape), atol=2e-3)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(-1, 1), st.floats(-1, 1), st.floats(1, 20), st.sampled_from([1, 3, 10]), st.floats(0, 0.9))
 def test_fitted_normals_of_a_plane_with_holes_are_exact(
     x: float, y: float, distance: float, radius: int, missing: float
@@ -72,8 +72,11 @@ def test_fitted_normals_of_a_plane_with_holes_are_exact(
     known = np.asarray(np.isfinite(normals).all(axis=-1))
     measured = cv2.boxFilter((depth > 0).astype(np.float32), -1, (2 * radius + 1,) * 2, normalize=False)
     assert not known[measured < 2.5].any()
-    assert known[measured > 2.5 * (2 * radius + 1)].all()  # they cannot all lie in a line
-    np.testing.assert_allclose(normals[known], np.broadcast_to(normal, normals[known].shape), atol=5e-3)
+    enough = measured > 2.5 * (2 * radius + 1)  # they cannot all lie in a line
+    assert known[enough].all()
+    error = np.abs(normals - normal).max(axis=-1)
+    assert error[enough].max(initial=0.0) < 5e-4
+    assert error[known].max(initial=0.0) < 3e-2  # a few that nearly do
 
 
 def test_measurements_in_a_line_give_no_normal() -> None:
@@ -141,7 +144,7 @@ def test_hha_channels_follow_their_definition(
     assert not image[50:55, 60:65].any()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from(["slopes", "fitted"]))
 def test_any_depth_gives_an_image_that_is_black_where_nothing_was_measured(
     seed: int, estimate: bool, normals: Literal["slopes", "fitted"]

@@ -256,7 +256,7 @@ def test_odometry_is_found_by_type_for_a_lidar_and_asked_for_where_ambiguous() -
     companions = find_companions([*sensors, both[0]], found)
     assert companions.odometry is not None
     assert companions.odometry.topic == "/wheel/odom"
-    with pytest.raises(TopicError, match=r"--map odometry:=/visual/odom"):
+    with pytest.raises(TopicError, match=r"--map odometry:=TOPIC"):
         find_companions([*sensors, *both], found)
     assert find_companions([*sensors, *both], found, {"odometry": ""}).odometry is None
     assert find_companions([*sensors, *both, ("/ekf/odometry", both[0][1])], found).odometry is not None

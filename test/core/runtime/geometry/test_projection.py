@@ -106,7 +106,7 @@ def seen_from(pose: NDArray[np.float64], world: NDArray[np.float64]) -> NDArray[
     return (np.linalg.inv(pose) @ np.column_stack([world, np.ones(len(world))]).T).T[:, :3]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(vectors, vectors, st.floats(-1, 1))
 def test_a_scan_from_a_moving_sensor_becomes_one_from_a_standing_one(
     linear: NDArray, angular: NDArray, start_s: float
@@ -133,7 +133,7 @@ def test_compensation_brings_a_scan_to_the_cameras_moment() -> None:
     assert (before[1][0], after[1][0]) == (280, 275)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(vectors, vectors)
 def test_the_twist_between_two_poses_is_that_of_the_motion(linear: NDArray, angular: NDArray) -> None:
     twist = Twist(linear, angular)

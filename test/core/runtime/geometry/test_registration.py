@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.distortion import EQUIDISTANT, PLUMB_BOB, RATIONAL, Distortion
 from anyseg_core.runtime.geometry.projection import PinholeCamera
-from anyseg_core.runtime.geometry.registration import Rectification, register_depth
+from anyseg_core.runtime.geometry.registration import EventRegistration, Rectification, register_depth
 
 K = np.array([[80.0, 0, 63.0], [0, 82.0, 47.0], [0, 0, 1]])
 LENSES = {
@@ -100,7 +102,7 @@ def test_of_a_raw_camera_points_fall_where_the_lens_draws_them() -> None:
     assert (cols[0], rows[0]) == tuple(np.round(drawn.ravel()).astype(int))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**31),
     x_m=st.floats(-1, 1),
@@ -130,3 +132,68 @@ def test_every_pixel_has_the_nearest_of_what_falls_on_it(
     for row, col in np.ndindex(registered.shape):
         if (row, col) not in unsure:
             assert registered[row, col] == pytest.approx(nearest.get((row, col), np.nan), nan_ok=True)
+
+
+def seen_by_events(at_m: float, x_m: float, event_camera: PinholeCamera) -> NDArray[np.uint8]:
+    """Counts of a single thing, 9x9 pixels, that is that far ahead and to the side of the event camera."""
+    counts = np.zeros((event_camera.height, event_camera.width, 2), np.uint8)
+    col, row = round(event_camera.fx * x_m / at_m + event_camera.cx), round(event_camera.cy)
+    counts[row - 4 : row + 5, col - 4 : col + 5, 1] = 7
+    return counts
+
+
+def centre_of(counts: NDArray[np.uint8]) -> tuple[float, float]:
+    rows, cols = np.nonzero(counts[..., 1])
+    return float(rows.mean()), float(cols.mean())
+
+
+@pytest.mark.parametrize(("at_m", "beside_px"), [(10.0, 0.0), (5.0, 4.0), (20.0, 2.0), (1e6, 4.0)])
+def test_events_are_in_place_at_the_chosen_distance_and_as_far_beside_it_elsewhere_as_said(
+    at_m: float, beside_px: float
+) -> None:
+    # The event camera sits 0.5 m to the right: what is straight ahead of the camera is 0.5 m to its left.
+    registration = EventRegistration(camera(), camera(), shifted(x_m=-0.5), 10.0)
+    _, col = centre_of(registration.register(seen_by_events(at_m, -0.5, camera())))
+    assert registration.error_px(at_m) == pytest.approx(beside_px, rel=1e-3)
+    assert abs(col - K[0, 2]) == pytest.approx(beside_px, abs=0.51)
+
+
+@pytest.mark.parametrize("width", [64, 128, 384])
+def test_events_of_another_resolution_keep_their_place_and_number(width: int) -> None:
+    other = camera().resized(width * 96 // 128, width)
+    counts = seen_by_events(10.0, 0.0, other)
+    found = EventRegistration(other, camera(), np.eye(4), 10.0).register(counts)
+    assert found.shape == (96, 128, 2)
+    row, col = centre_of(found)
+    assert (row, col) == (pytest.approx(K[1, 2], abs=1.5), pytest.approx(K[0, 2], abs=1.5))
+    assert found[..., 1].mean() == pytest.approx(counts[..., 1].mean(), rel=0.2)
+    assert not found[..., 0].any()
+
+
+def test_a_distorted_lens_of_the_event_camera_is_taken_out() -> None:
+    raw = np.repeat(np.random.default_rng(5).integers(0, 9, (96, 128, 1), np.uint8), 2, axis=2)
+    found = EventRegistration(camera(PLUMB_BOB), camera(), np.eye(4), 3.0).register(raw)
+    expected = Rectification(camera(PLUMB_BOB)).rectify(raw, averages=False)
+    assert (found == expected).mean() > 0.9  # of pixels between two, either may be taken
+
+
+def test_events_outside_the_view_are_none_and_what_cannot_be_is_refused() -> None:
+    behind = shifted(z_m=-20.0)
+    assert not EventRegistration(camera(), camera(), behind, 10.0).register(np.ones((96, 128, 2), np.uint8)).any()
+    for distance_m in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="distance_m is"):
+            EventRegistration(camera(), camera(), np.eye(4), distance_m)
+    with pytest.raises(ValueError, match="rectified pictures only"):
+        EventRegistration(camera(), camera(PLUMB_BOB), np.eye(4), 10.0)
+
+
+def test_depth_of_a_turned_rectified_picture_is_registered_by_its_optical_frame() -> None:
+    angle = 0.1
+    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    turned = replace(camera(), rectification=tuple(turn.ravel()))
+    depth = np.full((96, 128), np.nan, np.float32)
+    depth[47, 63] = 10.0  # straight ahead in the rectified axes
+    rows, cols = np.nonzero(np.isfinite(register_depth(depth, turned, camera(), np.eye(4))))
+    straight = turn.T @ (0.0, 0.0, 10.0)
+    assert cols.mean() == pytest.approx(K[0, 0] * straight[0] / straight[2] + K[0, 2], abs=0.6)
+    assert rows.mean() == pytest.approx(47.0, abs=0.6)

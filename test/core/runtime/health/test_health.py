@@ -143,7 +143,6 @@ def test_silent_death_is_found_without_a_message() -> None:
     assert drive.status.rate_hz == 0.0
 
 
-@settings(deadline=None)
 @given(st.floats(1.0, 60.0))
 def test_silence_is_found_in_time_for_a_mask_without_the_sensor(rate_hz: float) -> None:
     """First mask without it within max(2 periods, 150 ms) of its last message: 30 ms remain to make it."""
@@ -159,7 +158,6 @@ def test_silence_is_found_in_time_for_a_mask_without_the_sensor(rate_hz: float) 
     assert not monitor.usable(deadline)
 
 
-@settings(deadline=None)
 @given(st.sampled_from([5.0, 10.0, 20.0, 30.0]), st.lists(st.floats(-0.3, 0.3), min_size=5, max_size=40))
 def test_jitter_of_30_percent_raises_no_alarm(rate_hz: float, jitter: list[float]) -> None:
     drive = Drive(Sensor.DEPTH, HealthConfig(expected_rate_hz=rate_hz))
@@ -801,7 +799,7 @@ class AnyHistory(RuleBasedStateMachine):
             self.drive.now = max(deadline, self.drive.now)
 
 
-AnyHistory.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+AnyHistory.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
 TestAnyHistory = AnyHistory.TestCase
 
 
@@ -849,6 +847,21 @@ def test_jitter_and_an_outage_do_not_change_what_was_learnt() -> None:
     drive.wait(5000)
     drive.run(5.0)
     assert drive.status.expected_rate_hz == pytest.approx(10.0, rel=0.03)
+
+
+@pytest.mark.parametrize(("held_up_ms", "every"), [(300, 4), (1000, 12), (5000, 60)])
+def test_messages_that_come_in_bursts_are_no_higher_rate(held_up_ms: float, every: int) -> None:
+    """As a loaded scheduler or a radio link delivers them: held up, then all at once."""
+    drive = learning(10.0, 40)
+    for number in range(4 * every):
+        if number % every == 0:
+            drive.wait(held_up_ms)
+        burst = number % every < held_up_ms / 100
+        drive.wait(2 if burst else 100)
+        drive.frame()
+    drive.run(10.0)
+    assert drive.status.expected_rate_hz == pytest.approx(10.0, rel=0.03)
+    assert (drive.status.state, drive.status.fault) == (State.ACTIVE, None)
 
 
 @pytest.mark.parametrize("hz", [3.0, 4.0, 4.9])

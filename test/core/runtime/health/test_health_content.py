@@ -130,6 +130,15 @@ def test_open_sky_and_parked_event_cameras_are_no_fault() -> None:
         assert event.deliver(np.zeros((*SIZE, 2), np.uint8)).state is State.ACTIVE
 
 
+@pytest.mark.parametrize(("share", "is_fault"), [(0.25, False), (0.4, True)])
+def test_where_houses_end_depth_does_and_a_covered_lens_loses_more(share: float, *, is_fault: bool) -> None:
+    sensor = MonitoredSensor(DEPTH).warm_up()
+    for _ in range(8):
+        field = live_data(DEPTH, sensor.rng, *SIZE)
+        field[:, : round(share * SIZE[1])] = 0
+        assert (sensor.deliver(field).fault is Fault.INVALID_DEPTH) == is_fault
+
+
 def test_a_lidar_that_never_looks_back_lacks_nothing() -> None:
     sensor = MonitoredSensor(LIDAR)
     for _ in range(30):
@@ -280,7 +289,7 @@ ANY_ARRAY = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("modality", DEFAULT_SENSORS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_whatever_a_sensor_measures_it_is_judged(modality: Sensor, data: st.DataObject) -> None:
     """Any sizes and values, NaN and infinity among them: no exception, no warning, a quality in [0, 1]."""

@@ -43,7 +43,7 @@ def picture(height: int = 480, width: int = 640) -> tuple[NDArray[np.uint8], NDA
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(480, 640), (256, 256), (31, 1000)]))
 def test_labels_are_those_of_an_independent_projection(seed: int, size: tuple[int, int]) -> None:
     """999 of 1000 points; what falls within a thousandth of a pixel of an edge may go either way."""

@@ -54,7 +54,7 @@ def test_obstacles_within_range_height_and_confidence() -> None:
     assert kept(points, min_confidence=0.6) == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.3, 2.0]))
 def test_one_obstacle_is_left_in_a_voxel(seed: int, voxel_m: float) -> None:
     rng = np.random.default_rng(seed)
