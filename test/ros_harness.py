@@ -133,6 +133,11 @@ class Vehicle(SpunNodes):
         """The modalities in the newest status' mask."""
         return {name for name, values in self.states().items() if values["used"] == "true"}
 
+    def is_without(self, modality: Sensor, key: str, why: str) -> bool:
+        """Whether the newest mask is, for a reason that its status tells: where the machine is busy, a frame may be late for one."""
+        status = self.states().get(str(modality), {})
+        return status.get("used") == "false" and status.get(key, "").startswith(why)
+
     def fault_of(self, modality: Sensor) -> str:
         return self.states().get(str(modality), {}).get("fault", "")
 

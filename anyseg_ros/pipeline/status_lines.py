@@ -6,10 +6,11 @@ Levels are those of diagnostic_msgs/DiagnosticStatus (REP 107); STALE is left to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from anyseg_core.runtime.health.monitor import ModalityStatus, State
+from anyseg_core.runtime.health.state import ALIVE, ModalityStatus, State
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.pipeline.jobs import Result
@@ -24,6 +25,8 @@ _OF_SENSOR = " status"
 OK, WARN, ERROR = 0, 1, 2
 _LEVELS: Mapping[State, int] = {State.ACTIVE: OK, State.DISABLED: OK, State.FAILED: ERROR, State.DISPUTED: ERROR}
 """Of the others: WARN."""
+LATE = "no frame of it lies near this mask's"
+"""Why a sensor that is well is not in one mask, where nothing else tells."""
 
 
 class StatusLine(NamedTuple):
@@ -81,7 +84,8 @@ def mask_lines(result: Result, also: Mapping[str, str] = MappingProxyType({})) -
         "lidar_motion": job.motion or "",
         **also,
     }
-    sensors = [sensor_line(status, ages_ms.get(status.modality)) for status in job.statuses]
+    told = [s if s.why or s.state not in ALIVE or s.modality in ages_ms else replace(s, reason=LATE) for s in job.statuses]
+    sensors = [sensor_line(status, ages_ms.get(status.modality)) for status in told]
     return [*sensors, StatusLine(MASK, OK, f"made from {', '.join(used)}", values)]
 
 

@@ -231,18 +231,15 @@ def test_the_strip_fits_any_picture_and_leaves_the_rest_alone(size: tuple[int, i
 
 
 def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -> None:
-    picture = SensorFrame(Sensor.CAMERA, np.zeros((4, 4, 3), np.uint8), 7 * 10**9, "optical")
     statuses = (
         status(),
         status(Sensor.DEPTH, left_out=LEFT_OUT),
         status(Sensor.EVENT, State.FAILED, Fault.DARK),
         replace(status(Sensor.LIDAR), reason="not used: no camera_info", remark="look at it"),
     )
-    job = Job(Sensor.CAMERA, {Sensor.CAMERA: picture}, None, 8 * 10**9, statuses, {Sensor.CAMERA: 7 * 10**9})
     needs = "bags need pip install anyseg_ros[replay]"
     mask_bag = pytest.importorskip("anyseg_ros.replay.mask_bag", reason=needs, exc_type=ImportError)
-    blank = np.zeros((4, 4), np.uint8)
-    result = Result(job, Segmentation(blank, blank, (Sensor.CAMERA,), 0.001, 0.002))
+    result = from_camera_alone(statuses)
     card = load_card(find_student("pothole"), verify=False)
     with mask_bag.MaskBag(tmp_path / "masks", output_classes(card, Parameters()), Parameters()) as bag:
         bag.on_mask(Scenario(ALL_SENSORS, DEFAULT_SENSORS), result)
@@ -252,6 +249,20 @@ def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -
     assert recorded.header.stamp.sec == live.header.stamp.sec == 7  # type: ignore[attr-defined]
     assert list(map(line, recorded.status)) == list(map(line, live.status))  # type: ignore[attr-defined]
     assert [ord(s.level) for s in live.status] == [0, 1, 2, 1, 0]
+
+
+def test_a_sensor_that_is_late_for_one_mask_says_so_and_is_no_warning() -> None:
+    depth = mask_array(from_camera_alone((status(), status(Sensor.DEPTH)))).status[1]
+    assert (depth.level, values_of(depth)["used"]) == (OK, "false")
+    assert depth.message == "active: no frame of it lies near this mask's"
+
+
+def from_camera_alone(statuses: tuple[ModalityStatus, ...]) -> Result:
+    """A mask made of the camera's picture of 7 s, while the sensors were so."""
+    picture = SensorFrame(Sensor.CAMERA, np.zeros((4, 4, 3), np.uint8), 7 * 10**9, "optical")
+    job = Job(Sensor.CAMERA, {Sensor.CAMERA: picture}, None, 8 * 10**9, statuses, {Sensor.CAMERA: 7 * 10**9})
+    blank = np.zeros((4, 4), np.uint8)
+    return Result(job, Segmentation(blank, blank, (Sensor.CAMERA,), 0.001, 0.002))
 
 
 def line(message: Any) -> tuple[object, ...]:
