@@ -39,7 +39,7 @@ PROBES = {
     "muses": ("python -c 'import h5py, hdf5plugin'",),
     "nyu": ("python -c 'import h5py, scipy.io'",),
     "potsdam": ("python -c 'import rasterio'",),
-    "openvino": ("anyseg bench engine --size 256 --runs 3 | grep 'openvino .*, 256'",),
+    "openvino": ("anyseg bench engine --student pothole --size 256 --runs 3 | grep 'openvino .*, 256'",),
     "events": ("python -c 'import numba, anyseg_core.runtime.events.kernel'",),
 }
 """Commands for extras that no code block uses."""
