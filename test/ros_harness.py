@@ -134,7 +134,7 @@ class Vehicle(SpunNodes):
         return {name for name, values in self.states().items() if values["used"] == "true"}
 
     def is_without(self, modality: Sensor, key: str, why: str) -> bool:
-        """Whether the newest mask is, for a reason that its status tells: where the machine is busy, a frame may be late for one."""
+        """Whether the newest mask is, for a reason that its status tells: a frame may be late for one mask."""
         status = self.states().get(str(modality), {})
         return status.get("used") == "false" and status.get(key, "").startswith(why)
 

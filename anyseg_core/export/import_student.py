@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyseg_core.data.datasets import open_dataset
 from anyseg_core.models.anymodal import AnymodalSegmenter
 from anyseg_core.models.student_weights import StudentWeightsError, calibrate_norms, load_exported, only_network
 from anyseg_core.runtime.model_card import load_card
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_anymodal, save_checkpoint
 from anyseg_core.training.config import TrainConfig
+from anyseg_core.training.same_meaning import open_same
 
 CALIBRATION_SAMPLES = 32
 """From which batch norm's statistics are taken: folding has removed them."""
@@ -36,7 +36,6 @@ def import_student(folder: Path, out: Path, config: TrainConfig) -> Path:
         network = only_network(card, folder)
     except StudentWeightsError as error:
         raise CheckpointError(str(error)) from None
-    dataset = open_dataset(config.data, config.data.train_split)
     state = TrainingState(
         config=config,
         inputs=card.inputs,
@@ -47,8 +46,10 @@ def import_student(folder: Path, out: Path, config: TrainConfig) -> Path:
         licence=card.training.licence,
         non_commercial=card.training.non_commercial,
     )
-    if dataset.inputs != card.inputs:
-        raise CheckpointError(f"{folder} takes other inputs than the data of its config: {card.modalities}")
+    dataset = open_same(state, config.data, config.data.train_split)
+    if (sensors := [spec.modality for spec in dataset.inputs]) != list(card.modalities):
+        there, wanted = ", ".join(sensors), ", ".join(card.modalities)
+        raise CheckpointError(f"{config.data.root} is of {there}, {folder} of {wanted}: set data.modalities")
     model = build_anymodal(state).eval()
     try:
         load_exported(model, network, card)

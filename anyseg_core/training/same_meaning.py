@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anyseg_core.data.datasets import DataConfig, open_dataset
 from anyseg_core.data.sample import SegmentationDataset
+from anyseg_core.runtime.model_card import Encoding
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState
 
 
@@ -33,6 +34,14 @@ def _require_same_encodings(state: TrainingState, dataset: SegmentationDataset, 
     for spec in dataset.inputs:
         if spec.modality in learned and spec.encoding != learned[spec.modality]:
             raise CheckpointError(
-                f"{data.root} encodes {spec.modality} as {spec.encoding}, the network has learned "
-                f"{learned[spec.modality]}: set the same in the data"
+                f"{data.root} encodes {spec.modality} with {_differences(spec.encoding, learned[spec.modality])}: "
+                "set the same in the data"
             )
+
+
+def _differences(there: Encoding, learned: Encoding) -> str:
+    """`drawn_at (256, 256), the network has learned drawn_at (288, 384)`: what is not the same, and no more."""
+    values, wanted = there.model_dump(), learned.model_dump()
+    names = [name for name in {**wanted, **values} if values.get(name) != wanted.get(name)]
+    said, known = (", ".join(f"{name} {own[name]}" for name in names if name in own) for own in (values, wanted))
+    return f"{said}, the network has learned {known}"

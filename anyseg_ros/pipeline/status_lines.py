@@ -84,9 +84,14 @@ def mask_lines(result: Result, also: Mapping[str, str] = MappingProxyType({})) -
         "lidar_motion": job.motion or "",
         **also,
     }
-    told = [s if s.why or s.state not in ALIVE or s.modality in ages_ms else replace(s, reason=LATE) for s in job.statuses]
-    sensors = [sensor_line(status, ages_ms.get(status.modality)) for status in told]
+    sensors = [_line_in_mask(status, ages_ms.get(status.modality)) for status in job.statuses]
     return [*sensors, StatusLine(MASK, OK, f"made from {', '.join(used)}", values)]
+
+
+def _line_in_mask(status: ModalityStatus, used_age_ms: float | None) -> StatusLine:
+    """One that is well and not in the mask says so: its frame came too late for this one."""
+    is_late = used_age_ms is None and status.state in ALIVE and not status.why
+    return sensor_line(replace(status, reason=LATE) if is_late else status, used_age_ms)
 
 
 def used_ages_ms(result: Result) -> dict[Sensor, float]:

@@ -76,7 +76,7 @@ RULES = (
     Rule("anyseg adapt", "train", why_not="needs a trained run and one's own recordings"),
     Rule("anyseg export runs/mine/run", "train", why_not="the run is what `anyseg adapt` before it has made"),
     Rule("anyseg export", "train"),
-    Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train", ("--set", "data.root=datasets/vehicle_sim")),
+    Rule("anyseg import-weights anyseg_core/students/vehicle_sim", "train"),
     Rule("anyseg import-weights", "train", why_not="needs a file of published weights"),
     Rule("anyseg data kitti-bag", "replay", why_not="needs a drive of KITTI"),
     Rule("anyseg demo --student street --bag", "ros,replay", why_not="needs the bag of a drive of KITTI"),

@@ -204,6 +204,15 @@ def test_a_student_becomes_a_run_again_that_computes_the_same(checkpoint: Path, 
     torch.testing.assert_close(again.head.norm.weight, (again.head.norm.running_var + again.head.norm.eps).sqrt())
 
 
+def test_a_student_is_not_imported_with_data_of_fewer_sensors(checkpoint: Path, student: Path, tmp_path: Path) -> None:
+    root = load_anymodal(checkpoint)[1].config.data.root
+    config = shapes_config(root, data={"modalities": ["camera", "lidar"]})
+    with pytest.raises(
+        CheckpointError, match=r"is of camera, lidar, .* of camera, depth, event, lidar: set data\.modalities$"
+    ):
+        import_weights(student, tmp_path / "run", config)
+
+
 def test_a_run_can_start_from_a_whole_network(checkpoint: Path, tmp_path: Path) -> None:
     model, state = load_anymodal(checkpoint)
     start = state.config.model.model_dump() | {"init_from": str(checkpoint), "init_head": True}

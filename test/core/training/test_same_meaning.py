@@ -42,5 +42,6 @@ def test_classes_in_another_order_and_other_encodings_are_refused(root: Path) ->
         spec.model_copy(update={"encoding": DepthEncoding(far_m=25.0)}) if spec.modality == "depth" else spec
         for spec in deliver_inputs(root)
     )
-    with pytest.raises(CheckpointError, match="encodes depth as"):
+    told = r"encodes depth with far_m (\S+), the network has learned far_m 25\.0: set the same in the data$"
+    with pytest.raises(CheckpointError, match=told):
         open_same(state(root, inputs=far), data, "train")

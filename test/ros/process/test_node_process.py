@@ -18,6 +18,7 @@ from node_processes import output_until, shared_memory, shared_memory_of, start
 from repository import REPOSITORY
 from toy_student import write_toy_student
 
+from anyseg_core.processes import available_cores
 from anyseg_ros.process import setup as process_setup
 
 TIMEOUT_S = 60
@@ -238,7 +239,9 @@ def test_a_signal_ends_rendering_with_all_its_processes(
     process = start("vehicle.simulated_vehicle_node", "duration_s:=60.0")
     output_until(process, "rendering the drive first")
     renderers: list[psutil.Process] = []
-    while len(renderers) < 2:  # the rendering process and one of its workers at least
+    while len(renderers) < min(
+        2, available_cores()
+    ):  # the rendering process, and a worker where there is a core for one
         assert process.poll() is None
         time.sleep(0.1)
         renderers = psutil.Process(process.pid).children(recursive=True)
