@@ -235,9 +235,11 @@ class Judge:
             rest = set(involved) - {sensor}
             if sensor not in involved or len(rest) != 1 or rest & {*pair.newest.sensors, *decided}:
                 continue
-            vouches = suspicion.heard_ns > pair.rose_ns and _is_of_same(witness, pair.newest.witness)
-            said = 1 if self._leans(suspicion) else -1 if vouches else 0
-            others[next(iter(rest))] = max(others.get(next(iter(rest)), -1), said)
+            other = next(iter(rest))
+            if self._leans(suspicion):
+                others[other] = 1
+            elif suspicion.heard_ns > pair.rose_ns and _is_of_same(witness, pair.newest.witness):
+                others.setdefault(other, -1)
         return sum(others.values())
 
     def _hint(self, pair: Suspicion) -> float:
@@ -273,8 +275,9 @@ class Judge:
 
 
 def _is_of_same(witness: str, other: str) -> bool:
-    """Whether two see the same kind of fault. One who sums up many seconds does not see what has just begun."""
-    return (witness in OF_TIME, witness in OF_ANGLES) == (other in OF_TIME, other in OF_ANGLES)
+    """Whether two see the same kind of fault. One who sums up many seconds does not see what has just begun, and who is
+    not turned to the side may be turned up."""
+    return witness == other if OF_ANGLES & {witness, other} else (witness in OF_TIME) == (other in OF_TIME)
 
 
 def _explained(pair: Suspicion, decided: Mapping[Sensor, Dispute]) -> bool:
