@@ -111,6 +111,8 @@ RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST, ALIGNMENT, LAG, NETW
 """The witnesses."""
 OF_ANGLES = frozenset({ALIGNMENT, TILT})
 """Those who sum up looks of many seconds."""
+SUMMED_UP = OF_ANGLES | {LAG}
+"""Those who sum up seconds."""
 OF_TIME = frozenset({EVENTS, LATENESS, LAG})
 """Those who would see that a sensor is late."""
 
@@ -238,7 +240,7 @@ class Judge:
             other = next(iter(rest))
             if self._leans(suspicion):
                 others[other] = 1
-            elif suspicion.heard_ns > pair.rose_ns and _is_of_same(witness, pair.newest.witness):
+            elif suspicion.heard_ns > pair.rose_ns and _may_vouch(witness, pair.newest.witness):
                 others.setdefault(other, -1)
         return sum(others.values())
 
@@ -274,10 +276,12 @@ class Judge:
         return -1 if jumped else 1
 
 
-def _is_of_same(witness: str, other: str) -> bool:
-    """Whether two see the same kind of fault. One who sums up many seconds does not see what has just begun, and who is
-    not turned to the side may be turned up."""
-    return witness == other if OF_ANGLES & {witness, other} else (witness in OF_TIME) == (other in OF_TIME)
+def _may_vouch(witness: str, accuser: str) -> bool:
+    """Whether a witness sees the kind of fault that another one speaks of. One who sums up seconds does not see what
+    has just begun, and who is not turned to the side may be turned up."""
+    if witness in SUMMED_UP or accuser in OF_ANGLES:
+        return witness == accuser
+    return (witness in OF_TIME) == (accuser in OF_TIME)
 
 
 def _explained(pair: Suspicion, decided: Mapping[Sensor, Dispute]) -> bool:
