@@ -229,8 +229,8 @@ class Judge:
     def _case_against(self, sensor: Sensor, pair: Suspicion, decided: Collection[Sensor]) -> int:
         """Sensors beside the partner that it disagrees with, less those that vouch for it.
 
-        Disagreement of any kind counts; who agrees about places does not vouch for what changes, and the other way
-        round; nor does who has not spoken since the two disagree.
+        Disagreement of any kind counts; who does not see the kind of fault does not vouch, nor does who has not spoken
+        since the two disagree.
         """
         others: dict[Sensor, int] = {}
         for (witness, involved), suspicion in self._suspicions.items():
@@ -277,9 +277,12 @@ class Judge:
 
 
 def _may_vouch(witness: str, accuser: str) -> bool:
-    """Whether a witness sees the kind of fault that another one speaks of. One who sums up seconds does not see what
-    has just begun, and who is not turned to the side may be turned up."""
-    if witness in SUMMED_UP or accuser in OF_ANGLES:
+    """Whether a witness sees the kind of fault that another one speaks of.
+
+    One who sums up seconds does not see what has just begun, who is not turned to the side may be turned up, and
+    outlines are where they are whatever the distance.
+    """
+    if witness in SUMMED_UP or accuser in OF_ANGLES or accuser == RANGES:
         return witness == accuser
     return (witness in OF_TIME) == (accuser in OF_TIME)
 

@@ -316,6 +316,17 @@ def test_who_vouches_for_one_of_two_is_heard_beside_who_cannot(witness: str, sil
     assert [(s, d.is_blamed) for s, d in judged(*said).items()] == [(LIDAR, True)]
 
 
+@pytest.mark.parametrize(
+    ("vouching", "accusing"), [("edges", "ranges"), ("alignment", "tilt"), ("lag", "events"), ("alignment", "edges")]
+)
+def test_who_does_not_see_the_kind_of_fault_vouches_for_nobody(vouching: str, accusing: str) -> None:
+    said = [
+        say((DEPTH, LIDAR), 1.0)._replace(witness=accusing),
+        say((CAMERA, DEPTH), -1.0)._replace(witness=vouching),
+    ]
+    assert [(s, d.is_blamed) for s, d in judged(*said).items()] == [(DEPTH, False), (LIDAR, False)]
+
+
 def test_one_that_its_own_checks_distrusted_is_blamed_and_on_half_the_evidence() -> None:
     said = say((DEPTH, LIDAR), 1.0)
     assert not judged(said, looks=5)
