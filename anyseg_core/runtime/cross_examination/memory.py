@@ -29,6 +29,8 @@ _COMPARED = 4
 """Views, so that of two which take turns both are among them, at whole looks, too."""
 TURNED_FIT = 0.5
 """Correlation of a view with the one before, mirrored or turned by half, that is no chance."""
+LITTLE = 0.1
+"""Missing to that correlation as they are, with which nobody has turned it."""
 _KEPT_NS = 3 * NS_PER_S // 2
 _KEPT_STEPS = 300
 _LEAST_STEPS = 5
@@ -106,9 +108,8 @@ class Memory:
             before, self._stepped[sensor] = self._stepped.get(sensor), present
             if before is not None and (changes := _changes(before, present)) is not None:
                 periods = max(abs(present.stamp_ns - before.stamp_ns) / COMPARED_NS[0], 1.0)
-                turned = fits_turned(before.comparable, present.comparable, present.levels.shape)
-                better = max(changes.whole - 1.0 + turned, 0.0) if turned > TURNED_FIT else 0.0
-                step = median_step(before.levels, present.levels) / periods, changes.whole / periods, better
+                turned = _fits_better_turned(before, present, changes.whole) if changes.whole > LITTLE else 0.0
+                step = median_step(before.levels, present.levels) / periods, changes.whole / periods, turned
                 self._steps[sensor].append((now_ns, step))
 
     def keep(self) -> None:
@@ -135,6 +136,12 @@ class Memory:
 def _changes(then: Past, now: Past) -> Changes | None:
     """None: they cannot be compared."""
     return changes_between(then.comparable, now.comparable) if then.levels.shape == now.levels.shape else None
+
+
+def _fits_better_turned(then: Past, now: Past, missing: float) -> float:
+    """By how much more a view is like the one before mirrored or turned by half than as it is, with so much missing."""
+    fit = fits_turned(then.comparable, now.comparable, now.levels.shape)
+    return max(fit - (1.0 - missing), 0.0) if fit > TURNED_FIT else 0.0
 
 
 def _change_since(before: Past | None, view: View) -> Floats | None:

@@ -143,7 +143,8 @@ def fits_turned(then: Doubles, now: Doubles, shape: tuple[int, ...]) -> float:
     first, second = (grid[:, 0].reshape(shape) for grid in (then, now))
     norm = float(np.sqrt(np.vdot(first, first) * np.vdot(second, second)))
     if len(shape) == 1:
-        behind = np.roll(second, len(second) // 2)
+        half = len(second) // 2
+        behind = np.concatenate([second[half:], second[:half]])
         ways = behind, second[::-1], behind[::-1]
     else:
         ways = second[:, ::-1], second[::-1, ::-1]
