@@ -111,6 +111,8 @@ RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST, ALIGNMENT, LAG, NETW
 """The witnesses."""
 OF_ANGLES = frozenset({ALIGNMENT, TILT})
 """Those who sum up looks of many seconds."""
+SUMMED_UP = OF_ANGLES | {LAG}
+"""Those who sum up seconds."""
 OF_TIME = frozenset({EVENTS, LATENESS, LAG})
 """Those who would see that a sensor is late."""
 
@@ -227,17 +229,19 @@ class Judge:
     def _case_against(self, sensor: Sensor, pair: Suspicion, decided: Collection[Sensor]) -> int:
         """Sensors beside the partner that it disagrees with, less those that vouch for it.
 
-        Disagreement of any kind counts; who agrees about places does not vouch for what changes, and the other way
-        round; nor does who has not spoken since the two disagree.
+        Disagreement of any kind counts; who does not see the kind of fault does not vouch, nor does who has not spoken
+        since the two disagree.
         """
         others: dict[Sensor, int] = {}
         for (witness, involved), suspicion in self._suspicions.items():
             rest = set(involved) - {sensor}
             if sensor not in involved or len(rest) != 1 or rest & {*pair.newest.sensors, *decided}:
                 continue
-            vouches = suspicion.heard_ns > pair.rose_ns and _is_of_same(witness, pair.newest.witness)
-            said = 1 if self._leans(suspicion) else -1 if vouches else 0
-            others[next(iter(rest))] = max(others.get(next(iter(rest)), -1), said)
+            other = next(iter(rest))
+            if self._leans(suspicion):
+                others[other] = 1
+            elif suspicion.heard_ns > pair.rose_ns and _may_vouch(witness, pair.newest.witness):
+                others.setdefault(other, -1)
         return sum(others.values())
 
     def _hint(self, pair: Suspicion) -> float:
@@ -272,9 +276,15 @@ class Judge:
         return -1 if jumped else 1
 
 
-def _is_of_same(witness: str, other: str) -> bool:
-    """Whether two see the same kind of fault. One who sums up many seconds does not see what has just begun."""
-    return (witness in OF_TIME, witness in OF_ANGLES) == (other in OF_TIME, other in OF_ANGLES)
+def _may_vouch(witness: str, accuser: str) -> bool:
+    """Whether a witness sees the kind of fault that another one speaks of.
+
+    One who sums up seconds does not see what has just begun, who is not turned to the side may be turned up, and
+    outlines are where they are whatever the distance.
+    """
+    if witness in SUMMED_UP or accuser in OF_ANGLES or accuser == RANGES:
+        return witness == accuser
+    return (witness in OF_TIME) == (accuser in OF_TIME)
 
 
 def _explained(pair: Suspicion, decided: Mapping[Sensor, Dispute]) -> bool:

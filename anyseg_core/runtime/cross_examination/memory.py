@@ -10,7 +10,14 @@ from itertools import islice
 from statistics import median
 
 from anyseg_core.runtime.cross_examination.views import CameraView, EventView, Floats, View
-from anyseg_core.runtime.cross_examination.witnesses import Changes, Doubles, changes_between, comparable, median_step
+from anyseg_core.runtime.cross_examination.witnesses import (
+    Changes,
+    Doubles,
+    changes_between,
+    comparable,
+    fits_turned,
+    median_step,
+)
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_S
 
@@ -20,11 +27,19 @@ JUMP_NS = (-NS_PER_S, NS_PER_S // 2)
 """About a time: where a jump of the view is looked for."""
 _COMPARED = 4
 """Views, so that of two which take turns both are among them, at whole looks, too."""
+TURNED_FIT = 0.5
+"""Correlation of a view with the one before, mirrored or turned by half, that is no chance."""
+LITTLE = 0.1
+"""Missing to that correlation as they are, with which nobody has turned it."""
 _KEPT_NS = 3 * NS_PER_S // 2
 _KEPT_STEPS = 300
 _LEAST_STEPS = 5
-_LEAST_STEPS_OF = (1e-3, 1e-2)
-"""A view that changes by less from look to look stands still; no multiple of that is a jump."""
+_LEAST_STEPS_OF = (1e-3, 1e-2, 0.02)
+"""A view that changes by less from look to look stands still; no multiple of that is a jump. The last is of a
+correlation: by as much more a view that was turned by half may be like the one before than one that was not."""
+Step = tuple[float, float, float]
+"""From look to look: what cells change by, what is missing to the correlation of a view with the one before, and by how
+much less is missing where it is mirrored or turned by half."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +64,7 @@ class Memory:
         self._past: dict[Sensor, deque[Past]] = {}
         self._present: dict[Sensor, Past] = {}
         self._stepped: dict[Sensor, Past] = {}
-        self._steps: defaultdict[Sensor, deque[tuple[int, tuple[float, float]]]]
+        self._steps: defaultdict[Sensor, deque[tuple[int, Step]]]
         self._steps = defaultdict(lambda: deque(maxlen=_KEPT_STEPS))
 
     def is_new(self, frame: SensorFrame) -> bool:
@@ -93,7 +108,8 @@ class Memory:
             before, self._stepped[sensor] = self._stepped.get(sensor), present
             if before is not None and (changes := _changes(before, present)) is not None:
                 periods = max(abs(present.stamp_ns - before.stamp_ns) / COMPARED_NS[0], 1.0)
-                step = median_step(before.levels, present.levels) / periods, changes.whole / periods
+                turned = _fits_better_turned(before, present, changes.whole) if changes.whole > LITTLE else 0.0
+                step = median_step(before.levels, present.levels) / periods, changes.whole / periods, turned
                 self._steps[sensor].append((now_ns, step))
 
     def keep(self) -> None:
@@ -120,6 +136,12 @@ class Memory:
 def _changes(then: Past, now: Past) -> Changes | None:
     """None: they cannot be compared."""
     return changes_between(then.comparable, now.comparable) if then.levels.shape == now.levels.shape else None
+
+
+def _fits_better_turned(then: Past, now: Past, missing: float) -> float:
+    """By how much more a view is like the one before mirrored or turned by half than as it is, with so much missing."""
+    fit = fits_turned(then.comparable, now.comparable, now.levels.shape)
+    return max(fit - (1.0 - missing), 0.0) if fit > TURNED_FIT else 0.0
 
 
 def _change_since(before: Past | None, view: View) -> Floats | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anyseg_core.runtime.cross_examination.agreement import MEASURES, Agreement, Numbers, Shown, agreements
+from anyseg_core.runtime.cross_examination.agreement import MEASURES, Agreement, Numbers, Shown, agreement, agreements
 from anyseg_core.runtime.cross_examination.judge import NETWORK, Limits, Testimony
 from anyseg_core.runtime.cross_examination.policy import CrossExaminationConfig
 from anyseg_core.runtime.cross_examination.testimonies import sure
@@ -23,8 +23,12 @@ from anyseg_core.runtime.sensors import EVENT, Sensor, SensorFrame, in_order
 SLACK = 1.5
 """Spreads that the disagreement may be above the usual one without being counted: the sum is most sensitive to a change
 of twice as much."""
-SAME_SCENE = 3.0
-"""Looks that see the same: what puzzles the network is in view for some seconds, and looks are no independent ones."""
+SAME_SCENE = 3
+"""Looks that see the same: what puzzles the network is in view for some seconds, and looks are no independent ones.
+More of them, as at standstill, accuse nobody."""
+ALIKE = 0.95
+"""Share of what the sensors show, in the mean, that is as in the look before, where a scene is the same. In a second of
+driving: at most 0.94; standing: at least 0.96, but for the first one."""
 LEAST_LOOKS = 2
 """That a suspicion needs, however large the disagreement."""
 PAIR_PATIENCE = 3
@@ -130,9 +134,25 @@ class NetworkWitness:
         self._knowledge = knowledge
         self._config = config
         self._usual: dict[str, Usual] = {}
+        self._before: Mapping[Sensor, Shown] = {}
+        self._alike = 0
+        """Looks in a row that are as the one before."""
 
     def testimonies(self, shown_by: Mapping[Sensor, Shown], *, may_learn: bool) -> Iterator[Testimony]:
         """Of what each sensor alone shows; `may_learn`: nobody is suspected of anything now."""
+        is_known = self._is_known_scene(shown_by)
+        for said in self._testimonies(shown_by, may_learn=may_learn and not is_known):
+            yield said._replace(against=min(said.against, 0.0)) if is_known else said
+
+    def _is_known_scene(self, shown_by: Mapping[Sensor, Shown]) -> bool:
+        """Whether all that can be seen in this look was seen in `SAME_SCENE` others before it."""
+        both = [(each, [self._before[sensor]]) for sensor, each in shown_by.items() if sensor in self._before]
+        shares = [found.whole for each, before in both if (found := agreement(each, before)) is not None]
+        self._before = shown_by
+        self._alike = self._alike + 1 if sum(shares) > ALIKE * len(shares) else 0
+        return self._alike >= SAME_SCENE
+
+    def _testimonies(self, shown_by: Mapping[Sensor, Shown], *, may_learn: bool) -> Iterator[Testimony]:
         found, above = self._compared(shown_by, may_learn=may_learn)
         if len(shown_by) == 2:
             yield from self._of_pair(found, above)

@@ -137,6 +137,20 @@ def _unlike(by_value: list[float], by_square: list[float], by_known: list[float]
     return 1.0 - (both - first * second / count) / spread**0.5 if spread > 1e-18 else 1.0
 
 
+def fits_turned(then: Doubles, now: Doubles, shape: tuple[int, ...]) -> float:
+    """The best correlation of a `comparable` grid of that shape with another one that is mirrored or turned by 180
+    degrees; of sectors of azimuth [N]: seen from behind, mirrored, or both."""
+    first, second = (grid[:, 0].reshape(shape) for grid in (then, now))
+    norm = float(np.sqrt(np.vdot(first, first) * np.vdot(second, second)))
+    if len(shape) == 1:
+        half = len(second) // 2
+        behind = np.concatenate([second[half:], second[:half]])
+        ways = behind, second[::-1], behind[::-1]
+    else:
+        ways = second[:, ::-1], second[::-1, ::-1]
+    return max(float(np.vdot(first, way)) for way in ways) / norm if norm > 1e-9 else 0.0
+
+
 def median_step(then: Floats, now: Floats) -> float:
     """Median absolute difference of the cells of two moments, which another scale shows in."""
     some = slice(None, None, max(1, then.size // _ENOUGH_CELLS))

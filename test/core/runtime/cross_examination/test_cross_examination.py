@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from fitting_sensors import HEIGHT, PERIOD_NS, RIG, START_NS, WIDTH, Scene, at_s
 
 from anyseg_core.injection import InjectionSchedule, Injector
 from anyseg_core.runtime.cross_examination.examiner import ROUND, WHOLE, CrossExaminer
-from anyseg_core.runtime.cross_examination.judge import Judge
+from anyseg_core.runtime.cross_examination.judge import JUMPED, Judge
 from anyseg_core.runtime.cross_examination.judge import Testimony as Said
+from anyseg_core.runtime.cross_examination.memory import Memory
 from anyseg_core.runtime.cross_examination.policy import CrossExaminationConfig, left_out
-from anyseg_core.runtime.cross_examination.views import GRID, DepthView, LidarView
+from anyseg_core.runtime.cross_examination.views import GRID, CameraView, DepthView, LidarView
 from anyseg_core.runtime.cross_examination.witnesses import changes_between, comparable, range_agreement
 from anyseg_core.runtime.health.state import Dispute
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, Fault
@@ -217,6 +220,36 @@ def test_change_is_what_is_missing_to_the_correlation_of_cells_that_both_know() 
     assert changes_between(comparable(then), comparable(now)) is None
 
 
+def noisy_grids(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Of a view that changes so much from look to look that nothing is a multiple of it."""
+    rng = np.random.default_rng(0)
+    scenery = rng.normal(3, 1, shape)
+    return [(scenery + rng.normal(0, 0.6, shape)).astype(np.float32) for _ in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "change", "jumped"),
+    [
+        (GRID, np.asarray, False),
+        (GRID, np.fliplr, True),
+        (GRID, lambda grid: np.rot90(grid, 2), True),
+        ((180,), np.asarray, False),
+        ((180,), lambda sectors: np.roll(sectors, 90), True),
+        ((180,), lambda sectors: sectors[::-1], True),
+    ],
+)
+def test_a_view_that_is_mirrored_or_turned_by_half_jumps_however_much_it_changes(
+    shape: tuple[int, ...], change: Callable[[np.ndarray], np.ndarray], jumped: bool
+) -> None:
+    memory = Memory()
+    for number, grid in enumerate(noisy_grids(shape)):
+        levels = change(grid) if number == 11 else grid
+        frame = SensorFrame(CAMERA, np.zeros((1, 1, 3), np.uint8), number * PERIOD_NS)
+        memory.see({CAMERA: cast("CameraView", SimpleNamespace(frame=frame, levels=levels))})
+        memory.measure_steps(number * 4 * PERIOD_NS)
+    assert (memory.jump(CAMERA, 44 * PERIOD_NS) > JUMPED) is jumped
+
+
 # ----------------------------------------------------------------------------------------------------- judge, policy
 
 
@@ -271,6 +304,27 @@ def test_who_has_not_spoken_since_or_sums_up_many_seconds_vouches_for_nobody(wit
         said = [say((DEPTH, LIDAR), -1.0 if number < 20 else 1.0)]
         judge.hear([vouching, *said] if number < 20 or witness == "alignment" else said, DEFAULT_SENSORS, number)
     assert [(s, d.is_blamed) for s, d in judge.disputes.items()] == [(DEPTH, False), (LIDAR, False)]
+
+
+@pytest.mark.parametrize(("witness", "silent"), [("edges", "alignment"), ("tilt", "alignment"), ("tilt", "edges")])
+def test_who_vouches_for_one_of_two_is_heard_beside_who_cannot(witness: str, silent: str) -> None:
+    said = [
+        say((DEPTH, LIDAR), 1.0)._replace(witness=witness),
+        say((CAMERA, DEPTH), -1.0)._replace(witness=witness),
+        *(say((CAMERA, other), -1.0)._replace(witness=silent) for other in (DEPTH, LIDAR)),
+    ]
+    assert [(s, d.is_blamed) for s, d in judged(*said).items()] == [(LIDAR, True)]
+
+
+@pytest.mark.parametrize(
+    ("vouching", "accusing"), [("edges", "ranges"), ("alignment", "tilt"), ("lag", "events"), ("alignment", "edges")]
+)
+def test_who_does_not_see_the_kind_of_fault_vouches_for_nobody(vouching: str, accusing: str) -> None:
+    said = [
+        say((DEPTH, LIDAR), 1.0)._replace(witness=accusing),
+        say((CAMERA, DEPTH), -1.0)._replace(witness=vouching),
+    ]
+    assert [(s, d.is_blamed) for s, d in judged(*said).items()] == [(DEPTH, False), (LIDAR, False)]
 
 
 def test_one_that_its_own_checks_distrusted_is_blamed_and_on_half_the_evidence() -> None:

@@ -156,6 +156,22 @@ def test_a_scene_that_puzzles_all_of_them_accuses_nobody() -> None:
     assert not any(looked(errors=hard))
 
 
+@pytest.mark.parametrize("turns", [False, True])
+def test_the_same_view_again_at_standstill_accuses_nobody_and_a_new_one_does(turns: bool) -> None:
+    examiner = CrossExaminer(lambda _sensor, fault: DEFAULT_CHECKS[fault], lambda: DEFAULT, KNOWN)
+    rng, street = np.random.default_rng(3), scene(np.random.default_rng(1))
+    for number in range(40):
+        shown_by = {sensor: seen(scene(rng) if number < 7 else street, rng, 0.01) for sensor in DEFAULT_SENSORS}
+        if number >= 7:
+            shown_by[CAMERA].labels[12:21, 32:] = CAR  # something that a camera by night takes for one
+        if turns and number >= 20:
+            shown_by[CAMERA] = upside_down(shown_by[CAMERA])
+        examiner.hear_network(shown_by, number * LOOK_NS)
+        for tenth in range(1, 10):
+            examiner.examine({}, None, None, number * LOOK_NS + tenth * LOOK_NS // 10)
+    assert set(examiner.disputes) == ({CAMERA} if turns else set())
+
+
 def test_it_comes_back_after_agreement() -> None:
     disputes = looked(CAMERA, wrong_to=12)
     assert disputes[11]
