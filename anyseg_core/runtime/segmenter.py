@@ -57,6 +57,9 @@ class Segmentation:
     shares: Shares = field(default_factory=dict)
     """How much each modality counts where, [h, w]; empty where the student counts all alike, or its network is not run
     in parts."""
+    alone_s: float = 0.0
+    """Seconds in which the engine would have been busy had this been the only mask: `engine_s` with all encodings that
+    it was made from, whoever asked for them first. This one compares masks, `engine_s` adds up."""
 
     def unknown_below(self, min_confidence: float) -> Segmentation:
         """The same with no label (255) where the confidence is below `min_confidence`, 0..1: "I don't know"."""
@@ -192,8 +195,9 @@ class Segmenter:
         results = [self._run(network, group, made) for network, group in self._plan(live)]
         labels, confidence = fuse(results)
         done = time.perf_counter()
+        alone_s = _busy_s([(encoded, done), *_all_encoded(made.values())])
         engine_s = _busy_s([(encoded, done), *_newly_encoded(made.values())])
-        return Segmentation(labels, confidence, live, encoded - started, engine_s, self._shares(live, made))
+        return Segmentation(labels, confidence, live, encoded - started, engine_s, self._shares(live, made), alone_s)
 
     def _shares(self, live: tuple[Sensor, ...], made: Mapping[Sensor, _NetworkImage]) -> Shares:
         parts = self.card.networks[0].parts
@@ -318,6 +322,13 @@ class Segmenter:
         if fault:
             raise EngineError(f"{network.spec.file} gave bad output: {fault}")
         return labels, confidence
+
+
+def _all_encoded(images: Iterable[_NetworkImage]) -> Iterator[tuple[float, float]]:
+    """When each was encoded."""
+    for made in images:
+        if made.encoded is not None:
+            yield made.encoded.result()[1:]
 
 
 def _newly_encoded(images: Iterable[_NetworkImage]) -> Iterator[tuple[float, float]]:

@@ -40,7 +40,7 @@ class MaskRecord:
     encode_ms: float
     """Measured."""
     engine_ms: float
-    """Measured; that of the scenario that ran the same frames first, where several shared the result."""
+    """Measured, as if it were the only mask: with all its encodings, whoever asked for them first."""
     against: str = ""
     """What `cells` and `pixels` count against: LABELS, the scenario with all sensors, or nothing."""
     label_ns: int | None = None

@@ -474,7 +474,7 @@ def _measured(record: MaskRecord, segmentation: Segmentation, size: tuple[int, i
         hash=mask_hash(segmentation.resized_labels(*size)),
         confidence=float(np.mean(segmentation.confidence)) / 255.0,
         encode_ms=1e3 * segmentation.encode_s,
-        engine_ms=1e3 * segmentation.engine_s,
+        engine_ms=1e3 * segmentation.alone_s,
     )
 
 

@@ -335,6 +335,23 @@ def test_engine_time_counts_what_was_encoded_ahead_once(in_parts: tuple[Segmente
     assert segmenter.segment(frames, RIG).engine_s // 1000 == 3
 
 
+def test_the_time_of_a_mask_alone_has_all_its_encodings_whoever_came_first(
+    in_parts: tuple[Segmenter, ToyParts],
+) -> None:
+    segmenter, _ = in_parts
+    frames = make_frames()
+    assert segmenter.segment(frames, RIG).alone_s // 1000 == 4
+    for sensor in DEFAULT_SENSORS:
+        shared = segmenter.segment({sensor: frames[sensor]}, RIG)
+        assert (shared.engine_s // 1000, shared.alone_s // 1000) == (0, 1)
+    assert segmenter.segment(frames, RIG).unknown_below(0.5).alone_s // 1000 == 4
+
+
+def test_without_parts_a_mask_s_time_alone_is_its_engine_time(student: Path) -> None:
+    result = Segmenter.open(student).segment(make_frames(), RIG)
+    assert result.alone_s == result.engine_s > 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=6))
 def test_busy_time_is_the_length_of_the_union(pairs: list[tuple[int, int]]) -> None:
     seconds = {second for begin, length in pairs for second in range(begin, begin + length)}

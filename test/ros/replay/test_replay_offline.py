@@ -221,6 +221,17 @@ def test_subsets_and_faults_share_what_they_can(tmp_path: Path, segmenter: Segme
     assert result.timings.reused == 15  # every mask of the fault is one of `all` or of `depth+event+lidar`
 
 
+def test_a_record_has_the_time_of_its_mask_alone_and_the_run_the_real_one(
+    tmp_path: Path, two_sensors: Path, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter = Segmenter.open(student, threads=1)
+    segment = segmenter.segment
+    monkeypatch.setattr(segmenter, "segment", lambda *a: replace(segment(*a), engine_s=1.0, alone_s=3.0))
+    result = replay(two_sensors, tmp_path, ReplayOptions(subsets=True), segmenter=segmenter)
+    assert {record.engine_ms for record in read_records(tmp_path / MASKS)} == {3000.0}
+    assert result.timings.engine_s == result.timings.runs
+
+
 def test_a_camera_that_dies(tmp_path: Path, bag: Path, segmenter: Segmenter, faults: Path) -> None:
     unexamined = Parameters(cross_examination=CrossExaminationConfig(enabled=False))  # events and pictures do not fit
     replay(bag, tmp_path, ReplayOptions(parameters=unexamined, injections=(faults,)), segmenter=segmenter)
