@@ -45,6 +45,7 @@ from anyseg_ros.pipeline.jobs import Job, Result, network_knowledge
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
 from anyseg_ros.replay.conditions import Conditions
 from anyseg_ros.replay.decisions import Decisions, MomentEnd, PlannedMask
+from anyseg_ros.replay.even_frames import EvenFrames
 from anyseg_ros.replay.mask_records import MaskLog, MaskRecord, read_records
 from anyseg_ros.replay.mask_scoring import MadeMask, MaskScorer, ScoredMask, mask_hash
 from anyseg_ros.replay.mask_sinks import MaskSink
@@ -263,6 +264,7 @@ class _Replay:
     def _open_log(self) -> None:
         """The file of records, what it has already, and which of these masks are to be made again."""
         self.worst = WorstFrames(self.classes, has_labels=bool(self.truth.origin))
+        self.even = EvenFrames(self.duration_s)
         self._again: set[int] = set()
         self._again_from_s = 0.0
         self.log = MaskLog(None, resume=False)
@@ -283,11 +285,13 @@ class _Replay:
 
     def _plan_resume(self, path: Path) -> None:
         worst = WorstFrames(self.classes, has_labels=bool(self.truth.origin))
+        even = EvenFrames(self.duration_s)
         last_s = 0.0
         for record in read_records(path):
             worst.add(record, None)
+            even.add(record, None)
             last_s = record.t_s
-        self._again, self._again_from_s = worst.numbers(), last_s - OVERLAP_S
+        self._again, self._again_from_s = worst.numbers() | even.numbers(), last_s - OVERLAP_S
 
     def _about(self) -> dict[str, Any]:
         """What decides the masks: a run can only be resumed with the same."""
@@ -326,6 +330,7 @@ class _Replay:
             known = self._resume(record)
             if self.sink is None and record.number not in self._again and record.t_s < self._again_from_s:
                 self.worst.add(known, None)
+                self.even.add(known, None)
                 return
         self.scorer.add(self._made(planned, record))
 
@@ -354,6 +359,7 @@ class _Replay:
         for mask in scored:
             self.log.append(mask.record)
             self.worst.add(mask.record, mask)
+            self.even.add(mask.record, mask)
             if mask.record.number >= self.log.kept:
                 self.scores[mask.record.scenario].add(mask.record)
 
@@ -402,6 +408,7 @@ class _Replay:
             notes=[*self.notes, *self._notes_on_intensity()],
             timings=timings,
             worst=self.worst,
+            even=self.even,
             rig=self.decisions.rig,
         )
 

@@ -14,6 +14,7 @@ from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bags.reader import Problem
 from anyseg_ros.bags.samples import BagTopics
 from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.replay.even_frames import EvenFrames
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 from anyseg_ros.replay.scenarios import Scenario
 from anyseg_ros.replay.worst_frames import WorstFrames
@@ -123,6 +124,7 @@ class ReplayResult:
     """What was assumed."""
     timings: Timings
     worst: WorstFrames
+    even: EvenFrames
     rig: Rig | None
 
     @property

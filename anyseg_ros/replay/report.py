@@ -82,8 +82,9 @@ def write_report(
         point_columns=POINT_COLUMNS,
         point_rows=point_rows(points) if points is not None else [],
         state_colors={state.value: color for state, color in STATE_COLORS.items()},
+        masks=[_overlay(mask, result.card) for mask in result.even.masks()],
         worst=list(_worst(result, summary)),
-        class_colors=_class_colors(result.card, summary),
+        class_colors=_class_colors(result, summary),
         card=result.card.model_dump(),
         engine=result.engine,
         machine=machine(),
@@ -267,6 +268,15 @@ def _phase_row(phase: PhaseTally, summary: Summary) -> dict[str, str]:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
+def _overlay(mask: ScoredMask, card: ModelCard) -> dict[str, str]:
+    """A mask over the camera's picture."""
+    record, labels = mask.record, mask.made.labels
+    assert labels is not None
+    labels = at_size(labels, *record.size, *record.size)
+    picture = overlay_image(_scene(mask.made.scene, labels.shape), color_image(labels, palette(card)), OPACITY)
+    return {"picture": jpeg_uri(_shrunk(picture)), "caption": f"{record.t_s:.1f} s, made from {initials(record.used)}"}
+
+
 def _worst(result: ReplayResult, summary: Summary) -> Iterator[dict[str, Any]]:
     """The worst masks of all sensors, of the faults, then of the subsets, with pictures."""
     names = [s.scenario.name for s in _with_timeline(summary)]
@@ -315,13 +325,17 @@ def _shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _class_colors(card: ModelCard, summary: Summary) -> list[dict[str, Any]]:
+def _class_colors(result: ReplayResult, summary: Summary) -> list[dict[str, Any]]:
     """Of the classes that occur."""
-    total = ConfusionMatrix(len(card.classes))
+    classes = result.card.classes
+    total = ConfusionMatrix(len(classes))
     for scenario in summary.scenarios.values():
         total.merge(summary.matrix(scenario.tally))
     occurs = total.counts.sum(axis=1) + total.counts[:, :-1].sum(axis=0) > 0
-    return [spec.model_dump() for spec, there in zip(card.classes, occurs, strict=True) if there]
+    for mask in result.even.masks():
+        if mask.made.labels is not None:
+            occurs |= np.isin(np.arange(len(classes)), mask.made.labels)
+    return [spec.model_dump() for spec, there in zip(classes, occurs, strict=True) if there]
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

@@ -457,6 +457,8 @@ def test_a_killed_run_is_resumed_to_the_same_result(
         assert again.scores[name].masks == score.masks
     shown = [[s.record.number for _, s in r.worst.worst_first(ALL_SENSORS)] for r in (whole, again)]
     assert shown[0] == shown[1] != []
+    shown = [[mask.record.number for mask in r.even.masks()] for r in (whole, again)]
+    assert shown[0] == shown[1] != []
 
 
 def test_a_run_is_not_resumed_with_other_options(tmp_path: Path, bag: Path, segmenter: Segmenter) -> None:

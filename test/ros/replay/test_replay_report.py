@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -161,6 +162,17 @@ def test_the_report_in_a_browser(replayed: tuple[Path, Result]) -> None:
     assert page.count("data:image/jpeg;base64,") >= 3
     assert "without camera" in page
     assert "without depth" in page
+
+
+def test_a_report_without_labels_and_scenarios_shows_masks_over_the_drive(tmp_path: Path, student: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", drive(21, {CAMERA, DEPTH}))
+    result = replay(bag, "--out", tmp_path / "out", "--student", student)
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out" / "report.html").read_text()
+    shown = re.findall(r"<figcaption>([\d.]+) s, made from CD··</figcaption>", page)
+    assert shown == ["0.2", "0.5", "0.8", "1.2", "1.5", "1.8"]  # of two seconds
+    assert page.count("data:image/jpeg;base64,") == len(shown)
+    assert re.search(r'<p class="legend"><span><i style="background: rgb', page)
 
 
 def test_a_report_without_labels_compares_with_all_sensors(tmp_path: Path, student: Path) -> None:
