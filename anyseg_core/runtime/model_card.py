@@ -369,6 +369,14 @@ def find_student(student: str | Path) -> Path:
     )
 
 
+def introduction(card: ModelCard) -> str:
+    """A student in a line: its name, what it knows, and by which data; of a mixture the names of its parts."""
+    parts = card.training.data.removeprefix("mixture of ").split("; ")
+    data = ", ".join(part.partition(":")[0] for part in parts) or "data that its card does not name"
+    about = f": {card.description.rstrip('. ')}" if card.description else ""
+    return f"student {card.name}{about}; trained on {data}"
+
+
 def usage_notice(card: ModelCard) -> str | None:
     """What a user must know before he uses a student: that its data forbids commercial use, and which bundled students
     have no such limit. None where nothing limits it.

@@ -15,7 +15,7 @@ from anyseg_core.html_report import render_report
 from anyseg_core.injection.phases import Phase
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.model_card import ModelCard, introduction, usage_notice
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.demo.scoring import PhaseScore, seconds_into, state_spans
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
@@ -122,6 +122,8 @@ def write_report(path: Path, record: DriveRecord) -> None:
         classes=[c.model_dump() for c in record.card.classes],
         command=command_line(),
         card=record.card.model_dump(),
+        student=introduction(record.card),
+        notice=usage_notice(record.card),
         engine=record.engine,
         schedule=record.schedule,
         seed=record.seed,

@@ -31,6 +31,7 @@ from anyseg_ros.live_run.recording import Recording
 from anyseg_ros.live_run.run import LiveRun, record
 from anyseg_ros.pipeline.pipeline import SyncConfig
 from anyseg_ros.process.node_process import ros
+from anyseg_ros.replay.student_note import print_student
 
 DEMO_INJECTIONS = Path(__file__).parent / "injections.yaml"
 """Package data, so that the demo runs from wherever it was installed."""
@@ -60,6 +61,7 @@ def run_demo(options: DemoOptions, console: Console) -> DriveRecord:
     Raises LiveRunError, StudentError or InjectionScheduleError.
     """
     card = load_card(find_student(options.student))
+    print_student(card, console)
     schedule = InjectionSchedule.load(options.injections)
     path = rendered_drive(options, console)
     drive = RecordedDrive.load(path)

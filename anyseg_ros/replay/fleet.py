@@ -33,6 +33,7 @@ from anyseg_core.terminal import progress_bar
 from anyseg_ros.bags.storage import in_a_line
 from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, open_student, replay
 from anyseg_ros.replay.scenarios import Scenario
+from anyseg_ros.replay.student_note import print_student
 
 SCORE, ATTEMPTS = "fleet_score.json", "attempts.txt"
 MAX_RETRIES = 5
@@ -383,6 +384,7 @@ def _shown(scores: Iterator[BagScore], total: int, console: Console | None) -> I
 
 def run_fleet(options: FleetOptions, console: Console, *, cluster: bool) -> FleetResult:
     """Replay all bags, print the merged scores and write them to `out/fleet.json`; raises FleetError."""
+    print_student(load_card(find_student(options.replay.model.student), verify=False), console)
     result = replay_fleet(options, console) if cluster else replay_serial(options, console)
     table = Table(title=f"{len(result.bags)} bags", title_justify="left")
     for column in ("scenario", "masks", "scored", "failures", "mIoU %"):

@@ -15,7 +15,7 @@ from anyseg_core.html_report import render_report
 from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.model_card import ModelCard
+from anyseg_core.runtime.model_card import ModelCard, introduction, usage_notice
 from anyseg_core.runtime.sensors import CAMERA, Sensor, SensorFrame
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri
@@ -86,6 +86,8 @@ def write_report(
         worst=list(_worst(result, summary)),
         class_colors=_class_colors(result, summary),
         card=result.card.model_dump(),
+        student=introduction(result.card),
+        notice=usage_notice(result.card),
         engine=result.engine,
         machine=machine(),
         command=command_line(),

@@ -28,6 +28,7 @@ from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, ReplayR
 from anyseg_ros.replay.point_scoring import PointScorer, open_truth, point_table
 from anyseg_ros.replay.report import condition_rows, scenario_row, score_name, verdict_in_words, write_report
 from anyseg_ros.replay.results import write_junit, write_results
+from anyseg_ros.replay.student_note import print_student
 from anyseg_ros.replay.summary import Summary, summarise
 from anyseg_ros.replay.video import MaskVideo
 
@@ -71,6 +72,7 @@ def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = No
     """
     conditions = Conditions.load(options.conditions) if options.conditions else None
     sinks = Sinks(options, sink)
+    print_student(sinks.card, console)
     result = _replay(replace(options, replay=replace(options.replay, conditions=conditions)), sinks)
     summary = summarise(result, options.out)
     failed = [problem.text for problem in result.problems if problem.fails]
@@ -107,7 +109,7 @@ class Sinks:
     def __init__(self, options: RunOptions, other: MaskSink | None = None) -> None:
         """`other` gets the masks, too. Raises what is wrong with the options before anything is replayed."""
         model, parameters = options.replay.model, options.replay.parameters or Parameters()
-        card = load_card(find_student(model.student))
+        self.card = card = load_card(find_student(model.student))
         classes = output_classes(card, parameters)
         names = [spec.name for spec in card.classes]
         self.bag: MaskBag | None = None

@@ -12,7 +12,14 @@ import pytest
 from toy_student import write_toy_student
 
 from anyseg_core.runtime.engines.open_engine import open_engine
-from anyseg_core.runtime.model_card import ModelCard, bundled_students, find_student, load_card, usage_notice
+from anyseg_core.runtime.model_card import (
+    ModelCard,
+    bundled_students,
+    find_student,
+    introduction,
+    load_card,
+    usage_notice,
+)
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
 
@@ -78,6 +85,17 @@ def test_it_opens_by_its_name(name: str) -> None:
     segmenter = Segmenter.open(name, threads=1)
     assert segmenter.card == load_card(find_student(name))
     segmenter.close()
+
+
+def test_a_student_is_introduced_with_what_it_knows_and_the_names_of_its_data(tmp_path: Path) -> None:
+    assert introduction(load_card(find_student("vehicle_sim"))) == (
+        "student vehicle_sim: The simulated vehicle's 25 DELIVER classes from any of camera, depth, event and LiDAR; "
+        "trained on vehicle_sim_640 train"
+    )
+    assert "trained on kitti_semantic train, camvid train, " in introduction(load_card(find_student("street")))
+    card = load_card(write_toy_student(tmp_path / "toy"))
+    untold = card.model_copy(update={"description": "", "training": card.training.model_copy(update={"data": ""})})
+    assert introduction(untold) == f"student {card.name}; trained on data that its card does not name"
 
 
 def test_a_student_of_non_commercial_data_says_so_and_names_those_without_that_limit(tmp_path: Path) -> None:

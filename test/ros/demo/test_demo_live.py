@@ -56,6 +56,8 @@ def test_the_camera_is_lost_and_found_again(options: DemoOptions) -> None:
     assert all(score.masks and score.miou is not None for score in outcome.scores)
 
     html = (options.out / "report.html").read_text()
+    assert screen.getvalue().startswith("student toy: ")
+    assert "Student toy: " in html
     for phase in outcome.phases:
         assert f'<td>{phase.start_s:.0f}-{phase.end_s:.0f}</td><td class="left">{phase.name}</td>' in html
     assert html.count('src="data:image/') == 4  # before, during, after, and the sensors

@@ -111,6 +111,25 @@ def test_bad_input_is_exit_code_2_and_one_line(
     assert result.stderr.startswith("error: ")
 
 
+def test_the_student_and_its_limits_are_told_before_it_runs_and_in_the_report(
+    tmp_path: Path, bag: Path, student: Path
+) -> None:
+    bound = tmp_path / "bound"
+    shutil.copytree(student, bound)
+    card = json.loads((bound / "model.json").read_text())
+    card["training"] |= {"data": "some streets: 3 samples", "licence": "CC BY-NC", "non_commercial": True}
+    (bound / "model.json").write_text(json.dumps(card))
+    notice = "is for research and non-commercial use only: CC BY-NC."
+    for bags in ([bag], [bag, bag]):
+        first, second, *_ = replay(*bags, "--out", tmp_path / "out", "--student", bound).stdout.splitlines()
+        assert re.match(r"student \w+.*; trained on some streets\. --student takes another: pothole, ", first)
+        assert notice in second
+    replay(bag, "--out", tmp_path / "out", "--student", bound)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "; trained on some streets." in page
+    assert notice in page
+
+
 def test_results_are_json_lines(replayed: tuple[Path, Result]) -> None:
     out, _ = replayed
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
