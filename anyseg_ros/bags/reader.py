@@ -9,7 +9,7 @@ bag are open one at a time, but where their times overlap, and messages are read
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -74,6 +74,12 @@ class BagReader:
         self.path = path
         self.problems: list[Problem] = []
         """What is wrong with the bag, as far as it is known: reading it may add to the list."""
+        self._met: defaultdict[Path, Counter[str]] = defaultdict(Counter)
+        """Damage within each file, the most that a reading has met."""
+        self._delivered: defaultdict[Path, Counter[str]] = defaultdict(Counter)
+        """Messages of each file by topic, of the topics that were read to the end."""
+        self._problem_of: dict[str, Problem] = {}
+        """Those that say how a file was read: what a later reading knows better replaces them."""
         listing = bag_files(path)
         for oddity in listing.notes:
             self._note(oddity)
@@ -212,11 +218,8 @@ class BagReader:
             )
 
     def _note_shortage(self, promised: Counter[str], there: Counter[str], said: str) -> None:
-        lacking = {topic: count for topic, count in promised.items() if there[topic] < count}
-        if lacking:
-            listed = _named({t: f"{there[t]} of {c}" for t, c in lacking.items()})
-            total, missing = sum(promised.values()), sum(count - there[topic] for topic, count in lacking.items())
-            self._note(f"{total - missing} of {total} messages {said}: {listed}", lost=True)
+        if shortage := _shortage(promised, there, said):
+            self._note(shortage, lost=True)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -246,17 +249,24 @@ class BagReader:
     ) -> None:
         """Say what was met in a file, and compare what it has given with what was counted in it."""
         name, damage = file.path.name, file.contents.damage
-        met = "; ".join(f"{number} x {problem}" for problem, number in problems.items())
+        self._met[file.path] |= problems
+        met = "; ".join(f"{number} x {problem}" for problem, number in self._met[file.path].items())
         if damage:
-            lost = bool(met) or file.contents.is_lossy
-            self._note(f"{name} {damage}: {delivered.total()} messages were found" + (f"; {met}" if met else ""), lost)
+            lost, found = bool(met) or file.contents.is_lossy, sum(file.topics.values())
+            self._note_again(
+                f"{name} damage", f"{name} {damage}: {found} messages were found" + (f"; {met}" if met else ""), lost
+            )
         elif met:
-            self._note(f"{name}: {met}", lost=True)
+            self._note_again(f"{name} damage", f"{name}: {met}", lost=True)
+        read = self._delivered[file.path]
+        for topic in topics:
+            read[topic] = max(read[topic], delivered[topic])
         counted: Counter[str] = Counter()
         for topic, messages in file.topics.items():
-            if topic.topic in topics:
+            if topic.topic in read:
                 counted[topic.topic] += messages
-        self._note_shortage(counted, delivered, f"could be read of {name}")
+        if shortage := _shortage(counted, read, f"could be read of {name}"):
+            self._note_again(f"{name} shortage", shortage, lost=True)
 
     def _from_ros2(self, stored: StoredMessage) -> BagMessage | None:
         """The message, unpacked where the recorder compressed each message."""
@@ -285,6 +295,25 @@ class BagReader:
         """A problem, said once however often the bag is read."""
         if all(problem.text != text for problem in self.problems):
             self.problems.append(Problem(text, lost))
+
+    def _note_again(self, key: str, text: str, lost: bool) -> None:
+        """A problem of which a later reading may know more: it is told once, as it is known last."""
+        before, problem = self._problem_of.get(key), Problem(text, lost)
+        self._problem_of[key] = problem
+        if before in self.problems:
+            self.problems[self.problems.index(before)] = problem
+        else:
+            self.problems.append(problem)
+
+
+def _shortage(promised: Counter[str], there: Counter[str], said: str) -> str:
+    """What is missing by topic; empty where nothing is."""
+    lacking = {topic: count for topic, count in promised.items() if there[topic] < count}
+    if not lacking:
+        return ""
+    listed = _named({t: f"{there[t]} of {c}" for t, c in lacking.items()})
+    total, missing = sum(promised.values()), sum(count - there[topic] for topic, count in lacking.items())
+    return f"{total - missing} of {total} messages {said}: {listed}"
 
 
 def _share_within(file: BagFile, others: list[BagFile]) -> float:

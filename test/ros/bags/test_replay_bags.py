@@ -432,7 +432,33 @@ def test_a_truncated_file_gives_what_is_before_the_end(
     assert any(problem.lost for problem in reader.problems)
     assert set(contents(messages)) <= set(expected)
     assert messages
-    assert f"{len(messages)} messages" in "".join(p.text for p in reader.problems)
+    assert len(messages) == reader.count(ALL)
+    assert f"{sum(reader.topics.values())} messages" in "".join(p.text for p in reader.problems)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_a_truncated_file_is_told_once_whichever_topics_are_read(tmp_path: Path, mcap: Path, share: float) -> None:
+    reader = BagReader(damaged(tmp_path, mcap, lambda data: data[: int(share * len(data))]))
+    every = {choice.topic for choice in reader.topics}
+    for topics in ({CAMERA}, {CAMERA, DEPTH}, ALL, every):
+        found = len(list(reader.messages(topics)))
+    (problem,) = reader.problems
+    assert f"{found} messages were found" in problem.text
+
+
+def test_what_is_missing_of_a_file_is_told_once_for_all_topics_that_were_read(tmp_path: Path, mcap: Path) -> None:
+    def corrupt(content: bytearray) -> bytearray:
+        start = chunk_starts(bytes(content))[0] + 9 + 44
+        content[start : start + 64] = bytes(64)
+        return content
+
+    bag = write_ros2(tmp_path / "bag", drive(60), "mcap", CompressionMode.STORAGE)
+    reader = BagReader(damaged(tmp_path, bag, corrupt))
+    for topics in ({CAMERA}, {DEPTH}, {CAMERA, DEPTH}, ALL):
+        list(reader.messages(topics))
+    damage, shortage = (problem.text for problem in reader.problems)
+    assert damage == "damaged.mcap: 1 x damaged chunks (ZstdError)"
+    assert " of 300 messages could be read of damaged.mcap" in shortage
 
 
 def without_index(data: bytearray) -> bytearray:
