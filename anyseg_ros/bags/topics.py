@@ -151,17 +151,22 @@ def left_out(
     sensors: Mapping[Sensor, TopicChoice],
     companions: CompanionTopics,
     wanted: Collection[Sensor] = DEFAULT_SENSORS,
+    mapping: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """What a topic was not taken for because of its name, where nothing else was found: to be said with the remedy."""
+    """What a topic was not taken for because of its name, where nothing else was found: to be said with the remedy.
+
+    Nothing is said of a role that `mapping` leaves out.
+    """
     topics = _distinct(connections)
     notes = []
+    wanted = [sensor for sensor in wanted if mapping.get(sensor) != ""]
     if not any(sensor.kind.is_points for sensor in sensors) and any(s.kind.is_points for s in wanted):
         notes += [
             f"{t.topic} is not taken for a LiDAR, as its name says another source; if it is one: --map lidar:={t.topic}"
             for t in topics
             if t.msgtype == POINT_CLOUD
         ]
-    if companions.labels is None:
+    if companions.labels is None and mapping.get("labels") != "":
         notes += [
             f"{t.topic} is not taken for ground truth, as a network may have made it; if it is: --map labels:={t.topic}"
             for t in topics

@@ -115,7 +115,7 @@ def inspect(
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
     sensors, notes = _sensors(connections, chosen)
     companions = _companions(connections, sensors, chosen, notes)
-    notes += left_out(connections, sensors, companions)
+    notes += left_out(connections, sensors, companions, mapping=chosen)
     notes += [
         f"topics of the preset {name}: {notes_of(name)[0]}" for name in matching_presets([t for t, _ in connections])
     ]

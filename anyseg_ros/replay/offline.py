@@ -198,7 +198,7 @@ class _Replay:
                 f"({', '.join(wanted)}). Topics there: {listed}. Name them with --map, or use another --student."
             )
         companions = find_companions(connections, sensors, mapping)
-        self.notes += left_out(connections, sensors, companions, wanted)
+        self.notes += left_out(connections, sensors, companions, wanted, mapping)
         return BagTopics(sensors, companions)
 
     def _adapted(self, timing: BagTiming) -> Parameters:

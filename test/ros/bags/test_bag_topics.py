@@ -126,6 +126,16 @@ def test_what_a_network_gave_is_no_ground_truth(topic: str, is_truth: bool) -> N
     assert find_companions(connections, {}, {"labels": topic}).labels == TopicChoice(topic, IMAGE)
 
 
+def test_nothing_is_said_of_what_the_user_left_out() -> None:
+    connections = [("/ground_truth/tags", IMAGE), ("/radar/points", POINT_CLOUD), ("/rviz/debug_image", IMAGE)]
+    roles = {"labels": "", "lidar": "", "camera": ""}
+    for role in roles:
+        notes = left_out(connections, {}, CompanionTopics(), mapping={role: ""})
+        assert not any(f"--map {role}:=" in note for note in notes)
+        assert len(notes) == len(left_out(connections, {}, CompanionTopics())) - 1 == 2
+    assert left_out(connections, {}, CompanionTopics(), mapping=roles) == []
+
+
 def test_the_old_name_of_event_packets_is_known() -> None:
     assert names([("/events", "event_array_msgs/msg/EventArray")]) == {"event": "/events"}
 

@@ -37,6 +37,7 @@ from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.cli import app
 from anyseg_ros.replay.conditions import ConditionError, Conditions
+from anyseg_ros.replay.inspection import inspect
 from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, replay
 from anyseg_ros.replay.scenarios import ALL_SENSORS, ScenarioError
 from anyseg_ros.replay.summary import summarise
@@ -149,6 +150,15 @@ def test_recorded_masks_are_no_ground_truth(tmp_path: Path, segmenter: Segmenter
     result = replay(write_ros2(tmp_path / "bag", written), None, ReplayOptions(), segmenter=segmenter)
     assert result.scores[ALL_SENSORS].scored == 0
     assert any(f"--map labels:={mask}" in note for note in result.notes)
+
+
+def test_labels_that_the_user_left_out_need_no_note(tmp_path: Path, student: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", drive(FRAMES, {CAMERA, LABELS}))
+    replayed = command(bag, "--map", "labels:=", "--student", student, "--out", tmp_path / "out")
+    inspected = inspect(bag, {"labels": ""})
+    assert replayed.exit_code == 0, replayed.output
+    assert "ground truth" not in replayed.output
+    assert not any("ground truth" in note for note in inspected.notes)
 
 
 # --- what was not done -----------------------------------------------------------------------------------------------
