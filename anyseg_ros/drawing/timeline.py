@@ -1,4 +1,4 @@
-"""The states of each sensor over time, with the injections and the mIoU, as SVG."""
+"""The states of each sensor over time, with the injections and a score, as SVG."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def timeline(
     curve: Points,
     baseline: Points,
     duration_s: float,
+    score_name: str = "mIoU",
 ) -> str:
-    """States of the sensors, the injected faults above them, and the mIoU (0..1) below; `baseline` is grey."""
+    """States of the sensors, the injected faults above them, and a score (0..1) below; `baseline` is grey."""
     duration_s = max(duration_s, 1e-3)
     rows = list(spans)
     height = ROW * len(rows) + (CURVE + 20 if curve else 0) + 30
@@ -38,7 +39,7 @@ def timeline(
     if curve:
         highest = max(share for _, share in (*curve, *baseline))
         top_share = min(1.0, 0.1 * (int(10 * highest) + 1))
-        parts += _curve_axis(axis + 8, top_share)
+        parts += _curve_axis(axis + 8, top_share, score_name)
         parts += [_polyline(baseline, axis + 8, duration_s, top_share, "baseline")] if baseline else []
         parts.append(_polyline(curve, axis + 8, duration_s, top_share, "curve"))
     parts += _time_axis(height, duration_s)
@@ -75,8 +76,13 @@ def _fault_line(rows: Sequence[Sensor], phase: Phase, modality: Sensor, duration
     )
 
 
-def _curve_axis(top: float, top_share: float) -> list[str]:
-    parts = [f'<text x="{LEFT - 8}" y="{top + CURVE / 2 + 4}" class="label">mIoU, %</text>']
+def _curve_axis(top: float, top_share: float, score_name: str) -> list[str]:
+    """With a word of the score's name in a line, as there is little room left of the axis."""
+    *words, last = score_name.split()
+    parts = [
+        f'<text x="{LEFT - 8}" y="{top + CURVE / 2 + 4 + 14 * row}" class="label">{escape(word)}</text>'
+        for row, word in enumerate([*words, f"{last}, %"])
+    ]
     for share in (0.0, top_share / 2, top_share):
         y = top + CURVE * (1 - share / top_share)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}" class="grid"/>')

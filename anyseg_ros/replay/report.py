@@ -73,6 +73,7 @@ def write_report(
         against="the label images" if summary.has_labels else "the masks from all sensors (no label image was used)",
         labels=str(summary.labels),
         score_name=score_name(summary),
+        has_labels=summary.has_labels,
         scenarios=[scenario_row(s, summary) for s in summary.scenarios.values()],
         losses=[row for row in losses if row["is_seen"]],
         never_seen=[row["name"] for row in losses if not row["is_seen"]],
@@ -171,10 +172,15 @@ def _sensors(result: ReplayResult, summary: Summary) -> list[dict[str, Any]]:
             "frames": result.received.get(modality, 0),
             "rejected": result.rejected.get(modality, 0),
             "masks": used.get(modality, 0),
-            "rate": f"{result.parameters.modalities[modality].expected_rate_hz:g}",
+            "rate": _rate(result.parameters.modalities[modality].expected_rate_hz),
         }
         for modality, choice in result.topics.sensors.items()
     ]
+
+
+def _rate(expected_hz: float) -> str:
+    """0 has the node learn it."""
+    return f"{expected_hz:g}" if expected_hz else "learnt"
 
 
 # --- what is no longer seen ------------------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ def _losses(summary: Summary) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "iou": _percent(before[name]),
+            "iou": _percent(before[name]) if summary.has_labels else None,  # which would be 100 by construction
             "cells": _cells(lost[name], summary),
             "is_seen": before[name] >= _SEEN or min(lost[name].values()) <= -_SEEN,
         }
@@ -222,7 +228,7 @@ def _timeline(scenario: ScenarioSummary, summary: Summary, duration_s: float) ->
     is_reference = scenario is summary.reference
     baseline = [] if is_reference else summary.reference.curve.points()
     phases = [phase.phase for phase in scenario.phases]
-    svg = timeline(scenario.spans, phases, scenario.curve.points(), baseline, duration_s)
+    svg = timeline(scenario.spans, phases, scenario.curve.points(), baseline, duration_s, score_name(summary))
     return {
         "name": scenario.scenario.name,
         "description": scenario.scenario.schedule.description if scenario.scenario.schedule else "",
@@ -304,7 +310,7 @@ def _picture(mask: ScoredMask, badness: float, card: ModelCard) -> dict[str, Any
     tiles = {
         _truth_title(mask): overlay_image(scene, color_image(truth, colors), OPACITY),
         f"mask from {initials(record.used)}": overlay_image(scene, color_image(labels, colors), OPACITY),
-        "wrong pixels": wrong,
+        "wrong pixels" if record.against == LABELS else "differs from the mask of all sensors": wrong,
     }
     what = "mIoU" if record.against == LABELS else "agreement mIoU"
     caption = f"{record.t_s:.1f} s: {what} {100 * (1 - badness):.1f} %, stamp {record.stamp_ns}"

@@ -194,10 +194,35 @@ def test_a_report_without_labels_and_scenarios_shows_masks_over_the_drive(tmp_pa
     assert re.search(r'<p class="legend"><span><i style="background: rgb', page)
 
 
-def test_a_report_without_labels_compares_with_all_sensors(tmp_path: Path, student: Path) -> None:
-    bag = write_ros2(tmp_path / "bag", drive(6, {CAMERA, DEPTH}))
-    result = replay(bag, "--out", tmp_path / "out", "--student", student, "--subsets")
+def test_a_report_without_labels_compares_with_all_sensors(tmp_path: Path, student: Path, files: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", drive(16, {CAMERA, DEPTH}))
+    scenarios = "--subsets", "--injections", files / "camera_dies.yaml"
+    result = replay(bag, "--out", tmp_path / "out", "--student", student, *scenarios)
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "agreement mIoU" in page.replace("&#39;", "'")
     assert "no conditions were given" in page
+    assert "<figcaption>differs from the mask of all sensors</figcaption>" in page
+    assert "<h2>The masks that differ most from those of all sensors</h2>" in page
+    assert '<table id="losses">' in page
+    for of_labels in ("wrong pixels", "worst masks", "IoU with all"):  # which would be 100 by construction
+        assert of_labels not in page
+    for word in ("agreement", "mIoU, %"):
+        assert f'class="label">{word}</text>' in page
+
+
+def test_a_report_with_labels_names_what_is_wrong(replayed: tuple[Path, Result]) -> None:
+    page = (replayed[0] / "report.html").read_text()
+    for of_labels in ("wrong pixels", "The worst masks", "IoU with all", 'class="label">mIoU, %</text>'):
+        assert of_labels in page
+    assert "differs from the mask" not in page
+
+
+def test_a_rate_that_is_learnt_is_no_rate_of_0(tmp_path: Path, bag: Path, student: Path) -> None:
+    parameters = tmp_path / "vehicle.yaml"
+    found = CliRunner().invoke(app, ["inspect", str(bag), "--write", str(parameters), "--page", str(tmp_path / "p")])
+    assert found.exit_code == 0, found.output
+    result = replay(bag, "--out", tmp_path / "out", "--student", student, "--params-file", parameters)
+    assert result.exit_code == 0, result.output
+    table = (tmp_path / "out" / "report.html").read_text().partition("expected, Hz")[2]
+    assert table.count("<td>learnt</td>") == 2
