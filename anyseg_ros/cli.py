@@ -238,9 +238,10 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.pipeline.parameters import load_parameters
     from anyseg_ros.replay.fleet import FleetError, FleetOptions, run_fleet
     from anyseg_ros.replay.offline import ReplayOptions
-    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, copy_results, labels_from, run_replay
+    from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, copy_results, labels_from, require_bags, run_replay
 
     with core.errors_reported(*REPLAY_ERRORS, FleetError):
+        require_bags(bags)
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
         what = ReplayOptions(

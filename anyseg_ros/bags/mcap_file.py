@@ -20,6 +20,7 @@ from zlib import crc32
 
 from lz4.frame import decompress as lz4_decompress
 
+from anyseg_core.wording import counted
 from anyseg_ros.bags.storage import (
     MAX_UNPACKED_BYTES,
     NO_TIME_NS,
@@ -241,7 +242,7 @@ class McapFile:
     def _shortage(self, counts: Counter[Channel]) -> str:
         """What is missing although the file looks whole: messages without a topic, damaged chunks, promised ones."""
         if unknown := sum(messages for channel, messages in counts.items() if not channel.topic):
-            return f"has {unknown} messages of topics that it does not name"
+            return f"has {counted(unknown, 'message')} of topics that it does not name"
         if self._met:
             return f"is damaged ({', '.join(self._met)})"
         if self._framing:

@@ -19,6 +19,7 @@ from rosbags.interfaces import Qos
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.wording import counted
 from anyseg_ros.bags.files import (
     METADATA,
     READ_ENCODINGS,
@@ -254,18 +255,20 @@ class BagReader:
         if damage:
             lost, found = bool(met) or file.contents.is_lossy, sum(file.topics.values())
             self._note_again(
-                f"{name} damage", f"{name} {damage}: {found} messages were found" + (f"; {met}" if met else ""), lost
+                f"{name} damage",
+                f"{name} {damage}: {counted(found, 'message')} found" + (f"; {met}" if met else ""),
+                lost,
             )
         elif met:
             self._note_again(f"{name} damage", f"{name}: {met}", lost=True)
         read = self._delivered[file.path]
         for topic in topics:
             read[topic] = max(read[topic], delivered[topic])
-        counted: Counter[str] = Counter()
+        expected: Counter[str] = Counter()
         for topic, messages in file.topics.items():
             if topic.topic in read:
-                counted[topic.topic] += messages
-        if shortage := _shortage(counted, read, f"could be read of {name}"):
+                expected[topic.topic] += messages
+        if shortage := _shortage(expected, read, f"could be read of {name}"):
             self._note_again(f"{name} shortage", shortage, lost=True)
 
     def _from_ros2(self, stored: StoredMessage) -> BagMessage | None:

@@ -27,6 +27,7 @@ from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSch
 from anyseg_core.runtime.clock_steps import clock_was_set
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.wording import counted
 from anyseg_ros.inject.messages import MessageInjector, SensorMessage
 from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES, default_topic
@@ -138,7 +139,7 @@ class InjectorNode(Node):
         self._autostart = True
         self._start_ns = self._last_ns = now_ns
         self._injector.reset()
-        self.get_logger().info(f"the scenario starts: {len(self._injector.schedule.injections)} faults")
+        self.get_logger().info(f"the scenario starts: {counted(len(self._injector.schedule.injections), 'fault')}")
 
     def _elapsed_s(self, now_ns: int) -> float:
         """Seconds since the start; a clock that was set, by a bag that plays in a loop, begins the scenario anew."""

@@ -30,9 +30,12 @@ from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import progress_bar
-from anyseg_ros.bags.storage import in_a_line
-from anyseg_ros.replay.offline import ReplayOptions, ScenarioScore, open_student, replay
-from anyseg_ros.replay.scenarios import Scenario
+from anyseg_core.wording import counted
+from anyseg_ros.bags.ground_truth import GroundTruthError
+from anyseg_ros.bags.storage import BagError, in_a_line
+from anyseg_ros.bags.topics import TopicError
+from anyseg_ros.replay.offline import ReplayError, ReplayOptions, ScenarioScore, open_student, replay
+from anyseg_ros.replay.scenarios import Scenario, ScenarioError
 from anyseg_ros.replay.student_note import print_student
 
 SCORE, ATTEMPTS = "fleet_score.json", "attempts.txt"
@@ -176,6 +179,8 @@ class _Worker:
         started, cpu_started = time.perf_counter(), time.process_time()
         try:
             result = replay(bag, folder, settings, segmenter=self._segmenter(settings))
+        except (BagError, TopicError, ReplayError, ScenarioError, GroundTruthError) as error:  # which name the remedy
+            return BagScore(bag, {}, error=str(error), seconds=time.perf_counter() - started)
         except Exception as error:  # one bag in a hundred thousand must not end the others
             return BagScore(bag, {}, error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - started)
         problems = tuple(problem.text for problem in result.problems)
@@ -386,7 +391,7 @@ def run_fleet(options: FleetOptions, console: Console, *, cluster: bool) -> Flee
     """Replay all bags, print the merged scores and write them to `out/fleet.json`; raises FleetError."""
     print_student(load_card(find_student(options.replay.model.student), verify=False), console)
     result = replay_fleet(options, console) if cluster else replay_serial(options, console)
-    table = Table(title=f"{len(result.bags)} bags", title_justify="left")
+    table = Table(title=counted(len(result.bags), "bag"), title_justify="left")
     for column in ("scenario", "masks", "scored", "failures", "mIoU %"):
         table.add_column(column, justify="left" if column == "scenario" else "right")
     for name, score in result.scores.items():
@@ -397,7 +402,7 @@ def run_fleet(options: FleetOptions, console: Console, *, cluster: bool) -> Flee
     again = sum(bag.attempts - 1 for bag in result.bags)
     console.print(
         f"{recorded:.0f} s recorded, {worked:.1f} s of processor time in {result.wall_s:.1f} s; "
-        f"{len(result.failed)} bags failed, {again} were begun again after their worker died",
+        f"{counted(len(result.failed), 'bag')} failed, {again} begun again after their worker died",
         soft_wrap=True,
     )
     options.out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
+from anyseg_core.wording import counted
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.rig import TransformTree
 from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, RigSample, look_ahead
@@ -257,7 +258,7 @@ def _decode_beginning(reader: BagReader, topics: BagTopics, facts: list[SensorFa
     for sensor, reasons in samples.reasons.items():
         of_sensor[sensor].rejected = reasons.total()
         reason, count = reasons.most_common(1)[0]
-        notes.append(f"{sensor}: {count} messages of the beginning are rejected: {reason}")
+        notes.append(f"{sensor}: {counted(count, 'message')} of the beginning rejected: {reason}")
     notes += [f"{count} x {text}" for text, count in samples.ignored.items()]
     return rig
 

@@ -23,6 +23,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool, Trigger
 
 from anyseg_core.runtime.time_units import NS_PER_S
+from anyseg_core.wording import counted
 from anyseg_ros.bags.reader import BagError, BagReader
 from anyseg_ros.messages.types import message_class
 from anyseg_ros.process.node_process import run
@@ -266,7 +267,7 @@ def main(options: PlayOptions, say: Callable[[str], None]) -> int:
 
     def start(node: Player) -> None:
         for skipped, count in node.counts.skipped.items():
-            say(f"not played: {count} messages of {skipped}, whose package is not installed here")
+            say(f"not played: {counted(count, 'message')} of {skipped}, whose package is not installed here")
         say(f"playing {options.bag} at {options.rate:g} x" + (", paused" if node.paused else ""))
         node.start()
 
@@ -278,7 +279,7 @@ def main(options: PlayOptions, say: Callable[[str], None]) -> int:
     if failure is not None:
         print(f"error: {failure}", file=sys.stderr)
         return 1
-    say(f"{counts.published} messages played" + (f", {counts.late} of them late" if counts.late else ""))
+    say(f"{counted(counts.published, 'message')} played" + (f", {counts.late} of them late" if counts.late else ""))
     return code
 
 

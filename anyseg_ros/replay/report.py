@@ -17,6 +17,7 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.model_card import ModelCard, introduction, usage_notice
 from anyseg_core.runtime.sensors import CAMERA, Sensor, SensorFrame
+from anyseg_core.wording import counted
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri
 from anyseg_ros.drawing.timeline import timeline
@@ -117,7 +118,7 @@ def condition_rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     rows = []
     for name, parts in by_name.items():
         failed = [verdict for verdict in parts if not verdict.passed]
-        scenarios = parts[0].scenario if len(parts) == 1 else f"{len(parts)} scenarios"
+        scenarios = parts[0].scenario if len(parts) == 1 else counted(len(parts), "scenario")
         shown = failed[:5] or (parts if len(parts) == 1 else [])
         rows.append({"name": name, "scenarios": scenarios, "passed": not failed, "shown": shown, "parts": parts})
     return rows
@@ -155,10 +156,11 @@ def made_from(tally: Tally) -> str:
 def _facts(result: ReplayResult, summary: Summary) -> str:
     masks = sum(s.tally.masks for s in summary.scenarios.values())
     timings = result.timings
-    shared = f", {timings.reused} masks shared between scenarios" if timings.reused else ""
+    shared = f", {counted(timings.reused, 'mask')} shared between scenarios" if timings.reused else ""
     return (
-        f"{result.duration_s:.1f} s of driving, {len(summary.scenarios)} scenarios, {masks} masks; replayed in "
-        f"{timings.wall_s:.1f} s, of which the network ran {timings.engine_s:.1f} s ({timings.runs} runs{shared})."
+        f"{result.duration_s:.1f} s of driving, {counted(len(summary.scenarios), 'scenario')}, "
+        f"{counted(masks, 'mask')}; replayed in {timings.wall_s:.1f} s, "
+        f"of which the network ran {timings.engine_s:.1f} s ({counted(timings.runs, 'run')}{shared})."
     )
 
 

@@ -16,6 +16,8 @@ from rich.table import Table
 from anyseg_core.runtime.engines.protocol import EngineError
 from anyseg_core.runtime.model_card import StudentError, find_student, load_card
 from anyseg_core.terminal import progress_bar
+from anyseg_core.wording import counted
+from anyseg_ros.bags.files import bag_files
 from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.bags.reader import BagError
 from anyseg_ros.pipeline.parameters import Parameters
@@ -63,6 +65,16 @@ def labels_from(labels: str | None, mapping: Mapping[str, str]) -> tuple[Path | 
     if not labels.startswith("/"):
         raise GroundTruthError(f"no folder at {labels}; a topic begins with /")
     return None, {**mapping, "labels": labels}
+
+
+def require_bags(bags: Sequence[Path]) -> None:
+    """Refuse what is no bag at all before one of them is begun. Raises BagError."""
+    for bag in bags:
+        try:
+            bag_files(bag)
+        except BagError as error:
+            hint = f"; parameters are given as --params-file {bag}" if bag.suffix in (".yaml", ".yml") else ""
+            raise BagError(f"{error}{hint}") from None
 
 
 def run_replay(options: RunOptions, console: Console, sink: MaskSink | None = None) -> list[Verdict]:
@@ -183,8 +195,8 @@ def _print(console: Console, result: ReplayResult, summary: Summary, verdicts: l
     share = 100 * timings.engine_s / timings.wall_s if timings.wall_s else 0.0
     speed = result.duration_s / timings.wall_s if timings.wall_s else 0.0
     console.print(
-        f"[dim]{timings.wall_s:.1f} s, {speed:.2g} x real time; {timings.runs} runs of the network took {share:.0f} % "
-        f"of it, {timings.reused} masks were shared, {timings.resumed} were there already[/]"
+        f"[dim]{timings.wall_s:.1f} s, {speed:.2g} x real time; {counted(timings.runs, 'run')} of the network took "
+        f"{share:.0f} % of it; {counted(timings.reused, 'mask')} shared, {timings.resumed} there already[/]"
     )
     for row in condition_rows(verdicts):
         mark = "[green]passed[/]" if row["passed"] else "[red]failed[/]"

@@ -443,7 +443,7 @@ def test_a_truncated_file_is_told_once_whichever_topics_are_read(tmp_path: Path,
     for topics in ({CAMERA}, {CAMERA, DEPTH}, ALL, every):
         found = len(list(reader.messages(topics)))
     (problem,) = reader.problems
-    assert f"{found} messages were found" in problem.text
+    assert f"{found} messages found" in problem.text
 
 
 def test_what_is_missing_of_a_file_is_told_once_for_all_topics_that_were_read(tmp_path: Path, mcap: Path) -> None:

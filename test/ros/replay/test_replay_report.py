@@ -130,6 +130,34 @@ def test_the_student_and_its_limits_are_told_before_it_runs_and_in_the_report(
     assert notice in page
 
 
+@pytest.mark.parametrize("options", [[], ["--cluster"]])
+def test_what_is_no_bag_is_refused_before_the_first_one_is_begun(
+    tmp_path: Path, bag: Path, student: Path, files: Path, options: list[str]
+) -> None:
+    kept = files / "kept.yaml"
+    for other, hint in ((kept, f"--params-file {kept}"), (tmp_path / "none", f"no bag at {tmp_path / 'none'}")):
+        result = replay(bag, other, "--student", student, "--out", tmp_path / "out", *options)
+        assert result.exit_code == 2, result.output
+        assert not result.stdout
+        assert hint in result.stderr
+        assert "BagError" not in result.stderr
+        assert not (tmp_path / "out").exists()
+    assert "--params-file" in replay(kept).stderr
+
+
+def test_one_thing_is_singular_and_a_bad_bag_is_told_without_a_class_name(
+    tmp_path: Path, bag: Path, student: Path
+) -> None:
+    broken = tmp_path / "broken.mcap"
+    broken.write_bytes(b"no bag at all")
+    several = replay(bag, broken, "--student", student, "--out", tmp_path / "out")
+    assert several.exit_code == 1, several.output
+    assert "1 bag failed, 0 begun again" in several.stdout
+    assert "BagError" not in several.output
+    replay(bag, "--student", student, "--out", tmp_path / "alone")
+    assert "s of driving, 1 scenario, 16 masks;" in (tmp_path / "alone" / "report.html").read_text()
+
+
 def test_results_are_json_lines(replayed: tuple[Path, Result]) -> None:
     out, _ = replayed
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
