@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from anyseg_core.injection.kinds import InjectionScheduleError, complete_parameters, known_kind
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
-from anyseg_core.runtime.strict_yaml import load_yaml
+from anyseg_core.runtime.strict_yaml import load_yaml_file
 
 ALL = "all"
 """`modality: all` is every sensor."""
@@ -101,7 +101,7 @@ class InjectionSchedule(BaseModel):
     def load(cls, path: str | Path, sensors: Collection[Sensor] = DEFAULT_SENSORS) -> InjectionSchedule:
         """From a YAML file, as `parse`; raises InjectionScheduleError that names the file and the entry."""
         try:
-            content = load_yaml(Path(path).read_text())
+            content = load_yaml_file(Path(path))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InjectionScheduleError(f"{path} cannot be read as a schedule of injections: {error}") from error
         return cls.parse(content, str(path), sensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,3 +31,11 @@ _MERGE = "tag:yaml.org,2002:merge"
 def load_yaml(text: str) -> Any:
     """Plain values of a YAML document. Raises yaml.YAMLError, also for a key that stands twice in one mapping."""
     return yaml.load(text, Loader=_UniqueKeyLoader)  # a safe loader
+
+
+def load_yaml_file(path: Path) -> Any:
+    """The same of a file that a user has named. Raises also OSError, which says so where there is none, and
+    UnicodeDecodeError."""
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    return load_yaml(path.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from anyseg_core.models.resnet import RESNETS
 from anyseg_core.models.staged_encoders import STAGED_ENCODERS
 from anyseg_core.runtime.model_card import STUDENTS, bundled_students
 from anyseg_core.runtime.model_faults import faults_of
-from anyseg_core.runtime.strict_yaml import load_yaml
+from anyseg_core.runtime.strict_yaml import load_yaml_file
 
 
 class ConfigError(Exception):
@@ -246,7 +246,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 def read_tree(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a file as plain values, and of those it extends; raises ConfigError."""
     try:
-        tree = load_yaml(path.read_text())
+        tree = load_yaml_file(path)
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if not isinstance(tree, dict):

@@ -29,7 +29,7 @@ from anyseg_core.runtime.health.thresholds import CHECKS, check_threshold
 from anyseg_core.runtime.image_files import MAX_PIXELS
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
-from anyseg_core.runtime.strict_yaml import load_yaml
+from anyseg_core.runtime.strict_yaml import load_yaml_file
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY, camera_info_topic
 from anyseg_ros.messages.sensor_messages import default_topic
@@ -420,7 +420,7 @@ def load_parameters(path: Path) -> Parameters:
     Raises ParameterError that names the file and every mistake in it.
     """
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml_file(path)
         ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
         if not ours:
             raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from anyseg_core.runtime.strict_yaml import load_yaml
+from anyseg_core.runtime.strict_yaml import load_yaml_file
 
 MAX_DOMAIN = 232
 """Ports of DDS are numbered from the domain; those of higher ones do not exist."""
@@ -64,9 +64,9 @@ def _check_params_file(path: Path) -> None:
     And for a value that is below no `ros__parameters`, of which ROS 2 says less, in two lines.
     """
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml_file(path)
     except OSError as error:
-        raise RosArgumentError(f"--params-file {path}: {error.strerror}") from None
+        raise RosArgumentError(f"--params-file {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise RosArgumentError(f"--params-file {path}: {' '.join(str(error).split())}") from None
     if content is not None and (name := _without_parameters(content)):

@@ -31,8 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.model_faults import faults_of
-from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.runtime.strict_yaml import load_yaml
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.strict_yaml import load_yaml_file
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
 
 
@@ -161,7 +161,7 @@ class Conditions(_Strict):
     def load(cls, path: Path) -> Conditions:
         """From a YAML file. Raises ConditionError that names the file and the entry."""
         try:
-            return cls.parse(load_yaml(path.read_text()), str(path))
+            return cls.parse(load_yaml_file(path), str(path))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConditionError(f"{path} cannot be read as conditions: {error}") from None
 
@@ -250,8 +250,10 @@ def _group_verdict(group: Group, parts: list[list[_Judge]]) -> list[Verdict]:
 def _judges(condition: Condition, scenarios: Sequence[str], classes: Sequence[str]) -> list[_Judge]:
     concerned = [name for name in scenarios if fnmatchcase(name, condition.scenario)]
     if not concerned:
+        is_subset = set(condition.scenario.split("+")) <= set(map(str, DEFAULT_SENSORS))
         raise ConditionError(
             f"condition {condition.name!r}: no scenario {condition.scenario!r}; scenarios: {', '.join(scenarios)}"
+            + ("; --subsets adds those of some of the bag's sensors" if is_subset else "")
         )
     return [_Judge(condition, name, classes) for name in concerned]
 

@@ -131,7 +131,7 @@ def test_a_node_that_starts_itself_and_cannot_be_configured_ends_with_1_and_says
         (["--studnt", "x"], "7", "no such option: --studnt"),
         (["-p", "model.student"], "7", "write name:=value"),
         (["-p"], "7", "-p needs a value"),
-        (["--params-file", "{tmp_path}/none.yaml"], "7", "none.yaml: No such file"),
+        (["--params-file", "{tmp_path}/none.yaml"], "7", "none.yaml: there is no file"),
         (["--params-file", "{tmp_path}/bare.yaml"], "7", "sync has no `ros__parameters:`"),
         (["--params-file", "{tmp_path}/twice.yaml"], "7", "key 'sync' stands twice"),
         (["--log-level", "loud"], "7", "ROS 2 does not start"),

@@ -45,6 +45,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     (folder / "camera_dies.yaml").write_text(FAULTS)
     (folder / "conditions.yaml").write_text(CONDITIONS)
+    (folder / "of_subset.yaml").write_text(
+        "conditions:\n  - {name: a, scenario: depth+event+lidar, metric: age_ms, at_most: 300}\n"
+    )
     (folder / "kept.yaml").write_text(CONDITIONS.replace("0.999", "0.0"))
     return folder
 
@@ -88,14 +91,16 @@ def test_a_bag_that_was_not_read_completely_has_not_passed(tmp_path: Path, stude
     [
         (lambda f, _b: [f / "none"], "no bag at"),
         (lambda _f, b: [b, "--student", "nobody"], "no student 'nobody'"),
-        (lambda f, b: [b, "--injections", f / "none.yaml"], "none.yaml"),
-        (lambda f, b: [b, "--conditions", f / "none.yaml"], "none.yaml"),
+        (lambda f, b: [b, "--injections", f / "none.yaml"], "there is no file "),
+        (lambda f, b: [b, "--conditions", f / "none.yaml"], "there is no file "),
         (lambda f, b: [b, "--conditions", f / "camera_dies.yaml"], "conditions"),
         (lambda _f, b: [b, "--labels", "nowhere"], "no folder at"),
         (lambda _f, b: [b, "--labels", "/nowhere"], "no topic /nowhere"),
         (lambda _f, b: [b, "--map", "camera=/x"], "ROLE:=TOPIC"),
         (lambda _f, b: [b, "--map", "lidar:=/camera/image_raw"], "lidar can only be"),
         (lambda f, b: [b, "--params-file", f / "none.yaml"], "config/vehicle.yaml"),
+        (lambda f, b: [b, "--params-file", f / "none.yaml"], "there is no file "),
+        (lambda f, b: [b, "--conditions", f / "of_subset.yaml"], "; --subsets adds "),
         (lambda f, b: [b, "--params-file", f / "camera_dies.yaml"], "no ROS parameter file"),
         (lambda f, b: [b, "--write-bag", f], "exists already"),
     ],
