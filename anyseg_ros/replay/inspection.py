@@ -97,6 +97,8 @@ class Inspection:
     """What is wrong with the bag, lost messages first."""
     notes: list[str]
     """What must be decided by a person, and what was assumed."""
+    undecided: Mapping[Sensor, str]
+    """The sensors that several topics may be, with how to choose: also in `notes`."""
 
 
 def inspect(
@@ -114,7 +116,8 @@ def inspect(
     reader = BagReader(bag)
     chosen = dict(mapping or {})
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
-    sensors, notes = _sensors(connections, chosen)
+    sensors, undecided = _sensors(connections, chosen)
+    notes = list(undecided.values())
     companions = _companions(connections, sensors, chosen, notes)
     notes += left_out(connections, sensors, companions, mapping=chosen)
     notes += [
@@ -137,23 +140,23 @@ def inspect(
     problems = [p.text for p in sorted(reader.problems, key=lambda problem: not problem.lost)]
     calibration = _calibration(companions, rig, sensors, transforms)
     ordered = sorted(topics.values(), key=lambda each: each.choice.topic)
-    return Inspection(bag, duration_s, ordered, facts, companions, rig, calibration, problems, notes)
+    return Inspection(bag, duration_s, ordered, facts, companions, rig, calibration, problems, notes, undecided)
 
 
 def _sensors(
     connections: list[tuple[str, str]], mapping: Mapping[str, str]
-) -> tuple[dict[Sensor, TopicChoice], list[str]]:
-    """The topic of each sensor; where several may be it, a note that says how to choose."""
+) -> tuple[dict[Sensor, TopicChoice], dict[Sensor, str]]:
+    """The topic of each sensor, and for those that several may be how to choose."""
     found: dict[Sensor, TopicChoice] = {}
-    notes: list[str] = []
+    undecided: dict[Sensor, str] = {}
     for sensor in DEFAULT_SENSORS:
         try:
             found |= find_topics(connections, mapping, [sensor])
         except TopicError as error:
             if sensor in mapping:
                 raise
-            notes.append(str(error))
-    return found, notes
+            undecided[sensor] = str(error)
+    return found, undecided
 
 
 def _companions(

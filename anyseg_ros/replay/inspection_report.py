@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def write_parameters(path: Path, found: Inspection) -> None:
     head += "".join(f"# {line}\n" for line in found.calibration)
     tree = {"/**": {"ros__parameters": content}}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None))
+    text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
+    for sensor, why in found.undecided.items():
+        text = re.sub(rf"^( +)(?={sensor}: \{{enabled: false\}}$)", rf"\1# {why}\n\1", text, flags=re.MULTILINE)
+    path.write_text(head + text)
 
 
 def _rig_parameters(rig: Rig) -> dict[str, list[float]]:

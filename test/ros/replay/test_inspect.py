@@ -136,6 +136,19 @@ def test_a_sensor_that_is_not_there_is_disabled(tmp_path: Path) -> None:
     assert enabled == {"camera": True, "depth": False, "event": False, "lidar": False}
 
 
+def test_why_a_sensor_is_disabled_that_several_topics_may_be_stands_in_the_file(tmp_path: Path) -> None:
+    left = [w._replace(topic="/left/image") for w in drive(FRAMES, {CAMERA})]
+    two = [*left, *(w._replace(topic="/rear/image") for w in drive(FRAMES, {CAMERA})), *drive(FRAMES, {LIDAR})]
+    bag, parameters = write_ros2(tmp_path / "bag", sorted(two, key=lambda w: w.received_ns)), tmp_path / "my.yaml"
+    assert run("inspect", bag, "--write", parameters, "--page", tmp_path / "p.html").exit_code == 0
+    lines = [line.strip() for line in parameters.read_text().splitlines()]
+    reason = lines[lines.index("camera: {enabled: false}") - 1]
+    assert reason.startswith("# several topics may be camera: /left/image (sensor_msgs/msg/Image), /rear/image (")
+    assert "--map camera:=TOPIC" in reason
+    assert not lines[lines.index("depth: {enabled: false}") - 1].startswith("#")  # which is not there at all
+    assert not load_parameters(parameters).modalities[Sensor.CAMERA].enabled
+
+
 def test_what_is_odd_is_said(tmp_path: Path) -> None:
     def broken(w: Written) -> Written:
         if w.topic == CAMERA:
