@@ -90,7 +90,12 @@ def doctor(json_file: JsonFile = None) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report, the drive and the logs.")] = Path("out/demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the report, the drive and the logs. Default: out/demo, of a bag out/demo_on_bag."
+        ),
+    ] = None,
     student: core.Student = "vehicle_sim",
     injections: Injections = None,
     seed: core.Seed = 4_000_000,
@@ -104,7 +109,7 @@ def demo(
     """Drive live, lose one sensor after another, score every label image; exits with 1 if a promise was broken."""
     set_up_process()
     if bag is not None:
-        _demo_on_bag(bag, out, student, injections)
+        _demo_on_bag(bag, out or Path("out/demo_on_bag"), student, injections)
         return
     from anyseg_core.processes import WorkerError
     from anyseg_core.runtime.engines.protocol import EngineError
@@ -113,7 +118,9 @@ def demo(
     from anyseg_ros.demo.run import DEMO_INJECTIONS, DemoOptions, run_demo
     from anyseg_ros.live_run.run import LiveRunError
 
-    options = DemoOptions(out, injections or DEMO_INJECTIONS, student, seed, weather, duration_s, workers=workers)
+    options = DemoOptions(
+        out or Path("out/demo"), injections or DEMO_INJECTIONS, student, seed, weather, duration_s, workers=workers
+    )
     with core.errors_reported(
         EngineError, LiveRunError, OSError, RecordingError, StudentError, ValueError, WorkerError
     ):
@@ -172,7 +179,7 @@ def watch(
     from anyseg_ros.watch.watch_node import serve
 
     def say(url: str) -> None:
-        core.console.print(f"{node}: {url}, until Ctrl-C", soft_wrap=True, highlight=False)
+        core.console.print(f"{node}: {url} (until Ctrl-C)", soft_wrap=True, highlight=False)
 
     _run_node(lambda: sys.exit(serve(node, host, port, say)), context.args)
 
@@ -344,14 +351,18 @@ def replay_live(
 def layout(
     out: Annotated[Path, typer.Argument(help="The layout to open in Foxglove.")],
     namespace: Annotated[str, typer.Option(help="Of the vehicle: /car, say.")] = "",
-    source: Annotated[Path, typer.Option(help="The layout without a namespace.")] = Path("config/foxglove.json"),
+    source: Annotated[
+        Path | None, typer.Option(help="The layout without a namespace. Default: the shipped config/foxglove.json.")
+    ] = None,
 ) -> None:
     """Write the Foxglove layout with the topics of a vehicle's namespace. RViz needs none: its topics are relative."""
     import json
 
     from anyseg_ros.drawing.foxglove_layout import in_namespace
+    from anyseg_ros.shipped_config import shipped_config
 
     with core.errors_reported(OSError, ValueError):
+        source = source or shipped_config("foxglove.json")
         out.write_text(json.dumps(in_namespace(json.loads(source.read_text()), namespace), indent=2) + "\n")
     core.console.print(f"{out}: in Foxglove, Layouts, Import from file")
 

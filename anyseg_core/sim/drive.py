@@ -43,6 +43,10 @@ _LIDAR_OFFSET_M = np.array([-0.55, 0.08, 0.42])
 _LIDAR_YAW, _LIDAR_PITCH = np.deg2rad(1.5), np.deg2rad(1.0)
 
 
+SLOW_SHARE = 0.8
+"""Of the drive's rate: one that is published more slowly than that is told to be slow."""
+
+
 @dataclass(frozen=True)
 class DriveConfig:
     """One simulated drive. Two drives with the same config are the same, bit for bit."""

@@ -10,6 +10,7 @@ import typer
 from anyseg_core import cli as core
 from anyseg_core.completion import complete_students, complete_weathers
 from anyseg_ros.process.setup import set_up_process
+from anyseg_ros.shipped_config import shipped_config
 
 bench = typer.Typer(
     no_args_is_help=True, help="Measure on this machine; a table also goes to a file, by --json or in --out."
@@ -417,7 +418,10 @@ def bench_segformer(
 
 @bench.command("methods")
 def bench_methods(
-    plan: Annotated[Path, typer.Argument(help="What to compare.")] = Path("config/train/ablation/vehicle_sim.yaml"),
+    plan: Annotated[
+        Path | None,
+        typer.Argument(help="What to compare. Default: the shipped config/train/ablation/vehicle_sim.yaml."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of all runs and of the table.")] = Path("runs/ablation"),
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
@@ -426,6 +430,8 @@ def bench_methods(
     limit: Annotated[int | None, typer.Option(min=1, help="Score on so many samples, evenly spread.")] = None,
 ) -> None:
     """Train and score every method of a plan with every seed: the table. Killed, the same command goes on."""
+    with core.errors_reported(FileNotFoundError):
+        plan = plan or shipped_config("train/ablation/vehicle_sim.yaml")
     core.compare_methods(plan, out, seeds, jobs, only or [], set_ or [], limit)
 
 

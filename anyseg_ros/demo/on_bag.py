@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.geometry.projection import project_points
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.sensors import Sensor
@@ -28,8 +29,8 @@ from anyseg_ros.replay.scenarios import Scenario
 
 Image = NDArray[np.uint8]
 FILM, PICTURE = "demo.mp4", "demo.png"
-INJECTIONS = "injections.yaml"
-"""The schedule's file, and so its scenario, whose film is `demo_injections.mp4`."""
+INJECTIONS = "camera_dies.yaml"
+"""The schedule's file, and so its scenario, whose film is `demo_camera_dies.mp4`."""
 OPACITY = 0.45
 """Of the colours over the camera's picture."""
 DIMMED = 0.4
@@ -51,6 +52,8 @@ def run_bag_demo(options: BagDemo, console: Console) -> None:
     """Replay, film and report. Raises what `run_replay` raises."""
     options.out.mkdir(parents=True, exist_ok=True)
     injections = options.injections or write_injections(options.bag, options.out / INJECTIONS)
+    for injection in InjectionSchedule.load(injections).injections:
+        console.print(f"{injection.modality}: {injection.kind} from {injection.start_s:.1f} s on", highlight=False)
     picture = LossPicture(options.out / PICTURE, palette(load_card(find_student(options.student))))
     replay = ReplayOptions(student=options.student, injections=(injections,))
     run_replay(RunOptions(options.bag, options.out, replay, video=options.out / FILM), console, picture)

@@ -17,7 +17,8 @@ from anyseg_core.invocation import command_line, machine
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.model_card import ModelCard, introduction, usage_notice
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
-from anyseg_ros.demo.scoring import PhaseScore, seconds_into, state_spans
+from anyseg_core.sim.drive import SLOW_SHARE
+from anyseg_ros.demo.scoring import PhaseScore, driven_rate_hz, seconds_into, state_spans
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.pictures import ABSENT, STATE_COLORS, initials, jpeg_uri, sensor_strip
 from anyseg_ros.drawing.timeline import timeline
@@ -43,6 +44,20 @@ class DriveRecord:
     schedule: str
     seed: int
     weather: str
+    rate_hz: float
+    """At which the vehicle was to drive."""
+
+    @property
+    def slowness(self) -> str:
+        """What to say of a computer that the vehicle alone is too much for; empty where it kept its rate."""
+        driven_hz = driven_rate_hz(self.recording)
+        if driven_hz >= SLOW_SHARE * self.rate_hz:
+            return ""
+        return (
+            f"this computer had too little to spare: the vehicle drove at {driven_hz:.1f} Hz instead of "
+            f"{self.rate_hz:g}. What is late or missing says more of the computer than of the node: end other programs "
+            "and run it again"
+        )
 
     @property
     def verdict(self) -> str:
@@ -100,6 +115,8 @@ def print_table(console: Console, record: DriveRecord) -> None:
         console.print(f"[red]broken:[/] {line}")
     if len(record.broken) > 10:
         console.print(f"[red]and {len(record.broken) - 10} more[/]")
+    if record.slowness:
+        console.print(f"[yellow]{record.slowness}[/]")
     console.print(f"[{'red' if record.broken else 'green'}]{record.verdict}[/]")
 
 
@@ -113,6 +130,7 @@ def write_report(path: Path, record: DriveRecord) -> None:
         Path(__file__).with_name("report.html.j2"),
         verdict=record.verdict,
         broken=list(record.broken),
+        slowness=record.slowness,
         subtitle=f"{duration_s:.0f} s of simulated driving ({record.weather}), sensors lost on schedule",
         rows=[row_of(score) | {"width": 100 * (score.miou or 0.0)} for score in record.scores],
         machine=machine(),

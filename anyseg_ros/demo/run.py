@@ -87,8 +87,17 @@ def rendered_drive(options: DemoOptions, console: Console) -> Path:
     if is_recorded(path):
         console.print(f"[bold]rendering[/]: {path} is there already")
         return path
+    workers = options.workers or available_cores()
+    console.print(
+        f"[bold]rendering[/]: {round(options.duration_s * options.rate_hz)} frames of all sensors by "
+        f"{_processes(workers)}; once, a minute or more"
+    )
     with progress_bar("rendering the drive") as progress:
-        return render_to(options.out, config, options.workers or available_cores(), progress)
+        return render_to(options.out, config, workers, progress)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def record_with_display(run: LiveRun, duration_s: float, console: Console) -> Recording:
@@ -146,4 +155,5 @@ def _drive_record(
         schedule=str(options.injections),
         seed=options.seed,
         weather=options.weather,
+        rate_hz=options.rate_hz,
     )

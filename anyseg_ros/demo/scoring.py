@@ -90,6 +90,11 @@ def _reaction_ms(recording: Recording, phase: Phase, masks: list[ReceivedMask]) 
     return None
 
 
+def driven_rate_hz(recording: Recording) -> float:
+    """At how many instants a second the vehicle published; a computer that is busy slows it down."""
+    return (len(recording.truth) - 1) * 1e9 / (max(recording.truth) - recording.start_ns) if recording.truth else 0.0
+
+
 def seconds_into(recording: Recording, stamp_ns: int) -> float:
     """Time since the drive began. Rounded to a microsecond, so that a phase's border is on a frame."""
     return round((stamp_ns - recording.start_ns) / 1e9, 6)

@@ -23,7 +23,7 @@ from std_msgs.msg import Header
 from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.sensors import Sensor
-from anyseg_core.sim.drive import Drive, DriveConfig, DriveFrame, rig_of
+from anyseg_core.sim.drive import SLOW_SHARE, Drive, DriveConfig, DriveFrame, rig_of
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, user_cache_folder
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
 from anyseg_core.sim.render_process import RenderError, RenderProcess
@@ -37,8 +37,6 @@ NAME = "simulated_vehicle"
 DURATION_S = 20.0
 """Of a drive that is not told how long to be: the longer, the longer the first start."""
 RENDER_POLL_S = 0.2
-SLOW_SHARE = 0.8
-"""Below this share of the drive's rate a warning says so."""
 
 
 class FrameSource(Protocol):

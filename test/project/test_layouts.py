@@ -69,9 +69,9 @@ def test_every_panel_of_foxglove_is_configured_and_placed() -> None:
     assert sorted(panels(layout["layout"])) == sorted(layout["configById"])
 
 
-def test_the_command_writes_the_layout(tmp_path: Path) -> None:
-    source = str(ROOT / "config" / "foxglove.json")
-    result = CliRunner().invoke(app, ["layout", str(tmp_path / "l.json"), "--namespace", "car", "--source", source])
+def test_the_command_writes_the_layout_wherever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["layout", str(tmp_path / "l.json"), "--namespace", "car"])
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "l.json").read_text())
     assert "/car/segmentation_node/segmentation/overlay" in set(topics(written))

@@ -35,6 +35,8 @@ __all__ = [
     "State",
 ]
 
+TOLD_IN_SECONDS_NS = 10 * NS_PER_S
+"""From here on a silence is told in whole seconds."""
 UNKNOWN_SILENT_NS = NS_PER_S
 """Before its rate is known a sensor is silent after this, or after a gap much longer than those it has had."""
 RELAPSE_WINDOW = 3.0
@@ -121,8 +123,7 @@ class HealthMonitor:
             return
         silence_ns = now_ns - self._arrived_ns
         missed = 1 + (silence_ns - self._silent_after_ns()) // self.period_ns
-        reason = f"no message for {silence_ns / NS_PER_MS:.0f} ms (expected {self._expected()})"
-        self._on_missing(Fault.SILENT, reason, missed, now_ns)
+        self._on_missing(Fault.SILENT, self._silence(silence_ns), missed, now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When `on_time` must be called next to find silence or recovery in time; None: there is nothing to find."""
@@ -210,7 +211,7 @@ class HealthMonitor:
             modality=self.modality,
             state=self._state,
             fault=present.fault if present else None,
-            reason=present.reason if present else _QUIET_REASON.get(self._state, ""),
+            reason=self._reason(now_ns),
             age_ms=self._age_ms(now_ns),
             rate_hz=self._rate_hz(now_ns),
             received=self._received,
@@ -223,6 +224,19 @@ class HealthMonitor:
             expected_rate_hz=NS_PER_S / self.period_ns if self._rate_is_known else 0.0,
             recover_time_s=self._recover_time_s(self._config.check(present.fault)) if present and is_out else None,
         )
+
+    def _reason(self, now_ns: int) -> str:
+        """The present fault in words; of a silence that goes on, how long it has lasted by now."""
+        if self._present is None:
+            return _QUIET_REASON.get(self._state, "")
+        silence_ns = now_ns - (self._arrived_ns or now_ns)
+        goes_on = self._present.fault is Fault.SILENT and silence_ns > self._silent_after_ns()
+        return self._silence(silence_ns) if goes_on else self._present.reason
+
+    def _silence(self, silence_ns: int) -> str:
+        long = silence_ns >= TOLD_IN_SECONDS_NS
+        told = f"{silence_ns / NS_PER_S:.0f} s" if long else f"{silence_ns / NS_PER_MS:.0f} ms"
+        return f"no message for {told} (expected {self._expected()})"
 
     def set_enabled(self, enabled: bool, now_ns: int) -> None:
         """Take the sensor out of use, or let it start again from WAITING."""

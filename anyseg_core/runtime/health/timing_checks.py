@@ -6,6 +6,8 @@ from anyseg_core.runtime.health.history import History
 from anyseg_core.runtime.sensors import SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 
+MS_PER_H = 3_600_000.0
+
 
 def low_rate(_frame: SensorFrame, history: History, fraction: float) -> str | None:
     """Frames come at less than `fraction` of the expected rate, and not because of one outage."""
@@ -18,13 +20,22 @@ def stale_stamp(frame: SensorFrame, history: History, limit_ms: float) -> str | 
     """Older at reception than `limit_ms`."""
     late_ms = (history.now_ns - frame.stamp_ns) / NS_PER_MS
     is_late = late_ms - history.lag_ns / NS_PER_MS > limit_ms
-    return f"stamped {late_ms:.0f} ms before it was received" if is_late else None
+    return f"stamped {_apart(late_ms)} before it was received{_hint(late_ms)}" if is_late else None
 
 
 def future_stamp(frame: SensorFrame, history: History, limit_ms: float) -> str | None:
     """Acquired later than it was received, by more than `limit_ms`."""
     ahead_ms = (frame.stamp_ns - history.now_ns) / NS_PER_MS
-    return f"stamped {ahead_ms:.0f} ms in the future" if ahead_ms > limit_ms else None
+    return f"stamped {_apart(ahead_ms)} in the future{_hint(ahead_ms)}" if ahead_ms > limit_ms else None
+
+
+def _apart(ms: float) -> str:
+    return f"{ms / MS_PER_H:.0f} h" if ms >= MS_PER_H else f"{ms:.0f} ms"
+
+
+def _hint(ms: float) -> str:
+    """No frame is so old or so young: it was stamped by another clock."""
+    return ": is a bag or a simulator playing (use_sim_time)?" if ms >= MS_PER_H else ""
 
 
 def stamp_regression(frame: SensorFrame, history: History, _threshold: float) -> str | None:

@@ -43,7 +43,7 @@ def test_masks_go_on_after_the_camera_and_every_one_is_filmed(bag: Path, tmp_pat
     used = [set(mask["used"]) for mask in with_fault]
     assert {"camera", "lidar"} in used[: MOMENTS // 2]
     assert used[-1] == {"lidar"}
-    for film, count in ((FILM, len(masks) - len(with_fault)), ("demo_injections.mp4", len(with_fault))):
+    for film, count in ((FILM, len(masks) - len(with_fault)), ("demo_camera_dies.mp4", len(with_fault))):
         assert cv2.VideoCapture(str(out / film)).get(cv2.CAP_PROP_FRAME_COUNT) == count
     picture = cv2.imread(str(out / PICTURE))
     assert picture is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -10,9 +11,14 @@ import pytest
 from anyseg_core.injection import ScheduledInjection
 from anyseg_core.injection.phases import Phase, phases_of
 from anyseg_core.runtime.health.monitor import State
+from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_ros.demo.report import DriveRecord
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
+
+if TYPE_CHECKING:
+    from anyseg_core.runtime.geometry.projection import Rig
 
 PERIOD_NS = 100_000_000
 ENGINE_MS = 40.0
@@ -45,6 +51,14 @@ def perfect_drive(frames: int = 30, lost: range = range(0)) -> Recording:
 
 def test_a_perfect_drive_breaks_no_promise() -> None:
     assert broken_promises(perfect_drive(), PROMISE) == []
+
+
+def test_a_computer_that_is_too_slow_for_the_vehicle_is_named_and_no_other() -> None:
+    card = load_card(find_student("vehicle_sim"), verify=False)
+    rig = cast("Rig", None)  # of the pictures, which are not drawn here
+    record = DriveRecord(perfect_drive(), [], [], [], card, rig, {}.get, "", "", 0, "cloud", rate_hz=10.0)  # type: ignore[arg-type]
+    assert record.slowness == ""
+    assert "drove at 10.0 Hz instead of 16.4" in replace(record, rate_hz=16.4).slowness
 
 
 def test_a_drive_without_masks_is_broken() -> None:

@@ -136,11 +136,22 @@ def test_silent_death_is_found_without_a_message() -> None:
     drive.wait(1)
     status = drive.status
     assert (status.state, status.fault, drive.usable) == (State.FAILED, Fault.SILENT, False)
-    assert "no message for 160 ms" in status.reason
+    assert "no message for 161 ms" in status.reason
     assert died < (status.first_ns or 0) <= drive.now
     drive.wait(10_000)
     assert drive.status.fault_counts == {Fault.SILENT: 1}
     assert drive.status.rate_hz == 0.0
+    assert "no message for 10 s" in drive.status.reason
+
+
+def test_a_silence_that_is_over_is_told_as_long_as_it_was_when_it_was_found() -> None:
+    drive = active_drive()
+    drive.wait(161)
+    drive.wait(400)
+    assert "no message for 561 ms" in drive.status.reason
+    drive.frame()
+    assert drive.status.state is State.RECOVERING
+    assert "no message for 160 ms" in drive.status.reason
 
 
 @given(st.floats(1.0, 60.0))
@@ -603,6 +614,16 @@ def test_an_old_frame_is_never_used_even_of_an_active_sensor() -> None:
     assert drive.usable
     drive.wait(0.01)
     assert (drive.status.state, drive.usable) == (State.ACTIVE, False)
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "said"), [(56 * 8766 * 3.6e6, "before it was received"), (-7.2e6, "in the future")]
+)
+def test_a_stamp_of_another_clock_brings_the_word_that_mends_it(late_ms: float, said: str) -> None:
+    drive = Drive()
+    drive.frame(late_ms=late_ms)
+    told = drive.status.reason
+    assert told.endswith(f" h {said}: is a bag or a simulator playing (use_sim_time)?")
 
 
 def test_a_clock_that_is_not_trusted_does_not_age_its_frames() -> None:
