@@ -248,7 +248,8 @@ def replay(  # noqa: PLR0913, PLR0917  # each is an option of the command
     from anyseg_ros.replay.run import REPLAY_ERRORS, RunOptions, copy_results, labels_from, require_bags, run_replay
 
     with core.errors_reported(*REPLAY_ERRORS, FleetError):
-        require_bags(bags)
+        if not resume:  # what an interrupted run has finished may be gone since
+            require_bags(bags)
         folder, mapping = labels_from(labels, parse_mapping(topics or []))
         parameters = load_parameters(params_file) if params_file else None
         what = ReplayOptions(
