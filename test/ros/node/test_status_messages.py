@@ -252,7 +252,7 @@ def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -
 
 
 def test_a_sensor_that_is_late_for_one_mask_says_so_and_is_no_warning() -> None:
-    depth = mask_array(from_camera_alone((status(), status(Sensor.DEPTH)))).status[1]
+    _, depth, _ = mask_array(from_camera_alone((status(), status(Sensor.DEPTH)))).status
     assert (depth.level, values_of(depth)["used"]) == (OK, "false")
     assert depth.message == "active: no frame of it lies near this mask's"
 
