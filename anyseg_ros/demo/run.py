@@ -24,6 +24,7 @@ from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
 from anyseg_core.terminal import progress_bar
+from anyseg_core.wording import counted
 from anyseg_ros.demo.report import DriveRecord, print_table, write_report
 from anyseg_ros.demo.scoring import Promise, broken_promises, score_phase
 from anyseg_ros.drawing.pictures import initials
@@ -90,14 +91,10 @@ def rendered_drive(options: DemoOptions, console: Console) -> Path:
     workers = options.workers or available_cores()
     console.print(
         f"[bold]rendering[/]: {round(options.duration_s * options.rate_hz)} frames of all sensors by "
-        f"{_processes(workers)}; once, a minute or more"
+        f"{counted(workers, 'worker')}; once, a minute or more"
     )
     with progress_bar("rendering the drive") as progress:
         return render_to(options.out, config, workers, progress)
-
-
-def _processes(count: int) -> str:
-    return "1 process" if count == 1 else f"{count} processes"
 
 
 def record_with_display(run: LiveRun, duration_s: float, console: Console) -> Recording:

@@ -39,6 +39,8 @@ from anyseg_ros.replay.scenarios import Scenario, ScenarioError
 from anyseg_ros.replay.student_note import print_student
 
 SCORE, ATTEMPTS = "fleet_score.json", "attempts.txt"
+TELL_THE_REMEDY = (BagError, TopicError, ReplayError, ScenarioError, GroundTruthError)
+"""Errors whose text says all that a user needs; of others the class does."""
 MAX_RETRIES = 5
 """Of a bag whose worker died. A bag that kills every worker (it is larger than the memory) is then given up."""
 RETRY_S, MAX_UNBEGUN = 1.0, 120
@@ -179,10 +181,9 @@ class _Worker:
         started, cpu_started = time.perf_counter(), time.process_time()
         try:
             result = replay(bag, folder, settings, segmenter=self._segmenter(settings))
-        except (BagError, TopicError, ReplayError, ScenarioError, GroundTruthError) as error:  # which name the remedy
-            return BagScore(bag, {}, error=str(error), seconds=time.perf_counter() - started)
         except Exception as error:  # one bag in a hundred thousand must not end the others
-            return BagScore(bag, {}, error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - started)
+            told = str(error) if isinstance(error, TELL_THE_REMEDY) else f"{type(error).__name__}: {error}"
+            return BagScore(bag, {}, error=told, seconds=time.perf_counter() - started)
         problems = tuple(problem.text for problem in result.problems)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
         score = BagScore(bag, dict(result.scores), problems, "", result.duration_s, seconds, cpu_seconds)

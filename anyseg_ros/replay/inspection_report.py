@@ -87,13 +87,19 @@ def write_parameters(path: Path, found: Inspection) -> None:
     if found.rig is not None:
         content["rig"] = _rig_parameters(found.rig)
     head = f"# Of {found.bag.name}, by `anyseg inspect`. config/vehicle.yaml has every other parameter.\n"
-    head += "".join(f"# {line}\n" for line in found.calibration)
+    head += "".join(map(_comment, found.calibration))
     tree = {"/**": {"ros__parameters": content}}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None)
     for sensor, why in found.undecided.items():
-        text = re.sub(rf"^( +)(?={sensor}: \{{enabled: false\}}$)", rf"\1# {why}\n\1", text, flags=re.MULTILINE)
+        disabled = re.compile(rf"^( +)(?={sensor}: \{{enabled: false\}}$)", re.MULTILINE)
+        text = disabled.sub(lambda indent, why=why: f"{indent[0]}{_comment(why)}{indent[0]}", text)
     path.write_text(head + text)
+
+
+def _comment(text: str) -> str:
+    """A line of YAML that is no content, whatever names of topics and frames a bag has brought into the text."""
+    return f"# {' '.join(text.split())}\n"
 
 
 def _rig_parameters(rig: Rig) -> dict[str, list[float]]:

@@ -149,6 +149,16 @@ def test_why_a_sensor_is_disabled_that_several_topics_may_be_stands_in_the_file(
     assert not load_parameters(parameters).modalities[Sensor.CAMERA].enabled
 
 
+def test_no_name_of_a_topic_gets_out_of_its_comment(tmp_path: Path) -> None:
+    """Neither as a line of its own nor as a reference of the pattern that the comment is put in by."""
+    names = "/left/image", "/rear\\1\nspoilt/image"
+    two = [w._replace(topic=name) for w in drive(FRAMES, {CAMERA}) for name in names]
+    bag, parameters = write_ros2(tmp_path / "bag", [*two, *drive(FRAMES, {LIDAR})]), tmp_path / "my.yaml"
+    assert run("inspect", bag, "--write", parameters, "--page", tmp_path / "p.html").exit_code == 0
+    assert "/rear\\1 spoilt/image (sensor_msgs/msg/Image)" in parameters.read_text()
+    assert not load_parameters(parameters).modalities[Sensor.CAMERA].enabled
+
+
 def test_what_is_odd_is_said(tmp_path: Path) -> None:
     def broken(w: Written) -> Written:
         if w.topic == CAMERA:
