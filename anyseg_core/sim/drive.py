@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.sim import sensors
@@ -21,7 +21,7 @@ from anyseg_core.sim.thermal import THERMAL, thermal
 from anyseg_core.sim.tracing import Hits, Scene, Surface, material_table
 from anyseg_core.sim.traffic import Actor
 from anyseg_core.sim.weather import Weather, atmosphere
-from anyseg_core.sim.world import build_world
+from anyseg_core.sim.world import build_world, street_of
 
 Floats = NDArray[np.float32]
 
@@ -82,6 +82,18 @@ class DriveConfig:
         """The camera's intrinsics, principal point in the middle."""
         focal = self.width / 2 / np.tan(np.deg2rad(self.horizontal_fov_deg) / 2)
         return PinholeCamera(self.width, self.height, focal, focal, (self.width - 1) / 2, (self.height - 1) / 2)
+
+
+def odometry(config: DriveConfig) -> Callable[[float], Twist]:
+    """What wheels and a gyroscope without error say so many seconds into a drive: the base's speed and yaw rate."""
+    ego = ego_motion(config.seed, config.duration_s, config.speed_mps)
+    street = street_of(config.seed, ego)
+
+    def twist(t: float) -> Twist:
+        before, after = (street.place(START_M + ego.distance_at(at), _EGO_OFFSET_M)[2] for at in (t - 0.05, t + 0.05))
+        return Twist(np.array([ego.speed_at(t), 0.0, 0.0]), np.array([0.0, 0.0, float(after - before) / 0.1]))
+
+    return twist
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from anyseg_core.sim import shapes
 from anyseg_core.sim.motion import EgoMotion
 from anyseg_core.sim.shapes import LABEL, Material, Shape, join, masonry
-from anyseg_core.sim.street import KERB_M, LANE_M, START_M, Road, irregular, winding_centreline
+from anyseg_core.sim.street import KERB_M, LANE_M, START_M, Centreline, Road, irregular, winding_centreline
 from anyseg_core.sim.textures import Texture
 from anyseg_core.sim.traffic import Actor, TrafficBuilder
 
@@ -35,9 +35,9 @@ class WorldBuilder:
     """Builds a World; every choice comes from `rng`, so a seed gives one world."""
 
     def __init__(self, seed: int, ego: EgoMotion) -> None:
-        self.rng = np.random.default_rng([seed, 1])
+        self.rng = _choices(seed)
         self.ego = ego
-        self.street = winding_centreline(START_M + ego.distance_m + _LOOKAHEAD_M, self.rng)
+        self.street = _street(ego, self.rng)
         lanes, parking = int(self.rng.choice([1, 1, 2])), bool(self.rng.random() < 0.6)
         self.road = Road(self.street, lanes, parking, self.rng.uniform(2.2, 4.0))
         self.kerb_d, self.walk_m = self.road.kerb_d, self.road.walk_m
@@ -424,6 +424,20 @@ _BLOCKS: tuple[Callable[[WorldBuilder, tuple[float, float], int, float], None], 
     WorldBuilder.canal, WorldBuilder.railway,
 )  # fmt: skip
 _BLOCK_ODDS = (0.20, 0.17, 0.12, 0.12, 0.15, 0.12, 0.12)
+
+
+def street_of(seed: int, ego: EgoMotion) -> Centreline:
+    """The course of the street in the world of that seed, without the rest of it."""
+    return _street(ego, _choices(seed))
+
+
+def _choices(seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, 1])
+
+
+def _street(ego: EgoMotion, choices: np.random.Generator) -> Centreline:
+    """The first that is chosen of a world."""
+    return winding_centreline(START_M + ego.distance_m + _LOOKAHEAD_M, choices)
 
 
 def build_world(seed: int, ego: EgoMotion) -> World:

@@ -14,9 +14,8 @@ from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
-from anyseg_core.sim.drive import DriveConfig
+from anyseg_core.sim.drive import DriveConfig, base_from_lidar, odometry
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
-from anyseg_core.sim.motion import ego_motion
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
 from anyseg_core.terminal import progress_bar
@@ -41,9 +40,9 @@ def run(console: Console, json_path: Path | None, student: str, out: Path, worke
         with progress_bar("rendering") as progress:
             render_to(out, DRIVE, workers, progress)
     recording = RecordedDrive.load(recording_path(DRIVE, out))
-    ego, rig = ego_motion(DRIVE.seed, DRIVE.duration_s, DRIVE.speed_mps), recording.rig()
+    twist_at, lidar_from_base, rig = odometry(DRIVE), np.linalg.inv(base_from_lidar()), recording.rig()
     moments = [
-        (each.frames, Twist(np.array([ego.speed_at(number / DRIVE.rate_hz), 0.0, 0.0]), np.zeros(3)))
+        (each.frames, twist_at(number / DRIVE.rate_hz).seen_from(lidar_from_base))
         for number, each in enumerate(recording)
     ]
     looks_ms = examination_ms(moments, rig)[WARM_UP:]

@@ -21,9 +21,8 @@ from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_core.sim.drive import DriveConfig
+from anyseg_core.sim.drive import DriveConfig, base_from_lidar, odometry
 from anyseg_core.sim.drive_cache import recording_path
-from anyseg_core.sim.motion import ego_motion
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, RigSample, look_ahead
@@ -49,9 +48,9 @@ class Drive:
     frames: Sequence[tuple[float, SensorFrame]]
     """Stamped as they are delivered, from `START_NS` on."""
     rig: Rig
-    speeds_mps: Sequence[float | None]
-    """What odometry says, `RATE_HZ` times a second; None: there is none. A recorded drive is played without: a speed
-    that is made up calls sensors frozen which stand."""
+    twists: Sequence[Twist | None]
+    """What odometry says of the LiDAR, `RATE_HZ` times a second; None: there is none. A recorded drive is played
+    without: a speed that is made up calls sensors frozen which stand."""
     labels: Sequence[NDArray[np.uint8]] = ()
     """What is right, as often; empty where it is not known."""
 
@@ -63,7 +62,7 @@ class Drive:
     @property
     def end_s(self) -> float:
         """When it ends."""
-        return len(self.speeds_mps) / RATE_HZ
+        return len(self.twists) / RATE_HZ
 
     @cached_property
     def own(self) -> Mapping[int, object]:
@@ -87,13 +86,18 @@ def load_drive(drive: DriveConfig | str, recordings: Path) -> Drive:
 
 def _simulated(config: DriveConfig, recordings: Path) -> Drive:
     recording = RecordedDrive.load(recording_path(config, recordings))
-    ego = ego_motion(config.seed, config.duration_s, config.speed_mps)
+    twist_at, lidar_from_base = odometry(config), np.linalg.inv(base_from_lidar())
     times = [number / RATE_HZ for number in range(len(recording))]
     moments = list(recording)
     frames = [
         (t, _stamped(frame, t)) for t, moment in zip(times, moments, strict=True) for frame in moment.frames.values()
     ]
-    return Drive(frames, recording.rig(), [ego.speed_at(t) for t in times], [moment.labels for moment in moments])
+    return Drive(
+        frames,
+        recording.rig(),
+        [twist_at(t).seen_from(lidar_from_base) for t in times],
+        [moment.labels for moment in moments],
+    )
 
 
 def _bag(path: Path) -> Drive:
@@ -213,12 +217,11 @@ class Playing:
     ) -> None:
         """Go on to a time; `on_mask` is called with each job before its frames are compared."""
         last_s = end_s + (ROUNDING_S if includes_end else -ROUNDING_S)
-        for number in range(len(self.moments), len(self.drive.speeds_mps)):
+        for number in range(len(self.moments), len(self.drive.twists)):
             at_s = number / RATE_HZ
             if at_s > last_s:
                 return
-            if (speed_mps := self.drive.speeds_mps[number]) is not None:
-                twist = Twist(np.array([speed_mps, 0.0, 0.0]), np.zeros(3))
+            if (twist := self.drive.twists[number]) is not None:
                 self._pipeline.on_motion(ns_at(at_s), twist)
             self._deliver_until(at_s, injector, on_mask)
             statuses = self._pipeline.statuses(ns_at(at_s) + 3 * LATENCY_NS)

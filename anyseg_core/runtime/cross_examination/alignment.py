@@ -19,10 +19,11 @@ from anyseg_core.runtime.cross_examination.outlines import (
     direction_grid,
     of_length_1,
 )
+from anyseg_core.runtime.cross_examination.own_turns import OwnTurns, Turn
 from anyseg_core.runtime.cross_examination.small_arrays import median, shifted_products
 from anyseg_core.runtime.cross_examination.tilt import TiltSum
 from anyseg_core.runtime.cross_examination.views import EventView, View
-from anyseg_core.runtime.geometry.projection import Rig
+from anyseg_core.runtime.geometry.projection import Rig, is_same_rig
 from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
@@ -191,9 +192,11 @@ class Seen:
 class Alignment:
     """Of all pairs of sensors that see outlines."""
 
-    def __init__(self, limits: Limits) -> None:
-        """`limits`: the degrees and milliseconds from which on an offset is a fault are their thresholds."""
+    def __init__(self, limits: Limits, turns: OwnTurns) -> None:
+        """`limits`: the degrees and milliseconds from which on an offset is a fault are their thresholds; `turns`: what
+        each sensor saw of its own turning."""
         self._limits = limits
+        self._turned = turns
         self._looks = 0
         self._forget()
 
@@ -206,7 +209,7 @@ class Alignment:
 
     def testimonies(self, views: Mapping[Sensor, View], rig: Rig | None, now_ns: int) -> Iterator[Testimony]:
         """Of every two of them. Without a rig nobody knows in which direction a sensor looks: none."""
-        if not _is_same(rig, self._rig):
+        if not is_same_rig(rig, self._rig):
             self._forget(rig)
         grid = direction_grid(rig.camera) if rig is not None else None
         if grid is None or grid.shape[1] <= 2 * MOST_COLUMNS:
@@ -252,7 +255,8 @@ class Alignment:
         text = f"{second} is turned by {abs(found.value):.1f} degrees to the {side} against {first}"
         against = _against(found, self._limit(pair, Fault.MISALIGNED))
         if against is not None:
-            yield Testimony(ALIGNMENT, Fault.MISALIGNED, pair, against, abs(found.value), "degrees", text)
+            who = self._turned.suspect(pair, Turn.RIGHT, found.value)
+            yield Testimony(ALIGNMENT, Fault.MISALIGNED, pair, against, abs(found.value), "degrees", text, who)
 
     def _tilt(
         self, pair: tuple[Sensor, Sensor], drawn: Mapping[Sensor, Floats], grid: DirectionGrid
@@ -267,17 +271,11 @@ class Alignment:
         text = f"{pair[1]} is {how} by {degrees:.1f} degrees against {pair[0]}"
         against = _against(Offset(degrees, found.is_sure, 0.0), self._limit(pair, Fault.MISALIGNED))
         if against is not None:
-            yield Testimony(TILT, Fault.MISALIGNED, pair, against, degrees, "degrees", text, looks=TILT_LOOKS)
+            who = self._turned.suspect(pair, found.axis, found.signed_deg)
+            yield Testimony(TILT, Fault.MISALIGNED, pair, against, degrees, "degrees", text, who, looks=TILT_LOOKS)
 
     def _limit(self, pair: tuple[Sensor, Sensor], fault: Fault) -> float:
         return max(self._limits(sensor, fault).threshold for sensor in pair)
-
-
-def _is_same(rig: Rig | None, other: Rig | None) -> bool:
-    """Whether outlines that were drawn with one can be compared with those of the other."""
-    if rig is None or other is None or rig is other:
-        return rig is other
-    return rig.camera == other.camera and np.array_equal(rig.camera_from_lidar, other.camera_from_lidar)
 
 
 def _coarser(outlines: Floats) -> Floats:

@@ -14,7 +14,9 @@ from anyseg_core.runtime.cross_examination.nearing import Nearing
 from anyseg_core.runtime.cross_examination.network_witness import NOTHING_KNOWN, NetworkKnowledge, NetworkWitness
 from anyseg_core.runtime.cross_examination.odometry_doubt import OdometryDoubt
 from anyseg_core.runtime.cross_examination.own_past import OwnPast
+from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
 from anyseg_core.runtime.cross_examination.policy import DEFAULT, CrossExaminationConfig
+from anyseg_core.runtime.cross_examination.road import Roads
 from anyseg_core.runtime.cross_examination.testimonies import (
     event_testimonies,
     geometry_testimonies,
@@ -52,8 +54,10 @@ class CrossExaminer:
         as a witness."""
         self._memory = Memory()
         self._own_past = OwnPast()
-        self._alignment = Alignment(limits)
-        self._nearing = Nearing()
+        self._turns = OwnTurns()
+        self._alignment = Alignment(limits, self._turns)
+        self._roads = Roads(self._turns)
+        self._nearing = Nearing(self._turns)
         self._odometry = OdometryDoubt()
         self._looks = 0
         self._baselines: defaultdict[tuple[Sensor, Sensor], Baseline] = defaultdict(Baseline)
@@ -114,14 +118,15 @@ class CrossExaminer:
     ) -> Iterator[Testimony]:
         """What the witnesses say that compare sensors with each other, and each with what it showed before."""
         yield from self._alignment.testimonies(views, rig, now_ns)
-        compared = list(geometry_testimonies(views, self._baselines, rig))
+        compared = list(geometry_testimonies(views, self._baselines, rig, self._turns))
         yield from compared
         moved = movement_testimonies(views, self._memory, None if twist is None else twist.speed_mps)
         stood = [each._replace(looks=STANDS_FOR) for each in moved]
+        yield from self._roads.testimonies(views, rig, self._nearing.fitting, now_ns)
         confirmed = {
             sensor for each in compared if each.witness == RANGES and each.against < 0 for sensor in each.sensors
         }
-        nearing = self._nearing.testimonies(views, rig, twist, confirmed)
+        nearing = self._nearing.testimonies(views, rig, twist, confirmed | self._roads.as_fitted)
         yield from self._odometry.spared([*stood, *nearing], now_ns)
 
     def hear_network(self, shown_by: Mapping[Sensor, Shown], now_ns: int) -> None:

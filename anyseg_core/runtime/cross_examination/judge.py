@@ -104,9 +104,12 @@ DOUBTED_COUNTS = 1.0
 """The same of a sensor that its own checks distrusted a moment ago."""
 NETWORK_COUNTS = 1.5
 """The same of what the network makes of it: one other sensor does not outweigh all of them."""
-RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST, ALIGNMENT, LAG, NETWORK, TILT, NEARING, DRIVEN_SCALE = (
+(
+    RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST, ALIGNMENT, LAG, NETWORK, TILT, NEARING, DRIVEN_SCALE,
+    ROAD, HEADING,
+) = (
     "ranges", "edges", "events", "movement", "lateness", "signs", "own past", "alignment", "lag", "network", "tilt",
-    "nearing", "driven scale",
+    "nearing", "driven scale", "road", "heading",
 )  # fmt: skip
 """The witnesses."""
 OF_ANGLES = frozenset({ALIGNMENT, TILT})

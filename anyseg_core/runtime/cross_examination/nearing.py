@@ -1,8 +1,8 @@
 """Distances against odometry: what stands comes nearer by as much as the vehicle moves towards it.
 
-Each scan or depth image is reduced to the nearest distance in each direction around the vehicle. That of some metres
-ago is moved by a multiple of what odometry says, and compared with that of now: the multiple that fits best is 1 where
-all is right, 0 where a frozen frame is sent again, and another one where the scale is wrong.
+The panorama of some metres ago is moved by a multiple of what odometry says, and compared with that of now: the
+multiple that fits best is 1 where all is right, 0 where a frozen frame is sent again, and another one where the scale
+is wrong. Turned, it tells as well whether the sensor was turned on its mount.
 """
 
 from __future__ import annotations
@@ -10,31 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.cross_examination.judge import DRIVEN_SCALE, EVEN, NEARING, Testimony
+from anyseg_core.runtime.cross_examination.heading import GROSS_DEG, turned_right
+from anyseg_core.runtime.cross_examination.judge import DRIVEN_SCALE, EVEN, HEADING, NEARING, Testimony
+from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
+from anyseg_core.runtime.cross_examination.panorama import Place, Ranging, azimuths, columns_of, panorama
 from anyseg_core.runtime.cross_examination.small_arrays import median
 from anyseg_core.runtime.cross_examination.testimonies import sure
-from anyseg_core.runtime.cross_examination.views import DepthView, LidarView, View
-from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
+from anyseg_core.runtime.cross_examination.views import DepthView, Floats, LidarView, View
+from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 
-Floats = NDArray[np.float32]
-Ranging: TypeAlias = "DepthView | LidarView"
-
-COLUMNS = 720
-"""Directions around the vehicle."""
-BANDS: Floats = np.array([-0.04, 0.05, 0.15, 0.3], np.float32)
-"""Limits of the slopes above the horizon: the road has the same distances wherever the vehicle is."""
-MOST_ROWS = 30
-"""Of a depth image in all bands."""
-NEAREST_M, FARTHEST_M = 1.5, 60.0
 EVERY_NS = 8 * NS_PER_S // 10
 LEAST_DRIVEN_M = 2.5
 """Between two views that are compared, ..."""
@@ -72,8 +63,16 @@ LOOKS_NEARING, LOOKS_SCALE = 6.5, 4.0
 class Nearing:
     """Of all sensors that measure distances."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: OwnTurns) -> None:
+        """`turns`: is told of how each sensor was turned beyond what odometry says."""
+        self._turns = turns
         self._seen: dict[Sensor, _Seen] = {}
+
+    @property
+    def fitting(self) -> set[Sensor]:
+        """Those whose distances change as odometry says."""
+        multiples = {s: seen.multiple for s, seen in self._seen.items() if seen.is_known(seen.newest_ns)}
+        return {s for s, multiple in multiples.items() if multiple and abs(np.log(multiple)) < WRONG_SCALE}
 
     def testimonies(
         self, views: Mapping[Sensor, View], rig: Rig | None, twist: Twist | None, confirmed: Collection[Sensor] = ()
@@ -84,8 +83,8 @@ class Nearing:
             views: of one moment.
             rig: nobody knows without it in which direction a sensor looks: none.
             twist: of the LiDAR in its own axes, by odometry; None where there is none.
-            confirmed: those whose distances another sensor measures alike now. They are of no other scale, whatever
-                moves in what they see.
+            confirmed: those whose distances another sensor measures alike now, or which see the road as far below as
+                when they fitted odometry. They are of no other scale, whatever moves in what they see.
         """
         if rig is None or twist is None:
             self._seen.clear()
@@ -101,9 +100,15 @@ class Nearing:
 
     def _testimonies_of(self, sensor: Sensor, view: Ranging, rig: Rig, twist: Twist) -> Iterator[Testimony]:
         seen = self._seen[sensor]
-        seen.move(twist, view.frame.stamp_ns)
-        fit = seen.look(panorama(view, rig), view.frame.stamp_ns) if seen.is_due else None
-        if fit is None:
+        now_ns = view.frame.stamp_ns
+        seen.move(twist, now_ns)
+        if not seen.is_due:
+            return
+        now = panorama(view, rig)
+        if now is not None and (degrees := seen.turned(now, now_ns)) is not None:
+            self._turns.turned_right(sensor, degrees)
+            yield _heading(sensor, seen.turned_deg)
+        if (fit := seen.look(now, now_ns)) is None:
             return
         share = float(fit[0] / max(fit[_ONE], 1e-6))
         text = f"what {sensor} sees has not come nearer, though odometry says {twist.speed_mps:.1f} m/s"
@@ -129,14 +134,13 @@ class Nearing:
         )  # fmt: skip
 
 
-class Place(NamedTuple):
-    """Where a sensor was, by odometry."""
-
-    driven_m: float = 0.0
-    turned: float = 0.0
-    """In radians to the left."""
-    heading: float = 0.0
-    """Of its motion, in radians to the left of the camera's axis."""
+def _heading(sensor: Sensor, turned_deg: float) -> Testimony:
+    side = "right" if turned_deg > 0 else "left"
+    text = f"{sensor} was turned by {abs(turned_deg):.0f} degrees to the {side} on its mount, against its own past"
+    against = 1.0 if abs(turned_deg) > GROSS_DEG else -1.0
+    return Testimony(
+        HEADING, Fault.MISALIGNED, (sensor,), against, abs(turned_deg), "degrees", text, looks=LOOKS_SCALE
+    )
 
 
 @dataclass
@@ -152,6 +156,13 @@ class _Seen:
     _weight: float = 0.0
     known_ns: int = 0
     """When it last fitted at all."""
+    turned_deg: float = 0.0
+    """By how much it was turned grossly, to the right."""
+
+    @property
+    def newest_ns(self) -> int:
+        """Stamp of the newest frame."""
+        return self._stamp_ns or 0
 
     @property
     def is_due(self) -> bool:
@@ -170,6 +181,16 @@ class _Seen:
             turned = self._place.turned - float(twist.angular[1]) * seconds
             self._place = Place(driven_m, turned, float(np.arctan2(-right, forward)))
         self._stamp_ns = stamp_ns
+
+    def turned(self, now: Floats, stamp_ns: int) -> float | None:
+        """Degrees to the right, beyond what odometry says, since the look before; None where nothing tells."""
+        if not self._past or stamp_ns - self._past[-1][0] > MOST_APART_NS:
+            return None
+        _, place, before = self._past[-1]
+        degrees = turned_right(before, now, place, self._place)
+        if degrees is not None and abs(degrees) > GROSS_DEG:
+            self.turned_deg = (self.turned_deg + degrees + 180.0) % 360.0 - 180.0
+        return degrees
 
     def look(self, now: Floats | None, stamp_ns: int) -> Floats | None:
         """Misfit of each of `MULTIPLES` with what was seen some metres ago; None where that says nothing."""
@@ -213,7 +234,7 @@ def misfits(old: Floats, new: Floats, then: Place, now: Place) -> tuple[Floats, 
         then, now: where each was seen.
     """
     band, column = np.nonzero(np.isfinite(old))
-    log_distance, azimuth = old[band, column], _azimuths()[column]
+    log_distance, azimuth = old[band, column], azimuths()[column]
     driven, turned = now.driven_m - then.driven_m, now.turned - then.turned
     heading = now.heading + 0.5 * turned  # on an arc: that of the chord, in the axes of then
     changes = np.abs(driven * np.cos(azimuth - heading)) > LEAST_CHANGE * np.exp(log_distance)
@@ -224,7 +245,7 @@ def misfits(old: Floats, new: Floats, then: Place, now: Place) -> tuple[Floats, 
     band, azimuth, distance = band[compared], azimuth[compared], np.exp(log_distance[compared])
     ahead = (distance * np.cos(azimuth))[None] - np.float32(driven * np.cos(heading)) * MULTIPLES[:, None]  # [M, N]
     left = (distance * np.sin(azimuth))[None] - np.float32(driven * np.sin(heading)) * MULTIPLES[:, None]
-    seen = new[band[None], _columns(np.arctan2(left, ahead) - np.float32(turned))]
+    seen = new[band[None], columns_of(np.arctan2(left, ahead) - np.float32(turned))]
     known = np.isfinite(seen)
     with np.errstate(invalid="ignore"):
         misfit = np.minimum(np.abs(seen - 0.5 * np.log(ahead * ahead + left * left)), np.float32(_MOST_MISFIT))
@@ -232,78 +253,3 @@ def misfits(old: Floats, new: Floats, then: Place, now: Place) -> tuple[Floats, 
     if counts.min() < LEAST_CELLS // 2:
         return None
     return (np.where(known, misfit, np.float32(0.0)).sum(axis=1) / counts).astype(np.float32), int(counts[_ONE])
-
-
-def panorama(view: Ranging, rig: Rig) -> Floats | None:
-    """Logarithm of the nearest distance over the ground in each band and direction, [len(BANDS) - 1, COLUMNS], not
-    finite where nothing is; None where no pixel of the camera looks there."""
-    if isinstance(view, LidarView):
-        return _of_scan(view.camera_xyz)
-    return _of_depth(view.frame.data, rig.camera)
-
-
-def _of_scan(xyz: Floats) -> Floats:
-    """Of points [3, N] in the camera's axes."""
-    x, y, z = xyz
-    with np.errstate(invalid="ignore", divide="ignore"):
-        flat = np.sqrt(x * x + z * z)
-        slope = -y / flat
-        inside = (flat > NEAREST_M) & (flat < FARTHEST_M) & (slope >= BANDS[0]) & (slope < BANDS[-1])
-    x, z, flat, slope = (values[inside] for values in (x, z, flat, slope))
-    cell = (np.searchsorted(BANDS, slope, side="right") - 1) * COLUMNS + _columns(np.arctan2(-x, z))
-    nearest = np.full((len(BANDS) - 1) * COLUMNS, np.inf, np.float32)
-    np.minimum.at(nearest, cell, np.log(flat))
-    return nearest.reshape(-1, COLUMNS)
-
-
-class _Pixels(NamedTuple):
-    """Pixels of a depth image in the order of the cells of the panorama that they look into."""
-
-    place: NDArray[np.intp]
-    """In the flattened picture."""
-    stretch: Floats
-    """Distance over the ground for a depth of 1."""
-    first: NDArray[np.intp]
-    """Where in `place` each cell begins, ..."""
-    cell: NDArray[np.intp]
-    """... and which it is."""
-
-
-def _of_depth(depth_m: NDArray, camera: PinholeCamera) -> Floats | None:
-    pixels = _pixels(camera, depth_m.shape[0], depth_m.shape[1])
-    if not len(pixels.place):
-        return None
-    with np.errstate(invalid="ignore"):
-        flat = depth_m.reshape(-1)[pixels.place].astype(np.float32) * pixels.stretch
-        flat = np.where((flat > NEAREST_M) & (flat < FARTHEST_M), flat, np.float32(np.inf))
-    nearest = np.full((len(BANDS) - 1) * COLUMNS, np.inf, np.float32)
-    nearest[pixels.cell] = np.log(np.minimum.reduceat(flat, pixels.first))
-    return nearest.reshape(-1, COLUMNS)
-
-
-@lru_cache(maxsize=8)
-def _pixels(camera: PinholeCamera, height: int, width: int) -> _Pixels:
-    """Of a depth image of that size, which shows what the camera does: at most two of every column of the panorama."""
-    camera = camera.undistorted.resized(height, width)
-    across = max(1, int(camera.fx * np.deg2rad(360 / COLUMNS) / 2))
-    down = max(1, int(camera.fy * float(BANDS[-1] - BANDS[0]) / MOST_ROWS))
-    row, col = (places.ravel() for places in np.mgrid[0:height:down, 0:width:across])
-    right, down = (col - camera.cx) / camera.fx, (row - camera.cy) / camera.fy
-    stretch = np.sqrt(1 + right * right)
-    slope = -down / stretch
-    inside = np.flatnonzero((slope >= BANDS[0]) & (slope < BANDS[-1]))
-    cell = (np.searchsorted(BANDS, slope[inside], side="right") - 1) * COLUMNS + _columns(np.arctan2(-right, 1)[inside])
-    order = np.argsort(cell, kind="stable")
-    cells, first = np.unique(cell[order], return_index=True)
-    chosen = inside[order]
-    return _Pixels((row * width + col)[chosen], stretch[chosen].astype(np.float32), first, cells)
-
-
-@lru_cache(maxsize=1)
-def _azimuths() -> Floats:
-    """Of the middle of each column, in radians to the left of the camera's axis."""
-    return ((np.arange(COLUMNS) + 0.5) * (2 * np.pi / COLUMNS) - np.pi).astype(np.float32)
-
-
-def _columns(azimuth: NDArray) -> NDArray[np.intp]:
-    return cast("NDArray[np.intp]", ((azimuth + np.pi) * (COLUMNS / (2 * np.pi))).astype(np.intp) % COLUMNS)

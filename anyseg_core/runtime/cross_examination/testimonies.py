@@ -15,6 +15,7 @@ from anyseg_core.runtime.cross_examination.baseline import Baseline
 from anyseg_core.runtime.cross_examination.judge import EDGES, EVENTS, LATENESS, MOVEMENT, RANGES, SIGNS, Testimony
 from anyseg_core.runtime.cross_examination.memory import Memory, Past
 from anyseg_core.runtime.cross_examination.outlines import DirectionGrid, direction_grid
+from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
 from anyseg_core.runtime.cross_examination.views import (
     CameraView,
     DepthView,
@@ -77,17 +78,17 @@ def event_testimonies(views: Views, memory: Memory) -> Iterator[Testimony]:
             yield from _events(first, second, memory)
 
 
-def geometry_testimonies(views: Views, baselines: Baselines, rig: Rig | None) -> Iterator[Testimony]:
-    """Of every two sensors of which one measures distances."""
+def geometry_testimonies(views: Views, baselines: Baselines, rig: Rig | None, turns: OwnTurns) -> Iterator[Testimony]:
+    """Of every two sensors of which one measures distances; `turns`: what each saw of its own turning."""
     grid = direction_grid(rig.camera) if rig is not None else None
     for first, second in permutations(views.values(), 2):
         if isinstance(first, DepthView) and isinstance(second, LidarView) and rig is not None:
-            yield from _ranges(first, second, baselines)
+            yield from _ranges(first, second, baselines, turns)
         elif isinstance(first, CameraView) and isinstance(second, (DepthView, LidarView)) and grid is not None:
             yield from _edges(first, second, grid, baselines)
 
 
-def _ranges(depth: DepthView, lidar: LidarView, baselines: Baselines) -> Iterator[Testimony]:
+def _ranges(depth: DepthView, lidar: LidarView, baselines: Baselines, turns: OwnTurns) -> Iterator[Testimony]:
     found = range_agreement(depth, lidar)
     if found is None:
         return
@@ -99,12 +100,13 @@ def _ranges(depth: DepthView, lidar: LidarView, baselines: Baselines) -> Iterato
         against = max(against, sure(limit - found.same, SAME_RANGE_DROP_SPREAD))
     baseline.learn(found.same, found.same)
     is_scale = abs(found.ratio - 1.0) > LEAST_SCALE and found.same_scaled > SAME_SCALED
+    who = turns.only_inclined(pair) if against > 0 else None
     if is_scale:
         text = f"{pair[0]} is {found.ratio:.2f} times as far as {pair[1]} ({found.pairs} points)"
-        yield Testimony(RANGES, Fault.WRONG_SCALE, pair, against, found.ratio, "x", text)
+        yield Testimony(RANGES, Fault.WRONG_SCALE, pair, against, found.ratio, "x", text, who)
     else:
         text = f"{pair[0]} and {pair[1]} agree on {found.same:.0%} of {found.pairs} points only"
-        yield Testimony(RANGES, Fault.INCONSISTENT_GEOMETRY, pair, against, found.same, "share", text)
+        yield Testimony(RANGES, Fault.INCONSISTENT_GEOMETRY, pair, against, found.same, "share", text, who)
 
 
 def _edges(

@@ -24,6 +24,7 @@ from anyseg_core.runtime.cross_examination.outlines import (
     Floats,
     are_alike,
 )
+from anyseg_core.runtime.cross_examination.own_turns import Turn
 from anyseg_core.runtime.cross_examination.small_arrays import shifted_products
 
 PARTS = (2, 3)
@@ -55,11 +56,22 @@ class Tilt(NamedTuple):
     """Whether it fits clearly better than none does."""
 
     @property
+    def axis(self) -> Turn:
+        """About which it is turned most."""
+        return Turn.UP if abs(self.pitch_deg) >= abs(self.roll_deg) else Turn.CLOCKWISE
+
+    @property
+    def signed_deg(self) -> float:
+        """By how much about that axis."""
+        return self.pitch_deg if self.axis is Turn.UP else self.roll_deg
+
+    @property
     def greatest(self) -> tuple[str, float]:
         """How it is turned most, in words, and by how many degrees."""
-        if abs(self.pitch_deg) >= abs(self.roll_deg):
-            return "turned up" if self.pitch_deg > 0 else "turned down", abs(self.pitch_deg)
-        return "rolled clockwise" if self.roll_deg > 0 else "rolled counterclockwise", abs(self.roll_deg)
+        up, down = (
+            ("turned up", "turned down") if self.axis is Turn.UP else ("rolled clockwise", "rolled counterclockwise")
+        )
+        return up if self.signed_deg > 0 else down, abs(self.signed_deg)
 
 
 class TiltSum:

@@ -80,6 +80,13 @@ class Rig:
             raise ValueError("camera_from_lidar must be a finite 4x4 matrix")
 
 
+def is_same_rig(rig: Rig | None, other: Rig | None) -> bool:
+    """Whether what was seen through one can be compared with what is seen through the other."""
+    if rig is None or other is None or rig is other:
+        return rig is other
+    return rig.camera == other.camera and np.array_equal(rig.camera_from_lidar, other.camera_from_lidar)
+
+
 @dataclass(frozen=True, eq=False)
 class Twist:
     """Constant velocity of a sensor, in its own axes: `linear` [3] in m/s, `angular` [3] in rad/s.
