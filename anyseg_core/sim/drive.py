@@ -84,14 +84,16 @@ class DriveConfig:
         return PinholeCamera(self.width, self.height, focal, focal, (self.width - 1) / 2, (self.height - 1) / 2)
 
 
-def odometry(config: DriveConfig) -> Callable[[float], Twist]:
-    """What wheels and a gyroscope without error say so many seconds into a drive: the base's speed and yaw rate."""
+def lidar_odometry(config: DriveConfig) -> Callable[[float], Twist]:
+    """What wheels and a gyroscope without error say so many seconds into a drive: the LiDAR's twist in its own axes."""
     ego = ego_motion(config.seed, config.duration_s, config.speed_mps)
     street = street_of(config.seed, ego)
+    lidar_from_base = np.linalg.inv(base_from_lidar()).astype(np.float64)
 
     def twist(t: float) -> Twist:
         before, after = (street.place(START_M + ego.distance_at(at), _EGO_OFFSET_M)[2] for at in (t - 0.05, t + 0.05))
-        return Twist(np.array([ego.speed_at(t), 0.0, 0.0]), np.array([0.0, 0.0, float(after - before) / 0.1]))
+        of_base = Twist(np.array([ego.speed_at(t), 0.0, 0.0]), np.array([0.0, 0.0, float(after - before) / 0.1]))
+        return of_base.seen_from(lidar_from_base)
 
     return twist
 

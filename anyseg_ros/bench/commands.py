@@ -137,7 +137,12 @@ def bench_hazards(
         typer.Option(help="Of the drives; repeatable. Default: all five.", autocompletion=complete_weathers),
     ] = None,
     sensors: Annotated[list[int] | None, typer.Option(help="How many are alive: 4, 3, 2; repeatable.")] = None,
-    clean_hours: Annotated[float, typer.Option(min=0.0, help="Of clean drives, each minute another one.")] = 0.0,
+    clean_hours: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Of clean drives, each minute another one; each is played with every set of sensors."
+        ),
+    ] = 0.0,
     bag: Annotated[
         list[Path] | None, typer.Option(help="A recorded drive, broken in the same ways; repeatable.")
     ] = None,

@@ -14,7 +14,7 @@ from anyseg_core.runtime.geometry.projection import Rig, Twist
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
-from anyseg_core.sim.drive import DriveConfig, base_from_lidar, odometry
+from anyseg_core.sim.drive import DriveConfig, lidar_odometry
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, render_to
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_core.sim.weather import Weather
@@ -40,11 +40,8 @@ def run(console: Console, json_path: Path | None, student: str, out: Path, worke
         with progress_bar("rendering") as progress:
             render_to(out, DRIVE, workers, progress)
     recording = RecordedDrive.load(recording_path(DRIVE, out))
-    twist_at, lidar_from_base, rig = odometry(DRIVE), np.linalg.inv(base_from_lidar()), recording.rig()
-    moments = [
-        (each.frames, twist_at(number / DRIVE.rate_hz).seen_from(lidar_from_base))
-        for number, each in enumerate(recording)
-    ]
+    twist_at, rig = lidar_odometry(DRIVE), recording.rig()
+    moments = [(each.frames, twist_at(number / DRIVE.rate_hz)) for number, each in enumerate(recording)]
     looks_ms = examination_ms(moments, rig)[WARM_UP:]
     segmenter = Segmenter.open(student, threads=1)
     try:

@@ -21,7 +21,7 @@ from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
-from anyseg_core.sim.drive import DriveConfig, base_from_lidar, odometry
+from anyseg_core.sim.drive import DriveConfig, lidar_odometry
 from anyseg_core.sim.drive_cache import recording_path
 from anyseg_core.sim.recorded_drive import RecordedDrive
 from anyseg_ros.bags.reader import BagReader
@@ -86,7 +86,7 @@ def load_drive(drive: DriveConfig | str, recordings: Path) -> Drive:
 
 def _simulated(config: DriveConfig, recordings: Path) -> Drive:
     recording = RecordedDrive.load(recording_path(config, recordings))
-    twist_at, lidar_from_base = odometry(config), np.linalg.inv(base_from_lidar())
+    twist_at = lidar_odometry(config)
     times = [number / RATE_HZ for number in range(len(recording))]
     moments = list(recording)
     frames = [
@@ -95,7 +95,7 @@ def _simulated(config: DriveConfig, recordings: Path) -> Drive:
     return Drive(
         frames,
         recording.rig(),
-        [twist_at(t).seen_from(lidar_from_base) for t in times],
+        [twist_at(t) for t in times],
         [moment.labels for moment in moments],
     )
 

@@ -64,7 +64,7 @@ class Plan:
     sizes: Sequence[int]
     """Numbers of sensors that are alive."""
     clean_hours: float = 0.0
-    """Of driving without any, each minute another drive."""
+    """Of drives without any, each minute another one; played with each set of sensors, they count once for each."""
     bags: Sequence[Path] = ()
     """Recorded drives, on which the hazards of their sensors are played."""
 
@@ -87,9 +87,8 @@ class Plan:
         if isinstance(drive, str):
             sensors = load_drive(drive, out).sensors
             return trials_of(drive, sensors, [len(sensors)], HAZARDS)
-        if drive.duration_s == CLEAN_S:
-            return [Trial(drive, DEFAULT_SENSORS)]
-        return trials_of(drive, DEFAULT_SENSORS, self.sizes, SLOW_HAZARDS if drive.duration_s == LONG_S else HAZARDS)
+        hazards = {SHORT_S: HAZARDS, LONG_S: SLOW_HAZARDS, CLEAN_S: ()}[drive.duration_s]
+        return trials_of(drive, DEFAULT_SENSORS, self.sizes, hazards)
 
 
 def _without_stop(weather: str) -> DriveConfig:
@@ -279,18 +278,31 @@ def _judged(known: Sequence[Known]) -> Benchmark:
         _add_masks(result, known, later, since)
     for fault in sorted({str(fault) for fault in FOUND_BY_OTHERS}):
         _add_roc(result, fault, known)
-    hours = sum(outcome.clean_s for _, outcome in known) / 3600
-    alarms = sum(outcome.alarms for _, outcome in known)
-    if hours:
-        result.add("clean driving", "h", [hours])
-        rate = alarms / hours
-        bar = [f"<= {MOST_ALARMS_PER_H}", rate <= MOST_ALARMS_PER_H] if hours >= LEAST_CLEAN_H else []
-        result.add("false alarms", "per hour", [rate], *bar)
+    _add_alarms(result, known)
     result.notes.append(
         "Simulated time, the shipped parameters, odometry. `policy` is cross_examination.leave_out: true. Clean "
         "driving is that of trials without a hazard, different sets of sensors of the same drive counted each."
     )
     return result
+
+
+def _add_alarms(result: Benchmark, known: Sequence[Known]) -> None:
+    """Hours without a hazard, and alarms in them: by the number of sensors, and in all."""
+    sizes = sorted({about["sensors"] for about, _ in known}, reverse=True)
+    for sets, name in (*((size, f", {size} sensors") for size in sizes), (None, "")):
+        clean = [outcome for about, outcome in known if sets in (about["sensors"], None)]
+        hours = sum(outcome.clean_s for outcome in clean) / 3600
+        if not hours:
+            continue
+        result.add(f"clean driving{name}", "h", [hours])
+        rate = sum(outcome.alarms for outcome in clean) / hours
+        has_bar = sets is None and hours >= LEAST_CLEAN_H
+        result.add(
+            f"false alarms{name}",
+            "per hour",
+            [rate],
+            *([f"<= {MOST_ALARMS_PER_H}", rate <= MOST_ALARMS_PER_H] if has_bar else []),
+        )
 
 
 def _add_detection(result: Benchmark, what: str, size: int, group: Sequence[Known]) -> None:

@@ -9,25 +9,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.cross_examination.panorama import COLUMNS, Place, azimuths, columns_of
-from anyseg_core.runtime.cross_examination.small_arrays import median
+from anyseg_core.runtime.cross_examination.panorama import Place, azimuths, columns_of
 from anyseg_core.runtime.cross_examination.views import Floats
 
-GROSS_DEG = 5.0
-"""Beyond this an angle is looked for all around."""
 _ANGLES: Floats = np.deg2rad(np.arange(-4.0, 4.01, 0.5, dtype=np.float32))
-_ALL_AROUND: Floats = np.deg2rad(np.arange(-180.0, 180.0, 1.0, dtype=np.float32))
 LEAST_AROUND = 0.35
 """Share of the directions in which something is seen: what passes beside a narrow view turns it."""
 LEAST_CELLS, ENOUGH_CELLS = 60, 600
 """Directions that are compared."""
-ENOUGH_ALL_AROUND = 240
 MOST_MISFIT = 0.2
 """Of a logarithm of distance: what is behind an edge says no more than that."""
-FITS_NOWHERE = 0.9
-"""Misfit of the best angle over that of all of them, of a sensor that looks elsewhere. Clean: mostly below."""
-FITS_THERE = 0.85
-"""The same of where it looks instead, and the misfit there over that of the best of the small angles."""
 
 
 def turned_right(old: Floats, new: Floats, then: Place, now: Place) -> float | None:
@@ -49,16 +40,12 @@ def turned_right(old: Floats, new: Floats, then: Place, now: Place) -> float | N
     distance = np.exp(log_distance)
     ahead = distance * np.cos(azimuth) - np.float32(driven * np.cos(chord))
     left = distance * np.sin(azimuth) - np.float32(driven * np.sin(chord))
-    to, far = np.arctan2(left, ahead) - np.float32(turned), 0.5 * np.log(ahead * ahead + left * left)
+    to = np.arctan2(left, ahead) - np.float32(turned)
+    far = (0.5 * np.log(ahead * ahead + left * left)).astype(np.float32)
     misfit = _misfits(band, to, far, new, _ANGLES)
     if misfit is None:
         return None
     best = int(misfit.argmin())
-    if misfit[best] > FITS_NOWHERE * median(misfit) and new.shape[1] == COLUMNS:
-        some = slice(None, None, 1 + len(band) // ENOUGH_ALL_AROUND)
-        around = _misfits(band[some], to[some], far[some], new, _ALL_AROUND)
-        if around is not None and around.min() < FITS_THERE * min(median(around), float(misfit[best])):
-            return float(np.rad2deg(_ALL_AROUND[int(around.argmin())]))
     if not 0 < best < len(_ANGLES) - 1:
         return None
     before, at, after = misfit[best - 1 : best + 2].tolist()

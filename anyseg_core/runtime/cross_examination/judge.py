@@ -96,6 +96,8 @@ JUMPED_MORE = 2.0
 """Times the other's."""
 JUMPED_ALONE = 4.0
 """Times that of any third sensor: it was not the scene that jumped."""
+BY_ITS_JUMP = 0.75
+"""Confidence that a sensor is wrong whose view jumped when it began to contradict odometry, which moves no view."""
 JUMP_COUNTS = 2
 """Sensors that speak against it, or vouch for the other, which a jump outweighs."""
 SUSPECT_COUNTS = 0.5
@@ -199,8 +201,10 @@ class Judge:
         decided: dict[Sensor, Dispute] = {}
         for suspicion in self._alarms(1):
             newest, (sensor,) = suspicion.newest, suspicion.newest.sensors
-            is_blamed = newest.confidence > EVEN
-            decided.setdefault(sensor, _dispute(suspicion, newest.partner, newest.confidence, is_blamed=is_blamed))
+            confidence = newest.confidence
+            if confidence <= EVEN and self._jump(sensor, suspicion.rose_ns) > JUMPED:
+                confidence = BY_ITS_JUMP
+            decided.setdefault(sensor, _dispute(suspicion, newest.partner, confidence, is_blamed=confidence > EVEN))
         pairs = list(self._alarms(2))
         while open_pairs := [pair for pair in pairs if not _explained(pair, decided)]:
             # An angle explains that distances differ, not the other way round.

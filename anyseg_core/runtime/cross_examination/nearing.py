@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.cross_examination.heading import GROSS_DEG, turned_right
+from anyseg_core.runtime.cross_examination.heading import turned_right
 from anyseg_core.runtime.cross_examination.judge import DRIVEN_SCALE, EVEN, HEADING, NEARING, Testimony
 from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
 from anyseg_core.runtime.cross_examination.panorama import Place, Ranging, azimuths, columns_of, panorama
@@ -43,6 +43,13 @@ MULTIPLES: Floats = np.array(
     [0, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5], np.float32
 )
 _ONE = 8
+STRAIGHT: Floats = np.zeros(1, np.float32)
+BEARINGS: Floats = np.deg2rad(np.arange(-150, 181, 30)[np.arange(-150, 181, 30) != 0]).astype(np.float32)
+"""Other ones than odometry's, in radians to the left: that of a sensor which is turned as far to the right."""
+NEARLY_ONE = 0.25
+"""A multiple of odometry's motion with which no other bearing is looked for."""
+OTHER_COURSE, OTHER_COURSE_SPREAD = 0.8, 0.1
+"""Misfit of the best other bearing over that of odometry's, of a sensor that looks elsewhere."""
 CLEAR = 0.85
 """Share of the usual misfit, that the best one must be below."""
 FROZEN_FIT, FROZEN_SPREAD = 0.55, 0.15
@@ -107,8 +114,10 @@ class Nearing:
         now = panorama(view, rig)
         if now is not None and (degrees := seen.turned(now, now_ns)) is not None:
             self._turns.turned_right(sensor, degrees)
-            yield _heading(sensor, seen.turned_deg)
-        if (fit := seen.look(now, now_ns)) is None:
+        fit = seen.look(now, now_ns)
+        if seen.course is not None:
+            yield self._course(sensor, *seen.course, now_ns)
+        if fit is None:
             return
         share = float(fit[0] / max(fit[_ONE], 1e-6))
         text = f"what {sensor} sees has not come nearer, though odometry says {twist.speed_mps:.1f} m/s"
@@ -116,6 +125,18 @@ class Nearing:
         yield Testimony(NEARING, Fault.NOT_MOVING, (sensor,), against, share, "share", text, looks=LOOKS_NEARING)
         if (multiple := seen.multiple) is not None:
             yield self._scale(sensor, multiple, seen.known_ns)
+
+    def _course(self, sensor: Sensor, right_deg: float, share: float, now_ns: int) -> Testimony:
+        """Against odometry alone nobody knows who is wrong, which says so of a vehicle that backs up, too."""
+        others = [s for s in self.fitting if s != sensor and self._seen[s].is_known(now_ns)]
+        side = "right" if right_deg > 0 else "left"
+        text = f"what {sensor} sees passes as if it was turned by {abs(right_deg):.0f} degrees to the {side}"
+        against = sure(OTHER_COURSE - share, OTHER_COURSE_SPREAD)
+        confidence, partner = (1.0, others[0]) if others else (EVEN, None)
+        return Testimony(
+            HEADING, Fault.MISALIGNED, (sensor,), against, abs(right_deg), "degrees", text,
+            partner=partner, confidence=confidence, looks=LOOKS_SCALE,
+        )  # fmt: skip
 
     def _scale(self, sensor: Sensor, multiple: float, now_ns: int) -> Testimony:
         """Against odometry alone nobody knows who is wrong; where another sensor says the same, it is odometry."""
@@ -134,15 +155,6 @@ class Nearing:
         )  # fmt: skip
 
 
-def _heading(sensor: Sensor, turned_deg: float) -> Testimony:
-    side = "right" if turned_deg > 0 else "left"
-    text = f"{sensor} was turned by {abs(turned_deg):.0f} degrees to the {side} on its mount, against its own past"
-    against = 1.0 if abs(turned_deg) > GROSS_DEG else -1.0
-    return Testimony(
-        HEADING, Fault.MISALIGNED, (sensor,), against, abs(turned_deg), "degrees", text, looks=LOOKS_SCALE
-    )
-
-
 @dataclass
 class _Seen:
     """What a sensor saw on the last metres, and how it fitted odometry."""
@@ -156,8 +168,9 @@ class _Seen:
     _weight: float = 0.0
     known_ns: int = 0
     """When it last fitted at all."""
-    turned_deg: float = 0.0
-    """By how much it was turned grossly, to the right."""
+    course: tuple[float, float] | None = None
+    """Of the last look: the other bearing of the motion that fits best, as degrees that the sensor is turned to the
+    right, and its misfit over that of odometry's; None where nothing tells."""
 
     @property
     def newest_ns(self) -> int:
@@ -187,14 +200,11 @@ class _Seen:
         if not self._past or stamp_ns - self._past[-1][0] > MOST_APART_NS:
             return None
         _, place, before = self._past[-1]
-        degrees = turned_right(before, now, place, self._place)
-        if degrees is not None and abs(degrees) > GROSS_DEG:
-            self.turned_deg = (self.turned_deg + degrees + 180.0) % 360.0 - 180.0
-        return degrees
+        return turned_right(before, now, place, self._place)
 
     def look(self, now: Floats | None, stamp_ns: int) -> Floats | None:
         """Misfit of each of `MULTIPLES` with what was seen some metres ago; None where that says nothing."""
-        self.next_ns = stamp_ns + EVERY_NS
+        self.next_ns, self.course = stamp_ns + EVERY_NS, None
         if now is None:
             return None
         old = [past for past in self._past if stamp_ns - past[0] <= MOST_APART_NS]
@@ -204,11 +214,23 @@ class _Seen:
         if found is None:
             return None
         fit, cells = found
+        self.course = self._course(fit, now, *far[-1][1:])
         if fit.min() > CLEAR * median(fit):
             return None
         keep = float(np.exp(-max(stamp_ns - self.known_ns, 0) / (MEMORY_S * NS_PER_S)))
         self._fit, self._weight, self.known_ns = self._fit * keep + fit * cells, self._weight * keep + cells, stamp_ns
         return fit
+
+    def _course(self, fit: Floats, now: Floats, place: Place, before: Floats) -> tuple[float, float] | None:
+        """As `course`, where the multiples of odometry's motion have these misfits."""
+        if abs(float(MULTIPLES[int(fit.argmin())]) - 1.0) < NEARLY_ONE:
+            return 0.0, 1.0
+        found = misfits(before, now, place, self._place, np.ones(len(BEARINGS), np.float32), BEARINGS)
+        if found is None:
+            return None
+        best = int(found[0].argmin())
+        share = float(found[0][best] / max(float(fit[_ONE]), 1e-6))
+        return float(np.rad2deg(BEARINGS[best])), share if found[0][best] < fit.min() else 1.0
 
     def is_known(self, now_ns: int) -> bool:
         """Whether `multiple` is still worth something."""
@@ -225,13 +247,16 @@ class _Seen:
         return float(np.clip(-slope / max(2 * curve, 1e-9), places[0], places[2]))
 
 
-def misfits(old: Floats, new: Floats, then: Place, now: Place) -> tuple[Floats, int] | None:
-    """How badly what was seen then fits what is seen now, after it came nearer by each of `MULTIPLES` of what odometry
-    says: mean difference of the logarithms of distance, and the directions that are compared. None: too few.
+def misfits(
+    old: Floats, new: Floats, then: Place, now: Place, multiples: Floats = MULTIPLES, bearings: Floats = STRAIGHT
+) -> tuple[Floats, int] | None:
+    """How badly what was seen then fits what is seen now, after each of some motions: mean difference of the logarithms
+    of distance, [motions], and the directions that are compared. None: too few.
 
     Args:
         old, new: panoramas, [len(BANDS) - 1, COLUMNS].
         then, now: where each was seen.
+        multiples, bearings: each motion as a multiple of odometry's, and by how much to the left of it, in radians.
     """
     band, column = np.nonzero(np.isfinite(old))
     log_distance, azimuth = old[band, column], azimuths()[column]
@@ -243,8 +268,9 @@ def misfits(old: Floats, new: Floats, then: Place, now: Place) -> tuple[Floats, 
         return None
     compared = compared[:: 1 + len(compared) // ENOUGH_CELLS]
     band, azimuth, distance = band[compared], azimuth[compared], np.exp(log_distance[compared])
-    ahead = (distance * np.cos(azimuth))[None] - np.float32(driven * np.cos(heading)) * MULTIPLES[:, None]  # [M, N]
-    left = (distance * np.sin(azimuth))[None] - np.float32(driven * np.sin(heading)) * MULTIPLES[:, None]
+    moved_ahead, moved_left = (np.float32(driven) * multiples * part(heading + bearings) for part in (np.cos, np.sin))
+    ahead = (distance * np.cos(azimuth))[None] - moved_ahead[:, None]  # [motions, N]
+    left = (distance * np.sin(azimuth))[None] - moved_left[:, None]
     seen = new[band[None], columns_of(np.arctan2(left, ahead) - np.float32(turned))]
     known = np.isfinite(seen)
     with np.errstate(invalid="ignore"):
@@ -252,4 +278,4 @@ def misfits(old: Floats, new: Floats, then: Place, now: Place) -> tuple[Floats, 
     counts = known.sum(axis=1)
     if counts.min() < LEAST_CELLS // 2:
         return None
-    return (np.where(known, misfit, np.float32(0.0)).sum(axis=1) / counts).astype(np.float32), int(counts[_ONE])
+    return (np.where(known, misfit, np.float32(0.0)).sum(axis=1) / counts).astype(np.float32), int(median(counts))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
 from anyseg_core.runtime.cross_examination.judge import DRIVEN_SCALE
 from anyseg_core.runtime.cross_examination.nearing import Nearing
+from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
 from anyseg_core.runtime.cross_examination.views import view_of
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.health.state import Dispute
@@ -141,7 +142,7 @@ def test_of_two_that_disagree_from_the_start_odometry_tells_which_is_wrong(senso
 @pytest.mark.parametrize("is_confirmed", [False, True])
 def test_one_whose_distances_another_measures_alike_is_of_no_other_scale(sensor: Sensor, *, is_confirmed: bool) -> None:
     """Traffic that moves along looks like another scale to odometry alone."""
-    nearing, rng = Nearing(), np.random.default_rng(1)
+    nearing, rng = Nearing(OwnTurns()), np.random.default_rng(1)
     twist, scales = Twist(np.array([SPEED_MPS, 0, 0]), np.zeros(3)), list[float]()
     for number, pose in enumerate(straight(5)):
         data = scaled(0.75)((scan if sensor == LIDAR else image)(pose, rng), number)

@@ -14,6 +14,7 @@ from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
 from anyseg_core.runtime.cross_examination.judge import TILT
 from anyseg_core.runtime.cross_examination.judge import Testimony as Said
 from anyseg_core.runtime.cross_examination.outlines import COLUMN_DEG, direction_grid, scan_outlines
+from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
 from anyseg_core.runtime.cross_examination.views import view_of
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.thresholds import DEFAULT_CHECKS, Fault
@@ -74,7 +75,7 @@ def said_last(
     witness: str | None = None,
 ) -> Said | None:
     """What is said of the pair in the end, by that witness; None: by those of the side and of the lag."""
-    alignment = Alignment(lambda _sensor, each: DEFAULT_CHECKS[each])
+    alignment = Alignment(lambda _sensor, each: DEFAULT_CHECKS[each], OwnTurns())
     last: Said | None = None
     for number, moment in enumerate(frames):
         views = {sensor: view_of(frame, RIG) for sensor, frame in moment.items()}
@@ -192,7 +193,7 @@ def test_the_grid_is_of_equal_angles_and_none_of_a_view_that_is_too_wide() -> No
 
 
 def test_another_calibration_begins_anew() -> None:
-    alignment = Alignment(lambda _sensor, each: DEFAULT_CHECKS[each])
+    alignment = Alignment(lambda _sensor, each: DEFAULT_CHECKS[each], OwnTurns())
     moved = RIG.camera_from_lidar.copy()
     moved[0, 3] += 0.5
     other = Rig(RIG.camera, moved)
