@@ -26,7 +26,7 @@ from anyseg_core.sim.world import build_world, street_of
 Floats = NDArray[np.float32]
 
 CAMERA_HEIGHT_M = 1.6
-_EGO_OFFSET_M = -LANE_M / 2
+EGO_OFFSET_M = -LANE_M / 2
 """The vehicle keeps to the lane right of the middle."""
 CAMERA_FRAME_ID = "camera_optical_frame"
 LIDAR_FRAME_ID = "lidar"
@@ -91,7 +91,7 @@ def lidar_odometry(config: DriveConfig) -> Callable[[float], Twist]:
     lidar_from_base = np.linalg.inv(base_from_lidar()).astype(np.float64)
 
     def twist(t: float) -> Twist:
-        before, after = (street.place(START_M + ego.distance_at(at), _EGO_OFFSET_M)[2] for at in (t - 0.05, t + 0.05))
+        before, after = (street.place(START_M + ego.distance_at(at), EGO_OFFSET_M)[2] for at in (t - 0.05, t + 0.05))
         of_base = Twist(np.array([ego.speed_at(t), 0.0, 0.0]), np.array([0.0, 0.0, float(after - before) / 0.1]))
         return of_base.seen_from(lidar_from_base)
 
@@ -210,7 +210,7 @@ class Drive:
 
     def _pose(self, t: float) -> tuple[Floats, Floats]:
         """Camera rotation (body axes to world) and position."""
-        x, y, heading = self._world.road.street.place(START_M + self._ego.distance_at(t), _EGO_OFFSET_M)
+        x, y, heading = self._world.road.street.place(START_M + self._ego.distance_at(t), EGO_OFFSET_M)
         pitch, roll = self._ego.nod(t)
         rotation = yaw_matrix(float(heading)) @ _pitch_matrix(pitch) @ _roll_matrix(roll)
         return rotation.astype(np.float32), np.array([x, y, CAMERA_HEIGHT_M], np.float32)

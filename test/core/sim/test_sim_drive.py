@@ -16,10 +16,11 @@ from anyseg_core.runtime.geometry.rigid_transform import quaternion
 from anyseg_core.runtime.label_sets import DELIVER
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim import Drive, DriveConfig, DriveFrame, Weather
-from anyseg_core.sim.drive import CAMERA_HEIGHT_M
+from anyseg_core.sim.drive import CAMERA_HEIGHT_M, EGO_OFFSET_M, base_from_lidar, lidar_odometry
 from anyseg_core.sim.motion import ego_motion
 from anyseg_core.sim.recorded_drive import RecordedDrive
-from anyseg_core.sim.shapes import LABEL
+from anyseg_core.sim.shapes import LABEL, yaw_matrix
+from anyseg_core.sim.street import START_M
 from anyseg_core.sim.world import build_world
 
 CONFIG = DriveConfig(seed=11, weather=Weather.SUN, duration_s=12.0, width=160, height=120)
@@ -261,3 +262,19 @@ def test_vehicle_stops_and_moves_on() -> None:
     assert motion.speed_at(stop + 5.0) == 0.0
     assert motion.speed_at(stop + 15.0) > 3.0
     assert motion.distance_at(0.0) == pytest.approx(0.0, abs=0.05)
+
+
+def test_odometry_is_that_of_the_lidar_in_its_own_axes() -> None:
+    """What it adds up to is how the LiDAR has moved between two moments."""
+    config = DriveConfig(3, Weather.CLOUD, duration_s=6.0)
+    ego, twist_at, poses = ego_motion(3, 6.0, 8.0), lidar_odometry(config), []
+    for t in (3.0, 3.2):
+        x, y, heading = build_world(3, ego).road.street.place(START_M + ego.distance_at(t), EGO_OFFSET_M)
+        base = np.eye(4)
+        base[:3, :3], base[:2, 3] = yaw_matrix(float(heading)), (x, y)
+        poses.append(base @ base_from_lidar())
+    moved = np.linalg.inv(poses[0]) @ poses[1]
+    twist = twist_at(3.1)
+    assert np.allclose(0.2 * twist.linear, moved[:3, 3], atol=0.02)
+    assert 0.2 * twist.angular[2] == pytest.approx(np.arctan2(moved[1, 0], moved[0, 0]), abs=1e-3)
+    assert abs(twist.angular[2]) > 1e-3  # the road is not straight there

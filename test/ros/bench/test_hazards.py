@@ -109,6 +109,15 @@ def test_a_plan_has_short_long_recorded_and_clean_drives() -> None:
     drives = list(plan.drives())
     assert [d if isinstance(d, str) else d.duration_s for d in drives] == ["a_bag", 12.0, LONG_S, 60.0, 60.0, 60.0]
     assert [t.hazard for t in plan.trials(drives[-1], Path())] == [None]
+    pairs = Plan(("night",), (2,), clean_hours=0.05)
+    assert [len(t.sensors) for t in pairs.trials(drives[-1], Path())] == [2] * 6
+
+
+def test_alarms_are_counted_by_the_number_of_sensors_and_held_against_the_bar_in_all() -> None:
+    known = [({"sensors": "4"}, CLEAN), ({"sensors": "2"}, replace(CLEAN, alarms=1))]
+    result = {figure.name: figure for figure in hazards._judged(known).figures}
+    assert (result["false alarms, 4 sensors"].samples[0], result["false alarms, 2 sensors"].samples[0]) == (0.0, 0.5)
+    assert (result["false alarms"].samples[0], result["false alarms"].met) == (0.25, False)
 
 
 def test_an_unknown_weather_is_refused() -> None:

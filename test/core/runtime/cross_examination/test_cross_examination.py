@@ -281,6 +281,17 @@ def test_of_two_the_one_whose_view_has_jumped_is_blamed() -> None:
     assert [(s, d.is_blamed) for s, d in disputes.items()] == [(LIDAR, True)]
 
 
+@pytest.mark.parametrize(("jump", "is_blamed"), [(1.0, False), (20.0, True)])
+def test_one_that_contradicts_odometry_is_blamed_where_its_view_jumped(jump: float, *, is_blamed: bool) -> None:
+    said = say((LIDAR,), 1.0)._replace(confidence=0.5)
+    assert [(s, d.is_blamed) for s, d in judged(said, jumps={LIDAR: jump}).items()] == [(LIDAR, is_blamed)]
+
+
+def test_of_two_that_are_turned_the_suspect_is_blamed() -> None:
+    said = say((CAMERA, LIDAR), 1.0)._replace(witness="alignment", suspect=LIDAR)
+    assert [(s, d.is_blamed) for s, d in judged(said).items()] == [(LIDAR, True)]
+
+
 @pytest.mark.parametrize(
     ("jumps", "blamed"),
     [

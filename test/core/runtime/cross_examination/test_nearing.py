@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.cross_examination.examiner import CrossExaminer
+from anyseg_core.runtime.cross_examination.heading import turned_right
 from anyseg_core.runtime.cross_examination.judge import DRIVEN_SCALE
 from anyseg_core.runtime.cross_examination.nearing import Nearing
 from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
+from anyseg_core.runtime.cross_examination.panorama import Place, panorama
 from anyseg_core.runtime.cross_examination.views import view_of
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.health.state import Dispute
@@ -171,3 +173,48 @@ def test_odometry_that_moves_a_vehicle_that_stands_is_no_fault_of_two_that_agree
 @pytest.mark.parametrize("speed_mps", [0.0, None])
 def test_without_motion_by_odometry_nothing_is_said(speed_mps: float | None) -> None:
     assert not driven(straight(6), BOTH, speed_mps)
+
+
+@pytest.mark.parametrize("degrees", [2.0, -2.0, 0.0])
+@pytest.mark.parametrize("turn_rate", [0.0, 0.25])
+def test_a_scan_that_was_turned_on_its_mount_is_measured(degrees: float, turn_rate: float) -> None:
+    rng, (pose, later) = np.random.default_rng(1), (circle(7, turn_rate) if turn_rate else straight(7))[20:29:8]
+    new = scan(later, rng)
+    turn = np.deg2rad(degrees)  # what a sensor sees that is turned to the right appears farther to the left
+    x, y = new[:, 0].copy(), new[:, 1].copy()
+    new[:, 0], new[:, 1] = np.cos(turn) * x - np.sin(turn) * y, np.sin(turn) * x + np.cos(turn) * y
+    old, now = (panorama(view_of(SensorFrame(LIDAR, data, 0), RIG), RIG) for data in (scan(pose, rng), new))  # type: ignore[arg-type]
+    assert old is not None
+    assert now is not None
+    moved = Place(8 * PERIOD_S * SPEED_MPS, later[2] - pose[2])
+    assert turned_right(old, now, Place(), moved) == pytest.approx(degrees, abs=0.5)
+
+
+def test_a_narrow_view_does_not_tell_whether_it_was_turned() -> None:
+    view = view_of(SensorFrame(DEPTH, image((0.0, 0.0, 0.0), np.random.default_rng(1)), 0), RIG)
+    seen = panorama(view, RIG)  # type: ignore[arg-type]
+    assert seen is not None
+    assert turned_right(seen, seen, Place(), Place()) is None
+
+
+def wrong_way_round(data: NDArray, _number: int) -> NDArray:
+    return data * np.array([-1, -1, 1, 1], np.float32)
+
+
+def test_a_scanner_mounted_the_wrong_way_round_is_known_by_where_things_pass_to() -> None:
+    dispute = driven(straight(7), {LIDAR: wrong_way_round})[LIDAR]
+    assert (dispute.fault, dispute.value, dispute.is_blamed) == (Fault.MISALIGNED, pytest.approx(180.0), False)
+
+
+def test_beside_one_that_fits_odometry_it_is_to_blame() -> None:
+    disputes = driven(straight(7), {**BOTH, LIDAR: wrong_way_round})
+    assert {s for s, d in disputes.items() if d.is_blamed} == {LIDAR}
+
+
+def test_one_that_turns_round_on_the_way_is_found_and_comes_back() -> None:
+    def for_a_while(data: NDArray, number: int) -> NDArray:
+        return wrong_way_round(data, number) if 40 <= number < 70 else data
+
+    halfway = driven(straight(6.9), {LIDAR: for_a_while})
+    assert {(s, d.fault) for s, d in halfway.items()} == {(LIDAR, Fault.MISALIGNED)}
+    assert not driven(straight(13), {LIDAR: for_a_while})
