@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,3 +182,22 @@ def test_both_kinds_give_points_in_the_axes_of_the_camera() -> None:
         road = road_in(points_of(view, RIG))
         assert road is not None
         assert road.height_m == pytest.approx(HEIGHT_M, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "ahead", "mounted_m"), [("semantic_kitti", (0, 1), 1.73), ("nuscenes", (1, -1), 1.84)]
+)
+def test_the_road_of_recorded_scans_is_as_far_below_as_their_scanner_was_mounted(
+    recorded_data: Path, name: str, ahead: tuple[int, int], mounted_m: float
+) -> None:
+    """By the data sets' papers: 1.73 m (KITTI, Geiger et al. 2013) and 1.84 m (nuScenes, Caesar et al. 2020)."""
+    files = sorted((recorded_data / "street" / "lidar_range" / name).rglob("*.npz"))
+    assert len(files) > 20
+    column, sign = ahead  # which axis of the scan looks ahead, and how its other one looks to the left
+    for file in files:
+        xyz = np.load(file)["xyz_cm"].reshape(-1, 3).astype(np.float32) / 100
+        xyz = xyz[np.abs(xyz).sum(axis=1) > 0]
+        road = road_in(np.stack([-sign * xyz[:, 1 - column], -xyz[:, 2], xyz[:, column]]))
+        assert road is not None, file
+        assert road.height_m == pytest.approx(mounted_m, rel=0.06), file
+        assert abs(road.up_deg) < 3.0, file
