@@ -26,6 +26,7 @@ from rich.console import Console
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments, transform_parameters
@@ -48,6 +49,7 @@ from anyseg_ros.replay.live_comparison import (
 )
 from anyseg_ros.replay.mask_scoring import mask_hash
 from anyseg_ros.replay.offline import ReplayOptions, ReplayResult, replay
+from anyseg_ros.replay.student_note import print_student
 
 LOG = "log"
 INJECTED = "/injected"
@@ -117,6 +119,7 @@ def run_live(options: LiveOptions, console: Console, *, listen_only: bool = Fals
     if listen_only:
         outputs = _listen_only(console)
     else:
+        print_student(load_card(find_student(options.student)), console)
         console.print(f"offline replay of {options.bag}")
         outputs = _run_processes(options, prepare(options), console)
     comparison = compare(options, outputs)

@@ -123,6 +123,7 @@ def test_a_bag_through_node_and_player(bag: Path, student: Path, tmp_path: Path,
         schedule.write_text("injections:\n  - {modality: camera, kind: drop, start_s: 0.0, duration_s: 60.0}\n")
         command += ["--injections", str(schedule)]
     run = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=110, check=False)
+    assert "--student takes another" in run.stdout
     assert re.search(r"offline.*│ *\d+ │", run.stdout), run.stdout + run.stderr
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
     logs = "".join(path.read_text() for path in sorted((tmp_path / "out" / "log").iterdir()))
