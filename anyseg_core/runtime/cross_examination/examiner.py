@@ -126,7 +126,11 @@ class CrossExaminer:
         confirmed = {
             sensor for each in compared if each.witness == RANGES and each.against < 0 for sensor in each.sensors
         }
-        nearing = self._nearing.testimonies(views, rig, twist, confirmed | self._roads.as_fitted)
+
+        def is_refuted(sensor: Sensor, multiple: float) -> bool:
+            return sensor in confirmed or self._roads.refutes(sensor, multiple)
+
+        nearing = self._nearing.testimonies(views, rig, twist, is_refuted)
         yield from self._odometry.spared([*stood, *nearing], now_ns)
 
     def hear_network(self, shown_by: Mapping[Sensor, Shown], now_ns: int) -> None:

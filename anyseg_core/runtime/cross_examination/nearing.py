@@ -8,7 +8,7 @@ is wrong. Turned, it tells as well whether the sensor was turned on its mount.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,8 +63,8 @@ SAME_MULTIPLE = 0.12
 MEMORY_S = 2.5
 KNOWN_NS = 5 * NS_PER_S
 """For so long a sensor's multiple counts."""
-LOOKS_NEARING, LOOKS_SCALE = 6.5, 4.0
-"""That one of these testimonies stands for."""
+LOOKS_NEARING, LOOKS_SCALE, LOOKS_SCALE_ALONE = 6.5, 4.0, 2.5
+"""That one of these testimonies stands for; of a scale less where no other sensor fits odometry."""
 
 
 class Nearing:
@@ -82,7 +82,11 @@ class Nearing:
         return {s for s, multiple in multiples.items() if multiple and abs(np.log(multiple)) < WRONG_SCALE}
 
     def testimonies(
-        self, views: Mapping[Sensor, View], rig: Rig | None, twist: Twist | None, confirmed: Collection[Sensor] = ()
+        self,
+        views: Mapping[Sensor, View],
+        rig: Rig | None,
+        twist: Twist | None,
+        is_refuted: Callable[[Sensor, float], bool] = lambda _sensor, _multiple: False,
     ) -> Iterator[Testimony]:
         """Of those whose turn it is, where the vehicle has moved far enough.
 
@@ -90,8 +94,8 @@ class Nearing:
             views: of one moment.
             rig: nobody knows without it in which direction a sensor looks: none.
             twist: of the LiDAR in its own axes, by odometry; None where there is none.
-            confirmed: those whose distances another sensor measures alike now, or which see the road as far below as
-                when they fitted odometry. They are of no other scale, whatever moves in what they see.
+            is_refuted: whether a sensor is not of another scale, though its distances change by such a multiple of
+                what odometry says: traffic moves along.
         """
         if rig is None or twist is None:
             self._seen.clear()
@@ -102,8 +106,8 @@ class Nearing:
                 if sensor not in self._seen:
                     self._seen[sensor] = _Seen(next_ns=view.frame.stamp_ns + len(self._seen) * EVERY_NS // 2)
                 for said in self._testimonies_of(sensor, view, rig, twist):
-                    is_refuted = said.witness == DRIVEN_SCALE and sensor in confirmed
-                    yield said._replace(against=-1.0) if is_refuted else said
+                    is_no_scale = said.witness == DRIVEN_SCALE and is_refuted(sensor, said.value)
+                    yield said._replace(against=-1.0) if is_no_scale else said
 
     def _testimonies_of(self, sensor: Sensor, view: Ranging, rig: Rig, twist: Twist) -> Iterator[Testimony]:
         seen = self._seen[sensor]
@@ -148,10 +152,10 @@ class Nearing:
         if any(each < SAME_MULTIPLE for each in apart.values()):
             against = -1.0
         text = f"what {sensor} sees comes nearer {multiple:.2f} times as fast as odometry says"
-        confidence, partner = (1.0, right[0]) if right else (EVEN, None)
+        confidence, partner, looks = (1.0, right[0], LOOKS_SCALE) if right else (EVEN, None, LOOKS_SCALE_ALONE)
         return Testimony(
             DRIVEN_SCALE, Fault.WRONG_SCALE, (sensor,), against, multiple, "x", text,
-            partner=partner, confidence=confidence, looks=LOOKS_SCALE,
+            partner=partner, confidence=confidence, looks=looks,
         )  # fmt: skip
 
 

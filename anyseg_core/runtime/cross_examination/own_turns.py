@@ -20,8 +20,8 @@ KEPT, LEAST = 75, 3
 LEAST_AFTER = 2
 """Levels, after which a step is one; after a single one where another sensor sees none."""
 SUDDEN_DEG, SUDDEN = 1.0, 3.0
-"""From look to look, and times the usual: it was turned. Clean: at most 0.97 in fog, 0.6 else; turned by 2: 1.2 and
-more."""
+"""From look to look, and times the usual: it was turned. Clean, 0.8 s apart: at most 0.97 in fog, 0.74 else;
+turned by 2: 1.2 and more."""
 STEP_DEG, STEP_SURELY = 0.7, 4.0
 """Of the levels before and after, and in standard errors."""
 EXPLAINS, LITTLE = 0.5, 0.25

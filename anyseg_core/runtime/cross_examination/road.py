@@ -47,14 +47,14 @@ LEAST_POINTS, LEAST_SHARE = 60, 0.3
 """That lie on the plane, and of all points. A crowded street (KITTI) has 0.36, the simulated ones 0.8."""
 MOST_POINTS = 900
 KEPT, LEAST_KEPT = 75, 3
-LEAST_FITTED = 2
-"""Looks at which distances fitted odometry: of another scale they never do."""
 LAG_NS = 6 * NS_PER_S // 5
 """Looks that are younger do not count for what is usual: they may be wrong already."""
 MOST_INCLINED_DEG = 1.5
 """More than usual: where a slope begins, a plane through both parts has another height. Clean: at most 0.6."""
 OTHER_HEIGHT, OTHER_HEIGHT_SPREAD = 0.15, 0.04
 """Logarithm of a height over the usual one that is wrong. Clean: at most 0.03, and on a real drive (KITTI) in all."""
+HIGHEST_M = 4.0
+"""Of a sensor over the road."""
 SAME_HEIGHT = 0.06
 """The same, of a scale that has not changed."""
 BELOW_M, BELOW = 0.3, 0.05
@@ -127,6 +127,7 @@ class _Seen:
     _past: deque[tuple[int, Road]] = field(default_factory=lambda: deque(maxlen=KEPT))
     _fitted_m: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     """Heights while its distances fitted odometry."""
+    newest: Road | None = None
     _odd_since_ns: int | None = None
 
     def usual(self, now_ns: int) -> Road | None:
@@ -136,11 +137,16 @@ class _Seen:
             Road(*(median(np.array(values)) for values in zip(*old, strict=True))) if len(old) >= LEAST_KEPT else None
         )
 
-    def is_as_fitted(self, road: Road | None) -> bool:
-        """Whether the road is as far below as when distances fitted odometry."""
-        if road is None or len(self._fitted_m) < LEAST_FITTED:
+    def refutes(self, multiple: float) -> bool:
+        """As `Roads.refutes`."""
+        if self.newest is None:
             return False
-        return abs(float(np.log(road.height_m / median(np.array(self._fitted_m))))) < SAME_HEIGHT
+        height_m = self.newest.height_m
+        if height_m <= HIGHEST_M < height_m / max(multiple, 1e-6):
+            return True
+        if not self._fitted_m:  # of another scale they never fit
+            return False
+        return abs(float(np.log(height_m / median(np.array(self._fitted_m))))) < SAME_HEIGHT
 
     def learn(self, road: Road | None, now_ns: int, *, is_odd: bool, fits_odometry: bool) -> None:
         """Take a look into account, unless it is odd; where that lasts and fits odometry, begin anew."""
@@ -165,15 +171,13 @@ class Roads:
         self._turns = turns
         self._seen: dict[Sensor, _Seen] = {}
         self._rig: Rig | None = None
-        self.as_fitted: frozenset[Sensor] = frozenset()
-        """Those that see the road as far below as when their distances fitted odometry."""
 
     def testimonies(
         self, views: Mapping[Sensor, View], rig: Rig | None, fitting: Collection[Sensor], now_ns: int
     ) -> Iterator[Testimony]:
         """Of those whose turn it is. `fitting`: those whose distances fit odometry."""
         if not is_same_rig(rig, self._rig):
-            self._seen, self._rig, self.as_fitted = {}, rig, frozenset()
+            self._seen, self._rig = {}, rig
         for sensor, view in views.items():
             if rig is None or not isinstance(view, (DepthView, LidarView)):
                 continue
@@ -181,6 +185,11 @@ class Roads:
             if now_ns >= seen.next_ns:
                 seen.next_ns = now_ns + EVERY_NS
                 yield from self._look(sensor, seen, points_of(view, rig), sensor in fitting, now_ns)
+
+    def refutes(self, sensor: Sensor, multiple: float) -> bool:
+        """Whether a sensor whose distances change by a multiple of what odometry says is not of that scale: it sees the
+        road as far below as when it fitted odometry, or would have to be mounted higher than anything is."""
+        return sensor in self._seen and self._seen[sensor].refutes(multiple)
 
     def _look(
         self, sensor: Sensor, seen: _Seen, points: Floats, fits_odometry: bool, now_ns: int
@@ -191,7 +200,7 @@ class Roads:
             self._turns.level(sensor, Turn.CLOCKWISE, road.clockwise_deg)
         said = _compared(sensor, road, usual, points) if usual is not None else None
         seen.learn(road, now_ns, is_odd=said is not None and said.against > 0, fits_odometry=fits_odometry)
-        self.as_fitted = self.as_fitted | {sensor} if seen.is_as_fitted(road) else self.as_fitted - {sensor}
+        seen.newest = road
         if said is not None:
             yield said
 

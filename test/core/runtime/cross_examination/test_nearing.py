@@ -149,7 +149,7 @@ def test_one_whose_distances_another_measures_alike_is_of_no_other_scale(sensor:
     for number, pose in enumerate(straight(5)):
         data = scaled(0.75)((scan if sensor == LIDAR else image)(pose, rng), number)
         view = view_of(SensorFrame(sensor, data, NS_PER_S + round(number * PERIOD_S * NS_PER_S)), RIG)
-        said = nearing.testimonies({sensor: view}, RIG, twist, {sensor} if is_confirmed else ())
+        said = nearing.testimonies({sensor: view}, RIG, twist, lambda _sensor, _multiple: is_confirmed)
         scales += [each.against for each in said if each.witness == DRIVEN_SCALE]
     assert scales
     assert all(against < 0 for against in scales) == is_confirmed

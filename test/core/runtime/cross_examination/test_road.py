@@ -156,7 +156,16 @@ def test_the_road_confirms_a_scale_only_where_odometry_has(*, fits_odometry: boo
         view = view_of(image(lambda data, _number: data, number), RIG)
         fitting = [DEPTH] if fits_odometry and number < 12 else []
         list(roads.testimonies({DEPTH: view}, RIG, fitting, number * PERIOD_NS))
-    assert roads.as_fitted == ({DEPTH} if fits_odometry else set())
+    assert roads.refutes(DEPTH, 0.7) == fits_odometry
+
+
+@pytest.mark.parametrize(("multiple", "refuted"), [(0.13, True), (0.32, True), (0.59, False), (1.3, False)])
+def test_a_scale_that_would_hang_the_sensor_above_all_vehicles_is_refuted(multiple: float, *, refuted: bool) -> None:
+    """Before anything has fitted odometry: traffic all around moves along."""
+    roads = Roads(OwnTurns())
+    list(roads.testimonies({DEPTH: view_of(image(lambda data, _number: data, 0), RIG)}, RIG, [], 0))
+    assert roads.refutes(DEPTH, multiple) == refuted
+    assert not roads.refutes(LIDAR, multiple)
 
 
 @pytest.mark.parametrize(("degrees", "changed"), [(2.0, 2.0), (-2.0, -2.0), (0.3, 0.0)])
