@@ -243,7 +243,8 @@ def points_of(view: DepthView | LidarView, rig: Rig) -> Floats:
         return points[:, :: 1 + points.shape[1] // (6 * MOST_POINTS)]
     image = view.frame.data
     place, rays = _rays(rig.camera, image.shape[0], image.shape[1])
-    return image.reshape(-1)[place].astype(np.float32) * rays
+    with np.errstate(invalid="ignore"):  # where nothing was measured
+        return image.reshape(-1)[place].astype(np.float32) * rays
 
 
 @lru_cache(maxsize=8)

@@ -210,3 +210,15 @@ def test_the_road_of_recorded_scans_is_as_far_below_as_their_scanner_was_mounted
         assert road is not None, file
         assert road.height_m == pytest.approx(mounted_m, rel=0.06), file
         assert abs(road.up_deg) < 3.0, file
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-30, 5.0, 1e9, np.inf, np.nan])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (120, 160)])
+def test_an_image_of_anything_is_no_error(value: float, shape: tuple[int, int]) -> None:
+    roads = Roads(OwnTurns())
+    for number in range(16):
+        data = image(lambda data, _number: data, number).data if number < 10 else np.full(shape, value, np.float32)
+        view = view_of(SensorFrame(DEPTH, data, number * PERIOD_NS), RIG)
+        list(roads.testimonies({DEPTH: view}, RIG, [DEPTH], number * PERIOD_NS))
+        assert isinstance(roads.refutes(DEPTH, 0.5), bool)
