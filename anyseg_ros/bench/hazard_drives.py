@@ -92,12 +92,7 @@ def _simulated(config: DriveConfig, recordings: Path) -> Drive:
     frames = [
         (t, _stamped(frame, t)) for t, moment in zip(times, moments, strict=True) for frame in moment.frames.values()
     ]
-    return Drive(
-        frames,
-        recording.rig(),
-        [twist_at(t) for t in times],
-        [moment.labels for moment in moments],
-    )
+    return Drive(frames, recording.rig(), [twist_at(t) for t in times], [moment.labels for moment in moments])
 
 
 def _bag(path: Path) -> Drive:

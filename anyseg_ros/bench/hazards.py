@@ -288,21 +288,19 @@ def _judged(known: Sequence[Known]) -> Benchmark:
 
 def _add_alarms(result: Benchmark, known: Sequence[Known]) -> None:
     """Hours without a hazard, and alarms in them: by the number of sensors, and in all."""
-    sizes = sorted({about["sensors"] for about, _ in known}, reverse=True)
-    for sets, name in (*((size, f", {size} sensors") for size in sizes), (None, "")):
-        clean = [outcome for about, outcome in known if sets in (about["sensors"], None)]
-        hours = sum(outcome.clean_s for outcome in clean) / 3600
+    groups: dict[str, list[Outcome]] = {}
+    for size in sorted({about["sensors"] for about, _ in known}, reverse=True):
+        groups[f", {size} sensors"] = [outcome for about, outcome in known if about["sensors"] == size]
+    groups[""] = [outcome for _, outcome in known]
+    for name, outcomes in groups.items():
+        hours = sum(outcome.clean_s for outcome in outcomes) / 3600
         if not hours:
             continue
+        rate = sum(outcome.alarms for outcome in outcomes) / hours
+        is_enough = not name and hours >= LEAST_CLEAN_H
+        bar = [f"<= {MOST_ALARMS_PER_H}", rate <= MOST_ALARMS_PER_H] if is_enough else []
         result.add(f"clean driving{name}", "h", [hours])
-        rate = sum(outcome.alarms for outcome in clean) / hours
-        has_bar = sets is None and hours >= LEAST_CLEAN_H
-        result.add(
-            f"false alarms{name}",
-            "per hour",
-            [rate],
-            *([f"<= {MOST_ALARMS_PER_H}", rate <= MOST_ALARMS_PER_H] if has_bar else []),
-        )
+        result.add(f"false alarms{name}", "per hour", [rate], *bar)
 
 
 def _add_detection(result: Benchmark, what: str, size: int, group: Sequence[Known]) -> None:

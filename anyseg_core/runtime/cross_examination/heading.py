@@ -7,9 +7,8 @@ seen now. Walls and poles all around tell the angle to half a degree within 8 m 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anyseg_core.runtime.cross_examination.panorama import Place, azimuths, columns_of
+from anyseg_core.runtime.cross_examination.panorama import Place, azimuths, mean_misfits
 from anyseg_core.runtime.cross_examination.views import Floats
 
 _ANGLES: Floats = np.deg2rad(np.arange(-4.0, 4.01, 0.5, dtype=np.float32))
@@ -17,8 +16,6 @@ LEAST_AROUND = 0.35
 """Share of the directions in which something is seen: what passes beside a narrow view turns it."""
 LEAST_CELLS, ENOUGH_CELLS = 60, 600
 """Directions that are compared."""
-MOST_MISFIT = 0.2
-"""Of a logarithm of distance: what is behind an edge says no more than that."""
 
 
 def turned_right(old: Floats, new: Floats, then: Place, now: Place) -> float | None:
@@ -35,15 +32,14 @@ def turned_right(old: Floats, new: Floats, then: Place, now: Place) -> float | N
     band, column = np.nonzero(np.isfinite(old))
     chosen = slice(None, None, 1 + len(band) // ENOUGH_CELLS)
     band, azimuth, log_distance = band[chosen], azimuths()[column[chosen]], old[band[chosen], column[chosen]]
-    driven, turned = now.driven_m - then.driven_m, now.turned - then.turned
-    chord = now.heading + 0.5 * turned  # in the axes of then
+    driven, turned, bearing = now.way_from(then)
     distance = np.exp(log_distance)
-    ahead = distance * np.cos(azimuth) - np.float32(driven * np.cos(chord))
-    left = distance * np.sin(azimuth) - np.float32(driven * np.sin(chord))
+    ahead = distance * np.cos(azimuth) - np.float32(driven * np.cos(bearing))
+    left = distance * np.sin(azimuth) - np.float32(driven * np.sin(bearing))
     to = np.arctan2(left, ahead) - np.float32(turned)
     far = (0.5 * np.log(ahead * ahead + left * left)).astype(np.float32)
-    misfit = _misfits(band, to, far, new, _ANGLES)
-    if misfit is None:
+    misfit, counts = mean_misfits(band, to[None] + _ANGLES[:, None], far[None], new)
+    if not len(band) or counts.min() < min(LEAST_CELLS, len(band) // 2):
         return None
     best = int(misfit.argmin())
     if not 0 < best < len(_ANGLES) - 1:
@@ -51,17 +47,3 @@ def turned_right(old: Floats, new: Floats, then: Place, now: Place) -> float | N
     before, at, after = misfit[best - 1 : best + 2].tolist()
     between = 0.5 * (before - after) / max(before - 2 * at + after, 1e-9)
     return float(np.rad2deg(_ANGLES[best] + between * (_ANGLES[1] - _ANGLES[0])))
-
-
-def _misfits(
-    band: NDArray[np.intp], azimuth: Floats, log_distance: Floats, new: Floats, angles: Floats
-) -> Floats | None:
-    """Mean difference of the logarithms of distance, where the sensor was turned to the right by each angle."""
-    seen = new[band[None], columns_of(azimuth[None] + angles[:, None])]
-    known = np.isfinite(seen)
-    counts = known.sum(axis=1)
-    if counts.min() < min(LEAST_CELLS, len(band) // 2) or not len(band):
-        return None
-    with np.errstate(invalid="ignore"):
-        apart = np.minimum(np.abs(seen - log_distance), np.float32(MOST_MISFIT))
-    return (np.where(known, apart, np.float32(0.0)).sum(axis=1) / counts).astype(np.float32)

@@ -108,10 +108,10 @@ NETWORK_COUNTS = 1.5
 """The same of what the network makes of it: one other sensor does not outweigh all of them."""
 (
     RANGES, EDGES, EVENTS, MOVEMENT, LATENESS, SIGNS, OWN_PAST, ALIGNMENT, LAG, NETWORK, TILT, NEARING, DRIVEN_SCALE,
-    ROAD, HEADING,
+    ROAD, COURSE,
 ) = (
     "ranges", "edges", "events", "movement", "lateness", "signs", "own past", "alignment", "lag", "network", "tilt",
-    "nearing", "driven scale", "road", "heading",
+    "nearing", "driven scale", "road", "course",
 )  # fmt: skip
 """The witnesses."""
 OF_ANGLES = frozenset({ALIGNMENT, TILT})

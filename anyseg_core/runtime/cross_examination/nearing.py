@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.cross_examination.heading import turned_right
-from anyseg_core.runtime.cross_examination.judge import DRIVEN_SCALE, EVEN, HEADING, NEARING, Testimony
-from anyseg_core.runtime.cross_examination.own_turns import OwnTurns
-from anyseg_core.runtime.cross_examination.panorama import Place, Ranging, azimuths, columns_of, panorama
+from anyseg_core.runtime.cross_examination.judge import COURSE, DRIVEN_SCALE, EVEN, NEARING, Testimony
+from anyseg_core.runtime.cross_examination.own_turns import EVERY_NS, OwnTurns
+from anyseg_core.runtime.cross_examination.panorama import Place, Ranging, azimuths, mean_misfits, panorama
 from anyseg_core.runtime.cross_examination.small_arrays import median
 from anyseg_core.runtime.cross_examination.testimonies import sure
 from anyseg_core.runtime.cross_examination.views import DepthView, Floats, LidarView, View
@@ -26,7 +27,6 @@ from anyseg_core.runtime.health.thresholds import Fault
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 
-EVERY_NS = 8 * NS_PER_S // 10
 LEAST_DRIVEN_M = 2.5
 """Between two views that are compared, ..."""
 MOST_APART_NS = 3 * NS_PER_S
@@ -37,8 +37,6 @@ LEAST_CHANGE = 0.04
 """Share of a distance by which it must change by odometry, to be evidence."""
 LEAST_CELLS, ENOUGH_CELLS = 40, 600
 """Directions that are compared."""
-_MOST_MISFIT = 0.2
-"""Of a logarithm of distance: what is behind an edge says no more than that."""
 MULTIPLES: Floats = np.array(
     [0, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.7, 2.0, 2.5], np.float32
 )
@@ -118,9 +116,9 @@ class Nearing:
         now = panorama(view, rig)
         if now is not None and (degrees := seen.turned(now, now_ns)) is not None:
             self._turns.turned_right(sensor, degrees)
-        fit = seen.look(now, now_ns)
-        if seen.course is not None:
-            yield self._course(sensor, *seen.course, now_ns)
+        fit, course = seen.look(now, now_ns)
+        if course is not None:
+            yield self._course(sensor, *course, now_ns)
         if fit is None:
             return
         share = float(fit[0] / max(fit[_ONE], 1e-6))
@@ -138,7 +136,7 @@ class Nearing:
         against = sure(OTHER_COURSE - share, OTHER_COURSE_SPREAD)
         confidence, partner = (1.0, others[0]) if others else (EVEN, None)
         return Testimony(
-            HEADING, Fault.MISALIGNED, (sensor,), against, abs(right_deg), "degrees", text,
+            COURSE, Fault.MISALIGNED, (sensor,), against, abs(right_deg), "degrees", text,
             partner=partner, confidence=confidence, looks=LOOKS_SCALE,
         )  # fmt: skip
 
@@ -159,6 +157,16 @@ class Nearing:
         )  # fmt: skip
 
 
+class _Look(NamedTuple):
+    """How a view fits what was seen some metres ago."""
+
+    fit: Floats | None = None
+    """Misfit of each of `MULTIPLES`; None where that says nothing."""
+    course: tuple[float, float] | None = None
+    """The other bearing of the motion that fits best, as degrees that the sensor is turned to the right, and its misfit
+    over that of odometry's; None where nothing tells."""
+
+
 @dataclass
 class _Seen:
     """What a sensor saw on the last metres, and how it fitted odometry."""
@@ -172,9 +180,6 @@ class _Seen:
     _weight: float = 0.0
     known_ns: int = 0
     """When it last fitted at all."""
-    course: tuple[float, float] | None = None
-    """Of the last look: the other bearing of the motion that fits best, as degrees that the sensor is turned to the
-    right, and its misfit over that of odometry's; None where nothing tells."""
 
     @property
     def newest_ns(self) -> int:
@@ -206,27 +211,27 @@ class _Seen:
         _, place, before = self._past[-1]
         return turned_right(before, now, place, self._place)
 
-    def look(self, now: Floats | None, stamp_ns: int) -> Floats | None:
-        """Misfit of each of `MULTIPLES` with what was seen some metres ago; None where that says nothing."""
-        self.next_ns, self.course = stamp_ns + EVERY_NS, None
+    def look(self, now: Floats | None, stamp_ns: int) -> _Look:
+        """A view that is due; what it says of the multiple counts from now on."""
+        self.next_ns = stamp_ns + EVERY_NS
         if now is None:
-            return None
+            return _Look()
         old = [past for past in self._past if stamp_ns - past[0] <= MOST_APART_NS]
         far = [past for past in old if self._place.driven_m - past[1].driven_m >= LEAST_DRIVEN_M]
         self._past.append((stamp_ns, self._place, now))
         found = misfits(far[-1][2], now, far[-1][1], self._place) if far else None
         if found is None:
-            return None
+            return _Look()
         fit, cells = found
-        self.course = self._course(fit, now, *far[-1][1:])
+        course = self._course(fit, now, *far[-1][1:])
         if fit.min() > CLEAR * median(fit):
-            return None
+            return _Look(None, course)
         keep = float(np.exp(-max(stamp_ns - self.known_ns, 0) / (MEMORY_S * NS_PER_S)))
         self._fit, self._weight, self.known_ns = self._fit * keep + fit * cells, self._weight * keep + cells, stamp_ns
-        return fit
+        return _Look(fit, course)
 
     def _course(self, fit: Floats, now: Floats, place: Place, before: Floats) -> tuple[float, float] | None:
-        """As `course`, where the multiples of odometry's motion have these misfits."""
+        """As `_Look.course`, where the multiples of odometry's motion have these misfits."""
         if abs(float(MULTIPLES[int(fit.argmin())]) - 1.0) < NEARLY_ONE:
             return 0.0, 1.0
         found = misfits(before, now, place, self._place, np.ones(len(BEARINGS), np.float32), BEARINGS)
@@ -264,22 +269,16 @@ def misfits(
     """
     band, column = np.nonzero(np.isfinite(old))
     log_distance, azimuth = old[band, column], azimuths()[column]
-    driven, turned = now.driven_m - then.driven_m, now.turned - then.turned
-    heading = now.heading + 0.5 * turned  # on an arc: that of the chord, in the axes of then
-    changes = np.abs(driven * np.cos(azimuth - heading)) > LEAST_CHANGE * np.exp(log_distance)
+    driven, turned, bearing = now.way_from(then)
+    changes = np.abs(driven * np.cos(azimuth - bearing)) > LEAST_CHANGE * np.exp(log_distance)
     compared = np.flatnonzero(changes)
     if len(compared) < LEAST_CELLS:
         return None
     compared = compared[:: 1 + len(compared) // ENOUGH_CELLS]
     band, azimuth, distance = band[compared], azimuth[compared], np.exp(log_distance[compared])
-    moved_ahead, moved_left = (np.float32(driven) * multiples * part(heading + bearings) for part in (np.cos, np.sin))
+    moved_ahead, moved_left = (np.float32(driven) * multiples * part(bearing + bearings) for part in (np.cos, np.sin))
     ahead = (distance * np.cos(azimuth))[None] - moved_ahead[:, None]  # [motions, N]
     left = (distance * np.sin(azimuth))[None] - moved_left[:, None]
-    seen = new[band[None], columns_of(np.arctan2(left, ahead) - np.float32(turned))]
-    known = np.isfinite(seen)
-    with np.errstate(invalid="ignore"):
-        misfit = np.minimum(np.abs(seen - 0.5 * np.log(ahead * ahead + left * left)), np.float32(_MOST_MISFIT))
-    counts = known.sum(axis=1)
-    if counts.min() < LEAST_CELLS // 2:
-        return None
-    return (np.where(known, misfit, np.float32(0.0)).sum(axis=1) / counts).astype(np.float32), int(median(counts))
+    to, far = np.arctan2(left, ahead) - np.float32(turned), 0.5 * np.log(ahead * ahead + left * left)
+    misfit, counts = mean_misfits(band, to, far, new)
+    return (misfit, int(median(counts))) if counts.min() >= LEAST_CELLS // 2 else None

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.cross_examination.small_arrays import median
 from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.time_units import NS_PER_S
 
-KEPT, LEAST = 75, 3
+EVERY_NS = 8 * NS_PER_S // 10
+"""Between two looks of those who tell how a sensor is turned."""
+KEPT, LEAST = 60 * NS_PER_S // EVERY_NS, 3
 """Looks: a minute of them, and as many as must be there before it was turned."""
 LEAST_AFTER = 2
 """Levels, after which a step is one; after a single one where another sensor sees none."""

@@ -20,6 +20,8 @@ BANDS: Floats = np.array([-0.04, 0.05, 0.15, 0.3], np.float32)
 MOST_ROWS = 30
 """Of a depth image in all bands."""
 NEAREST_M, FARTHEST_M = 1.5, 60.0
+MOST_MISFIT = 0.2
+"""Of a logarithm of distance: what is behind an edge says no more than that."""
 
 
 class Place(NamedTuple):
@@ -30,6 +32,11 @@ class Place(NamedTuple):
     """In radians to the left."""
     heading: float = 0.0
     """Of its motion, in radians to the left of the camera's axis."""
+
+    def way_from(self, then: Place) -> tuple[float, float, float]:
+        """Metres driven and radians turned to the left since then, and the bearing of the way in the axes of then."""
+        turned = self.turned - then.turned
+        return self.driven_m - then.driven_m, turned, self.heading + 0.5 * turned  # on an arc: that of its chord
 
 
 def panorama(view: Ranging, rig: Rig) -> Floats | None:
@@ -108,3 +115,22 @@ def azimuths() -> Floats:
 def columns_of(azimuth: NDArray) -> NDArray[np.intp]:
     """The column of a panorama in which each azimuth lies, in radians to the left; those of full turns are the same."""
     return cast("NDArray[np.intp]", ((azimuth + np.pi) * (COLUMNS / (2 * np.pi))).astype(np.intp) % COLUMNS)
+
+
+def mean_misfits(
+    band: NDArray[np.intp], azimuth: Floats, log_distance: Floats, seen: Floats
+) -> tuple[Floats, NDArray[np.intp]]:
+    """Mean difference of the logarithms of distance of what is expected and a panorama, each of them at most
+    `MOST_MISFIT`, [motions]; and in how many directions something is seen, [motions].
+
+    Args:
+        band: of what is expected, [N].
+        azimuth, log_distance: where it is expected after each of some motions, [motions, N] or [1, N].
+        seen: the panorama.
+    """
+    found = seen[band[None], columns_of(azimuth)]
+    known = np.isfinite(found)
+    with np.errstate(invalid="ignore"):
+        apart = np.minimum(np.abs(found - log_distance), np.float32(MOST_MISFIT))
+    counts = known.sum(axis=1)
+    return (np.where(known, apart, np.float32(0.0)).sum(axis=1) / np.maximum(counts, 1)).astype(np.float32), counts

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.cross_examination.judge import ROAD, Testimony
-from anyseg_core.runtime.cross_examination.own_turns import OwnTurns, Turn
+from anyseg_core.runtime.cross_examination.own_turns import EVERY_NS, KEPT, OwnTurns, Turn
 from anyseg_core.runtime.cross_examination.small_arrays import median
 from anyseg_core.runtime.cross_examination.testimonies import sure
 from anyseg_core.runtime.cross_examination.views import DepthView, Floats, LidarView, View
@@ -28,7 +28,6 @@ from anyseg_core.runtime.time_units import NS_PER_S
 
 Doubles = NDArray[np.float64]
 
-EVERY_NS = 8 * NS_PER_S // 10
 LOOKS = 4.0
 """That one testimony stands for."""
 NEAREST_M, FARTHEST_M = 1.5, 18.0
@@ -37,7 +36,7 @@ LEAST_BELOW_M = 0.1
 """Below the camera, where a road may be."""
 WIDEST_M, WIDEST = 6.0, 0.5
 """To the left and right, in metres and as a share of the distance."""
-SLICES, LEAST_IN_SLICE, LEAST_SLICES = 6, 8, 3
+SLICES, LEAST_IN_SLICE, LEAST_SLICES = 6, 9, 3
 """Of the distance, in equal steps of its logarithm."""
 LOW = 0.85
 """Quantile of how far down the points of a slice are, that is the road and not what stands on it."""
@@ -46,17 +45,18 @@ NEAR_M = (0.3, 0.15, 0.1)
 LEAST_POINTS, LEAST_SHARE = 60, 0.3
 """That lie on the plane, and of all points. A crowded street (KITTI) has 0.36, the simulated ones 0.8."""
 MOST_POINTS = 900
-KEPT, LEAST_KEPT = 75, 3
+LEAST_KEPT = 3
+"""Looks, before it is known what is usual."""
 LAG_NS = 6 * NS_PER_S // 5
 """Looks that are younger do not count for what is usual: they may be wrong already."""
 MOST_INCLINED_DEG = 1.5
-"""More than usual: where a slope begins, a plane through both parts has another height. Clean: at most 0.6."""
+"""More than usual: where a slope begins, a plane through both parts has another height. Clean: at most 0.9."""
 OTHER_HEIGHT, OTHER_HEIGHT_SPREAD = 0.15, 0.04
 """Logarithm of a height over the usual one that is wrong. Clean: at most 0.03, and on a real drive (KITTI) in all."""
-HIGHEST_M = 4.0
-"""Of a sensor over the road."""
 SAME_HEIGHT = 0.06
 """The same, of a scale that has not changed."""
+HIGHEST_M = 4.0
+"""Of a sensor over the road."""
 BELOW_M, BELOW = 0.3, 0.05
 """Under the usual road, in metres and as a share of its distance: nothing is there."""
 MUCH_BELOW, MUCH_BELOW_SPREAD = 0.15, 0.06
@@ -88,10 +88,11 @@ def road_in(points: Floats) -> Road | None:
     ground = np.stack([np.ones_like(x), x, z], axis=1)  # [N, 3]
     plane: Doubles = first
     for near_m in NEAR_M:
-        near = ground[np.abs(y - ground @ plane) < near_m], y[np.abs(y - ground @ plane) < near_m]
-        if len(near[1]) < LEAST_POINTS:
+        near = np.abs(y - ground @ plane) < near_m
+        if np.count_nonzero(near) < LEAST_POINTS:
             return None
-        plane = np.linalg.solve(near[0].T @ near[0] + 1e-6 * np.eye(3), near[0].T @ near[1])
+        points_near = ground[near]
+        plane = np.linalg.solve(points_near.T @ points_near + 1e-6 * np.eye(3), points_near.T @ y[near])
     if np.mean(np.abs(y - ground @ plane) < NEAR_M[-1]) < LEAST_SHARE or plane[0] <= 0:
         return None
     height, clockwise, up = plane
@@ -109,13 +110,19 @@ def _where_a_road_may_be(points: Floats) -> Floats:
 def _along_slices(y: Doubles, z: Doubles) -> Doubles | None:
     """A first plane that does not roll, through what is lowest in each slice (Theil and Sen's median slope)."""
     slices = (np.log(z / NEAREST_M) * (SLICES / np.log(FARTHEST_M / NEAREST_M))).astype(np.intp)
-    own = [np.flatnonzero(slices == number) for number in range(SLICES)]
-    places = [(median(z[some]), float(np.partition(y[some], k)[k])) for some in own if (k := int(LOW * len(some))) >= 7]
+    own = (np.flatnonzero(slices == number) for number in range(SLICES))
+    places = [(median(z[some]), _low(y[some])) for some in own if len(some) >= LEAST_IN_SLICE]
     if len(places) < LEAST_SLICES:
         return None
     slope = median(np.array([(down - other) / (far - near) for (near, other), (far, down) in combinations(places, 2)]))
     height = median(np.array([down - slope * far for far, down in places]))
     return np.array([height, 0.0, slope])
+
+
+def _low(y: Doubles) -> float:
+    """The quantile `LOW`."""
+    number = int(LOW * len(y))
+    return float(np.partition(y, number)[number])
 
 
 @dataclass
@@ -133,9 +140,9 @@ class _Seen:
     def usual(self, now_ns: int) -> Road | None:
         """Medians of what is not too new; None before it is known."""
         old = [road for at_ns, road in self._past if now_ns - at_ns > LAG_NS]
-        return (
-            Road(*(median(np.array(values)) for values in zip(*old, strict=True))) if len(old) >= LEAST_KEPT else None
-        )
+        if len(old) < LEAST_KEPT:
+            return None
+        return Road(*(median(np.array(values)) for values in zip(*old, strict=True)))
 
     def refutes(self, multiple: float) -> bool:
         """As `Roads.refutes`."""
