@@ -475,8 +475,13 @@ def inject_live(
         to = to or (FAULTY if params_file is not None else "")
         own = topics_in(params_file) if params_file is not None else {}
         mapping = {**own, **parse_mapping(topic_map or [])}
-        sensors = in_order({*DEFAULT_SENSORS, *own, *InjectionSchedule.load(schedule).declared})
+        scenario = InjectionSchedule.load(schedule)
+        sensors = in_order({*DEFAULT_SENSORS, *own, *scenario.declared})
         arguments = ["-p", f"injections:={schedule}", *topic_arguments(mapping, to, sensors)]
+    for sensor in scenario.required:
+        if mapping.get(sensor) == "":
+            why = f"has it disabled: {schedule} cannot break it"
+            core.console.print(f"note: {sensor}: {params_file} {why}", soft_wrap=True, highlight=False, markup=False)
     if to:
         command = run_command(sources_of(mapping, sensors), to, params_file)
         core.console.print(f"the node behind it: {command}", soft_wrap=True, highlight=False, markup=False)

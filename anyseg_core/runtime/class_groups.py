@@ -55,6 +55,10 @@ class PublishedClasses:
         """Published labels of the student's, of any shape; the same array where they are the same."""
         return labels if self.is_identity else self.table.take(labels)
 
+    def legend(self) -> dict[str, str]:
+        """The colour of every class in its masks, by name, such as `#804080`."""
+        return {name: "#{:02x}{:02x}{:02x}".format(*self.palette[label]) for label, name in self.names.items()}
+
 
 def published_classes(
     card: ModelCard,

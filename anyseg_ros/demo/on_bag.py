@@ -16,10 +16,11 @@ from rich.console import Console
 
 from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.geometry.projection import project_points
-from anyseg_core.runtime.model_card import find_student, load_card
+from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
 from anyseg_ros.bags.reader import BagReader
+from anyseg_ros.drawing.captions import caption, legend
 from anyseg_ros.drawing.label_images import color_image, overlay_image, palette
 from anyseg_ros.drawing.state_strip import draw_strip, sensor_cell
 from anyseg_ros.pipeline.jobs import Result
@@ -54,7 +55,7 @@ def run_bag_demo(options: BagDemo, console: Console) -> None:
     injections = options.injections or write_injections(options.bag, options.out / INJECTIONS)
     for injection in InjectionSchedule.load(injections).injections:
         console.print(f"{injection.modality}: {injection.kind} from {injection.start_s:.1f} s on", highlight=False)
-    picture = LossPicture(options.out / PICTURE, palette(load_card(find_student(options.student))))
+    picture = LossPicture(options.out / PICTURE, load_card(find_student(options.student)))
     replay = ReplayOptions(student=options.student, injections=(injections,))
     run_replay(RunOptions(options.bag, options.out, replay, video=options.out / FILM), console, picture)
     picture.write()
@@ -75,11 +76,12 @@ def write_injections(bag: Path, path: Path) -> Path:
 class LossPicture:
     """Gets the masks of the scenario with the loss, and keeps those around it."""
 
-    def __init__(self, path: Path, colors: Image) -> None:
+    def __init__(self, path: Path, card: ModelCard) -> None:
         self.path = path
-        self._colors = colors
-        self._kept: list[Image] = []
-        """The newest mask with the camera, and the first and the tenth without it."""
+        self._card = card
+        self._colors = palette(card)
+        self._kept: list[tuple[int, Image]] = []
+        """The newest mask with the camera, and the first and the tenth without it; each with its stamp."""
         self._lost = 0
 
     def on_mask(self, scenario: Scenario, result: Result) -> None:
@@ -88,16 +90,26 @@ class LossPicture:
             return
         if Sensor.CAMERA in result.job.frames:
             if not self._lost:
-                self._kept = [draw_mask(result, self._colors)]
+                self._kept = [self._drawn(result)]
             return
         self._lost += 1
         if self._lost in (1, 10):
-            self._kept.append(draw_mask(result, self._colors))
+            self._kept.append(self._drawn(result))
+
+    def _drawn(self, result: Result) -> tuple[int, Image]:
+        return result.job.anchor_frame.stamp_ns, draw_mask(result, self._colors)
 
     def write(self) -> None:
-        """The masks one below the other; no file where there was none."""
-        if self._kept:
-            cv2.imwrite(str(self.path), np.vstack(self._kept)[..., ::-1])
+        """The masks one below the other with their times, and what the colours mean; no file where there was none."""
+        if not self._kept:
+            return
+        (last_ns, before), *after = self._kept
+        width = before.shape[1]
+        parts = [caption(width, "the last label image with the camera, and LiDAR's points"), before]
+        for stamp_ns, drawn in after:
+            parts += [caption(width, f"{(stamp_ns - last_ns) / NS_PER_S:.2f} s later, without it"), drawn]
+        parts.append(legend(width, self._card.classes))
+        cv2.imwrite(str(self.path), np.vstack(parts)[..., ::-1])
 
 
 def draw_mask(result: Result, colors: Image) -> Image:

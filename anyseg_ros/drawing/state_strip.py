@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.health.monitor import ModalityStatus, State
 from anyseg_core.runtime.sensors import Sensor
+from anyseg_ros.drawing.captions import write_line
 
 Color = tuple[int, int, int]
 
@@ -27,8 +28,7 @@ _COLORS: Mapping[State, Color] = MappingProxyType(
         State.DISABLED: GREY,
     }
 )
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_INK, _PAPER = (255, 255, 255), 0.25
+_PAPER = 0.25
 _PADDING = 0.3
 """Of a line's height."""
 
@@ -73,13 +73,6 @@ def _draw_cell(area: NDArray[np.uint8], cell: Cell, line: int) -> None:
     canvas = np.ascontiguousarray(area)
     bottom = line + 2 * padding
     cv2.rectangle(canvas, (0, 0), (canvas.shape[1], bottom), cell.color, cv2.FILLED)
-    _write(canvas, cell.title, line + padding, line, padding)
-    _write(canvas, cell.text, bottom + line - padding // 2, line, padding)
+    write_line(canvas, cell.title, line + padding, line, padding)
+    write_line(canvas, cell.text, bottom + line - padding // 2, line, padding)
     area[:] = canvas
-
-
-def _write(canvas: NDArray[np.uint8], text: str, baseline: int, line: int, padding: int) -> None:
-    """As large as fits into the line and the cell."""
-    (width, height), _ = cv2.getTextSize(text or " ", _FONT, 1.0, 1)
-    scale = min(0.72 * line / height, (canvas.shape[1] - 2 * padding) / max(width, 1))
-    cv2.putText(canvas, text, (padding, baseline), _FONT, scale, _INK, 1, cv2.LINE_AA)

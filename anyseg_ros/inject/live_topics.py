@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import yaml
-
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
-from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.messages.sensor_messages import default_topic
-from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, defaults_for, flattened, load_parameters
+from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, load_parameters
 
 
 def topic_parameters(sources: Mapping[Sensor, str], prefix: str) -> dict[str, str]:
@@ -73,12 +70,9 @@ QUOTED_NOTHING = "''"
 
 
 def topics_in(params_file: Path) -> dict[Sensor, str]:
-    """The sensors' topics that `segmentation_node` subscribes to with that parameter file."""
-    content = yaml.safe_load(params_file.read_text()) or {}
-    topics = dict(DEFAULT_TOPICS)
-    for node in content.values():
-        values = flattened((node or {}).get("ros__parameters", {}))
-        for sensor in defaults_for(values).modalities:
-            usual = topics.get(sensor, default_topic(sensor))
-            topics[sensor] = values.get(f"modalities.{sensor}.topic") or usual
-    return topics
+    """The sensors' topics that `segmentation_node` listens to with that parameter file; "" of those it does not use.
+
+    Raises ParameterError.
+    """
+    modalities = load_parameters(params_file).modalities
+    return {sensor: settings.topic if settings.enabled else "" for sensor, settings in modalities.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -59,6 +60,11 @@ class MaskOutputs:
             for name, shown in classes.masks.items()
         ]
         self._publishers += [publisher for publisher, _ in self._class_masks]
+
+    @property
+    def student_values(self) -> dict[str, str]:
+        """The student in `/diagnostics`: its name, and `classes`, JSON of the published ones: name -> colour."""
+        return {"student": self._card.name, "classes": json.dumps(self._classes.legend())}
 
     def destroy(self) -> None:
         """End the publishers."""

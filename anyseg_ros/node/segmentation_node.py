@@ -399,13 +399,13 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def _publish_diagnostics(self, publisher: Any) -> None:
         stamp, name = time_message(self._now_ns()), self.get_fully_qualified_name()
-        if self._worker is None or self._card is None:
+        if self._worker is None or self._outputs is None:
             publisher.publish(for_node(unconfigured_array(stamp, self._failed), name))
             return
         if self._rig is not None:
             self._rig.refresh()  # TF may have learnt the extrinsics since the last look
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
-        engine, student = self._worker.engine_state, self._card.name
+        engine, student = self._worker.engine_state, self._outputs.student_values
         self._log_engine(engine)
         if statuses is None:  # configured, not active
             publisher.publish(for_node(inactive_array(stamp, engine, student), name))

@@ -150,11 +150,14 @@ def diagnostics_array(
     statuses: Sequence[ModalityStatus],
     record: InferenceRecord,
     engine: EngineState,
-    student: str,
+    student: Mapping[str, str],
     topics: Mapping[Sensor, str] = MappingProxyType({}),
     lag_ns: int = 0,
 ) -> DiagnosticArray:
-    """`/diagnostics`: every modality, by its (resolved) topic too, inference, and engine; `lag_ns`: the computer's."""
+    """`/diagnostics`: every modality, by its (resolved) topic too, inference, and engine.
+
+    `student` is what the engine's status says of it; `lag_ns` is how late the computer is.
+    """
     if engine.phase is not EnginePhase.READY:
         record = replace(record, blocked=_not_ready(engine))
     now_ns = stamp.sec * NS_PER_S + stamp.nanosec
@@ -165,7 +168,7 @@ def diagnostics_array(
     return array
 
 
-def inactive_array(stamp: Time, engine: EngineState, student: str) -> DiagnosticArray:
+def inactive_array(stamp: Time, engine: EngineState, student: Mapping[str, str]) -> DiagnosticArray:
     """`/diagnostics` of a node that is configured and not active."""
     return _array_without_mask(stamp, "the node is not active", [engine_status(engine, student)])
 
@@ -253,12 +256,12 @@ def _how_masks_are(statuses: Sequence[ModalityStatus], record: InferenceRecord, 
     return OK, "segmenting with every modality"
 
 
-def engine_status(engine: EngineState, student: str) -> DiagnosticStatus:
+def engine_status(engine: EngineState, student: Mapping[str, str]) -> DiagnosticStatus:
     """What really runs, and why it was chosen; while nothing does, what is being done about it.
 
     OK when it runs, WARN while it is opened or built, or runs with something to mend, ERROR when it failed.
     """
-    values: dict[str, Any] = {"student": student, "state": engine.phase.value, "failures": engine.failures}
+    values: dict[str, Any] = {**student, "state": engine.phase.value, "failures": engine.failures}
     if engine.progress is not None:
         values |= {"percent": f"{engine.progress.percent:.0f}", "elapsed_s": f"{engine.progress.elapsed_s:.0f}"}
     if engine.info is None:

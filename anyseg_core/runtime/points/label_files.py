@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.label_sets import UNLABELLED
+from anyseg_core.runtime.strict_yaml import load_yaml_file
 
 SUFFIX = ".label"
 _IDS = 1 << 16
@@ -62,7 +63,7 @@ def id_table(classes: Sequence[str], names: Mapping[int, str] | None = None) -> 
 def load_names(path: Path) -> dict[int, str]:
     """Of a YAML file such as config/replay/semantic_kitti.yaml: id -> name of a class. Raises PointLabelError."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml_file(path)
         return {int(number): str(name) for number, name in content.items()}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())

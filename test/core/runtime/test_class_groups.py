@@ -53,6 +53,7 @@ def test_groups_instead_of_classes(card: ModelCard) -> None:
     assert published.names == {0: "drivable", 13: "vehicle"}
     assert tuple(published.palette[13]) == (9, 8, 7)
     assert tuple(published.palette[0]) == (128, 64, 128)
+    assert published.legend() == {"drivable": "#804080", "vehicle": "#090807"}
 
 
 def test_other_ids_for_classes(card: ModelCard) -> None:

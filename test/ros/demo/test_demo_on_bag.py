@@ -13,10 +13,12 @@ from toy_student import write_toy_student
 from typer.testing import CliRunner
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.model_card import load_card
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.sim.bag_writer import write_recording
 from anyseg_ros.cli import app
 from anyseg_ros.demo.on_bag import FILM, PICTURE
+from anyseg_ros.drawing.captions import caption, legend
 from anyseg_ros.replay.offline import MASKS
 
 MOMENTS = 20
@@ -47,7 +49,12 @@ def test_masks_go_on_after_the_camera_and_every_one_is_filmed(bag: Path, tmp_pat
         assert cv2.VideoCapture(str(out / film)).get(cv2.CAP_PROP_FRAME_COUNT) == count
     picture = cv2.imread(str(out / PICTURE))
     assert picture is not None
-    assert picture.shape[:2] in ((2 * 48, 64), (3 * 48, 64))  # with the camera, and without it
+    classes = load_card(student).classes
+    words = legend(64, classes).shape[0]
+    one = 48 + caption(64, "").shape[0]
+    assert picture.shape[:2] in ((2 * one + words, 64), (3 * one + words, 64))  # with the camera, and without it
+    below = {tuple(int(v) for v in pixel) for pixel in picture[-words:, :, ::-1].reshape(-1, 3)}
+    assert {tuple(spec.color) for spec in classes} <= below
 
 
 def test_a_bag_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.inject.live_topics import run_command, topic_arguments, topic_parameters, topics_in
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
+from anyseg_ros.pipeline.parameters import ParameterError
 
 
 def test_without_a_prefix_only_the_named_inputs_change() -> None:
@@ -59,6 +60,21 @@ def test_the_node_s_topics_are_read_from_its_parameter_file(tmp_path: Path, para
     names = topic_parameters(topics_in(file), "faulty")
     assert names["topics.camera.output"] == "faulty/front/image"
     assert len(names) == 2 * len(DEFAULT_SENSORS)
+
+
+def test_a_sensor_that_the_vehicle_does_not_use_has_no_topic(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("/**: {ros__parameters: {modalities: {event: {enabled: false}, thermal: {kind: camera}}}}\n")
+    topics = topics_in(file)
+    assert topics == {**DEFAULT_TOPICS, Sensor.EVENT: "", "thermal": "thermal/image_raw"}
+    assert "event" not in run_command(topics, "faulty", file)
+
+
+def test_a_mistake_in_the_parameter_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("/**: {ros__parameters: {modalities.camera.tpoic: /front/image}}\n")
+    with pytest.raises(ParameterError, match=r"params.yaml.*tpoic.*did you mean modalities.camera.topic"):
+        topics_in(file)
 
 
 def test_the_shipped_parameter_file_has_the_usual_topics() -> None:

@@ -130,6 +130,7 @@ def test_point_labels_are_read_as_semantickitti_writes_them(tmp_path: Path) -> N
         ("- a\n", "no list of"),
         ("40: Street\n", "'Street', which is none of"),
         ("x: Road\n", "no list"),
+        ("40: Road\n40: Cars\n", "key 40 stands twice"),
     ],
 )
 def test_wrong_names_of_point_classes_are_told(tmp_path: Path, content: str, told: str) -> None:

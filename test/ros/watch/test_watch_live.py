@@ -13,6 +13,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_
 
 from ros_harness import NS, Vehicle, running, toy_parameters
 
+from anyseg_core.runtime.label_sets import DELIVER
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.watch.watch_node import WatchNode
 
@@ -30,6 +31,10 @@ def sensors(watch: WatchNode) -> dict[str, Any]:
     return {sensor["name"]: sensor for sensor in json.loads(get(watch, "state.json"))["sensors"]}
 
 
+def colors(watch: WatchNode) -> dict[str, str]:
+    return json.loads(json.loads(get(watch, "state.json"))["engine"].get("classes", "{}"))
+
+
 def is_subscribed(vehicle: Vehicle) -> bool:
     return vehicle.driver.count_subscribers(f"/{NS}/segmentation_node/segmentation/overlay") > 0
 
@@ -41,6 +46,8 @@ def test_the_page_follows_a_live_node_and_its_pictures_cost_nothing_unwatched(tm
         try:
             vehicle.spin_until(lambda: sensors(watch).get("camera", {}).get("used") == "true", "the camera on the page")
             assert not is_subscribed(vehicle)
+            vehicle.spin_until(lambda: colors(watch).get("Road") == "#804080", "what the colours mean")
+            assert len(colors(watch)) == len(DELIVER)
             for name in ("overlay", "camera"):
                 vehicle.spin_until(lambda name=name: get(watch, f"{name}.jpg").startswith(JPEG), f"the {name}")
             assert is_subscribed(vehicle)
