@@ -218,6 +218,13 @@ def points_in_view(
     return PointsInView(row.take(index), col.take(index), index, xyz.take(index, axis=1))
 
 
+def in_optical_frame(points: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.float32]:
+    """Points [N, 3] in the axes of a rectified picture -> those of the optical frame, which TF knows."""
+    if not camera.rectification:
+        return points
+    return points @ np.reshape(camera.rectification, (3, 3)).astype(np.float32)
+
+
 def project_points(
     points: NDArray[np.float32], rig: Rig, height: int, width: int, min_depth: float = 0.1
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
