@@ -162,14 +162,18 @@ def _sensors(
 def _companions(
     connections: list[tuple[str, str]],
     sensors: Mapping[Sensor, TopicChoice],
-    mapping: Mapping[str, str],
+    mapping: dict[str, str],
     notes: list[str],
 ) -> CompanionTopics:
-    try:
-        return find_companions(connections, sensors, mapping)
-    except TopicError as error:
-        notes.append(str(error))
-        return CompanionTopics()
+    """Those that are known; one that several topics may be is noted, and left out in `mapping`."""
+    while True:
+        try:
+            return find_companions(connections, sensors, mapping)
+        except TopicError as error:
+            if not error.role:
+                raise
+            notes.append(str(error))
+            mapping[error.role] = ""
 
 
 def _read_all(

@@ -36,6 +36,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.cli import app
+from anyseg_ros.pipeline.parameters import from_values
 from anyseg_ros.replay.conditions import ConditionError, Conditions
 from anyseg_ros.replay.inspection import inspect
 from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, replay
@@ -195,6 +196,18 @@ def test_a_calibration_of_other_pictures_is_said(tmp_path: Path, segmenter: Segm
     result = replay(write_ros2(tmp_path / "bag", written), None, ReplayOptions(), segmenter=segmenter)
     (text,) = (problem.text for problem in result.problems if problem.text.startswith("lidar"))
     assert "camera_info is of 640x480 pixels, the pictures of camera are 64x48" in text
+
+
+def test_topics_of_the_parameters_are_those_of_the_replay(tmp_path: Path, segmenter: Segmenter) -> None:
+    """Intrinsics that the node would find are found; what is taken for a topic that the bag lacks is said."""
+    elsewhere = {INFO: "/calibration/front", CAMERA: "/rear/image_raw"}
+    written = (w._replace(topic=elsewhere.get(w.topic, w.topic)) for w in drive(FRAMES, {CAMERA, LIDAR, INFO, TF}))
+    values = {"rig.camera_info_topic": "/calibration/front", "modalities.camera.topic": "/front/image_raw"}
+    options = ReplayOptions(parameters=from_values(values))
+    result = replay(write_ros2(tmp_path / "bag", written), None, options, segmenter=segmenter)
+    assert result.scores[ALL_SENSORS].used == {"camera": FRAMES, "lidar": FRAMES}
+    said = "the parameters name /front/image_raw for camera, which the bag does not have: /rear/image_raw is taken"
+    assert said in result.notes
 
 
 @pytest.mark.parametrize("topics", [SENSORS, (LIDAR,), (CAMERA, DEPTH)])
