@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import Rig, Twist
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import is_rectified, pinhole_camera
@@ -83,6 +83,10 @@ class BagRig:
         """sensor_msgs/CameraInfo of that sensor's pictures. Raises ConversionError."""
         camera = pinhole_camera(message, rectified=is_rectified(self._image_topics.get(sensor, "")))
         self._calibration.set_camera(sensor, camera, message.header.frame_id)
+
+    def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
+        """The intrinsics that camera_info told of a sensor's pictures."""
+        return self._calibration.camera_of(sensor)
 
     def aligned(self, frame: SensorFrame) -> SensorFrame:
         """The frame as it is to be used, aligned where the parameters say so. Raises ConversionError."""

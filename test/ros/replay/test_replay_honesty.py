@@ -22,6 +22,7 @@ from small_bags import (
     SENSORS,
     START_NS,
     TF,
+    TYPES,
     WIDTH,
     Written,
     drive,
@@ -196,6 +197,25 @@ def test_a_calibration_of_other_pictures_is_said(tmp_path: Path, segmenter: Segm
     result = replay(write_ros2(tmp_path / "bag", written), None, ReplayOptions(), segmenter=segmenter)
     (text,) = (problem.text for problem in result.problems if problem.text.startswith("lidar"))
     assert "camera_info is of 640x480 pixels, the pictures of camera are 64x48" in text
+
+
+def test_a_picture_that_the_node_would_not_decode_is_none_of_a_replay(tmp_path: Path, segmenter: Segmenter) -> None:
+    """By the same limits, with the same words."""
+    written = []
+    for w in drive(FRAMES, {CAMERA, DEPTH, INFO}):
+        if w.topic == INFO:
+            w.message.width, w.message.height = WIDTH // 2, HEIGHT // 2
+        if w.topic == CAMERA:
+            data = cv2.imencode(".png", np.asarray(w.message.data).reshape(HEIGHT, WIDTH, 3))[1].ravel()
+            png = TYPES["sensor_msgs/msg/CompressedImage"](header=w.message.header, format="png", data=data)
+            w = w._replace(topic=f"{CAMERA}/compressed", message=png)  # noqa: PLW2901
+        written.append(w)
+    bag = write_ros2(tmp_path / "bag", written)
+    parameters = from_values({"modalities.depth.max_pixels": WIDTH * HEIGHT - 1})
+    result = replay(bag, None, ReplayOptions(parameters=parameters), segmenter=segmenter)
+    said = " ".join(problem.text for problem in result.problems)
+    assert f"a picture of {WIDTH}x{HEIGHT}, and camera_info says {WIDTH // 2}x{HEIGHT // 2}" in said
+    assert f"a picture of {WIDTH}x{HEIGHT}, and modalities.depth.max_pixels is {WIDTH * HEIGHT - 1}" in said
 
 
 def test_topics_of_the_parameters_are_those_of_the_replay(tmp_path: Path, segmenter: Segmenter) -> None:
