@@ -424,6 +424,11 @@ def load_parameters(path: Path) -> Parameters:
         ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
         if not ours:
             raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")
+        nodes = sorted({f"/{name.lstrip('/')}" for name in ours if "*" not in name})
+        if len(nodes) > 1:
+            raise ValueError(
+                f"its sections are of several nodes ({', '.join(nodes)}): give one of them a file of its own"
+            )
         if bare := [name for name in ours if "ros__parameters" not in content[name]]:
             raise ValueError(f"{bare[0]} needs `ros__parameters:` below it, and the parameters below that")
         sections = [content[name]["ros__parameters"] for name in ours]

@@ -207,6 +207,20 @@ def test_a_key_that_stands_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
         load_parameters(file)
 
 
+def test_a_file_of_two_nodes_is_never_mixed(tmp_path: Path) -> None:
+    """The node takes the section of its own name; who reads the file alone cannot know which that is."""
+    section = "{name}: {{ros__parameters: {{modalities: {{camera: {{topic: {topic}}}}}}}}}\n"
+    path = tmp_path / "two.yaml"
+    path.write_text("".join(section.format(name=f"/{n}/segmentation_node", topic=f"/{n}") for n in ("front", "rear")))
+    with pytest.raises(ParameterError, match=r"several nodes \(/front/segmentation_node, /rear/segmentation_node\)"):
+        load_parameters(path)
+    common = section.format(name="/**", topic="/common") + section.format(
+        name="/front/segmentation_node", topic="/front"
+    )
+    path.write_text(common)
+    assert load_parameters(path).modalities[Sensor.CAMERA].topic == "/front"
+
+
 def test_every_parameter_has_a_description_of_its_own_and_every_number_a_range() -> None:
     values = to_values()
     assert [name for name in values if not about(name).description] == []
