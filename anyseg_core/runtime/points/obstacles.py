@@ -12,7 +12,6 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.points.labelled import LabelledPoints
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 
-
 _VOXELS = 1 << 20
 """Along each axis: what lies further away than the half of them would share voxels."""
 
