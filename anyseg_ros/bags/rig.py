@@ -111,8 +111,13 @@ class BagRig:
     def lidar_twist(self, message: Any) -> tuple[int, Twist]:
         """nav_msgs/Odometry -> its stamp in nanoseconds, and the LiDAR's twist. Raises ConversionError."""
         stamp_ns, twist = self._odometer.read(message)
-        found = self._tree.lookup(self.lidar_frame, message.child_frame_id) if self.lidar_frame else None
-        return stamp_ns, twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
+        lookup = self._tree.lookup if self._parameters.use_tf else None
+        return stamp_ns, twist.seen_from(self._calibration.lidar_from_base(message.child_frame_id, lookup))
+
+    @property
+    def assumed_place(self) -> str:
+        """As `Calibration.assumed_place`."""
+        return self._calibration.assumed_place
 
     def changed(self) -> Rig | None:
         """The rig, where it is known and another than at the last call."""

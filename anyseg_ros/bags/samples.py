@@ -171,6 +171,8 @@ class BagSamples:
         """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
         """Other messages that could not be used, and what is not exact, by reason."""
+        self.assumed_place = ""
+        """As `Calibration.assumed_place`, of the last odometry."""
 
     def __iter__(self) -> Iterator[Sample]:
         self.messages, self.first_ns, self.last_ns = 0, None, 0
@@ -285,6 +287,7 @@ class BagSamples:
             return
         try:
             stamp_ns, twist = rig.lidar_twist(self._decoded(message))
+            self.assumed_place = rig.assumed_place
         except Exception as error:
             self.ignored[f"{message.topic}: {error}"] += 1
             return

@@ -411,7 +411,7 @@ class _Replay:
             rejections={modality: dict(reasons) for modality, reasons in self.samples.reasons.items()},
             labels=(self.truth.origin, self._available_labels()),
             problems=problems,
-            notes=[*self.notes, *self._notes_on_intensity()],
+            notes=[*self.notes, *self._notes_on_intensity(), *filter(None, [self.samples.assumed_place])],
             timings=timings,
             worst=self.worst,
             even=self.even,
