@@ -230,6 +230,23 @@ def test_topics_of_the_parameters_are_those_of_the_replay(tmp_path: Path, segmen
     assert said in result.notes
 
 
+@pytest.mark.parametrize(("size", "is_used"), [((64, 48), True), ((128, 96), True), ((64, 36), False)])
+def test_intrinsics_of_pictures_of_another_shape_place_no_lidar(
+    size: tuple[int, int], is_used: bool, tmp_path: Path, segmenter: Segmenter
+) -> None:
+    """A smaller picture of the same view has the same lens; a driver's wide mode is another cut of it."""
+    width, height = map(float, size)
+    values = {
+        "rig.intrinsics": [width, height, 50.0, 50.0, width / 2, height / 2],
+        "rig.camera_from_lidar_rotation_xyzw": [0.5, -0.5, 0.5, 0.5],
+    }
+    bag = write_ros2(tmp_path / "bag", drive(FRAMES, {CAMERA, LIDAR}))
+    result = replay(bag, None, ReplayOptions(parameters=from_values(values)), segmenter=segmenter)
+    said = " ".join(problem.text for problem in result.problems)
+    assert ("lidar" in result.scores[ALL_SENSORS].used) is is_used
+    assert ("rig.intrinsics are of 64x36 pixels, the pictures of camera are 64x48" in said) is not is_used
+
+
 @pytest.mark.parametrize("topics", [SENSORS, (LIDAR,), (CAMERA, DEPTH)])
 def test_stamps_of_0_are_named(tmp_path: Path, segmenter: Segmenter, topics: tuple[str, ...]) -> None:
     written = list(drive(FRAMES, {*SENSORS}))
