@@ -479,8 +479,8 @@ def inject_live(
         mapping = {**own, **parse_mapping(topic_map or [])}
         sensors = in_order({*DEFAULT_SENSORS, *own, *InjectionSchedule.load(schedule).declared})
         arguments = ["-p", f"injections:={schedule}", *topic_arguments(mapping, to, sensors)]
-    if to:
-        command = run_command(sources_of(mapping, sensors), to, params_file)
+        command = run_command(sources_of(mapping, sensors), to, params_file) if to else ""
+    if command:
         core.console.print(f"the node behind it: {command}", soft_wrap=True, highlight=False, markup=False)
     from anyseg_ros.inject.injector_node import main as node_main
 

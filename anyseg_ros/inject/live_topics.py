@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import yaml
-
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
-from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.messages.sensor_messages import default_topic
-from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, defaults_for, flattened, load_parameters
+from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, load_parameters
 
 
 def topic_parameters(sources: Mapping[Sensor, str], prefix: str) -> dict[str, str]:
@@ -36,7 +33,7 @@ FAULTY = "faulty"
 def run_command(sources: Mapping[Sensor, str], prefix: str, params_file: Path | None) -> str:
     """The command that starts the node on what an injector publishes of `sources` below `prefix`.
 
-    No injector passes on camera_info: it stays where the drivers have it.
+    No injector passes on camera_info: it stays where the drivers have it. Raises ParameterError.
     """
     rig = load_parameters(params_file).rig if params_file is not None else RigParameters()
     read = {sensor: source for sensor, source in sources.items() if source}
@@ -72,13 +69,9 @@ QUOTED_NOTHING = "''"
 """An empty string, as ROS arguments say it (they are YAML)."""
 
 
-def topics_in(params_file: Path) -> dict[Sensor, str]:
-    """The sensors' topics that `segmentation_node` subscribes to with that parameter file."""
-    content = yaml.safe_load(params_file.read_text()) or {}
-    topics = dict(DEFAULT_TOPICS)
-    for node in content.values():
-        values = flattened((node or {}).get("ros__parameters", {}))
-        for sensor in defaults_for(values).modalities:
-            usual = topics.get(sensor, default_topic(sensor))
-            topics[sensor] = values.get(f"modalities.{sensor}.topic") or usual
-    return topics
+def topics_in(params_file: Path, node: str = "") -> dict[Sensor, str]:
+    """The sensors' topics that a node subscribes to with that parameter file; `node` as in `load_parameters`.
+
+    Raises ParameterError.
+    """
+    return {sensor: each.topic for sensor, each in load_parameters(params_file, node).modalities.items()}
