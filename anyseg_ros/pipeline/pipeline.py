@@ -538,6 +538,8 @@ class Pipeline:
             if (fit := self._intensity_fit(status.modality)) is not None:
                 details["intensity"] = fit.text
                 remarks.append(fit.remark)
+            newest = self._buffer.newest(status.modality)
+            remarks.append(self._rig.odd_axes(newest.frame.frame_id) if self._rig is not None and newest else "")
         return replace(status, remark="; ".join(filter(None, remarks)), details=details)
 
     def _intensity_fit(self, modality: Sensor) -> IntensityFit | None:

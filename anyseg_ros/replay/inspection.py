@@ -267,6 +267,8 @@ def _decode_beginning(reader: BagReader, topics: BagTopics, facts: list[SensorFa
         reason, count = reasons.most_common(1)[0]
         notes.append(f"{sensor}: {counted(count, 'message')} of the beginning rejected: {reason}")
     notes += [f"{count} x {text}" for text, count in samples.ignored.items()]
+    if rig is not None and samples.newest_scan is not None:
+        notes += filter(None, [rig.odd_axes(samples.newest_scan.frame_id)])
     return rig
 
 

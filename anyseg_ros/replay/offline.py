@@ -411,7 +411,7 @@ class _Replay:
             rejections={modality: dict(reasons) for modality, reasons in self.samples.reasons.items()},
             labels=(self.truth.origin, self._available_labels()),
             problems=problems,
-            notes=[*self.notes, *self._notes_on_intensity(), *filter(None, [self.samples.assumed_place])],
+            notes=[*self.notes, *self._notes_on_intensity(), *self._notes_on_the_place()],
             timings=timings,
             worst=self.worst,
             even=self.even,
@@ -442,6 +442,12 @@ class _Replay:
         if self.truth.origin and self._available_labels() and not any(s.scored for s in self.scores.values()):
             origin = f"{self._available_labels()} label images of {self.truth.origin}"
             yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
+
+    def _notes_on_the_place(self) -> Iterator[str]:
+        """What is assumed of the LiDAR's place, and what is odd about it."""
+        scan, rig = self.samples.newest_scan, self.decisions.rig
+        odd = rig.odd_axes(scan.frame_id) if scan is not None and rig is not None else ""
+        yield from filter(None, (self.samples.assumed_place, odd))
 
     def _notes_on_intensity(self) -> Iterator[str]:
         """What the intensity of the scans is, and what to mend about it."""
