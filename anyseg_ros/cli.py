@@ -146,10 +146,12 @@ def run(
     """Run segmentation_node here, configured and active. More ROS arguments may follow, such as -p or -r."""
     from anyseg_core.runtime.model_card import StudentError, find_student
     from anyseg_ros.pipeline.parameters import ParameterError, Parameters, load_parameters
+    from anyseg_ros.process.ros_arguments import full_node_name
 
     _check_ros_arguments(context)
     with core.errors_reported(ParameterError, StudentError):
-        parameters = load_parameters(params_file) if params_file else Parameters()
+        node = full_node_name(namespace, context.args)
+        parameters = load_parameters(params_file, node) if params_file else Parameters()
         if not any(word.startswith("model.student:=") for word in context.args):  # of -p, which ROS 2 takes instead
             find_student(student or parameters.model.student)
     # Of two values for one parameter ROS 2 takes the later.
@@ -478,12 +480,12 @@ def inject_live(
         scenario = InjectionSchedule.load(schedule)
         sensors = in_order({*DEFAULT_SENSORS, *own, *scenario.declared})
         arguments = ["-p", f"injections:={schedule}", *topic_arguments(mapping, to, sensors)]
+        command = run_command(sources_of(mapping, sensors), to, params_file) if to else ""
     for sensor in scenario.required:
         if mapping.get(sensor) == "":
             why = f"has it disabled: {schedule} cannot break it"
             core.console.print(f"note: {sensor}: {params_file} {why}", soft_wrap=True, highlight=False, markup=False)
-    if to:
-        command = run_command(sources_of(mapping, sensors), to, params_file)
+    if command:
         core.console.print(f"the node behind it: {command}", soft_wrap=True, highlight=False, markup=False)
     from anyseg_ros.inject.injector_node import main as node_main
 

@@ -24,6 +24,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.inject.live_topics import FAULTY, topic_parameters, topics_in, under
 from anyseg_ros.pipeline.parameters import INFO_PARAMETERS, RigParameters, load_parameters
+from anyseg_ros.process.ros_arguments import full_node_name
 from anyseg_ros.process.setup import process_environment
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -86,11 +87,14 @@ def segmentation_node(context: LaunchContext, config: Path) -> list[LaunchDescri
         "autostart": flag("autostart"),
         "model.build_only": flag("build_only"),
     }
-    topics = topics_in(Path(params_file))
+    node_name = full_node_name(LaunchConfiguration("namespace").perform(context), ())
+    injects = LaunchConfiguration("injections").perform(context)
+    topics = topics_in(Path(params_file), node_name) if injects else {}
     injector = _injector(context, topics)
     if injector:
-        overrides |= {f"modalities.{m}.topic": under(FAULTY, topic) for m, topic in topics.items()}
-        overrides |= info_topics(load_parameters(Path(params_file)).rig, topics)
+        read = {sensor: topic for sensor, topic in topics.items() if topic}
+        overrides |= {f"modalities.{sensor}.topic": under(FAULTY, topic) for sensor, topic in read.items()}
+        overrides |= info_topics(load_parameters(Path(params_file), node_name).rig, read)
     if LaunchConfiguration("student").perform(context):
         overrides["model.student"] = ParameterValue(LaunchConfiguration("student"), value_type=str)
     respawn = IfCondition(LaunchConfiguration("respawn")).evaluate(context)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import Rig, Twist
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, Twist
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.messages.conversions import is_rectified, pinhole_camera
@@ -84,6 +84,10 @@ class BagRig:
         camera = pinhole_camera(message, rectified=is_rectified(self._image_topics.get(sensor, "")))
         self._calibration.set_camera(sensor, camera, message.header.frame_id)
 
+    def camera_of(self, sensor: Sensor) -> PinholeCamera | None:
+        """The intrinsics that camera_info told of a sensor's pictures."""
+        return self._calibration.camera_of(sensor)
+
     def aligned(self, frame: SensorFrame) -> SensorFrame:
         """The frame as it is to be used, aligned where the parameters say so. Raises ConversionError."""
         lookup = self._tree.lookup if self._parameters.use_tf else None
@@ -107,8 +111,13 @@ class BagRig:
     def lidar_twist(self, message: Any) -> tuple[int, Twist]:
         """nav_msgs/Odometry -> its stamp in nanoseconds, and the LiDAR's twist. Raises ConversionError."""
         stamp_ns, twist = self._odometer.read(message)
-        found = self._tree.lookup(self.lidar_frame, message.child_frame_id) if self.lidar_frame else None
-        return stamp_ns, twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
+        lookup = self._tree.lookup if self._parameters.use_tf else None
+        return stamp_ns, twist.seen_from(self._calibration.lidar_from_base(message.child_frame_id, lookup))
+
+    @property
+    def assumed_place(self) -> str:
+        """As `Calibration.assumed_place`."""
+        return self._calibration.assumed_place
 
     def changed(self) -> Rig | None:
         """The rig, where it is known and another than at the last call."""

@@ -171,6 +171,8 @@ class BagSamples:
         """Why they were none, and how many."""
         self.ignored: Counter[str] = Counter()
         """Other messages that could not be used, and what is not exact, by reason."""
+        self.assumed_place = ""
+        """As `Calibration.assumed_place`, of the last odometry."""
 
     def __iter__(self) -> Iterator[Sample]:
         self.messages, self.first_ns, self.last_ns = 0, None, 0
@@ -212,7 +214,7 @@ class BagSamples:
         return lambda message, now_ns: self._on_calibration(message, now_ns, rig, partial(rig.on_camera_info, sensor))
 
     def _sensor_handler(self, modality: Sensor, choice: TopicChoice, rig: BagRig) -> _Handler:
-        frames_of = self._converter(modality, choice.msgtype)
+        frames_of = self._converter(modality, choice.msgtype, rig)
 
         def on_message(message: BagMessage, now_ns: int) -> Iterator[Sample]:
             try:
@@ -250,13 +252,20 @@ class BagSamples:
         reasons = self.reasons.setdefault(modality, Counter())
         reasons[reason if reason in reasons or len(reasons) < _MOST_REASONS else "other reasons"] += 1
 
-    def _converter(self, modality: Sensor, msgtype: str) -> Callable[[BagMessage], Iterable[SensorFrame]]:
+    def _converter(self, modality: Sensor, msgtype: str, rig: BagRig) -> Callable[[BagMessage], Iterable[SensorFrame]]:
         if msgtype in EVENT_STREAMS:
             period_ns = self._parameters.health([modality])[modality].period_ns
             stream = EventStream(msgtype, period_ns, self._parameters.events.window_ns, modality)
             return lambda message: [] if (frame := stream.add(message.cdr)) is None else [frame]  # type: ignore[arg-type]
-        read = reader_of(modality, msgtype, self._parameters.modalities[modality].full_scale)
-        return lambda message: [read(self._decoded(message))]
+        parameters = self._parameters.modalities[modality]
+        read = reader_of(modality, msgtype, parameters.full_scale)
+
+        def frame_of(message: BagMessage) -> list[SensorFrame]:
+            decoded = self._decoded(message)
+            conversions.require_affordable(decoded, modality, rig.camera_of(modality), parameters.max_pixels)
+            return [read(decoded)]
+
+        return frame_of
 
     def _decoded(self, message: BagMessage) -> Any:
         return self._store.deserialize_cdr(message.cdr, message.msgtype)
@@ -278,6 +287,7 @@ class BagSamples:
             return
         try:
             stamp_ns, twist = rig.lidar_twist(self._decoded(message))
+            self.assumed_place = rig.assumed_place
         except Exception as error:
             self.ignored[f"{message.topic}: {error}"] += 1
             return

@@ -29,7 +29,7 @@ from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels
 from anyseg_ros.bags.reader import BagReader
 from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, FrameSample, LabelSample, RigSample, look_ahead
-from anyseg_ros.bags.topics import find_companions, find_topics, parse_mapping
+from anyseg_ros.bags.topics import find_companions, find_topics, mapping_by, parse_mapping, taken_instead
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE
 from anyseg_ros.pipeline.parameters import Parameters
 
@@ -114,7 +114,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     """
     reader = BagReader(bag)
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
-    mapping = parse_mapping(options.mapping) | ({"labels": ""} if options.labels is not None else {})
+    mapping = _mapping(options, connections)
     sensors = find_topics(connections, mapping, wanted=card.modalities)
     if not sensors:
         raise NothingToWriteError(
@@ -157,6 +157,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     if not (root / DESCRIPTION_NAME).exists():
         write_description(root, description)
     written.advice = [
+        *taken_instead(options.parameters, sensors, topics.companions, mapping),
         *collector.offsets(),
         *collector.depth_range(description),
         *collector.left_out(),
@@ -164,6 +165,12 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         *_about_validation(written, options),
     ]
     return written
+
+
+def _mapping(options: FolderOptions, connections: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Role to topic as options and parameters name them; labels from a folder are no topic's."""
+    named = parse_mapping(options.mapping) | ({"labels": ""} if options.labels is not None else {})
+    return mapping_by(options.parameters, connections, named)
 
 
 def _about_labels(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorKind, in_order
+from anyseg_ros.messages.default_topics import ODOMETRY as ODOMETRY_TOPIC
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, IMAGE, POINT_CLOUD, SENSOR_MESSAGES, default_topic
+from anyseg_ros.pipeline.parameters import Parameters
 
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 ODOMETRY = "nav_msgs/msg/Odometry"
@@ -27,6 +29,11 @@ _TRANSPORTS = ("/compressed", "/compressedDepth")
 
 class TopicError(ValueError):
     """A topic that is not there, does not fit or is one of several; the message lists the candidates and the remedy."""
+
+    def __init__(self, message: str, role: str = "") -> None:
+        super().__init__(message)
+        self.role = role
+        """That of several topics each may have; empty where the message is of something else."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,50 @@ def _check_roles(mapping: Mapping[str, str], sensors: Collection[Sensor]) -> Non
     for role, topic in mapping.items():
         if role not in known:
             raise TopicError(f"--map {role}:={topic}: unknown role {role!r}; known: {', '.join(known)}")
+
+
+def configured_topics(parameters: Parameters) -> dict[str, str]:
+    """Role to topic of what parameters name themselves; what they leave at its default is found by type and name."""
+    rig = parameters.rig
+    sensors = {str(m): p.topic for m, p in parameters.modalities.items() if p.topic != default_topic(m)}
+    return sensors | {
+        role: topic
+        for role, topic in (
+            ("camera_info", rig.camera_info_topic),
+            ("depth_info", rig.depth_info_topic),
+            ("event_info", rig.event_info_topic),
+            ("odometry", rig.odometry_topic if rig.odometry_topic != ODOMETRY_TOPIC else ""),
+        )
+        if topic
+    }
+
+
+def mapping_by(
+    parameters: Parameters, connections: Iterable[tuple[str, str]], mapping: Mapping[str, str]
+) -> dict[str, str]:
+    """`mapping`, and for other roles the topics that a node with these parameters subscribes to, where the bag has
+    them."""
+    there = {topic.lstrip("/") for topic, _ in connections}
+    usual = {str(sensor): each.topic for sensor, each in parameters.modalities.items()}
+    named = {**usual, **configured_topics(parameters)}
+    return {role: topic for role, topic in named.items() if topic.lstrip("/") in there} | dict(mapping)
+
+
+def taken_instead(
+    parameters: Parameters,
+    sensors: Mapping[Sensor, TopicChoice],
+    companions: CompanionTopics,
+    mapping: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Which topics were taken for those that parameters name and the bag does not have: to be said."""
+    found = {**{str(sensor): choice for sensor, choice in sensors.items()}, **vars(companions)}
+    return [
+        f"the parameters name {topic} for {role}, which the bag does not have: {choice.topic} is taken"
+        for role, topic in configured_topics(parameters).items()
+        if role not in mapping
+        and (choice := found.get(role)) is not None
+        and not f"/{choice.topic}".endswith(f"/{topic.lstrip('/')}")
+    ]
 
 
 def find_companions(
@@ -264,7 +315,7 @@ def _choose(
         remedy = f"Say which with --map {role}:=TOPIC"
         if left[0].msgtype in _IMAGES and "labels" not in mapping:
             remedy += "; one that holds label images is named with --map labels:=TOPIC"
-        raise TopicError(f"several topics may be {role}: {listed}. {remedy}")
+        raise TopicError(f"several topics may be {role}: {listed}. {remedy}", role)
     return left[0] if left else None
 
 

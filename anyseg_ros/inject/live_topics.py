@@ -33,7 +33,7 @@ FAULTY = "faulty"
 def run_command(sources: Mapping[Sensor, str], prefix: str, params_file: Path | None) -> str:
     """The command that starts the node on what an injector publishes of `sources` below `prefix`.
 
-    No injector passes on camera_info: it stays where the drivers have it.
+    No injector passes on camera_info: it stays where the drivers have it. Raises ParameterError.
     """
     rig = load_parameters(params_file).rig if params_file is not None else RigParameters()
     read = {sensor: source for sensor, source in sources.items() if source}
@@ -69,10 +69,10 @@ QUOTED_NOTHING = "''"
 """An empty string, as ROS arguments say it (they are YAML)."""
 
 
-def topics_in(params_file: Path) -> dict[Sensor, str]:
-    """The sensors' topics that `segmentation_node` listens to with that parameter file; "" of those it does not use.
+def topics_in(params_file: Path, node: str = "") -> dict[Sensor, str]:
+    """The sensors' topics that a node listens to with that parameter file; "" of those it does not use.
 
-    Raises ParameterError.
+    `node` as in `load_parameters`. Raises ParameterError.
     """
-    modalities = load_parameters(params_file).modalities
+    modalities = load_parameters(params_file, node).modalities
     return {sensor: settings.topic if settings.enabled else "" for sensor, settings in modalities.items()}

@@ -158,6 +158,25 @@ def picture_size(message: Message) -> tuple[int, int] | None:
     return announced_size(_bytes_of(message)) if hasattr(message, "format") else None
 
 
+def require_affordable(message: Message, sensor: Sensor, camera: PinholeCamera | None, max_pixels: int) -> None:
+    """Raises ConversionError where a picture would cost more than it may, before it is decoded.
+
+    A compressed one is not larger than its `camera_info` says, as nothing else bounds what a forged header asks for; a
+    raw one is here already, and where its camera_info is of another size only LiDAR cannot be drawn in it.
+    """
+    size = picture_size(message)
+    if size is None:
+        return
+    is_compressed = not hasattr(message, "encoding")
+    if is_compressed and camera is not None and (size[0] > camera.height or size[1] > camera.width):
+        limit = f"camera_info says {camera.width}x{camera.height}"
+    elif size[0] * size[1] > max_pixels:
+        limit = f"modalities.{sensor}.max_pixels is {max_pixels}"
+    else:
+        return
+    raise ConversionError(Fault.WRONG_SIZE, f"a picture of {size[1]}x{size[0]}, and {limit}")
+
+
 def is_rectified(image_topic: str) -> bool:
     """Whether a topic's name says that its pictures are rectified, as image_proc names them: `image_rect`, ..."""
     return any(part.startswith("image_rect") for part in image_topic.split("/"))

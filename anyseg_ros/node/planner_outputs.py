@@ -68,7 +68,7 @@ class PlannerOutputs:
             node.get_logger().info(f"no ground grid: nav_msgs is not installed ({install_command('nav_msgs')})")
         self.reconfigure(classes, parameters)
         self._frame_of_grid = ""
-        self._about_grid = ""
+        self._about_grid = self._about_obstacles = ""
         self._points_ms = 0.0
         self._thread = NewestJob("planner_outputs", self._on_error)
 
@@ -100,7 +100,7 @@ class PlannerOutputs:
         return {
             "points": str(points_source(job)),
             "points_ms": f"{self._points_ms:.1f}" if self._points_ms else "",
-            "obstacles": self._classes.obstacles if isinstance(self._classes.obstacles, str) else "",
+            "obstacles": self._classes.obstacles if isinstance(self._classes.obstacles, str) else self._about_obstacles,
             "ground_grid": self._about_grid,
         }
 
@@ -119,6 +119,8 @@ class PlannerOutputs:
         if place is not None:
             base = place.base_from(base_frame, cloud.frame_id, is_lidar=is_lidar, rig=rig)
         if self._obstacles.get_subscription_count() and not isinstance(classes.obstacles, str):
+            unknown = NO_BASE.format(base=base_frame, sensor=cloud.frame_id)
+            self._about_obstacles = f"heights are not limited: {unknown}" if base is None else ""
             index = obstacle_index(cloud, classes.obstacles, parameters.obstacles, base)
             message = cloud_message(packed_cloud(cloud, classes.published, index), header)
             _publish_fresh(self._obstacles, message, too_old_ms)

@@ -70,6 +70,11 @@ class RigSource:
         self.without_motion = without if self._compensates else "rig.compensate_motion is false"
         """Why LiDAR scans are not compensated, when they are not."""
 
+    @property
+    def assumed_place(self) -> str:
+        """As `Calibration.assumed_place`."""
+        return self._calibration.assumed_place
+
     def destroy(self) -> None:
         """End the subscriptions."""
         for subscription in self._subscriptions:
@@ -162,8 +167,8 @@ class RigSource:
             self.poses.add(stamp_ns, self._odometer.pose)
         if not self._compensates:
             return
-        found = self._tf.lookup(self._calibration.lidar_frame, message.child_frame_id) if self._tf is not None else None
-        lidar_twist = twist.seen_from(self._parameters.lidar_from_base() if found is None else found)
+        lookup = self._tf.lookup if self._tf is not None else None
+        lidar_twist = twist.seen_from(self._calibration.lidar_from_base(message.child_frame_id, lookup))
         self._worker.apply(lambda pipeline, _now_ns: pipeline.on_motion(stamp_ns, lidar_twist))
 
     def _subscribe(self, sensor: Sensor, topic: str, image_topic: str) -> Any:

@@ -259,7 +259,10 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if point_sensor(job.frames) is None:
             return ""
         rig = self._rig
-        return str(job.motion or f"not compensated: {rig.without_motion if rig is not None else 'inactive'}")
+        if job.motion is None:
+            return f"not compensated: {rig.without_motion if rig is not None else 'inactive'}"
+        assumed = rig.assumed_place if rig is not None else ""
+        return "; ".join(filter(None, (str(job.motion), assumed)))
 
     def on_statuses(self, statuses: Sequence[ModalityStatus]) -> None:
         """Publish a change that comes without a mask."""

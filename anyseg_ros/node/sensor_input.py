@@ -15,7 +15,7 @@ from anyseg_core.runtime.events.stream import MESSAGE_READERS, EventStream
 from anyseg_core.runtime.geometry.projection import PinholeCamera
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.sensors import EVENT, Sensor, SensorFrame
-from anyseg_ros.messages.conversions import ConversionError, picture_size
+from anyseg_ros.messages.conversions import ConversionError, require_affordable
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, SENSOR_MESSAGES, reader_of
 from anyseg_ros.messages.types import install_command, message_class, message_name
 from anyseg_ros.node.decoding_thread import DecodingThread
@@ -142,7 +142,8 @@ class SensorInput:
         """On the sensor's thread: a message, with the converter of the type that was subscribed to when it came."""
         convert, message = waiting
         try:
-            self._check_size(message)
+            camera = self._rig.camera_of(self.modality)
+            require_affordable(message, self.modality, camera, self._parameters.max_pixels)
             frame = convert(message)
             if frame is not None:
                 frame = self._rig.aligned(frame)
@@ -153,20 +154,6 @@ class SensorInput:
             self._reject(error.fault, str(error))
         except Exception as error:  # a message that nobody foresaw must not stop the node: it is counted and named
             self._reject(Fault.DECODE_ERROR, f"{type(error).__name__}: {error}")
-
-    def _check_size(self, message: Any) -> None:
-        """Raises ConversionError where a picture would cost more than it may, before it is decoded."""
-        size = picture_size(message)
-        if size is None:
-            return
-        camera = self._rig.camera_of(self.modality)
-        if camera is not None and (size[0] > camera.height or size[1] > camera.width):
-            limit = f"camera_info says {camera.width}x{camera.height}"
-        elif size[0] * size[1] > self._parameters.max_pixels:
-            limit = f"modalities.{self.modality}.max_pixels is {self._parameters.max_pixels}"
-        else:
-            return
-        raise ConversionError(Fault.WRONG_SIZE, f"a picture of {size[1]}x{size[0]}, and {limit}")
 
     def _on_slow(self, seconds: float) -> None:
         """On the sensor's thread: it rests now, so that the others get their share of the cores."""

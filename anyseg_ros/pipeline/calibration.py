@@ -17,6 +17,11 @@ from anyseg_ros.pipeline.parameters import RigParameters
 
 FROM_TF, FROM_PARAMETERS = "TF", "the parameters rig.camera_from_lidar_*"
 
+ASSUMED_PLACE = (
+    "the LiDAR is taken to look ahead: TF does not connect {lidar} with odometry's {base}, and rig.base_from_lidar_* "
+    "are not set"
+)
+
 
 class Calibration:
     """Gathers what messages say; `rig` is what follows from it. Not thread-safe: the caller serialises the calls.
@@ -36,6 +41,8 @@ class Calibration:
         self._given: Rig | None = None
         self.lidar_frame = ""
         """frame_id of the points; empty before the first."""
+        self.assumed_place = ""
+        """What is assumed of where the LiDAR sits on the vehicle, as nobody tells it; empty where somebody does."""
 
     def set_camera(self, sensor: Sensor, camera: PinholeCamera, frame_id: str) -> None:
         """Intrinsics of the pictures of `Sensor.CAMERA`, `DEPTH` or `EVENT`, and their optical frame."""
@@ -86,6 +93,19 @@ class Calibration:
             self._known = known
             self._rig = Rig(camera, extrinsics, source, missing, self.optical_frame, sensor)
         return self._rig
+
+    def lidar_from_base(self, base_frame: str, lookup: Lookup | None) -> NDArray[np.float64]:
+        """4x4, from the frame whose motion odometry tells to the LiDAR's: by TF, else by the parameters.
+
+        Without either the LiDAR is taken to look ahead, and `assumed_place` says so.
+        """
+        lidar, base = self.lidar_frame.lstrip("/"), base_frame.lstrip("/")
+        found = np.eye(4) if lidar == base else None
+        if found is None and lookup is not None and lidar and base:
+            found = lookup(lidar, base)
+        is_assumed = found is None and not self._parameters.knows_base
+        self.assumed_place = ASSUMED_PLACE.format(lidar=lidar, base=base) if is_assumed and lidar else ""
+        return self._parameters.lidar_from_base() if found is None else found
 
     def _extrinsics(self, lookup: Lookup | None) -> tuple[NDArray[np.float64], str, str]:
         """camera_from_lidar 4x4, where it comes from, and why it is not known."""

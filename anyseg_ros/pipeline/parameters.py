@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -414,16 +415,24 @@ def defaults_of(sensors: tuple[Sensor, ...]) -> Parameters:
     return Parameters(blocks, overrides=default_overrides(sensors), sync=SyncConfig(anchor_order=sensors))
 
 
-def load_parameters(path: Path) -> Parameters:
-    """From a ROS parameter file, such as config/vehicle.yaml: what it says for `/**` or for segmentation_node.
+def load_parameters(path: Path, node: str = "") -> Parameters:
+    """From a ROS parameter file, such as config/vehicle.yaml: what it says for a node.
+
+    `node`: its full name, `/front/segmentation_node`; empty: whichever segmentation_node the file is for.
 
     Raises ParameterError that names the file and every mistake in it.
     """
     try:
         content = load_yaml_file(path)
-        ours = [name for name in content if name.rpartition("/")[2] in _NODE_NAMES]
+        ours = [name for name in content if _is_for(f"/{name.lstrip('/')}", node)]
         if not ours:
-            raise ValueError("no section is for segmentation_node or /**, so nothing of it would be used")
+            wanted = node.lstrip("/") or "segmentation_node"
+            raise ValueError(f"no section is for {wanted} or /**, so nothing of it would be used")
+        nodes = sorted({f"/{name.lstrip('/')}" for name in ours if "*" not in name})
+        if len(nodes) > 1:
+            raise ValueError(
+                f"its sections are of several nodes ({', '.join(nodes)}): give one of them a file of its own"
+            )
         if bare := [name for name in ours if "ros__parameters" not in content[name]]:
             raise ValueError(f"{bare[0]} needs `ros__parameters:` below it, and the parameters below that")
         sections = [content[name]["ros__parameters"] for name in ours]
@@ -436,6 +445,14 @@ def load_parameters(path: Path) -> Parameters:
 
 
 _NODE_NAMES = ("**", "segmentation_node")
+
+
+def _is_for(section: str, node: str) -> bool:
+    """Whether ROS 2 gives a section of a parameter file to a node: `*` is any one name, `/**` any number of them."""
+    if not node:
+        return section.rpartition("/")[2] in _NODE_NAMES
+    pattern = re.escape(section).replace(r"/\*\*", "(/[^/]+)*").replace(r"\*", "[^/]+")
+    return re.fullmatch(pattern, node) is not None
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

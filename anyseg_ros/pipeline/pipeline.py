@@ -522,12 +522,13 @@ class Pipeline:
         rig = self._rig
         if rig is None or rig.missing:
             return NO_RIG if rig is None else rig.missing
-        newest = self._buffer.newest(rig.sensor) if rig.sensor is not None else None
-        size = newest.frame.image_size if newest is not None else None
-        if size is None or size == (rig.camera.height, rig.camera.width):
+        of = (rig.sensor,) if rig.sensor is not None else (Sensor.CAMERA, Sensor.DEPTH)
+        sensor, size = next(((s, e.frame.image_size) for s in of if (e := self._buffer.newest(s))), (None, None))
+        own = rig.camera.height, rig.camera.width
+        if size is None or size == own or (rig.sensor is None and _is_of_shape(size, own)):
             return ""
-        of_info, of_picture = f"{rig.camera.width}x{rig.camera.height}", f"{size[1]}x{size[0]}"
-        return f"camera_info is of {of_info} pixels, the pictures of {rig.sensor} are {of_picture}"
+        name, shape = ("camera_info is", "") if rig.sensor is not None else ("rig.intrinsics are", ", of another shape")
+        return f"{name} of {own[1]}x{own[0]} pixels, the pictures of {sensor} are {size[1]}x{size[0]}{shape}"
 
     def _explained(self, status: ModalityStatus) -> ModalityStatus:
         """With what is known of the sensor beside its health."""
@@ -537,6 +538,8 @@ class Pipeline:
             if (fit := self._intensity_fit(status.modality)) is not None:
                 details["intensity"] = fit.text
                 remarks.append(fit.remark)
+            newest = self._buffer.newest(status.modality)
+            remarks.append(self._rig.odd_axes(newest.frame.frame_id) if self._rig is not None and newest else "")
         return replace(status, remark="; ".join(filter(None, remarks)), details=details)
 
     def _intensity_fit(self, modality: Sensor) -> IntensityFit | None:
@@ -547,6 +550,11 @@ class Pipeline:
 
     def _lacks_rig(self, status: ModalityStatus) -> bool:
         return not self._has_rig_for(status.modality) and status.state in (State.ACTIVE, State.SUSPECT)
+
+
+def _is_of_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one (height, width) is the other at another scale, to a pixel."""
+    return abs(size[0] * other[1] / other[0] - size[1]) <= max(1.0, other[1] / other[0])
 
 
 def _in_dispute(status: ModalityStatus, dispute: Dispute | None) -> ModalityStatus:

@@ -58,6 +58,13 @@ def check_ros_arguments(arguments: Sequence[str], own_options: Iterable[str] = (
             _check_params_file(Path(value))
 
 
+def full_node_name(namespace: str, arguments: Sequence[str]) -> str:
+    """`/front/segmentation_node`: what ROS 2 calls the node with that namespace and these arguments."""
+    given = dict(word.split(":=", 1) for word in arguments if word.startswith(("__ns:=", "__node:=", "__name:=")))
+    name = given.get("__node", given.get("__name", "segmentation_node"))
+    return "/".join(["", *given.get("__ns", namespace).strip("/").split("/"), name]).replace("//", "/")
+
+
 def _check_params_file(path: Path) -> None:
     """Raises RosArgumentError for a key that stands twice, of which ROS 2 would take the last without a word.
 

@@ -162,14 +162,18 @@ def _sensors(
 def _companions(
     connections: list[tuple[str, str]],
     sensors: Mapping[Sensor, TopicChoice],
-    mapping: Mapping[str, str],
+    mapping: dict[str, str],
     notes: list[str],
 ) -> CompanionTopics:
-    try:
-        return find_companions(connections, sensors, mapping)
-    except TopicError as error:
-        notes.append(str(error))
-        return CompanionTopics()
+    """Those that are known; one that several topics may be is noted, and left out in `mapping`."""
+    while True:
+        try:
+            return find_companions(connections, sensors, mapping)
+        except TopicError as error:
+            if not error.role:
+                raise
+            notes.append(str(error))
+            mapping[error.role] = ""
 
 
 def _read_all(
@@ -263,6 +267,8 @@ def _decode_beginning(reader: BagReader, topics: BagTopics, facts: list[SensorFa
         reason, count = reasons.most_common(1)[0]
         notes.append(f"{sensor}: {counted(count, 'message')} of the beginning rejected: {reason}")
     notes += [f"{count} x {text}" for text, count in samples.ignored.items()]
+    if rig is not None and samples.newest_scan is not None:
+        notes += filter(None, [rig.odd_axes(samples.newest_scan.frame_id)])
     return rig
 
 

@@ -18,8 +18,10 @@ from rich.table import Table
 from anyseg_core.html_report import render_report
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.geometry.rigid_transform import quaternion
-from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, EVENT, SensorFrame, forward_left_up
+from anyseg_core.runtime.sensors import CAMERA, DEFAULT_SENSORS, EVENT, Sensor, SensorFrame, forward_left_up
 from anyseg_ros.drawing.pictures import ABSENT, jpeg_uri
+from anyseg_ros.messages.default_topics import ODOMETRY, camera_info_topic
+from anyseg_ros.pipeline.parameters import INFO_PARAMETERS
 from anyseg_ros.replay.inspection import Inspection, SensorFacts, TopicFacts
 
 Image = NDArray[np.uint8]
@@ -84,8 +86,9 @@ def write_parameters(path: Path, found: Inspection) -> None:
         str(sensor): {"topic": topics[sensor]} if sensor in topics else {"enabled": False} for sensor in DEFAULT_SENSORS
     }
     content: dict[str, Any] = {"modalities": modalities}
-    if found.rig is not None:
-        content["rig"] = _rig_parameters(found.rig)
+    rig = _companion_topics(found) | ({} if found.rig is None else _rig_parameters(found.rig))
+    if rig:
+        content["rig"] = rig
     head = f"# Of {found.bag.name}, by `anyseg inspect`. config/vehicle.yaml has every other parameter.\n"
     head += "".join(map(_comment, found.calibration))
     tree = {"/**": {"ros__parameters": content}}
@@ -100,6 +103,25 @@ def write_parameters(path: Path, found: Inspection) -> None:
 def _comment(text: str) -> str:
     """A line of YAML that is no content, whatever names of topics and frames a bag has brought into the text."""
     return f"# {' '.join(text.split())}\n"
+
+
+def _companion_topics(found: Inspection) -> dict[str, Any]:
+    """Those that the node would not look at by itself: camera_info that is not beside the pictures, odometry."""
+    beside = {each.sensor: camera_info_topic(each.choice.topic) for each in found.sensors}
+    infos = {
+        Sensor.CAMERA: found.companions.camera_info,
+        Sensor.DEPTH: found.companions.depth_info,
+        Sensor.EVENT: found.companions.event_info,
+    }
+    named = {
+        INFO_PARAMETERS[sensor]: choice.topic
+        for sensor, choice in infos.items()
+        if choice is not None and choice.topic != beside.get(sensor)
+    }
+    odometry = found.companions.odometry
+    if odometry is not None and odometry.topic.lstrip("/") != ODOMETRY:
+        named["odometry_topic"] = odometry.topic
+    return named
 
 
 def _rig_parameters(rig: Rig) -> dict[str, list[float]]:

@@ -39,7 +39,14 @@ from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruth, NoLabels, TopicLabels
 from anyseg_ros.bags.reader import BagReader, Problem
 from anyseg_ros.bags.samples import BagSamples, BagTiming, BagTopics, look_ahead
-from anyseg_ros.bags.topics import TopicError, find_companions, find_topics, left_out
+from anyseg_ros.bags.topics import (
+    TopicError,
+    find_companions,
+    find_topics,
+    left_out,
+    mapping_by,
+    taken_instead,
+)
 from anyseg_ros.pipeline.intensity_fit import fit_of
 from anyseg_ros.pipeline.jobs import Job, Result, network_knowledge
 from anyseg_ros.pipeline.parameters import ModelParameters, Parameters, defaults_of, to_values
@@ -184,11 +191,9 @@ class _Replay:
     def _find_topics(self) -> BagTopics:
         connections = [(choice.topic, choice.msgtype) for choice in self.reader.topics]
         parameters = self.options.parameters or Parameters()
-        mapping = dict(self.options.topics)
-        if self.options.parameters is not None:  # the topics that the node would subscribe to, where the bag has them
-            there = {choice.topic.lstrip("/") for choice in self.reader.topics}
-            named = {str(m): p.topic for m, p in parameters.modalities.items() if p.topic.lstrip("/") in there}
-            mapping = named | mapping
+        mapping: Mapping[str, str] = self.options.topics
+        if self.options.parameters is not None:
+            mapping = mapping_by(parameters, connections, mapping)
         wanted = [m for m in self.segmenter.modalities if parameters.modalities[m].enabled]
         sensors = find_topics(connections, mapping, wanted)
         if not sensors:
@@ -199,6 +204,7 @@ class _Replay:
             )
         companions = find_companions(connections, sensors, mapping)
         self.notes += left_out(connections, sensors, companions, wanted, mapping)
+        self.notes += taken_instead(parameters, sensors, companions, mapping)
         return BagTopics(sensors, companions)
 
     def _adapted(self, timing: BagTiming) -> Parameters:
@@ -405,7 +411,7 @@ class _Replay:
             rejections={modality: dict(reasons) for modality, reasons in self.samples.reasons.items()},
             labels=(self.truth.origin, self._available_labels()),
             problems=problems,
-            notes=[*self.notes, *self._notes_on_intensity()],
+            notes=[*self.notes, *self._notes_on_intensity(), *self._notes_on_the_place()],
             timings=timings,
             worst=self.worst,
             even=self.even,
@@ -436,6 +442,12 @@ class _Replay:
         if self.truth.origin and self._available_labels() and not any(s.scored for s in self.scores.values()):
             origin = f"{self._available_labels()} label images of {self.truth.origin}"
             yield Problem(f"0 of {origin} were used: none could be read and belongs to a mask", fails=True)
+
+    def _notes_on_the_place(self) -> Iterator[str]:
+        """What is assumed of the LiDAR's place, and what is odd about it."""
+        scan, rig = self.samples.newest_scan, self.decisions.rig
+        odd = rig.odd_axes(scan.frame_id) if scan is not None and rig is not None else ""
+        yield from filter(None, (self.samples.assumed_place, odd))
 
     def _notes_on_intensity(self) -> Iterator[str]:
         """What the intensity of the scans is, and what to mend about it."""

@@ -20,7 +20,7 @@ from anyseg_core.runtime.points.labelled import LabelledPoints
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.bags.ground_truth import stamp_of
 from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.topics import find_topics
+from anyseg_ros.bags.topics import find_topics, mapping_by
 from anyseg_ros.messages.header_stamp import header_stamp_ns
 from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
@@ -134,7 +134,8 @@ def open_truth(
     reader = BagReader(bag)
     lidars = [sensor for sensor in parameters.modalities if sensor.kind.is_points]
     connections = [(choice.topic, choice.msgtype) for choice in reader.topics]
-    topics = {choice.topic for choice in find_topics(connections, dict(mapping), lidars).values()}
+    mapping = mapping_by(parameters, connections, mapping)
+    topics = {choice.topic for choice in find_topics(connections, mapping, lidars).values()}
     if not topics:
         raise PointLabelError(f"{bag} has no topic of LiDAR points that labels of points could belong to")
     stamps = [header_stamp_ns(message.cdr) or message.received_ns for message in reader.messages(topics)]

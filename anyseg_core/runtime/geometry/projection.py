@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.distortion import Distortion
-from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.sensors import OPTICAL_SUFFIXES, Sensor
+
+_NEARLY_THE_SAME = 1 + 2 * np.cos(np.radians(30))
+"""Trace of a rotation by less than 30 degrees."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,21 @@ class Rig:
         transform = np.asarray(self.camera_from_lidar)
         if transform.shape != (4, 4) or not np.isfinite(transform).all():
             raise ValueError("camera_from_lidar must be a finite 4x4 matrix")
+
+    def odd_axes(self, lidar_frame: str) -> str:
+        """What is odd about the extrinsics of a LiDAR of that frame, in words; empty where nothing is.
+
+        A LiDAR's x is ahead and its z up, a picture's z is ahead: axes that are the same are of a driver that names the
+        camera's body where its optical frame belongs, and the points behind the horizon are drawn, those ahead not.
+        """
+        turn = np.asarray(self.camera_from_lidar)[:3, :3]
+        if self.missing or np.trace(turn) < _NEARLY_THE_SAME or lidar_frame.endswith(OPTICAL_SUFFIXES):
+            return ""
+        camera = f"camera_info's {self.frame_id}" if self.frame_id else "rig.camera_from_lidar_rotation_xyzw"
+        return (
+            f"{camera} has the axes of {lidar_frame or 'the LiDAR'} (x ahead), where an optical frame is needed "
+            "(x right, y down, z ahead; REP-103): points are drawn beside their place"
+        )
 
 
 def is_same_rig(rig: Rig | None, other: Rig | None) -> bool:
@@ -216,6 +234,13 @@ def points_in_view(
     # NaN compares false everywhere, so NaN points are dropped here.
     index = np.flatnonzero((z > min_depth) & (col >= 0) & (col < width) & (row >= 0) & (row < height))  # [K]
     return PointsInView(row.take(index), col.take(index), index, xyz.take(index, axis=1))
+
+
+def in_optical_frame(points: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.float32]:
+    """Points [N, 3] in the axes of a rectified picture -> those of the optical frame, which TF knows."""
+    if not camera.rectification:
+        return points
+    return points @ np.reshape(camera.rectification, (3, 3)).astype(np.float32)
 
 
 def project_points(

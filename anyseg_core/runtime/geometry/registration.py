@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.depth_geometry import camera_points, measured_pixels
-from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, points_in_view
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, in_optical_frame, points_in_view
 
 
 class Rectification:
@@ -62,7 +62,7 @@ def register_depth(
         has more pixels for an angle than the depth camera, one measurement fills as many as it covers.
     """
     measured = measured_pixels(depth_m)
-    points = _in_optical_frame(camera_points(depth_m, depth_camera)[measured], depth_camera)  # [N, 3]
+    points = in_optical_frame(camera_points(depth_m, depth_camera)[measured], depth_camera)  # [N, 3]
     view = points_in_view(points, Rig(camera, camera_from_depth), camera.height, camera.width)
     native = depth_camera.resized(*depth_m.shape)  # type: ignore[arg-type]
     down, across = (_footprint(ratio) for ratio in (camera.fy / native.fy, camera.fx / native.fx))
@@ -115,7 +115,7 @@ class EventRegistration:
         finer = min(max(1, round(event_camera.fx / camera.fx)), _FINEST)
         fine = camera.resized(camera.height * finer, camera.width * finer)
         wall = np.full((fine.height, fine.width), distance_m, np.float32)
-        points = _in_optical_frame(camera_points(wall, fine).reshape(-1, 3), fine)  # [N, 3]
+        points = in_optical_frame(camera_points(wall, fine).reshape(-1, 3), fine)  # [N, 3]
         view = points_in_view(points, Rig(event_camera, event_from_camera), event_camera.height, event_camera.width)
         self._row, self._col = (np.full((fine.height, fine.width), -1.0, np.float32) for _ in range(2))
         self._row.reshape(-1)[view.index] = np.floor(view.row)
@@ -133,13 +133,6 @@ class EventRegistration:
     def error_px(self, distance_m: float) -> float:
         """How far beside its place, in pixels of the camera, something at that distance (may be infinite) is drawn."""
         return self._focal_px * float(np.hypot(*self._offset[:2])) * abs(1.0 / distance_m - 1.0 / self._distance_m)
-
-
-def _in_optical_frame(points: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.float32]:
-    """Points [N, 3] in the axes of a rectified picture -> those of the optical frame, which TF knows."""
-    if not camera.rectification:
-        return points
-    return points @ np.reshape(camera.rectification, (3, 3)).astype(np.float32)
 
 
 def _footprint(ratio: float) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import Rig, points_in_view
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, in_optical_frame, points_in_view
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.points.occlusion import Occlusion, hidden_points
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
@@ -76,20 +77,34 @@ def label_depth(depth: SensorFrame, labels: Labels, confidence: Labels, rig: Rig
         labels, confidence: uint8 [H, W].
     """
     height, width = depth.data.shape[:2]
-    rows, cols = (np.arange(min(stride // 2, side - 1), side, stride) for side in (height, width))
+    rows, cols = _pixels(height, stride), _pixels(width, stride)
     z: NDArray[np.float32] = np.asarray(depth.data, np.float32)[np.ix_(rows, cols)]  # [h, w]
     with np.errstate(invalid="ignore"):
         z = np.where((z > 0) & (z < np.inf), z, np.float32(np.nan))
-    camera = rig.camera.resized(height, width)
-    x = z * ((cols - camera.cx) / camera.fx).astype(np.float32)[None, :]
-    y = z * ((rows - camera.cy) / camera.fy).astype(np.float32)[:, None]
+    rays = _rays(rig.camera.resized(height, width), stride)  # [h, w, 3]
+    z = np.where(np.isfinite(rays[..., 0]), z, np.float32(np.nan))
     at = np.ix_(_nearest(rows, height, labels.shape[0]), _nearest(cols, width, labels.shape[1]))
     measured = np.isfinite(z)
     found = np.where(measured, labels[at], np.uint8(UNLABELLED))
     certain = np.where(found == UNLABELLED, np.uint8(0), confidence[at])
-    points = np.stack([x, y, z], axis=-1).reshape(-1, 3)
+    points = in_optical_frame((z[..., None] * rays).reshape(-1, 3), rig.camera)
     shape = len(rows), len(cols)
     return LabelledPoints(depth.modality, points, found.ravel(), certain.ravel(), shape, depth.stamp_ns, depth.frame_id)
+
+
+def _pixels(side: int, stride: int) -> NDArray[np.int64]:
+    """Every `stride`-th row or column."""
+    return np.arange(min(stride // 2, side - 1), side, stride)
+
+
+@lru_cache(maxsize=4)
+def _rays(camera: PinholeCamera, stride: int) -> NDArray[np.float32]:
+    """[h, w, 3]: x/z, y/z and 1 of every `stride`-th pixel; NaN where the lens draws nothing."""
+    cols, rows = np.meshgrid(_pixels(camera.width, stride), _pixels(camera.height, stride))  # [h, w] each
+    x, y = (cols - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy
+    if camera.distortion is not None:
+        x, y = (each.reshape(cols.shape) for each in camera.distortion.remove(x.ravel(), y.ravel()))
+    return np.stack([x, y, np.ones(cols.shape)], axis=-1).astype(np.float32)
 
 
 def _spread(values: Labels, index: NDArray[np.int64], count: int, fill: int) -> Labels:

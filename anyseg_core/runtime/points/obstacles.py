@@ -12,6 +12,9 @@ from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.points.labelled import LabelledPoints
 from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 
+_VOXELS = 1 << 20
+"""Along each axis: what lies further away than the half of them would share voxels."""
+
 
 @dataclass(frozen=True)
 class ObstacleLimits:
@@ -46,6 +49,11 @@ class ObstacleLimits:
             raise ValueError(f"min_range_m {self.min_range_m} must be < max_range_m {self.max_range_m}")
         if not self.min_height_m < self.max_height_m:
             raise ValueError(f"min_height_m {self.min_height_m} must be < max_height_m {self.max_height_m}")
+        finest = 2 * self.max_range_m / _VOXELS
+        if 0 < self.voxel_m < finest:
+            raise ValueError(
+                f"voxel_m {self.voxel_m} must be 0, or {finest:.2g} or more for max_range_m {self.max_range_m}"
+            )
 
 
 def obstacle_index(
@@ -76,10 +84,6 @@ def obstacle_index(
             keep &= (height >= limits.min_height_m) & (height <= limits.max_height_m)
     index, points = index[keep], points[keep]
     return index[_first_in_voxel(points, limits.voxel_m)] if limits.voxel_m > 0 else index
-
-
-_VOXELS = 1 << 20
-"""Along each axis; what lies further away than the half of them shares voxels, far out of any range."""
 
 
 def _first_in_voxel(points: NDArray[np.float32], voxel_m: float) -> NDArray[np.int64]:

@@ -10,15 +10,19 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim.bag_writer import TOPICS
 from anyseg_ros.bags.topics import (
     CAMERA_INFO,
+    ODOMETRY,
     CompanionTopics,
     TopicChoice,
     TopicError,
     find_companions,
     find_topics,
     left_out,
+    mapping_by,
     parse_mapping,
+    taken_instead,
 )
 from anyseg_ros.messages.sensor_messages import COMPRESSED_IMAGE, EVENT_STREAMS, IMAGE, POINT_CLOUD
+from anyseg_ros.pipeline.parameters import Parameters, from_values
 
 REAL_RIG = [
     ("/front/color/image_raw", IMAGE),
@@ -226,3 +230,34 @@ def test_other_sensors_are_found_by_their_names(
 
 def test_every_role_can_be_mapped() -> None:
     assert parse_mapping([f"{m}:=/x/{m}" for m in DEFAULT_SENSORS]) == {str(m): f"/x/{m}" for m in DEFAULT_SENSORS}
+
+
+def test_topics_that_parameters_name_are_those_of_the_node() -> None:
+    """Where the bag has them; what is taken instead of one that it lacks is said, but not of a default's."""
+    connections = [
+        ("/front/image_raw", IMAGE), ("/rear/image_raw", IMAGE), ("/calibration/front", CAMERA_INFO),
+        ("/lidar/points", POINT_CLOUD), ("/odom", ODOMETRY), ("/odometry/filtered", ODOMETRY),
+    ]  # fmt: skip
+    values = {
+        "modalities.camera.topic": "/front/image_raw",
+        "rig.camera_info_topic": "/calibration/front",
+        "rig.odometry_topic": "odom",
+    }
+    parameters = from_values(values)
+    mapping = mapping_by(parameters, connections, {})
+    sensors = find_topics(connections, mapping)
+    companions = find_companions(connections, sensors, mapping)
+    assert sensors[Sensor.CAMERA].topic == "/front/image_raw"
+    assert companions.camera_info == TopicChoice("/calibration/front", CAMERA_INFO)
+    assert companions.odometry == TopicChoice("/odom", ODOMETRY)
+    assert taken_instead(parameters, sensors, companions, mapping) == []
+    assert mapping_by(parameters, connections, {"camera": "/rear/image_raw"})["camera"] == "/rear/image_raw"
+
+    lacking = connections[1:2] + connections[3:4]
+    mapping = mapping_by(parameters, lacking, {})
+    sensors = find_topics(lacking, mapping)
+    said = taken_instead(parameters, sensors, find_companions(lacking, sensors, mapping), mapping)
+    assert said == [
+        "the parameters name /front/image_raw for camera, which the bag does not have: /rear/image_raw is taken"
+    ]
+    assert taken_instead(Parameters(), sensors, find_companions(lacking, sensors)) == []

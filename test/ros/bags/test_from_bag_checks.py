@@ -87,6 +87,22 @@ def test_a_bag_that_lacks_a_sensor_of_the_data_set_is_refused(tmp_path: Path) ->
     assert not (root / "train" / "no_lidar").exists()
 
 
+def test_pictures_are_of_the_topic_that_the_parameters_name(tmp_path: Path) -> None:
+    """As the node would subscribe to it, though another one has the usual name."""
+
+    def two_cameras() -> Iterator[Written]:
+        for w in drive(12, {CAMERA, LABELS}):
+            yield w
+            if w.topic == CAMERA:
+                black = image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), "rgb8", w.received_ns)
+                yield w._replace(topic="/front/image_raw", message=black)
+
+    bag, parameters = write_ros2(tmp_path / "bag", two_cameras()), tmp_path / "vehicle.yaml"
+    parameters.write_text("/**: {ros__parameters: {modalities: {camera: {topic: /front/image_raw}}}}")
+    assert from_bag(bag, tmp_path / "mine", "--params-file", parameters).exit_code == 0
+    assert np.max(Folder(tmp_path / "mine", "train", (48, 64))[0].images[0]) == 0
+
+
 def test_labels_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     written = [
         w._replace(message=image(np.zeros((HEIGHT, WIDTH), np.uint16), "mono16", w.received_ns))

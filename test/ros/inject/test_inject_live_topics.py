@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from repository import REPOSITORY
+from typer.testing import CliRunner
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.topics import TopicError
+from anyseg_ros.cli import app
 from anyseg_ros.inject.live_topics import run_command, topic_arguments, topic_parameters, topics_in
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS
 from anyseg_ros.pipeline.parameters import ParameterError
@@ -79,3 +81,21 @@ def test_a_mistake_in_the_parameter_file_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_parameter_file_has_the_usual_topics() -> None:
     assert topics_in(REPOSITORY / "config" / "vehicle.yaml") == dict(DEFAULT_TOPICS)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("/**: {ros__parameters: {modle: {threads: 1}}}", "did you mean model.threads?"),
+        ("- a", "is no ROS parameter file"),
+        ("other: {ros__parameters: {modalities: {camera: {topic: /b}}}}", "no section is for segmentation_node"),
+    ],
+    ids=["mistyped", "a list", "of another node"],
+)
+def test_a_file_that_the_node_would_not_take_is_refused_in_a_line(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(content)
+    schedule = REPOSITORY / "config" / "injections" / "camera_lost.yaml"
+    result = CliRunner().invoke(app, ["inject", "live", str(schedule), "--params-file", str(file)])
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())

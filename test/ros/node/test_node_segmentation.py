@@ -15,12 +15,13 @@ import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.drawing.state_strip import AMBER
-from anyseg_ros.messages.conversions import stamp_ns
+from anyseg_ros.messages.conversions import image_message, stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.pipeline.engine_owner import EngineOwner
 from anyseg_ros.pipeline.pipeline import Pipeline
@@ -285,6 +286,28 @@ def test_a_compressed_camera_by_the_name_of_its_topic(tmp_path: Path) -> None:
             return bool(vehicle.masks)
 
         vehicle.spin_until(masked, "a mask")
+        assert vehicle.used() == {"camera"}
+
+
+def test_a_camera_info_of_smaller_pictures_costs_no_camera(tmp_path: Path) -> None:
+    """As in a replay: only LiDAR cannot be drawn in such pictures."""
+    with running(toy_parameters(tmp_path)) as vehicle:
+        vehicle.alive = set()
+        infos = vehicle.driver.create_publisher(CameraInfo, "camera/camera_info", 5)
+        images = vehicle.driver.create_publisher(Image, "camera/image_raw", 5)
+
+        def masked() -> bool:
+            now = vehicle.driver.get_clock().now()
+            header = Header(stamp=now.to_msg(), frame_id="camera")
+            k = [8.0, 0.0, 8.0, 0.0, 8.0, 8.0, 0.0, 0.0, 1.0]
+            infos.publish(CameraInfo(header=header, width=16, height=16, k=k))
+            vehicle.spin_for(0.05)
+            frame = live_frame(Sensor.CAMERA, now.nanoseconds)
+            images.publish(image_message(np.asarray(frame.data, np.uint8), "rgb8", header))
+            vehicle.spin_for(0.05)
+            return len(vehicle.masks) > 3
+
+        vehicle.spin_until(masked, "masks")
         assert vehicle.used() == {"camera"}
 
 

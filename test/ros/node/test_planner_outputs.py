@@ -225,6 +225,17 @@ def test_without_the_sensors_place_on_the_vehicle_no_grid_is_made_and_why_is_sai
         assert not grids
 
 
+def test_obstacles_of_any_height_say_why(tmp_path: Path) -> None:
+    """A bridge is one of them where nobody knows how high the sensor is."""
+    for place, says in (({}, "heights are not limited: where the sensor sits"), (BASE, "")):
+        with running({**toy_parameters(tmp_path), **place}) as vehicle:
+            obstacles = listen(vehicle, "obstacles", PointCloud2)
+            vehicle.spin_until(lambda heard=obstacles: len(heard) > 2, "obstacles")
+            vehicle.spin_masks(2)
+            assert mask_status(vehicle)["obstacles"].startswith(says)
+            assert bool(mask_status(vehicle)["obstacles"]) is bool(says)
+
+
 GROUPS = {
     "output.class_groups.low": ["Ground", "RailTrack"],
     "output.class_groups.high": ["GroundRail", "TrafficLight"],

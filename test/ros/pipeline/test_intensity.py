@@ -16,6 +16,7 @@ from toy_student import write_toy_student
 
 from anyseg_core.runtime.full_scale import INTENSITY_MEMORY, INTENSITY_SCALES, FullScale
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.monitor import HealthConfig, ModalityStatus
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.model_card import InputSpec, LidarEncoding
@@ -28,7 +29,10 @@ from anyseg_ros.replay.offline import ReplayOptions, replay
 LIDAR = Sensor.LIDAR
 MS = 10**6
 HEADER = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0), frame_id="lidar")
-RIG = Rig(PinholeCamera(64, 32, 40.0, 40.0, 31.5, 15.5), source="TF (lidar in optical)")
+RIG = Rig(PinholeCamera(64, 32, 40.0, 40.0, 31.5, 15.5))
+"""Of points that are in the camera's own axes."""
+PLACED = Rig(RIG.camera, rigid_transform((0.0, 0.0, 0.0), (0.5, -0.5, 0.5, 0.5)), source="TF (lidar in optical)")
+"""Of a LiDAR that looks where the camera does."""
 _CODES = {"u1": 2, "u2": 4, "f4": 7, "f8": 8}
 
 
@@ -127,7 +131,7 @@ def test_the_student_sees_the_same_whatever_the_driver_s_unit(trained: float) ->
     np.testing.assert_allclose(encode_frame(without, spec, (32, 64), RIG), images[0], atol=1)
 
 
-def status_with(intensity: Intensity | None, trained: float = 255.0, rig: Rig | None = RIG) -> ModalityStatus:
+def status_with(intensity: Intensity | None, trained: float = 255.0, rig: Rig | None = PLACED) -> ModalityStatus:
     """The LiDAR's, after one scan."""
     encodings = {LIDAR: LidarEncoding(max_intensity=trained)}
     pipeline = Pipeline({LIDAR: HealthConfig(10.0)}, SyncConfig(), 0, encodings)
@@ -167,7 +171,11 @@ def test_nothing_is_said_of_what_nobody_looked_at() -> None:
 
 @pytest.mark.parametrize(
     ("rig", "source"),
-    [(RIG, "TF (lidar in optical)"), (None, "none"), (replace(RIG, source="", missing="not used: nobody"), "none")],
+    [
+        (PLACED, "TF (lidar in optical)"),
+        (None, "none"),
+        (replace(PLACED, source="", missing="not used: nobody"), "none"),
+    ],
 )
 def test_the_status_says_where_the_extrinsics_come_from(rig: Rig | None, source: str) -> None:
     assert status_with(None, rig=rig).details["extrinsics"] == source
@@ -184,3 +192,28 @@ def test_a_replay_says_the_same(tmp_path: Path) -> None:
     options = ReplayOptions(student=str(student))
     result = replay(write_ros2(tmp_path / "bag", written), tmp_path / "out", options)
     assert "lidar: intensity: field reflectivity, 0 to 1 (learnt), brought to the student's 0 to 255" in result.notes
+
+
+@pytest.mark.parametrize(
+    ("quaternion", "lidar_frame", "is_said"),
+    [
+        ((0.5, -0.5, 0.5, 0.5), "lidar", False),
+        ((0.0, 0.0, 0.0, 1.0), "lidar", True),
+        ((0.0, 0.1, 0.0, 0.995), "lidar", True),
+        ((0.0, 0.0, 0.0, 1.0), "camera_depth_optical_frame", False),
+        ((0.0, 0.0, 1.0, 0.0), "lidar", False),
+    ],
+    ids=["as it should be", "a camera's body", "one that is pitched", "points of a depth camera", "upside down"],
+)
+def test_a_camera_frame_with_the_axes_of_a_lidar_is_said(
+    quaternion: tuple[float, ...], lidar_frame: str, is_said: bool
+) -> None:
+    """camera_info of `camera_link`: what is ahead of the vehicle would be at the right edge of the picture."""
+    rig = Rig(RIG.camera, rigid_transform((0.0, 0.0, 0.0), quaternion), frame_id="camera_link")
+    assert rig.odd_axes(lidar_frame).startswith("camera_info's camera_link has the axes of lidar") is is_said
+    pipeline = Pipeline({Sensor.LIDAR: HealthConfig(checks={})}, SyncConfig(), 0)
+    pipeline.set_rig(rig)
+    points = np.random.default_rng(0).uniform(1, 30, (5000, 4)).astype(np.float32)
+    pipeline.on_frame(SensorFrame(Sensor.LIDAR, points, 10**9, lidar_frame), 10**9)
+    (status,) = pipeline.statuses(10**9)
+    assert ("an optical frame is needed" in status.remark) is is_said

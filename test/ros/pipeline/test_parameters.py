@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import yaml
 from repository import REPOSITORY
+from typer.testing import CliRunner
 
 from anyseg_core.runtime.engines.protocol import BuildOptions
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.health.monitor import Fault
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_ros.cli import app
 from anyseg_ros.pipeline.parameter_descriptions import about
 from anyseg_ros.pipeline.parameters import (
     ModelParameters,
@@ -207,6 +209,47 @@ def test_a_key_that_stands_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
         load_parameters(file)
 
 
+def test_a_file_of_two_nodes_is_never_mixed(tmp_path: Path) -> None:
+    """The node takes the section of its own name; who reads the file alone cannot know which that is."""
+    section = "{name}: {{ros__parameters: {{modalities: {{camera: {{topic: {topic}}}}}}}}}\n"
+    path = tmp_path / "two.yaml"
+    path.write_text("".join(section.format(name=f"/{n}/segmentation_node", topic=f"/{n}") for n in ("front", "rear")))
+    with pytest.raises(ParameterError, match=r"several nodes \(/front/segmentation_node, /rear/segmentation_node\)"):
+        load_parameters(path)
+    for name in ("front", "rear"):
+        assert load_parameters(path, f"/{name}/segmentation_node").modalities[Sensor.CAMERA].topic == f"/{name}"
+    with pytest.raises(ParameterError, match="no section is for segmentation_node"):
+        load_parameters(path, "/segmentation_node")
+    common = section.format(name="/**", topic="/common") + section.format(
+        name="/front/segmentation_node", topic="/front"
+    )
+    path.write_text(common)
+    assert load_parameters(path).modalities[Sensor.CAMERA].topic == "/front"
+
+
+@pytest.mark.parametrize(
+    ("section", "node", "is_for_it"),
+    [
+        ("/**", "/segmentation_node", True),
+        ("/**", "/a/b/segmentation_node", True),
+        ("/**/segmentation_node", "/a/segmentation_node", True),
+        ("/*/segmentation_node", "/a/segmentation_node", True),
+        ("/*/segmentation_node", "/a/b/segmentation_node", False),
+        ("segmentation_node", "/segmentation_node", True),
+        ("segmentation_node", "/a/segmentation_node", False),
+        ("/a/**", "/b/segmentation_node", False),
+    ],
+)
+def test_a_section_is_used_where_ros_uses_it(tmp_path: Path, section: str, node: str, is_for_it: bool) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(f'"{section}": {{ros__parameters: {{sync: {{deadline_ms: 7.0}}}}}}')
+    if is_for_it:
+        assert load_parameters(path, node).sync.deadline_ms == 7.0
+    else:
+        with pytest.raises(ParameterError, match=f"no section is for {node[1:]}"):
+            load_parameters(path, node)
+
+
 def test_every_parameter_has_a_description_of_its_own_and_every_number_a_range() -> None:
     values = to_values()
     assert [name for name in values if not about(name).description] == []
@@ -217,3 +260,12 @@ def test_every_parameter_has_a_description_of_its_own_and_every_number_a_range()
     assert about("modalities.camera.max_age_ms").allowed == (1.0, 60_000.0)
     assert about("faults.dark.threshold").allowed == (0.0, 255.0)
     assert about("modalities.lidar.faults.noisy.threshold").allowed == (0.0, 1.0)
+
+
+def test_run_refuses_a_file_that_its_node_would_not_read(tmp_path: Path) -> None:
+    """ROS 2 gives `segmentation_node:` to no node in a namespace, and says nothing: all of it would be defaults."""
+    path = tmp_path / "vehicle.yaml"
+    path.write_text("segmentation_node: {ros__parameters: {sync: {deadline_ms: 7.0}}}")
+    result = CliRunner().invoke(app, ["run", "--params-file", str(path), "--namespace", "front"])
+    assert result.exit_code == 2
+    assert "no section is for front/segmentation_node or /**" in " ".join(result.stderr.split())

@@ -5,22 +5,37 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mcap_bytes import McapForm, write_mcap
 from repository import REPOSITORY
-from small_bags import CAMERA, DEPTH, INFO, LABELS, LIDAR, SENSORS, TF, Written, drive, header, transforms, write_ros2
+from small_bags import (
+    CAMERA,
+    DEPTH,
+    INFO,
+    LABELS,
+    LIDAR,
+    SENSORS,
+    TF,
+    TYPES,
+    Written,
+    drive,
+    header,
+    transforms,
+    write_ros2,
+)
 from toy_student import write_toy_student
 from typer.testing import CliRunner, Result
 
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.cli import app
 from anyseg_ros.pipeline.parameters import load_parameters
 from anyseg_ros.replay.inspection import inspect
-from anyseg_ros.replay.inspection_report import picture_of
+from anyseg_ros.replay.inspection_report import picture_of, write_parameters
 
 FRAMES = 12
 EVERYTHING = {*SENSORS, INFO, LABELS, TF}
@@ -187,6 +202,56 @@ def test_a_choice_that_only_a_person_can_make(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "several topics may be camera" in result.output
     assert run("inspect", bag, "--map", "camera:=/rear/image", "--page", tmp_path / "p.html").exit_code == 0
+
+
+def odometry(topics: Collection[str], written: Iterable[Written]) -> Iterator[Written]:
+    """The drive, with the vehicle's odometry on each of these topics."""
+    geometry = "geometry_msgs/msg/"
+    zero = TYPES[geometry + "Vector3"](x=0.0, y=0.0, z=0.0)
+    turn = TYPES[geometry + "Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0)
+    pose = TYPES[geometry + "Pose"](position=TYPES[geometry + "Point"](x=0.0, y=0.0, z=0.0), orientation=turn)
+    for w in written:
+        yield w
+        for topic in topics if w.topic == CAMERA else ():
+            message = TYPES["nav_msgs/msg/Odometry"](
+                header=header(w.received_ns, "odom"),
+                child_frame_id="base_link",
+                pose=TYPES[geometry + "PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
+                twist=TYPES[geometry + "TwistWithCovariance"](
+                    twist=TYPES[geometry + "Twist"](linear=zero, angular=zero), covariance=np.zeros(36)
+                ),
+            )
+            yield Written(topic, w.received_ns, message)
+
+
+def test_what_several_topics_may_be_hides_nothing_else(tmp_path: Path) -> None:
+    """Wheel odometry and a filter's: one line asks which; camera_info, TF and labels are still there."""
+    bag = write_ros2(tmp_path / "bag", odometry(["/odom", "/odometry/filtered"], drive(FRAMES, EVERYTHING)))
+    found = inspect(bag)
+    assert [note for note in found.notes if "several topics may be odometry" in note] == found.notes
+    assert found.calibration[:2] == [
+        f"intrinsics: {INFO}",
+        f"extrinsics of the LiDAR: {TF}: TF (lidar in camera_optical_frame)",
+    ]
+    assert found.companions.labels is not None
+    assert found.companions.odometry is None
+    with pytest.raises(TopicError, match="no topic /nope for odometry"):
+        inspect(bag, {"odometry": "/nope"})
+
+
+def test_the_file_names_the_topics_that_the_node_would_not_look_at(tmp_path: Path) -> None:
+    """And only those: replay takes them from it as the node does."""
+    written = (w._replace(topic="/calibration/front") if w.topic == INFO else w for w in drive(FRAMES, EVERYTHING))
+    bag = write_ros2(tmp_path / "bag", odometry(["/odom"], written))
+    found = inspect(bag, {"camera_info": "/calibration/front"})
+    write_parameters(tmp_path / "vehicle.yaml", found)
+    rig = load_parameters(tmp_path / "vehicle.yaml").rig
+    assert (rig.camera_info_topic, rig.odometry_topic) == ("/calibration/front", "/odom")
+    assert (rig.depth_info_topic, rig.event_info_topic) == ("", "")
+    usual = write_ros2(tmp_path / "usual", odometry(["/odometry"], drive(FRAMES, EVERYTHING)))
+    write_parameters(tmp_path / "usual.yaml", inspect(usual))
+    assert load_parameters(tmp_path / "usual.yaml").rig.camera_info_topic == ""
+    assert "odometry_topic" not in (tmp_path / "usual.yaml").read_text()
 
 
 def test_the_driver_of_known_topics_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from small_bags import (
     SENSORS,
     START_NS,
     TF,
+    TYPES,
     WIDTH,
     Written,
     drive,
@@ -36,6 +37,7 @@ from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_ros.bags.ground_truth import GroundTruthError
 from anyseg_ros.cli import app
+from anyseg_ros.pipeline.parameters import from_values
 from anyseg_ros.replay.conditions import ConditionError, Conditions
 from anyseg_ros.replay.inspection import inspect
 from anyseg_ros.replay.offline import MASKS, ReplayError, ReplayOptions, replay
@@ -195,6 +197,54 @@ def test_a_calibration_of_other_pictures_is_said(tmp_path: Path, segmenter: Segm
     result = replay(write_ros2(tmp_path / "bag", written), None, ReplayOptions(), segmenter=segmenter)
     (text,) = (problem.text for problem in result.problems if problem.text.startswith("lidar"))
     assert "camera_info is of 640x480 pixels, the pictures of camera are 64x48" in text
+
+
+def test_a_picture_that_the_node_would_not_decode_is_none_of_a_replay(tmp_path: Path, segmenter: Segmenter) -> None:
+    """By the same limits, with the same words."""
+    written = []
+    for w in drive(FRAMES, {CAMERA, DEPTH, INFO}):
+        if w.topic == INFO:
+            w.message.width, w.message.height = WIDTH // 2, HEIGHT // 2
+        if w.topic == CAMERA:
+            data = cv2.imencode(".png", np.asarray(w.message.data).reshape(HEIGHT, WIDTH, 3))[1].ravel()
+            png = TYPES["sensor_msgs/msg/CompressedImage"](header=w.message.header, format="png", data=data)
+            w = w._replace(topic=f"{CAMERA}/compressed", message=png)  # noqa: PLW2901
+        written.append(w)
+    bag = write_ros2(tmp_path / "bag", written)
+    parameters = from_values({"modalities.depth.max_pixels": WIDTH * HEIGHT - 1})
+    result = replay(bag, None, ReplayOptions(parameters=parameters), segmenter=segmenter)
+    said = " ".join(problem.text for problem in result.problems)
+    assert f"a picture of {WIDTH}x{HEIGHT}, and camera_info says {WIDTH // 2}x{HEIGHT // 2}" in said
+    assert f"a picture of {WIDTH}x{HEIGHT}, and modalities.depth.max_pixels is {WIDTH * HEIGHT - 1}" in said
+
+
+def test_topics_of_the_parameters_are_those_of_the_replay(tmp_path: Path, segmenter: Segmenter) -> None:
+    """Intrinsics that the node would find are found; what is taken for a topic that the bag lacks is said."""
+    elsewhere = {INFO: "/calibration/front", CAMERA: "/rear/image_raw"}
+    written = (w._replace(topic=elsewhere.get(w.topic, w.topic)) for w in drive(FRAMES, {CAMERA, LIDAR, INFO, TF}))
+    values = {"rig.camera_info_topic": "/calibration/front", "modalities.camera.topic": "/front/image_raw"}
+    options = ReplayOptions(parameters=from_values(values))
+    result = replay(write_ros2(tmp_path / "bag", written), None, options, segmenter=segmenter)
+    assert result.scores[ALL_SENSORS].used == {"camera": FRAMES, "lidar": FRAMES}
+    said = "the parameters name /front/image_raw for camera, which the bag does not have: /rear/image_raw is taken"
+    assert said in result.notes
+
+
+@pytest.mark.parametrize(("size", "is_used"), [((64, 48), True), ((128, 96), True), ((64, 36), False)])
+def test_intrinsics_of_pictures_of_another_shape_place_no_lidar(
+    size: tuple[int, int], is_used: bool, tmp_path: Path, segmenter: Segmenter
+) -> None:
+    """A smaller picture of the same view has the same lens; a driver's wide mode is another cut of it."""
+    width, height = map(float, size)
+    values = {
+        "rig.intrinsics": [width, height, 50.0, 50.0, width / 2, height / 2],
+        "rig.camera_from_lidar_rotation_xyzw": [0.5, -0.5, 0.5, 0.5],
+    }
+    bag = write_ros2(tmp_path / "bag", drive(FRAMES, {CAMERA, LIDAR}))
+    result = replay(bag, None, ReplayOptions(parameters=from_values(values)), segmenter=segmenter)
+    said = " ".join(problem.text for problem in result.problems)
+    assert ("lidar" in result.scores[ALL_SENSORS].used) is is_used
+    assert ("rig.intrinsics are of 64x36 pixels, the pictures of camera are 64x48" in said) is not is_used
 
 
 @pytest.mark.parametrize("topics", [SENSORS, (LIDAR,), (CAMERA, DEPTH)])

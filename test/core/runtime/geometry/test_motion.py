@@ -22,6 +22,7 @@ from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_ros.bags.topics import TopicError, find_companions, find_topics
 from anyseg_ros.messages.conversions import ConversionError, lidar_frame
 from anyseg_ros.messages.odometry import Odometer
+from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.jobs import segment
 from anyseg_ros.pipeline.parameters import Parameters, RigParameters
 from anyseg_ros.pipeline.pipeline import Pipeline, SyncConfig
@@ -233,6 +234,22 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[Sensor, SensorFra
     return seen
 
 
+def test_the_place_of_the_lidar_on_the_vehicle_is_never_assumed_in_silence() -> None:
+    """By TF, by the parameters, by its being the body that odometry tells of; else it is said what is assumed."""
+    turned = np.diag([-1.0, -1.0, 1.0, 1.0])
+    for parameters, base, lookup, place, is_said in [
+        (RigParameters(), "base_link", lambda _t, _s: turned, turned, False),
+        (RigParameters(base_from_lidar_rotation_xyzw=(0.0, 0.0, 1.0, 0.0)), "base_link", None, turned, False),
+        (RigParameters(base_from_lidar_rotation_xyzw=(0.0, 0.0, 1.0, 0.0)), "lidar", None, np.eye(4), False),
+        (RigParameters(), "base_link", lambda _t, _s: None, np.eye(4), True),
+        (RigParameters(), "base_link", None, np.eye(4), True),
+    ]:
+        calibration = Calibration(parameters)
+        calibration.lidar_frame = "lidar"
+        np.testing.assert_allclose(calibration.lidar_from_base(base, lookup), place, atol=1e-9)
+        assert bool(calibration.assumed_place) is is_said
+
+
 @pytest.mark.parametrize(("compensate", "spread"), [(True, 0.0), (False, 2.0)])
 def test_replay_finds_the_odometry_and_straightens_the_wall(
     compensate: bool, spread: float, tmp_path: Path, segmented: list[Mapping[Sensor, SensorFrame]]
@@ -244,6 +261,7 @@ def test_replay_finds_the_odometry_and_straightens_the_wall(
     scans = [frames[Sensor.LIDAR] for frames in segmented if len(frames) == 2]
     assert len(scans) >= 7
     assert not result.problems
+    assert any("the LiDAR is taken to look ahead" in note for note in result.notes) is compensate
     for scan in scans:
         assert np.ptp(scan.data[:, 0]) == pytest.approx(spread, abs=0.02)
         assert scan.data[0, 0] == pytest.approx(10.0 - 0.8 * compensate, abs=1e-3)
@@ -287,6 +305,7 @@ def test_the_node_compensates_where_odometry_is_published_and_says_so(ros: None,
         vehicle.driver.create_timer(0.02, send)
         vehicle.spin_until(lambda: told() == "3.00 m/s, 0.000 rad/s", "compensation in the status")
         vehicle.spin_until(lambda: "3.00 m/s" in _inference(vehicle), "compensation in /diagnostics")
+        assert "the LiDAR is taken to look ahead" in _inference(vehicle)
 
 
 @pytest.mark.ros

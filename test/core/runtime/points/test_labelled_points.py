@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.geometry.distortion import Distortion
+from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig, points_in_view
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.points.labelled import label_depth, label_scan
 from anyseg_core.runtime.points.occlusion import Occlusion
@@ -126,6 +130,46 @@ def test_points_of_a_depth_image(mask: tuple[int, int], stride: int) -> None:
         assert (cloud.labels[at], cloud.confidence[at]) == (labels[place], confidence[place])
     assert (cloud.labels == UNLABELLED).any()
     assert (cloud.source, cloud.stamp_ns, cloud.frame_id) == (Sensor.DEPTH, 3, "optical")
+
+
+LENSES = {
+    "barrel": ("plumb_bob", (-0.28, 0.07, 0.001, -0.002, 0.0)),
+    "pincushion": ("plumb_bob", (0.2, 0.1, 0.0, 0.0)),
+    "rational": ("rational_polynomial", (0.5, 0.1, 0.001, 0.002, 0.01, 0.8, 0.2, 0.02)),
+    "fisheye": ("equidistant", (0.1, 0.02, -0.01, 0.003)),
+}
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_points_of_a_raw_depth_image_lie_where_its_lens_saw_them(lens: str) -> None:
+    model, d = LENSES[lens]
+    depth = RNG.uniform(2, 30, (480, 640)).astype(np.float32)
+    rig = Rig(replace(CAMERA, distortion=Distortion(model, d)))
+    cloud = label_depth(SensorFrame(Sensor.DEPTH, depth, 3, "optical"), *picture(), rig)
+    x, y, z = cloud.points[np.isfinite(cloud.points[:, 2])].astype(float).T
+    k = np.array([[CAMERA.fx, 0, CAMERA.cx], [0, CAMERA.fy, CAMERA.cy], [0, 0, 1]])
+    points = np.stack([x, y, z], axis=-1)[:, None]
+    project = cv2.fisheye.projectPoints if model == "equidistant" else cv2.projectPoints
+    pixel = project(points, np.zeros(3), np.zeros(3), k, np.array(d))[0].reshape(-1, 2)
+    rows, cols = np.mgrid[:480, :640]
+    measured = np.isfinite(cloud.points[:, 2])
+    assert measured.mean() > 0.95
+    assert np.abs(pixel - np.stack([cols, rows], axis=-1).reshape(-1, 2)[measured]).max() < 0.05
+    assert (cloud.labels[~measured] == UNLABELLED).all()
+
+
+def test_points_of_a_rectified_depth_image_are_in_the_optical_frame() -> None:
+    """`R` of camera_info turns the axes of its frame into those of the picture: it is undone."""
+    turn = cv2.Rodrigues(np.array([0.0, np.radians(5.0), 0.0]))[0]
+    rig = Rig(replace(CAMERA, rectification=tuple(turn.ravel().tolist())))
+    depth = np.full((48, 64), 10, np.float32)
+    cloud = label_depth(SensorFrame(Sensor.DEPTH, depth, 3, "optical"), *picture(48, 64), rig)
+    view = points_in_view(cloud.points, rig, 48, 64)
+    rows, cols = np.divmod(view.index, 64)
+    assert len(rows) == 48 * 64
+    assert np.abs(view.row - rows - 0.5).max() < 0.01
+    assert np.abs(view.col - cols - 0.5).max() < 0.01
+    assert np.allclose(view.xyz[2], 10, atol=1e-3)
 
 
 def test_limits_of_occlusion_are_checked() -> None:

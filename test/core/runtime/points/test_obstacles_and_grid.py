@@ -66,7 +66,14 @@ def test_one_obstacle_is_left_in_a_voxel(seed: int, voxel_m: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"min_range_m": 9, "max_range_m": 3}, {"voxel_m": -1}, {"min_confidence": 2}, {"max_height_m": -5}]
+    "limits",
+    [
+        {"min_range_m": 9, "max_range_m": 3},
+        {"voxel_m": -1},
+        {"voxel_m": 1e-5},
+        {"min_confidence": 2},
+        {"max_height_m": -5},
+    ],
 )
 def test_limits_that_cannot_be_are_refused(limits: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(limits))):
