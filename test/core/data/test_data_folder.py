@@ -29,6 +29,7 @@ from anyseg_core.runtime.sample_folder import (
     FolderDescription,
     RigSpec,
     write_description,
+    write_rig,
     write_sample,
 )
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
@@ -162,6 +163,28 @@ def test_broken_samples_are_found_and_left_out(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err.count("skipped sun/train/") == 2
     with pytest.raises(DataError, match="skip_broken"):
         open_dataset(config.model_copy(update={"skip_broken": False}), "train")
+
+
+def test_without_broken_samples_the_cache_follows_the_calibration_too(root: Path, tmp_path: Path) -> None:
+    (root / "train" / "drive_1" / "000002_camera.png").unlink()
+    config = DataConfig(kind="folder", root=root, size=SIZE, skip_broken=True, cache=tmp_path / "cache")
+    before = np.array(open_dataset(config, "train")[0].images[3])
+    zoomed = Rig(PinholeCamera(80, 40, 90.0, 90.0, 39.5, 19.5), RIG.camera_from_lidar)
+    write_rig(root / "train" / "drive_1", zoomed)
+    after = open_dataset(config, "train")[0].images[3]
+    np.testing.assert_array_equal(after, encode_frame(frames(0)[3], INPUTS[3], SIZE, zoomed))
+    assert (after != before).any()
+
+
+def test_a_calibration_of_another_picture_is_refused(root: Path) -> None:
+    camera = RIG.camera
+    half = Rig(PinholeCamera(40, 20, camera.fx / 2, camera.fy / 2, 19.5, 9.5), RIG.camera_from_lidar)
+    write_rig(root / "train" / "drive_1", half)  # the same view at half the size
+    assert len(Folder(root, "train", SIZE)[0].images) == 4
+    square = Rig(PinholeCamera(40, 40, camera.fx, camera.fy, 19.5, 19.5), RIG.camera_from_lidar)
+    write_rig(root / "train" / "drive_1", square)
+    with pytest.raises(DataError, match=r"000000_label\.png is 80x40, but the calibration .* is of 40x40"):
+        _ = Folder(root, "train", SIZE)[0]
 
 
 def test_a_data_set_of_broken_samples_only_is_refused(tmp_path: Path) -> None:
