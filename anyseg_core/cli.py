@@ -339,7 +339,7 @@ def known_kind(root: Path) -> str:
 def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
     """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
-    from anyseg_core.data.datasets import has_split, open_files, parts_of
+    from anyseg_core.data.datasets import has_split, named_parts, open_files
 
     if settings.kind != "mixture":
         found, usable = check_split(open_files(settings, split))
@@ -348,11 +348,12 @@ def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck
         console.print(f"contact sheet: {sheet}")
         return [found]
     checks: list[SplitCheck] = []
-    for part in parts_of(settings, split):
+    for name, part in named_parts(settings, split):
         if has_split(part, split):
-            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
+            in_file = name.replace("/", "_")
+            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{in_file}{sheet.suffix}"))
         else:
-            console.print(f"[bold]{part.root.name}[/] has no split {split}")
+            console.print(f"[bold]{escape(name)}[/] has no split {split}")
     return checks
 
 

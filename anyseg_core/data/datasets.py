@@ -194,8 +194,8 @@ def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
 def open_mixture(config: DataConfig, split: str) -> Mixture:
     """A split of a mixture: the parts that have it. Raises DataError, also where none has."""
     parts = [
-        MixturePart(open_dataset(part, split), part_meaning(part), part.root.name, part.weight)
-        for part in parts_of(config, split)
+        MixturePart(open_dataset(part, split), part_meaning(part), name, part.weight)
+        for name, part in named_parts(config, split)
         if has_split(part, split)
     ]
     inputs, classes = describe_data(config)
@@ -210,6 +210,21 @@ def parts_of(config: DataConfig, split: str) -> list[PartConfig]:
     if split != config.train_split:
         common |= {"size": config.size, "views": 1, "label_radius": 0}
     return [part.model_copy(update={"root": config.root / part.root, **common}) for part in config.parts]
+
+
+def named_parts(config: DataConfig, split: str) -> list[tuple[str, PartConfig]]:
+    """The same with a name each, by which they are scored: the last folder of its root, as many of the last ones as
+    tell its root from the others' where it does not, and a number where several parts have one root.
+    """
+    parts = parts_of(config, split)
+    roots = [part.root.parts for part in parts]
+    depth, names = 1, [root[-1] for root in roots]
+    while len({*names}) < len({*roots}):
+        depth += 1
+        names = ["/".join(root[-depth:]) for root in roots]
+    earlier = [names[:place].count(name) for place, name in enumerate(names)]
+    named = [f"{name} {count + 1}" if count else name for name, count in zip(names, earlier, strict=True)]
+    return list(zip(named, parts, strict=True))
 
 
 def has_split(part: PartConfig, split: str) -> bool:

@@ -59,6 +59,7 @@ from anyseg_core.training.evaluation import (
 from anyseg_core.training.evaluation_plots import plot_confusion, sample_grid
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.run_log import RunLog
+from anyseg_core.training.same_meaning import require_same_classes
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
 METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
@@ -190,7 +191,9 @@ class _Trainer:
         if self.config.model.init_head:
             if is_student:
                 raise CheckpointError(f"{source} is a student: `anyseg import-weights` makes a run of it for init_head")
-            load_weights(find_checkpoint(source), self.network)
+            checkpoint = find_checkpoint(source)
+            load_weights(checkpoint, self.network)
+            require_same_classes(load_state(checkpoint).classes, self.state.classes, self.config.data.root)
             return f"the whole network of {source}"
         taken = [init_encoder(encoder, source, self.config.model.backbone) for encoder in self.network.encoders]
         if is_student:  # which has no batch norms any more: they begin with the statistics of the new data
