@@ -53,7 +53,7 @@ class DataConfig(BaseModel):
     """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
     sensors: dict[str, str] = {}
     """Kinds of the sensors of one's own data that are not named as their kind: `{thermal: camera}`."""
-    modalities: tuple[Sensor, ...] = DEFAULT_SENSORS
+    modalities: tuple[Sensor, ...] = Field(default=DEFAULT_SENSORS, min_length=1)
     """Which of the data set's modalities to use: of RGB-D data camera and depth, or one of them (pothole: both)."""
     limit: int | None = Field(default=None, gt=0)
     """Use only the first samples of each split."""
