@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame, SensorKind, point_sensor
 
@@ -86,7 +87,7 @@ class FolderDescription(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: tuple[ClassSpec, ...] = Field(min_length=2)
+    classes: tuple[ClassSpec, ...] = Field(min_length=2, max_length=UNLABELLED)
     inputs: tuple[InputSpec, ...] = Field(min_length=1)
     """How each modality reaches the network; goes into the student's card."""
     rig: RigSpec | None = None
@@ -95,6 +96,17 @@ class FolderDescription(BaseModel):
     @model_validator(mode="after")
     def _one_sensor_of_points(self) -> FolderDescription:
         point_sensor([spec.modality for spec in self.inputs])
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_stands_twice(self) -> FolderDescription:
+        for what, names in (
+            ("inputs", [str(spec.modality) for spec in self.inputs]),
+            ("classes", [entry.name for entry in self.classes]),
+        ):
+            twice = dict.fromkeys(name for name in names if name and names.count(name) > 1)
+            if twice:
+                raise ValueError(f"{', '.join(twice)} stands twice in {what}")
         return self
 
 

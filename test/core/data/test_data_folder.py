@@ -132,6 +132,10 @@ def test_a_description_that_cannot_be_used_is_named(root: Path) -> None:
     (root / DESCRIPTION_NAME).write_text(json.dumps(tree | {"classes": []}))
     with pytest.raises(DataError, match=r"dataset\.json is not valid: classes"):
         Folder(root, "train", SIZE)
+    for key in ("classes", "inputs"):
+        (root / DESCRIPTION_NAME).write_text(json.dumps(tree | {key: [*tree[key], tree[key][0]]}))
+        with pytest.raises(DataError, match=rf"dataset\.json is not valid: .* stands twice in {key}"):
+            Folder(root, "train", SIZE)
     (root / DESCRIPTION_NAME).unlink()
     with pytest.raises(DataError, match=r"dataset\.json is missing"):
         Folder(root, "train", SIZE)
