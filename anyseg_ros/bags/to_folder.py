@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,9 @@ from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, 
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     MAX_DEPTH_M,
+    RIG_NAME,
     FolderDescription,
+    RigSpec,
     write_description,
     write_rig,
     write_sample,
@@ -138,6 +141,10 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
         cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
         validates = options.val_share > 0 and stamp_ns >= cut_ns
+        if not written.samples:
+            _require_same_rig(
+                collector.rig, root, drive, {options.split, "val"} if options.val_share else {options.split}
+            )
         stored = [_in_units_of(description, frame, full_intensity) for frame in frames]
         write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", stored, labels)
         written.samples += 1
@@ -177,6 +184,21 @@ def _about_labels(
     if not others:
         return []
     return [f"no label image was found; if one of {', '.join(others)} holds them: --map labels:=TOPIC"]
+
+
+def _require_same_rig(rig: Rig | None, root: Path, drive: str, splits: set[str]) -> None:
+    """Raises NothingToWriteError where a drive's folder has the calibration of another bag of that name, or one that
+    somebody has corrected: it holds for all samples there.
+    """
+    if rig is None or rig.missing:
+        return
+    own = json.loads(RigSpec.of(rig).model_dump_json())
+    for path in (root / split / drive / RIG_NAME for split in splits):
+        if path.is_file() and json.loads(path.read_bytes()) != own:
+            raise NothingToWriteError(
+                f"{path} is another calibration than this bag's, and would hold for its samples, too: rename the bag, "
+                f"or, where it is the bag that {path.parent} was made of, remove that file"
+            )
 
 
 def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:
