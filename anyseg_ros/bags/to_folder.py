@@ -136,15 +136,11 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
     cut_ns: float | None = None  # from here on samples are for validation
     written = Written(modalities=collector.modalities)
-    for stamp_ns, frames, labels in collector.complete_moments(samples):
+    for stamp_ns, frames, labels in _with_their_rig(collector, samples, root, drive, options):
         if labels is not None:
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
         cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
         validates = options.val_share > 0 and stamp_ns >= cut_ns
-        if not written.samples:
-            _require_same_rig(
-                collector.rig, root, drive, {options.split, "val"} if options.val_share else {options.split}
-            )
         stored = [_in_units_of(description, frame, full_intensity) for frame in frames]
         write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", stored, labels)
         written.samples += 1
@@ -186,19 +182,23 @@ def _about_labels(
     return [f"no label image was found; if one of {', '.join(others)} holds them: --map labels:=TOPIC"]
 
 
-def _require_same_rig(rig: Rig | None, root: Path, drive: str, splits: set[str]) -> None:
-    """Raises NothingToWriteError where a drive's folder has the calibration of another bag of that name, or one that
-    somebody has corrected: it holds for all samples there.
+def _with_their_rig(
+    collector: _Collector, samples: Iterable[object], root: Path, drive: str, options: FolderOptions
+) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
+    """The collector's moments. Raises NothingToWriteError before the first where one of the drive's folders has the
+    calibration of another bag of that name, or one that somebody has corrected: it holds for all samples there.
     """
-    if rig is None or rig.missing:
-        return
-    own = json.loads(RigSpec.of(rig).model_dump_json())
-    for path in (root / split / drive / RIG_NAME for split in splits):
-        if path.is_file() and json.loads(path.read_bytes()) != own:
-            raise NothingToWriteError(
-                f"{path} is another calibration than this bag's, and would hold for its samples, too: rename the bag, "
-                f"or, where it is the bag that {path.parent} was made of, remove that file"
-            )
+    splits = {options.split, "val"} if options.val_share else {options.split}
+    for number, moment in enumerate(collector.complete_moments(samples)):
+        if number == 0 and collector.rig is not None and not collector.rig.missing:
+            own = json.loads(RigSpec.of(collector.rig).model_dump_json())
+            for path in (root / split / drive / RIG_NAME for split in splits):
+                if path.is_file() and json.loads(path.read_bytes()) != own:
+                    raise NothingToWriteError(
+                        f"{path} is another calibration than this bag's, and would hold for its samples, too: rename "
+                        f"the bag, or, where it is the bag that {path.parent} was made of, remove that file"
+                    )
+        yield moment
 
 
 def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:
