@@ -406,13 +406,14 @@ class _Trainer:
             cost, state = self._cost(), load_state(checkpoint)
             if state.step != self.state.step:
                 load_weights(checkpoint, self.network)
-            metrics = {"data": self.val_set.description} | self._score(None)[0] | {"cost": cost}
-            if np.isnan(metrics["mean"]):
+            scores, _ = self._score(None)
+            if np.isnan(scores["mean"]):
                 print(
                     f"warning: {self.val_set.description} has no labelled pixel for some of the scores: there is no "
                     "mIoU, and no best network could be chosen. `anyseg data check` shows the labels",
                     file=sys.stderr,
                 )
+            metrics = {"data": self.val_set.description} | scores | {"cost": cost}
             update_metrics(checkpoint, state.model_copy(update={"metrics": metrics}))
             (self.run / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
             self.log.close()

@@ -192,7 +192,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_does_not_cost_it(
         patch.setattr(Path, "replace", die)
         with pytest.raises(KilledError):
             save_checkpoint(run, state, model, None)
-    assert load_anymodal(find_checkpoint(run))
+    load_anymodal(find_checkpoint(run))
     saved = save_checkpoint(run, state, model, None)
     assert [path.name for path in saved.parent.iterdir()] == [trained.name]
 
