@@ -153,6 +153,9 @@ def test_scoring_leaves_out_labels_that_leave_open_what_others_decide() -> None:
     assert scoring.names == ("road", "walk", "far")
     assert scoring.of_label[:5].tolist() == [0, 1, 255, 0, 2]
     assert scoring.of_class[[0, 1, 2, 8, 10]].tolist() == [0, 1, 2, 2, 255]
+    assert Scoring.of(own[:3], [(0, 1), (1, 2), (4,)]).names == (
+        "parking",
+    )  # a 1 would be right for both of the others
 
 
 def test_batches_bring_the_sensors_that_each_sample_has(toy: dict) -> None:
