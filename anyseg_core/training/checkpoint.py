@@ -154,9 +154,10 @@ def mark_best(checkpoint: Path, score: float) -> None:
 
 
 def best_score(run: Path) -> float:
-    """The score of the checkpoint that is marked as best; minus infinity where there is none."""
+    """The score of the checkpoint that is marked as best; minus infinity where there is none, or it is gone."""
     pointer = _pointer(run)
-    return float(pointer["score"]) if pointer else float("-inf")
+    is_there = bool(pointer) and (run / "checkpoints" / pointer["checkpoint"]).is_dir()
+    return float(pointer["score"]) if is_there else float("-inf")
 
 
 def update_metrics(folder: Path, state: TrainingState) -> None:
@@ -169,11 +170,17 @@ def update_metrics(folder: Path, state: TrainingState) -> None:
 def find_checkpoint(path: Path) -> Path:
     """`path` itself if it is a checkpoint, else the run's best one, or its newest where none is marked as best.
 
-    Raises CheckpointError if there is none.
+    Raises CheckpointError if there is none, or the one that is marked is gone.
     """
     if (path / STATE).is_file():
         return path
-    return _best_checkpoint(path) or newest_checkpoint(path)
+    best = _best_checkpoint(path)
+    if best is None and (pointer := _pointer(path)):
+        raise CheckpointError(
+            f"{path / 'checkpoints' / BEST} names {pointer['checkpoint']}, which is not there: restore it, or remove "
+            "the mark, and the newest checkpoint is taken"
+        )
+    return best or newest_checkpoint(path)
 
 
 def newest_checkpoint(run: Path) -> Path:
