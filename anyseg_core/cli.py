@@ -343,7 +343,7 @@ def known_kind(root: Path) -> str:
 def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
     """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
-    from anyseg_core.data.datasets import has_split, named_parts, open_files
+    from anyseg_core.data.datasets import has_split, named_parts, open_files, split_of_part
 
     if settings.kind != "mixture":
         found, usable = check_split(open_files(settings, split))
@@ -353,11 +353,12 @@ def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck
         return [found]
     checks: list[SplitCheck] = []
     for name, part in named_parts(settings, split):
-        if has_split(part, split):
+        own = split_of_part(settings, part, split)
+        if has_split(part, own):
             in_file = name.replace("/", "_")
-            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{in_file}{sheet.suffix}"))
+            checks += check_data(part, own, sheet.with_name(f"{sheet.stem}_{in_file}{sheet.suffix}"))
         else:
-            console.print(f"[bold]{escape(name)}[/] has no split {split}")
+            console.print(f"[bold]{escape(name)}[/] has no split {own}")
     return checks
 
 
@@ -564,7 +565,7 @@ def compare_methods(
     from anyseg_core.training.config import ConfigError
     from anyseg_core.training.loop import TrainingError
 
-    with errors_reported(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
+    with errors_reported(AblationError, CheckpointError, ConfigError, DataError, TrainingError, OSError):
         plan = load_plan(plan_file, overrides)
         chosen = list(range(1, seeds + 1))
         plan, runs, notes = run_plan(plan, chosen, out, only, jobs=jobs, report=console.print, limit=limit)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -194,9 +194,9 @@ def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
 def open_mixture(config: DataConfig, split: str) -> Mixture:
     """A split of a mixture: the parts that have it. Raises DataError, also where none has."""
     parts = [
-        MixturePart(open_dataset(part, split), part_meaning(part), name, part.weight)
+        MixturePart(open_dataset(part, split_of_part(config, part, split)), part_meaning(part), name, part.weight)
         for name, part in named_parts(config, split)
-        if has_split(part, split)
+        if has_split(part, split_of_part(config, part, split))
     ]
     inputs, classes = describe_data(config)
     return Mixture(parts, inputs, classes, config.size)
@@ -206,10 +206,23 @@ def parts_of(config: DataConfig, split: str) -> list[PartConfig]:
     """A mixture's parts as they are read for a split: in training at their own sizes and from all views, else at the
     network's size, and from the vehicle's own camera.
     """
-    common = {"cache": config.cache, "skip_broken": config.skip_broken}
+    common: dict[str, Any] = {"cache": config.cache}
     if split != config.train_split:
         common |= {"size": config.size, "views": 1, "label_radius": 0}
-    return [part.model_copy(update={"root": config.root / part.root, **common}) for part in config.parts]
+    return [
+        part.model_copy(
+            update={"root": config.root / part.root, "skip_broken": config.skip_broken or part.skip_broken, **common}
+        )
+        for part in config.parts
+    ]
+
+
+def split_of_part(config: DataConfig, part: PartConfig, split: str) -> str:
+    """What a mixture's split is called in a part that names its own `train_split` or `val_split`."""
+    for key in ("train_split", "val_split"):
+        if split == getattr(config, key) and key in part.model_fields_set:
+            return getattr(part, key)
+    return split
 
 
 def named_parts(config: DataConfig, split: str) -> list[tuple[str, PartConfig]]:
