@@ -106,19 +106,21 @@ class Folder:
         self.inputs = folder_inputs(description, modalities)
         self.classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
         self._rig = description.rig
-        self._stems = self._find_stems()[:limit]
+        self._stems = self._find_stems(description)[:limit]
         drives = {str(Path(stem).parent) for stem in self._stems}
         self._drive_rigs = {drive: read_rig(root / drive) for drive in sorted(drives)}
 
-    def _find_stems(self) -> list[str]:
+    def _find_stems(self, description: FolderDescription) -> list[str]:
         """`<split>/<drive>/<name>` of each moment, sorted."""
         wanted = (LABEL_ENDING,) if self.labelled else endings(self.inputs[0].modality)
         place = self.labels if self.labelled else self.root
+        every = [ending for spec in description.inputs for ending in endings(spec.modality)]
         found = {
             str(path.relative_to(place)).removesuffix(ending)
             for ending in wanted
             for path in (place / self.split).glob(f"*/*{ending}")
-        }
+            if not any(path.name.endswith(own) for own in every if own != ending and own.endswith(ending))
+        }  # of camera, not of front_camera
         if not found:
             what = "labels" if self.labelled else f"{self.inputs[0].modality} frames"
             where = f"{place}/{self.split}/*"

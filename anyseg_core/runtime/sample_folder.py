@@ -49,6 +49,10 @@ MAX_DEPTH_M = 65.535
 """What 16 bits of millimetres hold."""
 
 
+_RIGID = 1e-2
+"""How far a calibration's rotation may be from one; most are written with a few digits."""
+
+
 class RigSpec(BaseModel):
     """Intrinsics in pixels of the recorded camera image, and where the LiDAR sits."""
 
@@ -61,6 +65,18 @@ class RigSpec(BaseModel):
     cx: float
     cy: float
     camera_from_lidar: tuple[tuple[float, float, float, float], ...] = Field(min_length=4, max_length=4)
+
+    @model_validator(mode="after")
+    def _can_be_one(self) -> RigSpec:
+        transform = self.rig().camera_from_lidar
+        rotation = transform[:3, :3]
+        is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=_RIGID) and np.linalg.det(rotation) > 0
+        if not is_rotation or not np.allclose(transform[3], (0, 0, 0, 1), atol=_RIGID):
+            raise ValueError(
+                "camera_from_lidar is no rigid transform: a rotation, the translation in the last column, and a last "
+                "row of 0, 0, 0, 1 were expected"
+            )
+        return self
 
     def rig(self) -> Rig:
         camera = PinholeCamera(self.width, self.height, self.fx, self.fy, self.cx, self.cy)

@@ -180,6 +180,45 @@ def test_without_broken_samples_the_cache_follows_the_calibration_too(root: Path
     assert (after != before).any()
 
 
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0.5, -1.2, 0.1, 1]]),  # its columns written as rows
+        np.diag([-1, 1, 1, 1]),
+        np.diag([1000, 1000, 1000, 1]),
+    ],
+    ids=["transposed", "mirrored", "in_millimetres"],
+)
+def test_a_calibration_that_is_none_is_refused(root: Path, matrix: np.ndarray) -> None:
+    tree = json.loads((root / DESCRIPTION_NAME).read_text())
+    tree["rig"]["camera_from_lidar"] = matrix.tolist()
+    (root / DESCRIPTION_NAME).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="camera_from_lidar is no rigid transform"):
+        Folder(root, "train", SIZE)
+    tree["rig"] |= {"camera_from_lidar": np.eye(4).tolist(), "fx": 0.0}
+    (root / DESCRIPTION_NAME).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="focal lengths positive"):
+        Folder(root, "train", SIZE)
+
+
+def test_normalisation_by_nothing_is_refused(root: Path) -> None:
+    tree = json.loads((root / DESCRIPTION_NAME).read_text())
+    tree["inputs"][0]["std"] = [0.2, 0.0, 0.2]
+    (root / DESCRIPTION_NAME).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"dataset\.json is not valid: .*std"):
+        Folder(root, "train", SIZE)
+
+
+def test_a_sensor_whose_name_ends_like_anothers_is_not_taken_for_it(root: Path) -> None:
+    front = InputSpec.model_validate({"modality": "front_camera", "kind": "camera", "encoding": {"kind": "rgb"}})
+    write_description(root, FolderDescription(classes=CLASSES, inputs=(INPUTS[0], front)))
+    for index in range(3):
+        picture = np.full((40, 80, 3), index, np.uint8)
+        write_sample(root / "train" / "drive_1", f"{index:06d}", [SensorFrame(front.modality, picture, 0)], None)
+    dataset = Folder(root, "train", SIZE, [Sensor.CAMERA, front.modality], labelled=False)
+    assert [dataset.name(index)[-6:] for index in range(len(dataset))] == ["000000", "000001", "000002"]
+
+
 def test_a_calibration_of_another_picture_is_refused(root: Path) -> None:
     camera = RIG.camera
     half = Rig(PinholeCamera(40, 20, camera.fx / 2, camera.fy / 2, 19.5, 9.5), RIG.camera_from_lidar)
