@@ -150,7 +150,7 @@ def train(
     from anyseg_core.training.loop import METRICS_NAME, TrainingError
     from anyseg_core.training.loop import train as run_training
 
-    with errors_reported(ConfigError, DataError, CheckpointError, TrainingError):
+    with errors_reported(ConfigError, DataError, CheckpointError, TrainingError, OSError):
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
     run = checkpoint.parents[1]
     console.print(f"checkpoint: {checkpoint}", soft_wrap=True)
@@ -187,11 +187,12 @@ def evaluate(
     print_metrics(evaluation.metrics)
     if evaluation.metrics["expected_emm"]:  # not of a mixture, whose samples lack sensors anyway
         print_robustness(evaluation.metrics)
-    if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
-    if out:
-        console.print(f"report: {write_report(evaluation, out, command_line())}", soft_wrap=True)
+    with errors_reported(OSError):
+        if json_file:
+            json_file.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write_text(json.dumps(evaluation.metrics, indent=2) + "\n")
+        if out:
+            console.print(f"report: {write_report(evaluation, out, command_line())}", soft_wrap=True)
     name = evaluation.state.config.name
     print_next(f"anyseg export {shlex.quote(str(checkpoint))} students/{name}")
 
@@ -212,7 +213,10 @@ def export(
     from anyseg_core.export.student import export as run_export
     from anyseg_core.training.checkpoint import CheckpointError
 
-    with errors_reported(CheckpointError, DataError, ExportError, ValueError), progress_bar("export") as progress:
+    with (
+        errors_reported(CheckpointError, DataError, ExportError, OSError, ValueError),
+        progress_bar("export") as progress,
+    ):
         options = ExportOptions(precision, size, label_stride, fixed_counts, max_loss=max_loss)  # type: ignore[arg-type]
         card = run_export(checkpoint, folder, name, options, progress)
     lost = card.training.metrics.get("int8_miou_points_lost")
@@ -339,7 +343,7 @@ def known_kind(root: Path) -> str:
 def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck]:
     """Check a split, of a mixture every part of it, and write the contact sheets; returns what was found."""
     from anyseg_core.data.check import check_split, contact_sheet, write_sheet
-    from anyseg_core.data.datasets import has_split, open_files, parts_of
+    from anyseg_core.data.datasets import has_split, named_parts, open_files, split_of_part
 
     if settings.kind != "mixture":
         found, usable = check_split(open_files(settings, split))
@@ -348,11 +352,13 @@ def check_data(settings: DataConfig, split: str, sheet: Path) -> list[SplitCheck
         console.print(f"contact sheet: {sheet}")
         return [found]
     checks: list[SplitCheck] = []
-    for part in parts_of(settings, split):
-        if has_split(part, split):
-            checks += check_data(part, split, sheet.with_name(f"{sheet.stem}_{part.root.name}{sheet.suffix}"))
+    for name, part in named_parts(settings, split):
+        own = split_of_part(settings, part, split)
+        if has_split(part, own):
+            in_file = name.replace("/", "_")
+            checks += check_data(part, own, sheet.with_name(f"{sheet.stem}_{in_file}{sheet.suffix}"))
         else:
-            console.print(f"[bold]{part.root.name}[/] has no split {split}")
+            console.print(f"[bold]{escape(name)}[/] has no split {own}")
     return checks
 
 
@@ -421,7 +427,7 @@ def adapt(
 
     if out.exists():
         raise fail(f"{out} exists already: choose another folder, or remove it")
-    with errors_reported(CheckpointError, ConfigError, DataError, TrainingError, ValueError):
+    with errors_reported(CheckpointError, ConfigError, DataError, TrainingError, OSError, ValueError):
         sensors = tuple(Sensor(name) for name in trusted or ["camera"])
         options = AdaptOptions(unlabelled, labelled, sensors, min_confidence, minutes, rehearse)
         adapted = run_adaptation(run, out, options)
@@ -455,7 +461,7 @@ def import_weights(
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config
 
-    with errors_reported(CheckpointError, ConfigError, DataError, StudentError):
+    with errors_reported(CheckpointError, ConfigError, DataError, StudentError, OSError):
         written = run_import(file, out, load_config(config, set_ or []) if config else None)
     console.print(f"written: {written}")
 
@@ -559,7 +565,7 @@ def compare_methods(
     from anyseg_core.training.config import ConfigError
     from anyseg_core.training.loop import TrainingError
 
-    with errors_reported(AblationError, CheckpointError, ConfigError, DataError, TrainingError):
+    with errors_reported(AblationError, CheckpointError, ConfigError, DataError, TrainingError, OSError):
         plan = load_plan(plan_file, overrides)
         chosen = list(range(1, seeds + 1))
         plan, runs, notes = run_plan(plan, chosen, out, only, jobs=jobs, report=console.print, limit=limit)

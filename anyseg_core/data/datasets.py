@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -53,7 +53,7 @@ class DataConfig(BaseModel):
     """(height, width) of samples and of the exported network, in pixels; multiples of 32."""
     sensors: dict[str, str] = {}
     """Kinds of the sensors of one's own data that are not named as their kind: `{thermal: camera}`."""
-    modalities: tuple[Sensor, ...] = DEFAULT_SENSORS
+    modalities: tuple[Sensor, ...] = Field(default=DEFAULT_SENSORS, min_length=1)
     """Which of the data set's modalities to use: of RGB-D data camera and depth, or one of them (pothole: both)."""
     limit: int | None = Field(default=None, gt=0)
     """Use only the first samples of each split."""
@@ -194,9 +194,9 @@ def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
 def open_mixture(config: DataConfig, split: str) -> Mixture:
     """A split of a mixture: the parts that have it. Raises DataError, also where none has."""
     parts = [
-        MixturePart(open_dataset(part, split), part_meaning(part), part.root.name, part.weight)
-        for part in parts_of(config, split)
-        if has_split(part, split)
+        MixturePart(open_dataset(part, split_of_part(config, part, split)), part_meaning(part), name, part.weight)
+        for name, part in named_parts(config, split)
+        if has_split(part, split_of_part(config, part, split))
     ]
     inputs, classes = describe_data(config)
     return Mixture(parts, inputs, classes, config.size)
@@ -206,10 +206,38 @@ def parts_of(config: DataConfig, split: str) -> list[PartConfig]:
     """A mixture's parts as they are read for a split: in training at their own sizes and from all views, else at the
     network's size, and from the vehicle's own camera.
     """
-    common = {"cache": config.cache, "skip_broken": config.skip_broken}
+    common: dict[str, Any] = {"cache": config.cache}
     if split != config.train_split:
         common |= {"size": config.size, "views": 1, "label_radius": 0}
-    return [part.model_copy(update={"root": config.root / part.root, **common}) for part in config.parts]
+    return [
+        part.model_copy(
+            update={"root": config.root / part.root, "skip_broken": config.skip_broken or part.skip_broken, **common}
+        )
+        for part in config.parts
+    ]
+
+
+def split_of_part(config: DataConfig, part: PartConfig, split: str) -> str:
+    """What a mixture's split is called in a part that names its own `train_split` or `val_split`."""
+    for key in ("train_split", "val_split"):
+        if split == getattr(config, key) and key in part.model_fields_set:
+            return getattr(part, key)
+    return split
+
+
+def named_parts(config: DataConfig, split: str) -> list[tuple[str, PartConfig]]:
+    """The same with a name each, by which they are scored: the last folder of its root, as many of the last ones as
+    tell its root from the others' where it does not, and a number where several parts have one root.
+    """
+    parts = parts_of(config, split)
+    roots = [part.root.parts for part in parts]
+    depth, names = 1, [root[-1] for root in roots]
+    while len({*names}) < len({*roots}):
+        depth += 1
+        names = ["/".join(root[-depth:]) for root in roots]
+    earlier = [names[:place].count(name) for place, name in enumerate(names)]
+    named = [f"{name} {count + 1}" if count else name for name, count in zip(names, earlier, strict=True)]
+    return list(zip(named, parts, strict=True))
 
 
 def has_split(part: PartConfig, split: str) -> bool:

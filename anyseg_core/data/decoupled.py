@@ -40,6 +40,15 @@ class SensorPipeline(AugmentConfig):
     """Cut the zoomed image anywhere, or put it anywhere on the margin; else its centre stays where it is."""
 
     @model_validator(mode="after")
+    def _has_no_windows(self) -> SensorPipeline:
+        for name in ("undistorted", "focus", "crops", "paste"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is a setting of augment: views that are augmented apart have no common window"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _rotation_is_a_range(self) -> SensorPipeline:
         if self.rotation_deg[0] > self.rotation_deg[1]:
             raise ValueError(f"rotation_deg {self.rotation_deg} must be [low, high] with low <= high")

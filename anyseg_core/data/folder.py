@@ -21,6 +21,7 @@ from anyseg_core.data.files import (
 from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
+from anyseg_core.runtime.label_files import is_same_view
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.model_faults import faults_of
@@ -105,19 +106,21 @@ class Folder:
         self.inputs = folder_inputs(description, modalities)
         self.classes = tuple(LabelClass(entry.name, entry.color, entry.surface) for entry in description.classes)
         self._rig = description.rig
-        self._stems = self._find_stems()[:limit]
+        self._stems = self._find_stems(description)[:limit]
         drives = {str(Path(stem).parent) for stem in self._stems}
         self._drive_rigs = {drive: read_rig(root / drive) for drive in sorted(drives)}
 
-    def _find_stems(self) -> list[str]:
+    def _find_stems(self, description: FolderDescription) -> list[str]:
         """`<split>/<drive>/<name>` of each moment, sorted."""
         wanted = (LABEL_ENDING,) if self.labelled else endings(self.inputs[0].modality)
         place = self.labels if self.labelled else self.root
+        every = [ending for spec in description.inputs for ending in endings(spec.modality)]
         found = {
             str(path.relative_to(place)).removesuffix(ending)
             for ending in wanted
             for path in (place / self.split).glob(f"*/*{ending}")
-        }
+            if not any(path.name.endswith(own) for own in every if own != ending and own.endswith(ending))
+        }  # of camera, not of front_camera
         if not found:
             what = "labels" if self.labelled else f"{self.inputs[0].modality} frames"
             where = f"{place}/{self.split}/*"
@@ -129,10 +132,15 @@ class Folder:
         return f"{self.root.name} {self.split}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
 
     @property
+    def settings(self) -> tuple[object, ...]:
+        """See `FileDataset`."""
+        rigs = [str(rig) for rig in (self._rig, *self._drive_rigs.values())]
+        return self.size, self.inputs, self.classes, rigs
+
+    @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        rigs = [str(rig) for rig in (self._rig, *self._drive_rigs.values())]
-        return fingerprint_of(files, self.size, self.inputs, self.classes, rigs)
+        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -161,16 +169,28 @@ class Folder:
         return Sample(images, resize_nearest(labels, self.size), self.name(index))
 
     def _image(self, index: int, spec: InputSpec, labels: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        path = self._file(index, spec.modality)
+        path, rig = self._file(index, spec.modality), self._rig_of(index)
         try:
             frame = self._frame(spec.modality, path)
             if not spec.modality.kind.is_points and labels is not None:
                 require_same_view(path, frame.data, self.label_file(index), labels)
-            return encode_frame(frame, spec, self.size, self._rig_of(index))
+            if spec.modality.kind.is_points and labels is not None and rig is not None:
+                self._require_rig_of_view(rig, index, labels)
+            return encode_frame(frame, spec, self.size, rig)
         except InputError as error:
             raise DataError(f"{path}: {error} ({RIG_NAME} of the drive, or `rig` in {DESCRIPTION_NAME})") from None
         except ValueError as error:
             raise DataError(f"{path} cannot be used: {error}") from None
+
+    def _require_rig_of_view(self, rig: Rig, index: int, labels: NDArray[np.uint8]) -> None:
+        """Raises DataError where the calibration is of a picture of other proportions than the labelled one."""
+        width, height = rig.camera.width, rig.camera.height
+        if not is_same_view((height, width), labels.shape):
+            raise DataError(
+                f"{self.label_file(index)} is {labels.shape[1]}x{labels.shape[0]}, but the calibration ({RIG_NAME} of "
+                f"the drive, or `rig` in {DESCRIPTION_NAME}) is of {width}x{height}: points would fall beside their "
+                "labels. Give the calibration of the picture as it is stored"
+            )
 
     def _rig_of(self, index: int) -> Rig | None:
         """The calibration of the drive that a sample is of, else that of the data set."""

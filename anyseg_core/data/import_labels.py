@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal
 from xml.etree import ElementTree
 
@@ -39,18 +39,22 @@ def import_labels(source: Path, out: Path, classes: Sequence[ClassSpec], form: F
     Raises DataError that names the file and the class or colour that is not known.
     """
     found = _form_of(source) if form == "auto" else form
+    if out.resolve() == source.resolve():
+        raise DataError(f"{out} is where the labels come from: they would be overwritten; choose another folder")
     index_of = {entry.name: number for number, entry in enumerate(classes)}
     pictures = _from_colors(source, classes) if found == "colors" else _FORMS[found](source, index_of)
     out.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: dict[Path, str] = {}
     for name, labels in pictures:
-        path = out / f"{Path(name).stem}.png"
+        path = out / f"{PureWindowsPath(name).stem}.png"  # which takes both kinds of slashes: Labelme writes either
+        if path in written:
+            raise DataError(f"{source} has labels of {written[path]} and of {name}: both would be {path}")
         if not cv2.imwrite(str(path), labels):
             raise DataError(f"cannot write {path}")
-        written.append(path)
+        written[path] = name
     if not written:
         raise DataError(f"{source} has no labels of any picture")
-    return written
+    return list(written)
 
 
 def _form_of(source: Path) -> Form:
@@ -91,9 +95,13 @@ def _read_json(path: Path) -> Any:
 
 def _from_colors(folder: Path, classes: Sequence[ClassSpec]) -> Iterator[tuple[str, Labels]]:
     """Colours of classes; black, unless it is a class's, is unlabelled."""
-    codes = {_code(np.array(entry.color)): number for number, entry in enumerate(classes)}
+    codes: dict[int, int] = {}
+    for number, entry in enumerate(classes):
+        first = codes.setdefault(int(_code(np.array(entry.color))), number)
+        if first != number:
+            raise DataError(f"classes {classes[first].name} and {entry.name} have one colour, {entry.color}")
     known = {0: UNLABELLED} | codes
-    for path in sorted(folder.glob("*.png")):
+    for path in sorted(file for file in folder.iterdir() if file.suffix.lower() == ".png"):
         rgb = read_image(path)
         if rgb.ndim != 3 or rgb.dtype != np.uint8:
             raise DataError(f"{path} is {rgb.dtype} {list(rgb.shape)}: colour codes of 8 bits were expected")
@@ -133,9 +141,12 @@ def _from_coco(path: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, L
             entry["id"]: (entry["file_name"], _empty(entry["height"], entry["width"])) for entry in content["images"]
         }
         for annotation in content["annotations"]:
-            _, labels = pictures[annotation["image_id"]]
+            picture, labels = pictures[annotation["image_id"]]
             index = _index(names[annotation["category_id"]], index_of, path)
             segmentation = annotation["segmentation"]
+            if not segmentation:
+                name = names[annotation["category_id"]]
+                raise DataError(f"{path} has a {name} in {picture} without outline or mask: a box marks no pixels")
             if isinstance(segmentation, list):
                 for polygon in segmentation:
                     _filled(labels, polygon, index)
@@ -185,11 +196,11 @@ def _from_cvat(path: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, L
 
 
 def _draw_cvat(labels: Labels, shape: ElementTree.Element, index_of: Mapping[str, int], path: Path) -> None:
-    """A polygon or a mask; tags and other elements mark no pixels, other shapes are an error."""
-    if shape.tag not in ("polygon", "mask"):
-        if shape.get("points") or shape.get("xtl"):
-            raise DataError(f"{path} has a {shape.tag}: only polygons and masks mark pixels")
+    """A polygon or a mask; a tag, which is of the whole picture, marks no pixels, other shapes are an error."""
+    if shape.tag == "tag":
         return
+    if shape.tag not in ("polygon", "mask"):
+        raise DataError(f"{path} has a {shape.tag}: only polygons and masks mark pixels")
     index = _index(shape.attrib["label"], index_of, path)
     if shape.tag == "polygon":
         _filled(labels, [[float(v) for v in point.split(",")] for point in shape.attrib["points"].split(";")], index)

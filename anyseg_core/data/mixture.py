@@ -150,7 +150,7 @@ class Scoring:
     """A part's labels and the mixture's classes, both brought to what can be compared.
 
     Labels that mean the same are one scored class. A label that leaves open what another label decides (parking may be
-    road or sidewalk, where both have labels of their own) is not scored.
+    road or sidewalk, where both have labels of their own) is not scored, nor are two that both leave open the same.
     """
 
     names: tuple[str, ...]
@@ -164,7 +164,7 @@ class Scoring:
     def of(cls, own: Sequence[LabelClass], meanings: Sequence[tuple[int, ...]]) -> Scoring:
         """From a part's classes, and what each means among the mixture's."""
         distinct = [m for m in dict.fromkeys(meanings) if m]
-        scored = [m for m in distinct if not any(set(other) < set(m) for other in distinct)]
+        scored = [m for m in distinct if all(set(m) <= set(other) or not set(m) & set(other) for other in distinct)]
         of_label, of_class = np.full((2, 256), UNLABELLED, np.uint8)
         for label, meaning in enumerate(meanings):
             if meaning in scored:

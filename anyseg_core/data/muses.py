@@ -125,11 +125,16 @@ class Muses:
         return f"MUSES {self.split} ({self.source}{protocol}): {len(self)} samples, {self.size[0]}x{self.size[1]}"
 
     @property
+    def settings(self) -> tuple[object, ...]:
+        """See `FileDataset`."""
+        names = ("calib.json", "meta.json") if self.source == "raw" else ()
+        calibration = [file for name in names if (file := self.root / name).is_file()]
+        return self.size, self.inputs, self.motion_compensation, self.released_protocol, fingerprint_of(calibration)
+
+    @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        if self.source == "raw":
-            files += [file for name in ("calib.json", "meta.json") if (file := self.root / name).is_file()]
-        return fingerprint_of(files, self.size, self.inputs, self.motion_compensation, self.released_protocol)
+        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.sample import Sample, SegmentationDataset
+from anyseg_core.data.sample import DataError, Sample, SegmentationDataset
 from anyseg_core.terminal import tracked
 
 _IMAGES, _LABELS, _NAMES = "images.npy", "labels.npy", "names.txt"
@@ -51,11 +52,11 @@ def pixel_counts(dataset: SegmentationDataset) -> NDArray[np.int64]:
 def _pack(source: SegmentationDataset, folder: Path) -> None:
     """Write the arrays to a folder of another name and rename it: what exists is complete."""
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         shape = (len(source), len(source.inputs), *source.size, 3)
-        images = np.lib.format.open_memmap(partial / _IMAGES, "w+", np.uint8, shape)
-        labels = np.lib.format.open_memmap(partial / _LABELS, "w+", np.uint8, (len(source), *source.size))
+        images = _new_array(partial / _IMAGES, shape)
+        labels = _new_array(partial / _LABELS, (len(source), *source.size))
         names = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             loaded = pool.map(source.__getitem__, range(len(source)))
@@ -67,5 +68,28 @@ def _pack(source: SegmentationDataset, folder: Path) -> None:
         (partial / _NAMES).write_text("\n".join(names))
         if not folder.is_dir():  # another run may have packed the same data meanwhile
             partial.rename(folder)
+    except OSError as error:
+        raise DataError(
+            f"{source.description} cannot be packed in {folder.parent}: {error.strerror or error}. Make room, name "
+            "another data.cache, or set it to null to decode the samples anew each time"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A new array on disk, mapped into memory. Raises OSError where the disk has no room for all of it: to write into a
+    mapped file without room kills the process.
+    """
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+    return array
+
+
+_CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP)
+"""What a file system answers that has no way to reserve room."""

@@ -64,9 +64,14 @@ class Pothole:
         return f"stereo pothole {drives}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
 
     @property
+    def settings(self) -> tuple[object, ...]:
+        """See `FileDataset`."""
+        return self.size, self.inputs
+
+    @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, self.size, self.inputs)
+        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -62,9 +62,14 @@ class RgbdDataset(ABC):
         return f"{self.title}: {len(self)} samples, {self.size[0]}x{self.size[1]}"
 
     @property
+    def settings(self) -> tuple[object, ...]:
+        """See `FileDataset`."""
+        return self.size, self.inputs, self._names
+
+    @property
     def fingerprint(self) -> str:
         files = dict.fromkeys(file for index in range(len(self)) for file in self.files(index))
-        return fingerprint_of(files, self.size, self.inputs, self._names)
+        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -74,6 +74,11 @@ class FileDataset(SegmentationDataset, Protocol):
         """All files of a sample."""
         ...
 
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What its samples follow from beside their own files: encodings, calibration, protocol; in the fingerprint."""
+        ...
+
 
 def evenly_spread(count: int, wanted: int) -> list[int]:
     """Indices of at most so many of `count` samples, the first and the last among them."""

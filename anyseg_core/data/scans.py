@@ -85,9 +85,14 @@ class Scans:
         return f"{self.root.name} {self.split}: {seen}, {self.size[0]}x{self.size[1]}"
 
     @property
-    def fingerprint(self) -> str:
+    def settings(self) -> tuple[object, ...]:
+        """See `FileDataset`."""
         own = self.layout.classes, self.layout.full_intensity, self.layout.forward_deg  # the rest changes no sample
-        return fingerprint_of(self._files, self.size, self.inputs, own, self.views, self.label_radius)
+        return self.size, self.inputs, own, self.views, self.label_radius
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self._files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._files) * self.views

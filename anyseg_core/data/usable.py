@@ -59,10 +59,15 @@ class UsableSamples:
         return self.source.description + skipped
 
     @property
+    def settings(self) -> tuple[object, ...]:
+        """See `FileDataset`."""
+        return self.source.settings
+
+    @property
     def fingerprint(self) -> str:
         files = [file for index in range(len(self)) for file in self.files(index)]
         names = [self.name(index) for index in range(len(self))]  # several samples may be in one file
-        return fingerprint_of(dict.fromkeys(files), self.size, self.inputs, names)
+        return fingerprint_of(dict.fromkeys(files), names, *self.source.settings)
 
     def __len__(self) -> int:
         return len(self._indices)

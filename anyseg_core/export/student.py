@@ -284,6 +284,8 @@ def _quantise_all(state: TrainingState, options: ExportOptions, parts: Sequence[
     modalities = tuple(spec.modality for spec in state.inputs)
     points = {subset_name(loss.subset, modalities): round(loss.points, 3) for loss in losses}
     worst = max(points, key=lambda subset: points[subset])
+    if np.isnan(points[worst]):
+        raise ExportError(f"what int8 costs cannot be told: split {config.data.val_split} has no labelled pixel")
     if points[worst] > options.max_loss:
         table = "\n".join(f"  {subset:<28}{lost:+.2f}" for subset, lost in points.items())
         raise ExportError(
@@ -455,7 +457,8 @@ def _file_of(path: Path) -> NetworkFile:
 
 def _method_in_words(state: TrainingState) -> str:
     config = state.config
-    samples = state.step * config.optim.batch_size * config.machine.devices * config.machine.num_nodes
+    per_step = config.optim.batch_size * config.optim.accumulate * config.machine.devices * config.machine.num_nodes
+    samples = state.step * per_step
     method, model = config.method, config.model
     if method.network == "anymodal":
         how = (

@@ -32,7 +32,8 @@ class LabelLossConfig(BaseModel):
     loss: Literal["ohem", "cross_entropy"] = "ohem"
     """`ohem` takes the hardest pixels alone (online hard example mining)."""
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
-    """Pixels whose class gets a probability below this are hard."""
+    """Pixels whose class gets a probability below this are hard. With `class_balance` the weighted loss is compared
+    with that of this probability: of a common class fewer pixels are hard."""
     class_balance: float = Field(default=0.0, ge=0, le=1)
     """Weight of a class = its share of the training pixels to the power of minus this: 0 = all alike."""
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
+from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ClassSpec, InputSpec
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, Sensor, SensorFrame, SensorKind, point_sensor
 
@@ -48,6 +49,10 @@ MAX_DEPTH_M = 65.535
 """What 16 bits of millimetres hold."""
 
 
+_RIGID = 1e-2
+"""How far a calibration's rotation may be from one; most are written with a few digits."""
+
+
 class RigSpec(BaseModel):
     """Intrinsics in pixels of the recorded camera image, and where the LiDAR sits."""
 
@@ -60,6 +65,18 @@ class RigSpec(BaseModel):
     cx: float
     cy: float
     camera_from_lidar: tuple[tuple[float, float, float, float], ...] = Field(min_length=4, max_length=4)
+
+    @model_validator(mode="after")
+    def _can_be_one(self) -> RigSpec:
+        transform = self.rig().camera_from_lidar
+        rotation = transform[:3, :3]
+        is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=_RIGID) and np.linalg.det(rotation) > 0
+        if not is_rotation or not np.allclose(transform[3], (0, 0, 0, 1), atol=_RIGID):
+            raise ValueError(
+                "camera_from_lidar is no rigid transform: a rotation, the translation in the last column, and a last "
+                "row of 0, 0, 0, 1 were expected"
+            )
+        return self
 
     def rig(self) -> Rig:
         camera = PinholeCamera(self.width, self.height, self.fx, self.fy, self.cx, self.cy)
@@ -86,7 +103,7 @@ class FolderDescription(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    classes: tuple[ClassSpec, ...] = Field(min_length=2)
+    classes: tuple[ClassSpec, ...] = Field(min_length=2, max_length=UNLABELLED)
     inputs: tuple[InputSpec, ...] = Field(min_length=1)
     """How each modality reaches the network; goes into the student's card."""
     rig: RigSpec | None = None
@@ -95,6 +112,17 @@ class FolderDescription(BaseModel):
     @model_validator(mode="after")
     def _one_sensor_of_points(self) -> FolderDescription:
         point_sensor([spec.modality for spec in self.inputs])
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_stands_twice(self) -> FolderDescription:
+        for what, names in (
+            ("inputs", [str(spec.modality) for spec in self.inputs]),
+            ("classes", [entry.name for entry in self.classes]),
+        ):
+            twice = dict.fromkeys(name for name in names if name and names.count(name) > 1)
+            if twice:
+                raise ValueError(f"{', '.join(twice)} stands twice in {what}")
         return self
 
 

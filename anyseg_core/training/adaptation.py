@@ -19,17 +19,18 @@ import torch
 from numpy.typing import NDArray
 
 from anyseg_core.data.files import resize_nearest
-from anyseg_core.data.folder import Folder
+from anyseg_core.data.folder import Folder, read_description
 from anyseg_core.data.sample import DataError
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.terminal import tracked
-from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_model
+from anyseg_core.training.checkpoint import TrainingState, find_checkpoint, load_anymodal
 from anyseg_core.training.config import TrainConfig, parse_config
 from anyseg_core.training.evaluation import decide, evaluate_on
 from anyseg_core.training.loop import train
+from anyseg_core.training.same_meaning import require_same_classes
 
 LABELS, RUN = "labels", "run"
 """What an adaptation writes: the labels that the trusted sensors gave, and the training's run."""
@@ -77,14 +78,17 @@ def adapt(run: Path, out: Path, options: AdaptOptions, *, show_progress: bool = 
     """
     if options.unlabelled is None and options.labelled is None:
         raise DataError("there is nothing to adapt to: give a folder of unlabelled frames, of labelled ones, or both")
-    model, state = load_model(find_checkpoint(run))
+    model, state = load_anymodal(find_checkpoint(run))
+    for root in (options.labelled, options.unlabelled):
+        if root is not None:
+            require_same_classes(state.classes, read_description(root).classes, root)
     share = float("nan")
     if options.unlabelled is not None:
         share = label_frames(model, state, options.unlabelled, out / LABELS, options, show_progress=show_progress)
     config = adapted_config(state, run, out, options)
     before = evaluate_on(model, config.data, config.model.label_stride)
     checkpoint = train(config, out / RUN, show_progress=show_progress)
-    after = evaluate_on(load_model(checkpoint)[0], config.data, config.model.label_stride)
+    after = evaluate_on(load_anymodal(checkpoint)[0], config.data, config.model.label_stride)
     return Adapted(checkpoint, share, before, after)
 
 
@@ -172,7 +176,7 @@ def adapted_config(state: TrainingState, run: Path, out: Path, options: AdaptOpt
         "licence": state.licence,
         "non_commercial": state.non_commercial,
     }
-    base["model"] |= {"init_from": str(find_checkpoint(run).parents[1]), "init_head": True}
+    base["model"] |= {"pretrained": None, "init_from": str(run), "init_head": True}
     base["method"] = {"name": "supervised", "class_balance": base["method"].get("class_balance", 0.0)}
     base["method"] |= {"loss": base["method"].get("loss", "cross_entropy"), "subsets_per_step": 2}
     base["optim"]["lr"] = options.lr

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -113,23 +114,35 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint under `run`, then remove all but the newest `keep` and the best. Returns its folder.
 
-    Without an optimiser it serves everything but --resume.
+    Without an optimiser it serves everything but --resume. Raises OSError where it cannot be written.
     """
     folder = run / "checkpoints" / f"step_{state.step:08d}"
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, partial / MODEL)
+    _save_tensors({key: value.contiguous() for key, value in model.state_dict().items()}, partial / MODEL)
     if optimizer is not None:
-        save_file(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
+        _save_tensors(_optimizer_tensors(model, optimizer), partial / OPTIMIZER)
     (partial / STATE).write_text(state.model_dump_json(indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    replaced = folder.with_name(folder.name + ".old.partial")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if folder.exists():  # moved out of the way and removed last: a kill meanwhile must not cost the only checkpoint
+        folder.replace(replaced)
     partial.replace(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     best = _best_checkpoint(run)
     for old in _checkpoints(run)[:-keep]:
         if old != best:
             shutil.rmtree(old)
     return folder
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises OSError where the file cannot be written; safetensors has an error of its own for a full disk."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from None
 
 
 def mark_best(checkpoint: Path, score: float) -> None:
@@ -141,9 +154,10 @@ def mark_best(checkpoint: Path, score: float) -> None:
 
 
 def best_score(run: Path) -> float:
-    """The score of the checkpoint that is marked as best; minus infinity where there is none."""
+    """The score of the checkpoint that is marked as best; minus infinity where there is none, or it is gone."""
     pointer = _pointer(run)
-    return float(pointer["score"]) if pointer else float("-inf")
+    is_there = bool(pointer) and (run / "checkpoints" / pointer["checkpoint"]).is_dir()
+    return float(pointer["score"]) if is_there else float("-inf")
 
 
 def update_metrics(folder: Path, state: TrainingState) -> None:
@@ -156,11 +170,17 @@ def update_metrics(folder: Path, state: TrainingState) -> None:
 def find_checkpoint(path: Path) -> Path:
     """`path` itself if it is a checkpoint, else the run's best one, or its newest where none is marked as best.
 
-    Raises CheckpointError if there is none.
+    Raises CheckpointError if there is none, or the one that is marked is gone.
     """
     if (path / STATE).is_file():
         return path
-    return _best_checkpoint(path) or newest_checkpoint(path)
+    best = _best_checkpoint(path)
+    if best is None and (pointer := _pointer(path)):
+        raise CheckpointError(
+            f"{path / 'checkpoints' / BEST} names {pointer['checkpoint']}, which is not there: restore it, or remove "
+            "the mark, and the newest checkpoint is taken"
+        )
+    return best or newest_checkpoint(path)
 
 
 def newest_checkpoint(run: Path) -> Path:
@@ -225,7 +245,12 @@ def load_optimizer(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> 
     """Load the optimiser's state; raises CheckpointError where it does not cover every parameter."""
     if not (checkpoint / OPTIMIZER).is_file():
         raise CheckpointError(f"{checkpoint} was imported: name it as model.init_from or method.teacher of a new run")
-    tensors = load_file(checkpoint / OPTIMIZER)
+    try:
+        tensors = load_file(checkpoint / OPTIMIZER)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{checkpoint / OPTIMIZER} is damaged ({error}): remove this checkpoint to resume from the one before"
+        ) from None
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     entries = [(name, key) for name in names.values() for key in ("step", "exp_avg", "exp_avg_sq")]
     if {f"{name}:{key}" for name, key in entries} != set(tensors):

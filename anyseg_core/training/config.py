@@ -185,7 +185,7 @@ class TrainConfig(_Strict):
     """Of the run, and of the student that it becomes: lower-case letters, digits and underscores."""
     description: str = ""
     """For the student's card."""
-    seed: int = 3407
+    seed: int = Field(default=3407, ge=0)
     """Of weights, data order, augmentation and dropout."""
     data: DataConfig
     """What is trained on, see `data` below."""
@@ -247,14 +247,14 @@ def read_tree(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of a file as plain values, and of those it extends; raises ConfigError."""
     try:
         tree = load_yaml_file(path)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of settings")
     if "extends" not in tree:
         return tree
     base = path.parent / str(tree.pop("extends"))
-    if base in (path, *below):
+    if base.resolve() in [file.resolve() for file in (path, *below)]:
         raise ConfigError(f"{path} extends {base}, which extends it")
     return merge_settings(read_tree(base, (path, *below)), tree)
 
@@ -303,7 +303,10 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {parent} is a value, not a group")
-    node[leaf] = _scalar(value)
+    try:
+        node[leaf] = _scalar(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is no YAML: {error}") from None
 
 
 def _scalar(text: str) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
@@ -28,7 +29,7 @@ from anyseg_core.invocation import command_line
 from anyseg_core.methods import METHODS, Batch, Method, TaughtConfig
 from anyseg_core.methods.supervised import balance_weights, sees_all_always
 from anyseg_core.models.student_weights import calibrate_norms
-from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, load_card
+from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, StudentError, load_card
 from anyseg_core.terminal import Report, console, progress_bar
 from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import (
@@ -59,6 +60,7 @@ from anyseg_core.training.evaluation import (
 from anyseg_core.training.evaluation_plots import plot_confusion, sample_grid
 from anyseg_core.training.process import peak_memory_mb, tune_process
 from anyseg_core.training.run_log import RunLog
+from anyseg_core.training.same_meaning import require_same_classes
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
 METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
@@ -87,7 +89,8 @@ def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False,
 
     Raises:
         DataError, CheckpointError: the data or a checkpoint cannot be used.
-        TrainingError: the loss is no number any more.
+        TrainingError: the loss is no number any more, or the machine has not what is configured.
+        OSError: the run's folder cannot be written to.
     """
     run = Path("runs") / config.name if out is None else out
     tune_process(config.machine.torch_threads)
@@ -99,12 +102,15 @@ def train(config: TrainConfig, out: Path | None = None, *, resume: bool = False,
 
 def _launch(config: TrainConfig) -> Fabric:
     machine = config.machine
-    fabric = Fabric(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        num_nodes=machine.num_nodes,
-        precision=machine.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.num_nodes,
+            precision=machine.precision,
+        )
+    except (MisconfigurationException, RuntimeError, ValueError) as error:  # such as a GPU that is not there
+        raise TrainingError(f"machine cannot be had as configured: {error}") from None
     fabric.launch()
     return fabric
 
@@ -175,6 +181,12 @@ class _Trainer:
             checkpoint = newest_checkpoint(self.run)
             stored = load_state(checkpoint)
             _check_same_run(stored, self.state)
+            if stored.data != self.state.data and self.fabric.is_global_zero:
+                print(
+                    f"warning: the run was begun with {stored.data}, and goes on with {self.state.data}: its weights "
+                    "will not be those of an unbroken run",
+                    file=sys.stderr,
+                )
             progressed = {key: getattr(stored, key) for key in ("step", "elapsed_s", "cpu_s", "loss_scaler")}
             self.state = self.state.model_copy(update=progressed)
             if stored.loss_scaler:
@@ -190,7 +202,9 @@ class _Trainer:
         if self.config.model.init_head:
             if is_student:
                 raise CheckpointError(f"{source} is a student: `anyseg import-weights` makes a run of it for init_head")
-            load_weights(find_checkpoint(source), self.network)
+            checkpoint = find_checkpoint(source)
+            load_weights(checkpoint, self.network)
+            require_same_classes(load_state(checkpoint).classes, self.state.classes, self.config.data.root)
             return f"the whole network of {source}"
         taken = [init_encoder(encoder, source, self.config.model.backbone) for encoder in self.network.encoders]
         if is_student:  # which has no batch norms any more: they begin with the statistics of the new data
@@ -392,7 +406,14 @@ class _Trainer:
             cost, state = self._cost(), load_state(checkpoint)
             if state.step != self.state.step:
                 load_weights(checkpoint, self.network)
-            metrics = {"data": self.val_set.description} | self._score(None)[0] | {"cost": cost}
+            scores, _ = self._score(None)
+            if np.isnan(scores["mean"]):
+                print(
+                    f"warning: {self.val_set.description} has no labelled pixel for some of the scores: there is no "
+                    "mIoU, and no best network could be chosen. `anyseg data check` shows the labels",
+                    file=sys.stderr,
+                )
+            metrics = {"data": self.val_set.description} | scores | {"cost": cost}
             update_metrics(checkpoint, state.model_copy(update={"metrics": metrics}))
             (self.run / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
             self.log.close()
@@ -454,7 +475,10 @@ def _terms(config: TrainConfig) -> tuple[str, bool]:
 def _terms_of(source: Path) -> tuple[str, bool]:
     """Those of a student's folder, or of a run of ours."""
     if (source / CARD_NAME).is_file():
-        record = load_card(source, verify=False).training
+        try:
+            record = load_card(source, verify=False).training
+        except StudentError as error:
+            raise CheckpointError(str(error)) from None
         return record.licence, record.non_commercial
     state = load_state(find_checkpoint(source))
     return state.licence, state.non_commercial

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from anyseg_core.data.datasets import DataConfig, open_dataset
 from anyseg_core.data.sample import SegmentationDataset
-from anyseg_core.runtime.model_card import Encoding
+from anyseg_core.runtime.label_sets import LabelClass
+from anyseg_core.runtime.model_card import ClassSpec, Encoding
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState
 
 
@@ -14,17 +17,20 @@ def open_same(state: TrainingState, data: DataConfig, split: str) -> Segmentatio
     Raises DataError where it cannot be opened, CheckpointError where its classes or encodings are not the network's.
     """
     dataset = open_dataset(data, split)
-    _require_same_classes(state, dataset, data)
+    require_same_classes(state.classes, dataset.classes, data.root)
     _require_same_encodings(state, dataset, data)
     return dataset
 
 
-def _require_same_classes(state: TrainingState, dataset: SegmentationDataset, data: DataConfig) -> None:
-    learned, there = [entry.name for entry in state.classes], [entry.name for entry in dataset.classes]
-    if learned != there:
-        kind = "the same classes in another order" if sorted(learned) == sorted(there) else "other classes"
+def require_same_classes(learned: Sequence[ClassSpec], there: Sequence[ClassSpec | LabelClass], where: object) -> None:
+    """Raises CheckpointError where the classes of the data at `where` are not those that a network has learned, in
+    their order.
+    """
+    known, found = [entry.name for entry in learned], [entry.name for entry in there]
+    if known != found:
+        kind = "the same classes in another order" if sorted(known) == sorted(found) else "other classes"
         raise CheckpointError(
-            f"{data.root} has {kind}: {', '.join(there)}; the network has learned {', '.join(learned)}. Labels are "
+            f"{where} has {kind}: {', '.join(found)}; the network has learned {', '.join(known)}. Labels are "
             "numbers: bring the data's labels into the network's order"
         )
 

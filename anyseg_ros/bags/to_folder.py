@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,9 @@ from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, 
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     MAX_DEPTH_M,
+    RIG_NAME,
     FolderDescription,
+    RigSpec,
     write_description,
     write_rig,
     write_sample,
@@ -133,7 +136,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
     cut_ns: float | None = None  # from here on samples are for validation
     written = Written(modalities=collector.modalities)
-    for stamp_ns, frames, labels in collector.complete_moments(samples):
+    for stamp_ns, frames, labels in _with_their_rig(collector, samples, root, drive, options):
         if labels is not None:
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
         cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
@@ -184,6 +187,25 @@ def _about_labels(
     if not others:
         return []
     return [f"no label image was found; if one of {', '.join(others)} holds them: --map labels:=TOPIC"]
+
+
+def _with_their_rig(
+    collector: _Collector, samples: Iterable[object], root: Path, drive: str, options: FolderOptions
+) -> Iterator[tuple[int, list[SensorFrame], NDArray[np.uint8] | None]]:
+    """The collector's moments. Raises NothingToWriteError before the first where one of the drive's folders has the
+    calibration of another bag of that name, or one that somebody has corrected: it holds for all samples there.
+    """
+    splits = {options.split, "val"} if options.val_share else {options.split}
+    for number, moment in enumerate(collector.complete_moments(samples)):
+        if number == 0 and collector.rig is not None and not collector.rig.missing:
+            own = json.loads(RigSpec.of(collector.rig).model_dump_json())
+            for path in (root / split / drive / RIG_NAME for split in splits):
+                if path.is_file() and json.loads(path.read_bytes()) != own:
+                    raise NothingToWriteError(
+                        f"{path} is another calibration than this bag's, and would hold for its samples, too: rename "
+                        f"the bag, or, where it is the bag that {path.parent} was made of, remove that file"
+                    )
+        yield moment
 
 
 def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:

@@ -195,6 +195,13 @@ def test_the_command_trains_goes_on_and_prints_the_table(plan_file: Path, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing was trained anew
 
 
+def test_a_table_that_cannot_be_written_is_told(plan_file: Path) -> None:
+    words = ["bench", "methods", plan_file, "--out", plan_file, "--seeds", 1]  # a file is no folder
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 2
+    assert "Not a directory" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_failed_run_in_a_process_of_its_own_names_its_log(

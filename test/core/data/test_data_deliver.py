@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -153,6 +155,22 @@ def test_packed_data_is_reused_until_the_source_changes(root: Path, tmp_path: Pa
     write_png(root / EVENT_FILE, np.full((SIDE, SIDE, 3), 9, np.uint8))
     changed = PackedDataset(Deliver(root, "train", SIZE), cache)
     assert (changed[0].images[2] == 9).all()
+
+
+def test_packing_reserves_its_room_and_says_where_there_is_none(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PackedDataset(Deliver(root, "train", SIZE), tmp_path / "cache")
+    for array in (tmp_path / "cache").rglob("*.npy"):
+        assert 512 * array.stat().st_blocks >= array.stat().st_size  # a file with holes kills its writer on a full disk
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"cannot be packed in .*cache2: No space left on device.*data\.cache"):
+        PackedDataset(Deliver(root, "train", SIZE), tmp_path / "cache2")
+    assert list((tmp_path / "cache2").iterdir()) == []
 
 
 def test_failed_packing_leaves_nothing_behind(root: Path, tmp_path: Path) -> None:

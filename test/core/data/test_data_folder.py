@@ -29,6 +29,7 @@ from anyseg_core.runtime.sample_folder import (
     FolderDescription,
     RigSpec,
     write_description,
+    write_rig,
     write_sample,
 )
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
@@ -131,6 +132,10 @@ def test_a_description_that_cannot_be_used_is_named(root: Path) -> None:
     (root / DESCRIPTION_NAME).write_text(json.dumps(tree | {"classes": []}))
     with pytest.raises(DataError, match=r"dataset\.json is not valid: classes"):
         Folder(root, "train", SIZE)
+    for key in ("classes", "inputs"):
+        (root / DESCRIPTION_NAME).write_text(json.dumps(tree | {key: [*tree[key], tree[key][0]]}))
+        with pytest.raises(DataError, match=rf"dataset\.json is not valid: .* stands twice in {key}"):
+            Folder(root, "train", SIZE)
     (root / DESCRIPTION_NAME).unlink()
     with pytest.raises(DataError, match=r"dataset\.json is missing"):
         Folder(root, "train", SIZE)
@@ -162,6 +167,67 @@ def test_broken_samples_are_found_and_left_out(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err.count("skipped sun/train/") == 2
     with pytest.raises(DataError, match="skip_broken"):
         open_dataset(config.model_copy(update={"skip_broken": False}), "train")
+
+
+def test_without_broken_samples_the_cache_follows_the_calibration_too(root: Path, tmp_path: Path) -> None:
+    (root / "train" / "drive_1" / "000002_camera.png").unlink()
+    config = DataConfig(kind="folder", root=root, size=SIZE, skip_broken=True, cache=tmp_path / "cache")
+    before = np.array(open_dataset(config, "train")[0].images[3])
+    zoomed = Rig(PinholeCamera(80, 40, 90.0, 90.0, 39.5, 19.5), RIG.camera_from_lidar)
+    write_rig(root / "train" / "drive_1", zoomed)
+    after = open_dataset(config, "train")[0].images[3]
+    np.testing.assert_array_equal(after, encode_frame(frames(0)[3], INPUTS[3], SIZE, zoomed))
+    assert (after != before).any()
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0.5, -1.2, 0.1, 1]]),  # its columns written as rows
+        np.diag([-1, 1, 1, 1]),
+        np.diag([1000, 1000, 1000, 1]),
+    ],
+    ids=["transposed", "mirrored", "in_millimetres"],
+)
+def test_a_calibration_that_is_none_is_refused(root: Path, matrix: np.ndarray) -> None:
+    tree = json.loads((root / DESCRIPTION_NAME).read_text())
+    tree["rig"]["camera_from_lidar"] = matrix.tolist()
+    (root / DESCRIPTION_NAME).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="camera_from_lidar is no rigid transform"):
+        Folder(root, "train", SIZE)
+    tree["rig"] |= {"camera_from_lidar": np.eye(4).tolist(), "fx": 0.0}
+    (root / DESCRIPTION_NAME).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="focal lengths positive"):
+        Folder(root, "train", SIZE)
+
+
+def test_normalisation_by_nothing_is_refused(root: Path) -> None:
+    tree = json.loads((root / DESCRIPTION_NAME).read_text())
+    tree["inputs"][0]["std"] = [0.2, 0.0, 0.2]
+    (root / DESCRIPTION_NAME).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match=r"dataset\.json is not valid: .*std"):
+        Folder(root, "train", SIZE)
+
+
+def test_a_sensor_whose_name_ends_like_anothers_is_not_taken_for_it(root: Path) -> None:
+    front = InputSpec.model_validate({"modality": "front_camera", "kind": "camera", "encoding": {"kind": "rgb"}})
+    write_description(root, FolderDescription(classes=CLASSES, inputs=(INPUTS[0], front)))
+    for index in range(3):
+        picture = np.full((40, 80, 3), index, np.uint8)
+        write_sample(root / "train" / "drive_1", f"{index:06d}", [SensorFrame(front.modality, picture, 0)], None)
+    dataset = Folder(root, "train", SIZE, [Sensor.CAMERA, front.modality], labelled=False)
+    assert [dataset.name(index)[-6:] for index in range(len(dataset))] == ["000000", "000001", "000002"]
+
+
+def test_a_calibration_of_another_picture_is_refused(root: Path) -> None:
+    camera = RIG.camera
+    half = Rig(PinholeCamera(40, 20, camera.fx / 2, camera.fy / 2, 19.5, 9.5), RIG.camera_from_lidar)
+    write_rig(root / "train" / "drive_1", half)  # the same view at half the size
+    assert len(Folder(root, "train", SIZE)[0].images) == 4
+    square = Rig(PinholeCamera(40, 40, camera.fx, camera.fy, 19.5, 19.5), RIG.camera_from_lidar)
+    write_rig(root / "train" / "drive_1", square)
+    with pytest.raises(DataError, match=r"000000_label\.png is 80x40, but the calibration .* is of 40x40"):
+        _ = Folder(root, "train", SIZE)[0]
 
 
 def test_a_data_set_of_broken_samples_only_is_refused(tmp_path: Path) -> None:

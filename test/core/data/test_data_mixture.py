@@ -153,6 +153,24 @@ def test_scoring_leaves_out_labels_that_leave_open_what_others_decide() -> None:
     assert scoring.names == ("road", "walk", "far")
     assert scoring.of_label[:5].tolist() == [0, 1, 255, 0, 2]
     assert scoring.of_class[[0, 1, 2, 8, 10]].tolist() == [0, 1, 2, 2, 255]
+    assert Scoring.of(own[:3], [(0, 1), (1, 2), (4,)]).names == (
+        "parking",
+    )  # a 1 would be right for both of the others
+
+
+def test_a_part_may_name_its_own_splits_and_leave_out_what_is_broken(toy: dict) -> None:
+    root = Path(toy["root"]) / "pictures"
+    (root / "train").rename(root / "all")
+    (root / "labels" / "train").rename(root / "labels" / "all")
+    toy["parts"][0] |= {"train_split": "all", "skip_broken": True}
+    (root / "all" / "0.png").write_bytes(b"no png")
+    config = parse_data(toy)
+    train, val = open_dataset(config, "train"), open_dataset(config, "val")
+    assert isinstance(train, Mixture)
+    assert isinstance(val, Mixture)
+    assert [len(part.dataset) for part in train.parts] == [1, 3]
+    assert [len(part.dataset) for part in val.parts] == [2, 1]
+    assert "pictures all" in train.description
 
 
 def test_batches_bring_the_sensors_that_each_sample_has(toy: dict) -> None:

@@ -284,6 +284,8 @@ def test_a_sensor_keeps_its_defaults_when_one_of_its_settings_is_given() -> None
         ({"camera": {"rotation_deg": [5, -5]}}, "low <= high"),
         ({"camera": {"scale": [2, 1]}}, "scale"),
         ({"radar": {}}, "radar"),
+        ({"camera": {"focus": 0.5}}, "focus is a setting of augment"),
+        ({"depth": {"paste": {"labels": ["car"]}}}, "paste is a setting of augment"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings_: dict, says: str) -> None:

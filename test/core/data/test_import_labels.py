@@ -85,6 +85,9 @@ def test_runs_in_coco_s_text() -> None:
     [
         ("coco.json", json.dumps(coco([[1, 1, 2, 2, 3, 3]], "tree")), "class 'tree'; known: road, hole"),
         ("a.xml", cvat('<box label="hole" xtl="1" ytl="1" xbr="2" ybr="2"/>'), "has a box"),
+        ("a.xml", cvat('<ellipse label="hole" cx="4" cy="4" rx="2" ry="2"/>'), "has a ellipse"),
+        ("a.xml", cvat('<skeleton label="hole"><points points="1,1"/></skeleton>'), "has a skeleton"),
+        ("coco.json", json.dumps(coco([])), r"has a hole in a/frame_1\.jpg without outline or mask"),
         ("a.xml", "<annotations>", "no file of CVAT"),
         ("a.json", "[]", "no instances file"),
         ("a.txt", "", "no folder, .xml or .json file"),
@@ -94,3 +97,29 @@ def test_what_cannot_be_meant_is_named(tmp_path: Path, name: str, content: str, 
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=says):
         import_labels(tmp_path / name, tmp_path / "out", CLASSES)
+
+
+def test_pictures_of_one_name_are_not_written_over_each_other(tmp_path: Path) -> None:
+    content = coco([np.ravel(SQUARE).tolist()])
+    content["images"].append({"id": 4, "file_name": "b/frame_1.jpg", "height": 8, "width": 10})
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"labels of a/frame_1\.jpg and of b/frame_1\.jpg"):
+        import_labels(tmp_path / "coco.json", tmp_path / "out", CLASSES)
+
+
+def test_a_path_of_windows_is_a_path(tmp_path: Path) -> None:
+    (tmp_path / "any.json").write_text(json.dumps(LABELME | {"imagePath": "..\\pictures\\frame_1.jpg"}))
+    (written,) = import_labels(tmp_path, tmp_path / "out", CLASSES)
+    assert written.name == "frame_1.png"
+
+
+def test_colour_codes_that_mean_two_classes_or_would_be_lost_are_refused(tmp_path: Path) -> None:
+    rgb = np.full((8, 10, 3), CLASSES[1].color, np.uint8)
+    cv2.imwrite(str(tmp_path / "frame_1.png"), rgb[..., ::-1])
+    (tmp_path / "frame_1.png").rename(tmp_path / "frame_1.PNG")
+    with pytest.raises(DataError, match="classes road and hole have one colour"):
+        import_labels(tmp_path, tmp_path / "out", [CLASSES[0].model_copy(update={"color": (255, 120, 0)}), CLASSES[1]])
+    with pytest.raises(DataError, match="would be overwritten"):
+        import_labels(tmp_path, tmp_path, CLASSES)
+    (written,) = import_labels(tmp_path, tmp_path / "out", CLASSES)
+    assert (read_labels(written, 2) == 1).all()

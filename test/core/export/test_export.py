@@ -22,7 +22,7 @@ from shapes_dataset import SIDE, shapes_config, write_shapes
 from anyseg_core.data.datasets import open_dataset
 from anyseg_core.export import student as export_module
 from anyseg_core.export.import_weights import import_weights
-from anyseg_core.export.student import NETWORK_NAME, ExportError, check_parity, export
+from anyseg_core.export.student import NETWORK_NAME, ExportError, _method_in_words, check_parity, export
 from anyseg_core.models import student_weights
 from anyseg_core.models.anymodal import AnymodalSegmenter, select_present, upsample_logits
 from anyseg_core.models.base import all_subsets
@@ -185,6 +185,13 @@ def test_the_card_tells_where_the_student_comes_from(checkpoint: Path, student: 
     assert card.training.metrics["onnx_label_agreement"] >= 0.999
     assert card.training.metrics["miou"] == state.metrics["miou"]
     assert "4 steps, 8 samples" in card.training.method
+
+
+def test_batches_that_one_step_accumulates_count_as_seen(checkpoint: Path) -> None:
+    _, state = load_anymodal(checkpoint)
+    optim = state.config.optim.model_copy(update={"accumulate": 3})
+    state = state.model_copy(update={"config": state.config.model_copy(update={"optim": optim})})
+    assert "4 steps, 24 samples" in _method_in_words(state)
 
 
 def test_a_student_becomes_a_run_again_that_computes_the_same(checkpoint: Path, student: Path, tmp_path: Path) -> None:

@@ -130,6 +130,16 @@ def test_int8_that_loses_too_much_is_refused(checkpoint: Path, tmp_path: Path) -
     assert not (tmp_path / "student").exists()
 
 
+@pytest.mark.usefixtures("already_written", "one_sensitive_layer")
+def test_int8_whose_loss_cannot_be_told_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = [int8.SubsetLoss(subset, float("nan"), float("nan")) for subset in ((0,), (1,), (0, 1))]
+    monkeypatch.setattr(int8, "subset_losses", lambda *_: unknown)
+    with pytest.raises(ExportError, match="split val has no labelled pixel"):
+        export(checkpoint, tmp_path / "student", options=ExportOptions("int8", calibration_samples=2))
+
+
 def test_fixed_counts_give_a_network_per_number_of_sensors(checkpoint: Path, student: Path, tmp_path: Path) -> None:
     images = np.array(open_dataset(load_model(checkpoint)[1].config.data, "val")[0].images)
     export(checkpoint, tmp_path, options=ExportOptions(fixed_counts=True))

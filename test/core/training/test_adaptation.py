@@ -10,8 +10,9 @@ import pytest
 import torch
 from toy_mixture import write_mixture
 
+from anyseg_core.data.datasets import named_parts
 from anyseg_core.data.files import resize_nearest
-from anyseg_core.data.folder import Folder
+from anyseg_core.data.folder import Folder, read_description
 from anyseg_core.data.sample import DataError
 from anyseg_core.data.scans import KITTI_CAMERA, KITTI_CAMERA_FROM_LIDAR
 from anyseg_core.export import student as export_module
@@ -19,9 +20,9 @@ from anyseg_core.export.student import export
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sample_folder import FolderDescription, RigSpec, write_description, write_sample
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
-from anyseg_core.training.adaptation import LABELS, AdaptOptions, adapt, confident_labels
-from anyseg_core.training.checkpoint import find_checkpoint, load_model, load_state
-from anyseg_core.training.config import TrainConfig, parse_config
+from anyseg_core.training.adaptation import LABELS, AdaptOptions, adapt, adapted_config, confident_labels
+from anyseg_core.training.checkpoint import IMAGENET, CheckpointError, find_checkpoint, load_model, load_state
+from anyseg_core.training.config import TrainConfig, parse_config, parse_data
 from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully, write_report
 from anyseg_core.training.loop import train
 
@@ -172,3 +173,56 @@ def test_frames_encoded_otherwise_are_refused(run: Path, own_frames: Path, tmp_p
     write_description(own_frames, FolderDescription(classes=state.classes, inputs=inputs, rig=rig))
     with pytest.raises(DataError, match="encodes lidar otherwise than the network to be adapted"):
         adapt(run, tmp_path / "out", AdaptOptions(own_frames), show_progress=False)
+
+
+def labelled_copy(root: Path, own_frames: Path) -> Path:
+    """The same frames, all of them road."""
+    shutil.copytree(own_frames, root)
+    for picture in root.rglob("*_camera.png"):
+        write_sample(picture.parent, picture.name.removesuffix("_camera.png"), [], np.zeros((64, 128), np.uint8))
+    return root
+
+
+def test_a_network_that_began_with_published_weights_is_adapted_from_the_checkpoint_that_is_given(
+    run: Path, own_frames: Path, tmp_path: Path
+) -> None:
+    checkpoint = find_checkpoint(run)
+    state = load_state(checkpoint)
+    began = state.config.model.model_copy(update={"pretrained": IMAGENET})
+    began = state.model_copy(update={"config": state.config.model_copy(update={"model": began})})
+    config = adapted_config(began, checkpoint, tmp_path, AdaptOptions(labelled=own_frames))
+    assert config.model.pretrained is None
+    assert config.model.init_from == checkpoint  # not the best one of its run
+    assert config.model.init_head
+
+
+def test_labels_of_other_classes_are_refused(run: Path, own_frames: Path, tmp_path: Path) -> None:
+    labelled = labelled_copy(tmp_path / "labelled", own_frames)
+    state = load_state(find_checkpoint(run))
+    description = read_description(labelled)
+    write_description(labelled, description.model_copy(update={"classes": state.classes[::-1]}))
+    with pytest.raises(CheckpointError, match="labelled has the same classes in another order"):
+        adapt(run, tmp_path / "out", AdaptOptions(own_frames, labelled), show_progress=False)
+    data = {"kind": "folder", "root": str(labelled), "cache": None, "size": SIZE, "modalities": ["camera", "lidar"]}
+    config = state.config.model_dump(mode="json") | {"data": data, "augment": {}}
+    config["model"] |= {"init_from": str(run), "init_head": True}
+    with pytest.raises(CheckpointError, match="labelled has the same classes in another order"):
+        train(parse_config(config, "test"), tmp_path / "run", show_progress=False)
+
+
+def test_parts_whose_folders_have_one_name_are_scored_apart(run: Path, own_frames: Path, tmp_path: Path) -> None:
+    labelled = labelled_copy(tmp_path / "labelled" / "own", own_frames)
+    unlabelled = shutil.copytree(own_frames, tmp_path / "unlabelled" / "own")
+    options = AdaptOptions(unlabelled, labelled, min_confidence=0.0, minutes=0.01, rehearse=0.0)
+    before = adapt(run, tmp_path / "out", options, show_progress=False).before["accuracy"]
+    assert len(before) == 6
+    assert before["unlabelled/own camera"] == 100.0  # the labels are its own
+    assert before["labelled/own camera"] < 100.0
+
+
+def test_a_part_has_a_name_of_its_own() -> None:
+    parts = [{"kind": "folder", "root": root} for root in ("a/x", "b/x", "b/x", "c")]
+    config = parse_data({"kind": "mixture", "root": "/data", "parts": parts})
+    assert [name for name, _ in named_parts(config, "train")] == ["a/x", "b/x", "b/x 2", "data/c"]
+    config = parse_data({"kind": "mixture", "root": "/data", "parts": parts[1:]})
+    assert [name for name, _ in named_parts(config, "val")] == ["x", "x 2", "c"]

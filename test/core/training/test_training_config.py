@@ -56,6 +56,9 @@ def test_overrides(config_file: Path) -> None:
         ("method.umd=5", "method.supervised.umd"),
         ("optim.lr", "key=value"),
         ("name.first=1", "not a group"),
+        ("optim.lr=[1", "override .* is no YAML"),
+        ("data.modalities=[]", "data.modalities"),
+        ("seed=-1", "seed"),
     ],
 )
 def test_every_mistake_is_named(config_file: Path, override: str, named: str) -> None:
@@ -68,6 +71,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         load_config(tmp_path / "gone.yaml")
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_config(bad)
+    bad.write_bytes("name: Übung".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_config(bad)
     bad.write_text("just text")
@@ -131,6 +137,9 @@ def test_files_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")
     with pytest.raises(ConfigError, match="extends"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text(f"extends: ../{tmp_path.name}/a.yaml\nname: b\n")
+    with pytest.raises(ConfigError, match="which extends it"):
         load_config(tmp_path / "a.yaml")
 
 

@@ -11,20 +11,34 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from shapes_dataset import SIDE, shapes_config, toy_encoder, write_png, write_shapes
+from typer.testing import CliRunner
 
 from anyseg_core.data.datasets import open_dataset
 from anyseg_core.methods.losses import hard_example_mean, pixel_cross_entropy
 from anyseg_core.methods.supervised import balance_weights, draw_subsets
 from anyseg_core.models.anymodal import select_present
 from anyseg_core.models.base import all_subsets
+from anyseg_core.runtime.model_card import CARD_NAME
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS
+from anyseg_core.training import checkpoint as checkpoint_module
 from anyseg_core.training import loop
 from anyseg_core.training.batches import Batches
-from anyseg_core.training.checkpoint import MODEL, CheckpointError, find_checkpoint, init_encoder, load_anymodal
+from anyseg_core.training.checkpoint import (
+    MODEL,
+    OPTIMIZER,
+    CheckpointError,
+    find_checkpoint,
+    init_encoder,
+    load_anymodal,
+    save_checkpoint,
+)
 from anyseg_core.training.evaluation import decide_labels, evaluate, subset_logits, subset_name
 from anyseg_core.training.loop import METRICS_NAME, TrainingError, make_optimizer, train
+from anyseg_ros.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +170,80 @@ def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
     (copy / MODEL).write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         load_anymodal(copy)
+
+
+def test_a_damaged_optimiser_is_named(trained: Path, root: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained.parents[1], tmp_path / "run")
+    (run / "checkpoints" / trained.name / OPTIMIZER).write_bytes(b"rubbish")
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors is damaged"):
+        train(shapes_config(root), run, resume=True, show_progress=False)
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_does_not_cost_it(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(trained.parents[1], tmp_path / "run")
+    model, state = load_anymodal(trained)
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(KilledError):
+            save_checkpoint(run, state, model, None)
+    load_anymodal(find_checkpoint(run))
+    saved = save_checkpoint(run, state, model, None)
+    assert [path.name for path in saved.parent.iterdir()] == [trained.name]
+
+
+def test_a_full_disk_is_told(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    model, state = load_anymodal(trained)
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be written: No space left"):
+        save_checkpoint(tmp_path, state, model, None)
+
+
+def test_a_run_that_cannot_be_written_ends_the_command_with_the_reason(root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "shapes.yaml"
+    config.write_text(yaml.safe_dump(shapes_config(root).model_dump(mode="json")))
+    done = CliRunner().invoke(app, ["train", str(config), "--out", str(config / "run")])
+    assert done.exit_code == 2
+    assert "Not a directory" in done.stderr
+
+
+def test_a_machine_that_is_not_there_is_named(root: Path, tmp_path: Path) -> None:
+    config = shapes_config(root, machine={"accelerator": "abacus"})
+    with pytest.raises(TrainingError, match="abacus"):
+        train(config, tmp_path / "run", show_progress=False)
+
+
+def test_a_damaged_student_to_start_from_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / CARD_NAME).write_text("{}")
+    config = shapes_config(root, model={"init_from": str(tmp_path)})
+    with pytest.raises(CheckpointError, match="not a valid model card"):
+        train(config, tmp_path / "run", show_progress=False)
+
+
+def test_labels_without_a_class_and_data_that_has_changed_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_shapes(tmp_path / "shapes")
+    config = shapes_config(root, budget={"max_steps": 1})
+    train(config, tmp_path / "run", show_progress=False)
+    assert "labelled pixel" not in capsys.readouterr().err
+    (root / "semantic/sun/train/MAP_1_point0/000005_semantic_front.png").unlink()
+    for path in (root / "semantic/sun/val").rglob("*.png"):
+        write_png(path, np.zeros((SIDE, SIDE, 3), np.uint8))
+    train(config, tmp_path / "run", resume=True, show_progress=False)
+    told = capsys.readouterr().err
+    assert "has no labelled pixel" in told
+    assert "was begun with" in told
+    assert "6 samples" in told
+    assert "5 samples" in told
 
 
 def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from anyseg_core.training import loop
 from anyseg_core.training.checkpoint import (
     BEST,
+    STATE,
     CheckpointError,
     best_score,
     find_checkpoint,
@@ -103,6 +104,21 @@ def test_a_damaged_mark_of_the_best_is_named(tmp_path: Path) -> None:
     (folder.parent / BEST).write_text('{"checkpoint"')
     with pytest.raises(CheckpointError, match=BEST):
         find_checkpoint(tmp_path)
+
+
+def test_a_best_checkpoint_that_is_gone_is_named_and_another_is_chosen(tmp_path: Path) -> None:
+    for step in (1, 2):
+        folder = tmp_path / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / STATE).write_text("{}")
+    mark_best(folder, 90.0)
+    assert find_checkpoint(tmp_path) == folder
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(CheckpointError, match="names step_00000002, which is not there"):
+        find_checkpoint(tmp_path)
+    assert best_score(tmp_path) == float("-inf")  # a resumed run marks the next one
+    (folder.parent / BEST).unlink()
+    assert find_checkpoint(tmp_path).name == "step_00000001"
 
 
 def test_tensorboard_and_the_history_have_every_validation(root: Path, tmp_path: Path) -> None:

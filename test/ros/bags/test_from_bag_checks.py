@@ -67,6 +67,17 @@ def test_each_drive_keeps_its_calibration(tmp_path: Path) -> None:
     assert Folder(root, "train", (48, 64)).fingerprint != fingerprint  # a cache is not used after a new calibration
 
 
+def test_another_bag_of_the_same_name_does_not_change_the_calibration_of_what_is_there(tmp_path: Path) -> None:
+    root, bag = tmp_path / "mine", write_ros2(tmp_path / "monday" / "bag", with_focal_length(50.0))
+    assert from_bag(bag, root).exit_code == 0
+    before = {path: path.read_bytes() for path in root.rglob("*.*")}
+    refused = from_bag(write_ros2(tmp_path / "tuesday" / "bag", with_focal_length(90.0)), root)
+    assert refused.exit_code == 2
+    assert "rename the bag" in refused.stderr
+    assert {path: path.read_bytes() for path in root.rglob("*.*")} == before
+    assert from_bag(bag, root, "--every-s", 0.5).exit_code == 0  # the same again may be had
+
+
 def test_an_edited_description_is_never_changed(tmp_path: Path) -> None:
     root, bag = tmp_path / "mine", write_ros2(tmp_path / "bag", drive(12, EVERYTHING))
     assert from_bag(bag, root).exit_code == 0
