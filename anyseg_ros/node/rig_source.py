@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo
 
@@ -20,6 +21,7 @@ from anyseg_core.runtime.sensors import Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.conversions import ConversionError, is_rectified, pinhole_camera
 from anyseg_ros.messages.conversions import stamp_ns as message_stamp_ns
+from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.messages.odometry import Odometer
 from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.inference_worker import InferenceWorker
@@ -57,8 +59,11 @@ class RigSource:
         self._changing = threading.Lock()
         self._calibration = Calibration(parameters)
         self._scan_ns = 0
-        infos = parameters.info_topics(image_topics)
-        self._subscriptions = [self._subscribe(s, topic, image_topics[s]) for s, topic in infos.items()]
+        topics = parameters.info_topics(image_topics)
+        self._infos = {s: self._listener(s, topic, image_topics[s]) for s, topic in topics.items()}
+        """Topic and listener of every camera_info, but of those whose last message was asked for."""
+        qos = sensor_qos("best_effort")
+        self._subscriptions = [node.create_subscription(CameraInfo, *info, qos) for info in self._infos.values()]
         self._tf = _TransformSource(node) if parameters.use_tf and tf2_ros is not None else None
         self._odometer = Odometer()
         self._compensates = has_lidar and parameters.compensate_motion
@@ -171,11 +176,26 @@ class RigSource:
         lidar_twist = twist.seen_from(self._calibration.lidar_from_base(message.child_frame_id, lookup))
         self._worker.apply(lambda pipeline, _now_ns: pipeline.on_motion(stamp_ns, lidar_twist))
 
-    def _subscribe(self, sensor: Sensor, topic: str, image_topic: str) -> Any:
+    def look_for_latched(self) -> None:
+        """Ask for the last camera_info of a publisher that keeps it for those who come late, where none has come.
+
+        To ask for it from the start would have every other driver warn of an incompatible QoS.
+        """
+        for sensor, (topic, on_info) in list(self._infos.items()):
+            if self.camera_of(sensor) is not None:
+                continue
+            offers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(topic))
+            if any(_is_kept(offer.qos_profile) for offer in offers):
+                self._subscriptions.append(self._node.create_subscription(CameraInfo, topic, on_info, STATE_QOS))
+                del self._infos[sensor]
+
+    def _listener(self, sensor: Sensor, topic: str, image_topic: str) -> tuple[str, Callable[[CameraInfo], None]]:
+        """A camera_info's topic, and what takes its messages."""
+
         def on_info(message: CameraInfo) -> None:
             self._on_info(sensor, topic, message, rectified=is_rectified(image_topic))
 
-        return self._node.create_subscription(CameraInfo, topic, on_info, sensor_qos("best_effort"))
+        return topic, on_info
 
     def _on_info(self, sensor: Sensor, topic: str, message: CameraInfo, *, rectified: bool) -> None:
         try:
@@ -193,6 +213,11 @@ class RigSource:
                 f"topic, or set {REGISTERED_BY[other]}"
             )
         self.refresh()
+
+
+def _is_kept(qos: QoSProfile) -> bool:
+    """Whether a publisher gives its last message to those who come late and ask for it."""
+    return qos.durability == DurabilityPolicy.TRANSIENT_LOCAL and qos.reliability == ReliabilityPolicy.RELIABLE
 
 
 class _TransformSource:

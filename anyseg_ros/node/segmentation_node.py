@@ -406,6 +406,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             publisher.publish(for_node(unconfigured_array(stamp, self._failed), name))
             return
         if self._rig is not None:
+            self._rig.look_for_latched()
             self._rig.refresh()  # TF may have learnt the extrinsics since the last look
         statuses = self._worker.apply(lambda pipeline, now_ns: pipeline.statuses(now_ns))
         engine, student = self._worker.engine_state, self._outputs.student_values

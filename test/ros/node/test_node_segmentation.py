@@ -26,6 +26,7 @@ from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.pipeline.engine_owner import EngineOwner
 from anyseg_ros.pipeline.pipeline import Pipeline
 from anyseg_ros.pipeline.status_lines import status_key
+from anyseg_ros.vehicle.publisher import camera_info_message
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures("ros")]
 
@@ -309,6 +310,18 @@ def test_a_camera_info_of_smaller_pictures_costs_no_camera(tmp_path: Path) -> No
 
         vehicle.spin_until(masked, "masks")
         assert vehicle.used() == {"camera"}
+
+
+def test_a_camera_info_that_was_published_once_before_the_node_came_is_heard(tmp_path: Path) -> None:
+    values = {**toy_parameters(tmp_path), "rig.camera_info_topic": "/calibration/camera"}
+    calibrator = rclpy.create_node("calibrator")
+    try:
+        infos = calibrator.create_publisher(CameraInfo, "/calibration/camera", STATE_QOS)
+        infos.publish(camera_info_message(RIG.camera, Header(frame_id="camera")))
+        with running(values, (Sensor.CAMERA, Sensor.LIDAR)) as vehicle:
+            vehicle.spin_until(lambda: "lidar" in vehicle.used(), "a mask made with LiDAR")
+    finally:
+        calibrator.destroy_node()
 
 
 def test_a_sensor_can_be_switched_off_and_on(vehicle: Vehicle) -> None:
