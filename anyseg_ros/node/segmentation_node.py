@@ -84,6 +84,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self._settings = Parameters()
         self._worker: InferenceWorker | None = None
         self._card: ModelCard | None = None  # of the student, while the node is configured
+        self._told_ns = 0  # the time of the last diagnostics
         self._outputs: MaskOutputs | None = None
         self._planners: PlannerOutputs | None = None
         self._inputs: list[SensorInput] = []
@@ -378,9 +379,9 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self.create_service(Trigger, "~/clear_faults", self._on_clear_faults)
         for modality in node_parameters.defaults_for(self._parameter_values()).modalities:
             self._offer_switch(modality)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics))
-        self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may run at any speed
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated one may run at any speed, or not at all
+        self.create_timer(DIAGNOSTICS_PERIOD_S, lambda: self._publish_diagnostics(diagnostics), clock=steady)
+        self.create_timer(NO_PUBLISHER_PERIOD_S, self._check_connections, clock=steady)
         self.create_timer(BEAT_NS / NS_PER_S, self._lag.beat, clock=steady)
 
     def _offer_switch(self, modality: Sensor) -> None:
@@ -416,11 +417,20 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         else:
             topics = self.sensor_topics
             record = replace(self._record, callback_errors=self.callback_errors)
+            if stands_still := self._clock_stands_still():
+                record = replace(record, blocked=stands_still)
             lag_ns = self._lag.lag_ns()
             array = diagnostics_array(stamp, statuses, record, engine, student, topics, lag_ns)
             publisher.publish(for_node(array, name))
             self._feed_watchdog(statuses)
         self._follow_build()
+
+    def _clock_stands_still(self) -> str:
+        """In words, where a simulated clock has told no new time since the last diagnostics; else empty."""
+        before_ns, self._told_ns = self._told_ns, self._now_ns()
+        if self._told_ns != before_ns or not self.get_clock().ros_time_is_active:
+            return ""
+        return "/clock stands still" if self._told_ns else "use_sim_time is true, and no time has come on /clock"
 
     def _feed_watchdog(self, statuses: Sequence[ModalityStatus]) -> None:
         """Tell systemd that the node does what it can: masks go out, or it says that no sensor gives it anything."""

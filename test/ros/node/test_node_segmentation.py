@@ -12,9 +12,11 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
 import rclpy
+from builtin_interfaces.msg import Time
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import HEIGHT, NS, RIG, WIDTH, Vehicle, live_frame, running, status_values, toy_parameters
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -310,6 +312,26 @@ def test_a_camera_info_of_smaller_pictures_costs_no_camera(tmp_path: Path) -> No
 
         vehicle.spin_until(masked, "masks")
         assert vehicle.used() == {"camera"}
+
+
+def test_a_simulated_clock_that_does_not_run_is_named(tmp_path: Path) -> None:
+    def says(vehicle: Vehicle) -> str:
+        last = [status_values(array).get("inference", {}) for array in vehicle.diagnostics[-1:]]
+        return last[0]["message"] if last else ""
+
+    with running({**toy_parameters(tmp_path), "use_sim_time": True}) as vehicle:
+        vehicle.spin_until(lambda: says(vehicle).endswith("no time has come on /clock"), "what is missing")
+        clock = vehicle.driver.create_publisher(ClockMessage, "/clock", 10)
+        timer = vehicle.driver.create_timer(0.01, lambda: clock.publish(ClockMessage(clock=now(vehicle))))
+        vehicle.spin_until(lambda: says(vehicle).startswith("segmenting"), "masks")
+        timer.cancel()
+        vehicle.spin_until(lambda: says(vehicle) == "no label image: /clock stands still", "the pause")
+        timer.reset()
+        vehicle.spin_until(lambda: says(vehicle).startswith("segmenting"), "masks after the pause")
+
+
+def now(vehicle: Vehicle) -> Time:
+    return vehicle.driver.get_clock().now().to_msg()
 
 
 def test_a_camera_info_that_was_published_once_before_the_node_came_is_heard(tmp_path: Path) -> None:
