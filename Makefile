@@ -88,7 +88,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Simulate the data, then train, export and check every bundled student (hours on a CPU, minutes on a GPU).
+# Simulate the data, then train, export and check every bundled student but `street` (hours on a CPU, minutes on a GPU).
 students: $(VENV)/.test
 	$(BIN)/anyseg simulate dataset datasets/vehicle_sim
 	$(BIN)/anyseg simulate dataset datasets/vehicle_sim_640 --train-drives 640 --frames 6 --every-s 1.2 --size 288 384

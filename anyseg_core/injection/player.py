@@ -1,7 +1,7 @@
 """Plays a schedule over time: what goes in at its time comes out as the broken sensor would deliver it.
 
 `SchedulePlayer` knows when and how strongly each fault acts. What it acts on is told by a subclass: `Injector`
-for the frames of the runtime, `anyseg_ros.inject.MessageInjector` for serialized ROS messages.
+for the frames of the runtime, `anyseg_ros.inject.messages.MessageInjector` for serialized ROS messages.
 """
 
 from __future__ import annotations

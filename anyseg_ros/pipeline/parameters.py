@@ -314,7 +314,7 @@ class Parameters:
     grid: GridParameters = field(default_factory=GridParameters)
     class_names: ClassNames = field(default_factory=ClassNames)
     autostart: bool = False
-    """Configure and activate at the start; a failure leaves the node alive and unconfigured."""
+    """Configure and activate at the start, without a lifecycle manager; a failure ends the node with exit code 1."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "modalities", _SensorParameters(self.modalities))

@@ -61,7 +61,10 @@ def test_rviz_shows_what_the_node_publishes_by_relative_names() -> None:
 @pytest.mark.parametrize(("namespace", "prefix"), [("", "/"), ("car", "/car/"), ("/fleet/car_1/", "/fleet/car_1/")])
 def test_foxglove_shows_the_same_in_a_namespace(namespace: str, prefix: str) -> None:
     layout = in_namespace(foxglove(), namespace)
-    assert set(topics(layout)) == {prefix + name for name in SHOWN | STATUS} | {"/diagnostics"}
+    node = f"{prefix}segmentation_node"
+    assert set(topics(layout)) == {prefix + name for name in SHOWN | STATUS} | {"/diagnostics", node}
+    panel = layout["configById"]["DiagnosticStatusPanel!mask"]
+    assert (panel["selectedHardwareId"], panel["selectedName"]) == (node, f"anyseg {node}: mask")
 
 
 def test_every_panel_of_foxglove_is_configured_and_placed() -> None:

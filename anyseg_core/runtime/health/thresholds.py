@@ -197,7 +197,7 @@ CHECKS: Mapping[Fault, Check] = MappingProxyType(
         Fault.INCONSISTENT_CONTENT: Check(
             CheckConfig(fail_count=10, recover_count=20, recover_time_s=2.0), is_found_by_others=True
         ),
-        # Degrees about the vertical axis. Clean: at most 0.4, in a real drive (KITTI) as well.
+        # Degrees, to the side, up or down, or rolled. Clean: to the side at most 0.4, in a real drive (KITTI) as well.
         Fault.MISALIGNED: Check(
             CheckConfig(threshold=1.0, fail_count=6, recover_count=10, recover_time_s=2.0),
             limits=_DEGREES,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from repository import REPOSITORY
 
 pytest.importorskip("diagnostic_msgs", reason="messages come with ROS or pip install anyseg_ros[ros]")
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from anyseg_core.runtime.engines.protocol import BuildProgress, EngineInfo
 from anyseg_core.runtime.health.monitor import Fault, ModalityStatus, State
 from anyseg_core.runtime.health.quality import Quality
 from anyseg_core.runtime.model_card import find_student, load_card
@@ -23,6 +27,7 @@ from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_ros.drawing.state_strip import AMBER, GREEN, RED, draw_strip, sensor_cell
 from anyseg_ros.node.status_messages import (
     InferenceRecord,
+    diagnostics_array,
     for_node,
     inference_status,
     mask_array,
@@ -30,6 +35,7 @@ from anyseg_ros.node.status_messages import (
     status_key,
     topic_status,
 )
+from anyseg_ros.pipeline.engine_owner import EnginePhase, EngineState
 from anyseg_ros.pipeline.jobs import Job, Result
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.planner_products import output_classes
@@ -114,6 +120,24 @@ def test_the_shipped_aggregator_sorts_every_status_into_one_group() -> None:
     for name in (status.name for status in array.status):
         matching = [group for group in groups.values() if is_sorted_into(group, name)]
         assert len(matching) == 1, name
+
+
+def test_the_shipped_foxglove_layout_selects_the_status_of_the_mask() -> None:
+    panel = json.loads((CONFIG / "foxglove.json").read_text())["configById"]["DiagnosticStatusPanel!mask"]
+    array = for_node(mask_array(from_camera_alone((status(),))), "/segmentation_node")
+    assert (panel["selectedHardwareId"], panel["selectedName"]) in {(s.hardware_id, s.name) for s in array.status}
+
+
+def test_the_page_of_topics_has_every_key_of_a_status() -> None:
+    building = EngineState(EnginePhase.BUILDING, progress=BuildProgress("parsing", 10.0, 0.0))
+    ready = EngineState(EnginePhase.READY, EngineInfo("onnxruntime", "cpu", "fp32", "why"))
+    topics = {Sensor.CAMERA: "/camera"}
+    arrays = [diagnostics_array(Time(), [status()], InferenceRecord(), e, {}, topics) for e in (building, ready)]
+    arrays.append(mask_array(from_camera_alone((status(),))))
+    keys = {value.key for array in arrays for each in array.status for value in each.values}
+    page = (REPOSITORY / "docs" / "reference" / "topics.md").read_text()
+    documented = set(re.findall(r"`([\w.<>]+)`", page.partition("## Statuses")[2]))
+    assert not {"count.<fault>" if key.startswith("count.") else key for key in keys} - documented
 
 
 def is_sorted_into(group: dict[str, list[str]], name: str) -> bool:
