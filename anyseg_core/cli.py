@@ -52,8 +52,8 @@ WeatherName = Annotated[str, typer.Option(help=f"{', '.join(WEATHERS)}.", autoco
 def simulate_dataset(
     root: Annotated[Path, typer.Argument(help="Folder of the data set; made where missing.")],
     train_drives: Annotated[int, typer.Option(min=0, help="Drives, each in a world of its own.")] = 160,
-    val_drives: Annotated[int, typer.Option(min=0)] = 20,
-    test_drives: Annotated[int, typer.Option(min=0)] = 0,
+    val_drives: Annotated[int, typer.Option(min=0, help="Drives by which the best network is chosen.")] = 20,
+    test_drives: Annotated[int, typer.Option(min=0, help="Drives that no training looks at.")] = 0,
     frames: Annotated[int, typer.Option(min=1, help="Frames kept of a drive.")] = 12,
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between the frames that are kept.")] = 0.8,
     size: Annotated[tuple[int, int], typer.Option(min=1, help="Height and width of the images.")] = (256, 256),

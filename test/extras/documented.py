@@ -54,6 +54,7 @@ RULES = (
     Rule("anyseg inject check", ""),
     Rule("anyseg inject bag", "replay"),
     Rule("anyseg inject live", "ros,replay", is_node=True),
+    Rule("anyseg simulate bag drive", "sim,replay", why_not="test/extras/run.py makes the bag of all others with it"),
     Rule("anyseg simulate live", "ros,sim", ("--duration-s", "1"), is_node=True),
     Rule("anyseg simulate dataset", "sim", TINY_DATASET),
     Rule("anyseg run --params-file my_vehicle.yaml", "ros", why_not=OWN_TOPICS),
