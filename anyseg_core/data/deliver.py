@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from anyseg_core.data.files import (
     Size,
+    files_below,
     fingerprint_of,
     known_words,
     read_image,
@@ -92,7 +93,7 @@ class Deliver:
         }
         known_words("data.conditions", conditions, CONDITIONS)
         known_words("data.cases", cases, CASES)
-        found = sorted((root / "semantic").glob(f"*/{split}/**/*_semantic_front.png"))
+        found = files_below(root / "semantic", f"*/{split}/**/*_semantic_front.png")
         if not found:
             raise DataError(f"no labels in {root}/semantic/*/{split}; is {root} a data set in DELIVER's layout?")
         chosen = [path for path in found if self._is_chosen(path, conditions, cases)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import read_image
+from anyseg_core.data.files import files_below, read_image
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
@@ -27,8 +27,8 @@ class KittiDrive:
     """The frames of a drive, of the share from `first` to `last` of it. Raises DataError where files are missing."""
 
     def __init__(self, root: Path, first: float = 0.0, last: float = 1.0) -> None:
-        images = sorted(path for ending in ("png", "jpg") for path in root.glob(f"image*/**/*.{ending}"))
-        scans = sorted(root.glob("velodyne*/**/*.bin"))
+        images = sorted(path for ending in ("png", "jpg") for path in files_below(root, f"image*/**/*.{ending}"))
+        scans = files_below(root, "velodyne*/**/*.bin")
         if not images or len(images) != len(scans):
             raise DataError(f"{root} has {len(images)} pictures in image*/ and {len(scans)} scans in velodyne*/")
         begin, end = round(first * len(images)), round(last * len(images))

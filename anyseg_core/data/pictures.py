@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from anyseg_core.data.files import Size, fingerprint_of, read_image, read_label_image, require_same_view, resize_nearest
+from anyseg_core.data.files import (
+    Size,
+    files_below,
+    fingerprint_of,
+    read_image,
+    read_label_image,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.layouts import PictureLayout
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import camera_image
@@ -18,7 +26,7 @@ CAMERA_INPUT = InputSpec(modality=Sensor.CAMERA, encoding=RgbEncoding(), mean=IM
 
 def split_files(root: Path, pattern: str, split: str, splits: dict[str, tuple[int, int | None]]) -> list[Path]:
     """The files of a split, sorted by name: a folder of its own, or a part of all files. Raises DataError."""
-    found = sorted(root.glob(pattern.replace("{split}", split)))
+    found = files_below(root, pattern.replace("{split}", split))
     if "{split}" not in pattern:
         if split not in splits:
             raise DataError(f"{root} has no split {split!r}; known: {', '.join(splits) or 'none'}")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, known_words, optional_module
+from anyseg_core.data.files import Size, files_below, known_words, optional_module
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, rgbd_inputs
 from anyseg_core.data.sample import DataError
 from anyseg_core.runtime.label_sets import POTSDAM, UNLABELLED
@@ -77,7 +77,7 @@ class Potsdam(RgbdDataset):
         window: Size | None = None,
     ) -> None:
         known_words("split", [split], SPLITS)
-        found = {path.name: path for path in sorted(root.rglob("*potsdam_*"), reverse=True)}
+        found = {path.name: path for path in reversed(files_below(root, "**/*potsdam_*"))}
         tiles = sorted((int(match[1]), int(match[2])) for match in map(_TILE.fullmatch, found) if match)
         chosen = [tile for tile in tiles if (tile[1] in _TRAIN_COLUMNS) == (split == "train")]
         if not chosen:

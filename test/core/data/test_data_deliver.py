@@ -32,6 +32,17 @@ def test_labels_are_shifted_and_ignored() -> None:
     np.testing.assert_array_equal(shift_labels(raw, 25, Path("label.png")), [[255, 0, 24, 255]])
 
 
+def test_drives_may_be_links_to_another_disk(root: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    for drive in root.glob("*/*/train/*"):
+        link = linked / drive.relative_to(root)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(drive)
+    there, here = Deliver(root, "train", SIZE), Deliver(linked, "train", SIZE)
+    assert len(here) == len(there)
+    np.testing.assert_array_equal(here[0].images, there[0].images)
+
+
 def test_the_release_s_protocol_resizes_bilinearly(root: Path) -> None:
     small = (SIDE // 2, SIDE // 2)
     ours, released = Deliver(root, "train", small), Deliver(root, "train", small, released_protocol=True)
