@@ -24,6 +24,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# launch_ros writes the lists of a node's parameters with this tag, which ROS 2 does not look at.
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:python/tuple", _UniqueKeyLoader.construct_yaml_seq)
+
 _MERGE = "tag:yaml.org,2002:merge"
 """`<<`, which takes over another mapping's keys, may stand often."""
 

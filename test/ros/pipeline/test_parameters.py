@@ -27,6 +27,7 @@ from anyseg_ros.pipeline.parameters import (
     load_parameters,
     to_values,
 )
+from anyseg_ros.process.ros_arguments import check_ros_arguments
 
 CONFIG = REPOSITORY / "config"
 
@@ -40,6 +41,19 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def file_values(name: str) -> dict[str, Any]:
     return flat(yaml.safe_load((CONFIG / name).read_text())["/**"]["ros__parameters"])
+
+
+def test_lists_as_launch_writes_them_are_read(tmp_path: Path) -> None:
+    """launch_ros dumps them as tuples, with a tag that ROS 2 does not look at."""
+    file = tmp_path / "launch_params_x"
+    intrinsics = (640.0, 480.0, 400.0, 400.0, 319.5, 239.5)
+    parameters = {"rig.intrinsics": intrinsics, "sync.anchor_order": ("depth", "camera")}
+    file.write_text(yaml.dump({"/**": {"ros__parameters": parameters}}))
+    assert "!!python/tuple" in file.read_text()
+    check_ros_arguments(["--params-file", str(file)])
+    read = load_parameters(file)
+    assert read.rig.intrinsics == intrinsics
+    assert read.sync.anchor_order == ("depth", "camera")
 
 
 def test_the_shipped_file_lists_every_parameter_with_its_default() -> None:
