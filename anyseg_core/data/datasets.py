@@ -194,9 +194,9 @@ def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
 def open_mixture(config: DataConfig, split: str) -> Mixture:
     """A split of a mixture: the parts that have it. Raises DataError, also where none has."""
     parts = [
-        MixturePart(open_dataset(part, split_of_part(config, part, split)), part_meaning(part), name, part.weight)
+        MixturePart(open_dataset(part, own), part_meaning(part), name, part.weight)
         for name, part in named_parts(config, split)
-        if has_split(part, split_of_part(config, part, split))
+        if has_split(part, own := split_of_part(config, part, split))
     ]
     inputs, classes = describe_data(config)
     return Mixture(parts, inputs, classes, config.size)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from anyseg_core.data.files import (
+    FileSamples,
     Size,
     files_below,
-    fingerprint_of,
     known_words,
     read_image,
     read_label_image,
@@ -50,7 +50,7 @@ CASES = ("motionblur", "overexposure", "underexposure", "lidarjitter", "eventlow
 """Failures of a sensor, by the word in the folder of a drive."""
 
 
-class Deliver:
+class Deliver(FileSamples):
     """A split of DELIVER or of data in its layout, resized to `size` (height, width).
 
     Args:
@@ -112,13 +112,8 @@ class Deliver:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         return self.size, self.inputs, self.released_protocol
-
-    @property
-    def fingerprint(self) -> str:
-        files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._labels)

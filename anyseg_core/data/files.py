@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from glob import glob
 from importlib import import_module
@@ -74,6 +75,28 @@ def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
             ) from None
         digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+class FileSamples(ABC):
+    """A data set of files: its fingerprint follows from them and from its settings, as in `FileDataset`."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> tuple[object, ...]:
+        """What the samples follow from beside their own files: encodings, calibration, protocol."""
+
+    @abstractmethod
+    def files(self, index: int) -> tuple[Path, ...]:
+        """All files of a sample; several samples may be in one."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the samples would; raises DataError for a missing file."""
+        files = dict.fromkeys(file for index in range(len(self)) for file in self.files(index))
+        return fingerprint_of(files, *self.settings)
 
 
 def optional_module(name: str, path: Path) -> Any:

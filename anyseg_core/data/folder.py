@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from anyseg_core.data.files import (
+    FileSamples,
     Size,
-    fingerprint_of,
     known_words,
     read_image,
     read_label_image,
@@ -78,7 +78,7 @@ def folder_inputs(description: FolderDescription, modalities: Sequence[Sensor]) 
     return inputs
 
 
-class Folder:
+class Folder(FileSamples):
     """A split of one's own data, encoded as the robot encodes it, at `size` (height, width).
 
     Args:
@@ -133,14 +133,9 @@ class Folder:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         rigs = [str(rig) for rig in (self._rig, *self._drive_rigs.values())]
         return self.size, self.inputs, self.classes, rigs
-
-    @property
-    def fingerprint(self) -> str:
-        files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._stems)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anyseg_core.data.files import (
+    FileSamples,
     Size,
     fingerprint_of,
     known_words,
@@ -69,7 +70,7 @@ def muses_inputs(modalities: Sequence[Sensor], *, released_protocol: bool = Fals
     return tuple(spec for spec in (_RELEASED if released_protocol else _OURS) if spec.modality in modalities)
 
 
-class Muses:
+class Muses(FileSamples):
     """A split of MUSES, resized to `size` (height, width).
 
     Args:
@@ -126,15 +127,10 @@ class Muses:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         names = ("calib.json", "meta.json") if self.source == "raw" else ()
         calibration = [file for name in names if (file := self.root / name).is_file()]
         return self.size, self.inputs, self.motion_compensation, self.released_protocol, fingerprint_of(calibration)
-
-    @property
-    def fingerprint(self) -> str:
-        files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._frames)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from anyseg_core.data.files import (
+    FileSamples,
     Size,
     files_below,
-    fingerprint_of,
     read_image,
     read_label_image,
     require_same_view,
@@ -37,7 +37,7 @@ def split_files(root: Path, pattern: str, split: str, splits: dict[str, tuple[in
     return found
 
 
-class Pictures:
+class Pictures(FileSamples):
     """A split of a data set of pictures, at `size` (height, width).
 
     Raises DataError when the root, the split or a file is missing.
@@ -56,13 +56,8 @@ class Pictures:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         return self.size, self.inputs
-
-    @property
-    def fingerprint(self) -> str:
-        files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._images)

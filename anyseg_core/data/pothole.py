@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from anyseg_core.data.files import Size, fingerprint_of, read_image, read_label_image, require_same_view, resize_nearest
+from anyseg_core.data.files import (
+    FileSamples,
+    Size,
+    read_image,
+    read_label_image,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.input_images import encode_frame
 from anyseg_core.runtime.label_sets import POTHOLE, LabelClass
@@ -32,7 +39,7 @@ def _drive(name: str) -> str:
     return name.rpartition("_")[0]
 
 
-class Pothole:
+class Pothole(FileSamples):
     """Drives, encoded by the functions the robot uses, at `size` (height, width).
 
     `held_out` is the drive of the splits val and test; frames of a drive are neighbours, so it is never cut.
@@ -65,13 +72,8 @@ class Pothole:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         return self.size, self.inputs
-
-    @property
-    def fingerprint(self) -> str:
-        files = [file for index in range(len(self)) for file in self.files(index)]
-        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._names)

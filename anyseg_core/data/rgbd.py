@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, fingerprint_of, known_words, optional_module, require_same_view, resize_nearest
+from anyseg_core.data.files import (
+    FileSamples,
+    Size,
+    known_words,
+    optional_module,
+    require_same_view,
+    resize_nearest,
+)
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import encode_frame
@@ -35,7 +42,7 @@ def rgbd_inputs(depth: DepthEncoding | HhaEncoding, modalities: Sequence[Sensor]
     return chosen
 
 
-class RgbdDataset(ABC):
+class RgbdDataset(FileSamples):
     """A split of an RGB-D data set at `size` (height, width). Raises DataError for files that cannot be read."""
 
     classes: tuple[LabelClass, ...]
@@ -44,10 +51,6 @@ class RgbdDataset(ABC):
 
     def __init__(self, title: str, size: Size, inputs: tuple[InputSpec, ...], names: Sequence[str]) -> None:
         self.title, self.size, self.inputs, self._names = title, size, inputs, names
-
-    @abstractmethod
-    def files(self, index: int) -> tuple[Path, ...]:
-        """All files that a sample is in."""
 
     @abstractmethod
     def frame(self, index: int, modality: Sensor) -> SensorFrame:
@@ -63,13 +66,8 @@ class RgbdDataset(ABC):
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         return self.size, self.inputs, self._names
-
-    @property
-    def fingerprint(self) -> str:
-        files = dict.fromkeys(file for index in range(len(self)) for file in self.files(index))
-        return fingerprint_of(files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._names)

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, fingerprint_of
+from anyseg_core.data.files import FileSamples, Size
 from anyseg_core.data.layouts import ScanLayout
 from anyseg_core.data.pictures import split_files
 from anyseg_core.data.sample import DataError, Sample
@@ -51,7 +51,7 @@ class View(NamedTuple):
     """0: the sensor measures none."""
 
 
-class Scans:
+class Scans(FileSamples):
     """A split of a data set of scans, each seen from `views` cameras, at `size` (height, width).
 
     Args:
@@ -86,13 +86,9 @@ class Scans:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
+        """As `FileSamples`."""
         own = self.layout.classes, self.layout.full_intensity, self.layout.forward_deg  # the rest changes no sample
         return self.size, self.inputs, own, self.views, self.label_radius
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self._files, *self.settings)
 
     def __len__(self) -> int:
         return len(self._files) * self.views

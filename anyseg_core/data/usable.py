@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from anyseg_core.data.files import fingerprint_of
+from anyseg_core.data.files import FileSamples
 from anyseg_core.data.sample import DataError, FileDataset, Sample
 from anyseg_core.terminal import tracked
 
@@ -38,7 +38,7 @@ def find_broken(dataset: FileDataset, *, show_progress: bool = True) -> list[Bro
         return [broken for broken in tracked(found, title, len(dataset), show=show_progress) if broken]
 
 
-class UsableSamples:
+class UsableSamples(FileSamples):
     """A data set without its broken samples, which `skipped` lists and the description counts.
 
     Raises DataError when nothing is left.
@@ -60,14 +60,9 @@ class UsableSamples:
 
     @property
     def settings(self) -> tuple[object, ...]:
-        """See `FileDataset`."""
-        return self.source.settings
-
-    @property
-    def fingerprint(self) -> str:
-        files = [file for index in range(len(self)) for file in self.files(index)]
+        """As `FileSamples`."""
         names = [self.name(index) for index in range(len(self))]  # several samples may be in one file
-        return fingerprint_of(dict.fromkeys(files), names, *self.source.settings)
+        return names, *self.source.settings
 
     def __len__(self) -> int:
         return len(self._indices)

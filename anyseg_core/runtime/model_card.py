@@ -31,6 +31,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PositiveFloat,
     SerializeAsAny,
     ValidationError,
     field_validator,
@@ -50,7 +51,6 @@ SCHEMA_VERSION = 1
 
 Triple = tuple[float, float, float]
 Channel = Annotated[int, Field(ge=0, le=255)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class StudentError(Exception):
@@ -174,7 +174,7 @@ class InputSpec(_Strict):
     """Of the sensor; may be left out where it is named as its kind."""
     encoding: Annotated[SerializeAsAny[Encoding], BeforeValidator(_parsed_encoding)]
     mean: Triple = (0.0, 0.0, 0.0)
-    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
 
     @model_validator(mode="before")
     @classmethod

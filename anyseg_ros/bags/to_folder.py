@@ -198,7 +198,7 @@ def _with_their_rig(
     splits = {options.split, "val"} if options.val_share else {options.split}
     for number, moment in enumerate(collector.complete_moments(samples)):
         if number == 0 and collector.rig is not None and not collector.rig.missing:
-            own = json.loads(RigSpec.of(collector.rig).model_dump_json())
+            own = RigSpec.of(collector.rig).model_dump(mode="json")
             for path in (root / split / drive / RIG_NAME for split in splits):
                 if path.is_file() and json.loads(path.read_bytes()) != own:
                     raise NothingToWriteError(

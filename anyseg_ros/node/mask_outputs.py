@@ -42,6 +42,8 @@ class MaskOutputs:
         self._name = node.get_fully_qualified_name()
         self._card = card
         self._classes = classes.published
+        self.student_values = {"student": card.name, "classes": json.dumps(self._classes.legend())}
+        """The student in `/diagnostics`: its name, and `classes`, JSON of the published ones: name -> colour."""
         self._mask = node.create_publisher(Image, "~/segmentation/mask", 2)
         self._confidence = node.create_publisher(Image, "~/segmentation/confidence", 2)
         self._color_mask = node.create_publisher(Image, "~/segmentation/color_mask", 2)
@@ -60,11 +62,6 @@ class MaskOutputs:
             for name, shown in classes.masks.items()
         ]
         self._publishers += [publisher for publisher, _ in self._class_masks]
-
-    @property
-    def student_values(self) -> dict[str, str]:
-        """The student in `/diagnostics`: its name, and `classes`, JSON of the published ones: name -> colour."""
-        return {"student": self._card.name, "classes": json.dumps(self._classes.legend())}
 
     def destroy(self) -> None:
         """End the publishers."""

@@ -119,8 +119,10 @@ class PlannerOutputs:
         if place is not None:
             base = place.base_from(base_frame, cloud.frame_id, is_lidar=is_lidar, rig=rig)
         if self._obstacles.get_subscription_count() and not isinstance(classes.obstacles, str):
-            unknown = NO_BASE.format(base=base_frame, sensor=cloud.frame_id)
-            self._about_obstacles = f"heights are not limited: {unknown}" if base is None else ""
+            self._about_obstacles = ""
+            if base is None:
+                unknown = NO_BASE.format(base=base_frame, sensor=cloud.frame_id)
+                self._about_obstacles = f"heights are not limited: {unknown}"
             index = obstacle_index(cloud, classes.obstacles, parameters.obstacles, base)
             message = cloud_message(packed_cloud(cloud, classes.published, index), header)
             _publish_fresh(self._obstacles, message, too_old_ms)

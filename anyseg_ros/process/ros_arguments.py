@@ -62,7 +62,7 @@ def full_node_name(namespace: str, arguments: Sequence[str]) -> str:
     """`/front/segmentation_node`: what ROS 2 calls the node with that namespace and these arguments."""
     given = dict(word.split(":=", 1) for word in arguments if word.startswith(("__ns:=", "__node:=", "__name:=")))
     name = given.get("__node", given.get("__name", "segmentation_node"))
-    return "/".join(["", *given.get("__ns", namespace).strip("/").split("/"), name]).replace("//", "/")
+    return "/" + "/".join(filter(None, (given.get("__ns", namespace).strip("/"), name)))
 
 
 def _check_params_file(path: Path) -> None:
