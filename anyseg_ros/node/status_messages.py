@@ -34,6 +34,7 @@ from anyseg_ros.pipeline.status_lines import (
     number_text,
     sensor_line,
     status_key,
+    status_name,
 )
 
 ENGINE = "engine"
@@ -118,14 +119,10 @@ def mask_array(result: Result, also: Mapping[str, str] = MappingProxyType({})) -
 
 
 def for_node(array: DiagnosticArray, node: str) -> DiagnosticArray:
-    """The same array, in place, with the node's full name in every status: a vehicle may have several.
-
-    A status by topic already has the topic's full name, which tools take from the first slash on.
-    """
+    """The same array, in place, with the node's full name in every status: a vehicle may have several."""
     for status in array.status:
         status.hardware_id = node
-        if "/" not in status.name:
-            status.name = f"{PREFIX.removesuffix(': ')} {node}: {status_key(status.name)}"
+        status.name = status_name(status_key(status.name), node)
     return array
 
 

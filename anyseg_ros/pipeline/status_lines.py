@@ -100,6 +100,14 @@ def used_ages_ms(result: Result) -> dict[Sensor, float]:
     return {m: ages_ms[m] for m in result.segmentation.modalities}
 
 
+def status_name(key: str, node: str) -> str:
+    """`camera status` -> `anyseg /vehicle/segmentation_node: camera status`, as panels and aggregators know it.
+
+    A status by topic has the topic's full name already, which tools take from the first slash on.
+    """
+    return PREFIX + key if "/" in key else f"{PREFIX.removesuffix(': ')} {node}: {key}"
+
+
 def status_key(name: str) -> str:
     """`anyseg /vehicle/segmentation_node: camera status` -> `camera status`, with or without the node's name."""
     return name.partition(": ")[2]

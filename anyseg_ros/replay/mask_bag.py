@@ -18,7 +18,7 @@ from anyseg_ros.messages.clouds import packed_cloud
 from anyseg_ros.pipeline.jobs import Result
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.planner_products import OutputClasses, label_points
-from anyseg_ros.pipeline.status_lines import HARDWARE, PREFIX, StatusLine, mask_lines
+from anyseg_ros.pipeline.status_lines import StatusLine, mask_lines, status_name
 from anyseg_ros.replay.mask_sinks import overlay_of
 from anyseg_ros.replay.scenarios import ALL_SENSORS, Scenario
 
@@ -33,7 +33,7 @@ class MaskBag:
 
     Topics of the scenario with all sensors are the node's: `/segmentation_node/segmentation/mask`, `overlay/compressed`
     (JPEG), `points`, and `/segmentation_node/modality_status`; those of another one have its name behind the node's.
-    The status is the node's (`status_lines`).
+    The status is the node's (`status_lines`), under the name of the node whose topics they would be.
     """
 
     def __init__(self, folder: Path, classes: OutputClasses, parameters: Parameters) -> None:
@@ -52,9 +52,9 @@ class MaskBag:
 
     def on_mask(self, scenario: Scenario, result: Result) -> None:
         """Write a mask and its status."""
-        job, part = result.job, ""
+        job, node = result.job, _NODE
         if scenario.name != ALL_SENSORS:
-            part = "/" + re.sub(r"\W", "_", scenario.name)
+            node += "/" + re.sub(r"\W", "_", scenario.name)
         anchor = job.anchor_frame
         header = self._header(anchor.stamp_ns, anchor.frame_id)
         mask = self._classes.published.of(result.segmentation.resized_labels(*result.mask_size))
@@ -68,16 +68,14 @@ class MaskBag:
             step=width,
             data=np.ascontiguousarray(mask).ravel(),
         )
-        self._put(f"{_NODE}{part}/segmentation/mask", _IMAGE, image, job.created_ns)
-        self._put(
-            f"{_NODE}{part}/segmentation/overlay/compressed", _JPEG, self._overlay(result, header), job.created_ns
-        )
+        self._put(f"{node}/segmentation/mask", _IMAGE, image, job.created_ns)
+        self._put(f"{node}/segmentation/overlay/compressed", _JPEG, self._overlay(result, header), job.created_ns)
         cloud = label_points(result, self._parameters.points)
         if cloud is not None:
-            self._put(f"{_NODE}{part}/segmentation/points", _CLOUD, self._points(cloud), job.created_ns)
-        lines = [self._status(line) for line in mask_lines(result)]
+            self._put(f"{node}/segmentation/points", _CLOUD, self._points(cloud), job.created_ns)
+        lines = [self._status(line, node) for line in mask_lines(result)]
         status = self._types[_STATUS](header=self._header(anchor.stamp_ns, ""), status=lines)
-        self._put(f"{_NODE}{part}/modality_status", _STATUS, status, job.created_ns)
+        self._put(f"{node}/modality_status", _STATUS, status, job.created_ns)
 
     def _put(self, topic: str, msgtype: str, message: Any, now_ns: int) -> None:
         if topic not in self._connections:
@@ -103,12 +101,12 @@ class MaskBag:
         time = self._types["builtin_interfaces/msg/Time"](sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S)
         return self._types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
-    def _status(self, line: StatusLine) -> Any:
+    def _status(self, line: StatusLine, node: str) -> Any:
         pair = self._types["diagnostic_msgs/msg/KeyValue"]
         return self._types["diagnostic_msgs/msg/DiagnosticStatus"](
             level=line.level,
-            name=PREFIX + line.name,
+            name=status_name(line.name, node),
             message=line.message,
-            hardware_id=HARDWARE,
+            hardware_id=node,
             values=[pair(key=key, value=str(value)) for key, value in line.values.items()],
         )

@@ -269,7 +269,7 @@ def test_a_bag_of_masks_has_the_status_that_the_node_publishes(tmp_path: Path) -
         bag.on_mask(Scenario(ALL_SENSORS, DEFAULT_SENSORS), result)
     with pytest.importorskip("rosbags.highlevel", reason=needs).AnyReader([tmp_path / "masks"]) as reader:
         (recorded,) = (reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages() if "status" in c.topic)
-    live = mask_array(result)
+    live = for_node(mask_array(result), "/segmentation_node")
     assert recorded.header.stamp.sec == live.header.stamp.sec == 7  # type: ignore[attr-defined]
     assert list(map(line, recorded.status)) == list(map(line, live.status))  # type: ignore[attr-defined]
     assert [ord(s.level) for s in live.status] == [0, 1, 2, 1, 0]

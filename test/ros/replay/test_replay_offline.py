@@ -407,6 +407,9 @@ def test_masks_and_status_in_a_new_bag(tmp_path: Path, bag: Path, segmenter: Seg
         for part in ("", "/camera_dies")
         for name in ("segmentation/mask", "segmentation/overlay/compressed", "segmentation/points", "modality_status")
     }
+    named = {(s.name.rpartition(": ")[0], s.hardware_id) for array in statuses for s in array.status}  # type: ignore[attr-defined]
+    nodes = ("/segmentation_node", "/segmentation_node/camera_dies")
+    assert named == {(f"anyseg {node}", node) for node in nodes}, "as the live node's, which panels filter by"
     by_scenario = [*records(tmp_path / "out"), *records(tmp_path / "out", "camera_dies")]
     hashes = {mask_hash(np.asarray(m.data).reshape(m.height, m.width)) for m in masks}  # type: ignore[attr-defined]
     assert hashes == {record.hash for record in by_scenario}
