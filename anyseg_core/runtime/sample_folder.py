@@ -84,9 +84,9 @@ class RigSpec(BaseModel):
 
     @classmethod
     def of(cls, rig: Rig) -> RigSpec:
-        """The same rig as plain numbers."""
+        """The same rig as plain numbers: the LiDAR's place in the axes that the picture is projected in."""
         camera = rig.camera
-        rows = tuple(tuple(float(value) for value in row) for row in rig.camera_from_lidar)
+        rows = tuple(tuple(float(value) for value in row) for row in rig.picture_from_lidar)
         return cls(
             width=camera.width,
             height=camera.height,

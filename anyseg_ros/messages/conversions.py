@@ -48,6 +48,9 @@ Message = Any
 MAX_FOCAL_RATIO = 1000
 """Of focal length and image size, either way: fisheyes have 0.3, the longest telescopes on vehicles 20."""
 
+MAX_BASELINE_M = 10.0
+"""Of a stereo pair; the widest on vehicles have 2."""
+
 INTENSITY_FIELDS = ("intensity", "reflectivity", "reflectance", "i", "signal", "remission")
 """Names of the field that tells how strong an echo was, in any case, the preferred one first."""
 INTENSITIES_SEEN = 4096
@@ -134,7 +137,9 @@ def _intensity(
 def pinhole_camera(message: Message, *, rectified: bool = False) -> PinholeCamera:
     """sensor_msgs/CameraInfo -> intrinsics of the picture as it is published, binning and region of interest applied.
 
-    Of a `rectified` picture those of `p` and the rotation `r`, of a raw one those of `k` and the lens' distortion.
+    Of a `rectified` picture those of `p` and the rotation `r`, of a raw one those of `k` and the lens' distortion. The
+    fourth column of `p` says where the right camera of a stereo pair sits in the left one's frame, which it names; it
+    is of rectified pictures, and not applied to raw ones.
     Raises ConversionError, also for a lens that nobody builds.
     """
     uses_p = rectified and float(message.p[0]) > 0
@@ -143,7 +148,7 @@ def pinhole_camera(message: Message, *, rectified: bool = False) -> PinholeCamer
         fx, fy, cx, cy = numbers
         camera = _plausible(_cut(message, PinholeCamera(int(message.width), int(message.height), fx, fy, cx, cy)))
         if uses_p:
-            return replace(camera, rectification=_rectification(message))
+            return replace(camera, rectification=_rectification(message), center=_center(message))
         return camera if rectified else replace(camera, distortion=_distortion(message))
     except ConversionError:
         raise
@@ -217,6 +222,14 @@ def _rectification(message: Message) -> tuple[float, ...]:
     rotation = np.asarray(message.r, np.float64).reshape(3, 3)
     is_rotation = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
     return tuple(rotation.ravel().tolist()) if is_rotation and not np.allclose(rotation, np.eye(3)) else ()
+
+
+def _center(message: Message) -> tuple[float, float]:
+    """Metres to the right and down, of `p`. Raises ValueError for a place that no stereo pair has."""
+    right, down = (-float(message.p[at]) / float(message.p[focal]) for at, focal in ((3, 0), (7, 5)))
+    if not abs(right) + abs(down) <= MAX_BASELINE_M:
+        raise ValueError(f"P puts the lens ({right:g}, {down:g}) m beside its frame: P[3] is -fx times the baseline")
+    return right or 0.0, down or 0.0
 
 
 def image_view(message: Message, encodings: Collection[str]) -> NDArray[Any]:

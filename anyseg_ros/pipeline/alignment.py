@@ -125,11 +125,16 @@ def why_unregistered(sensor: Sensor, cameras: Mapping[Sensor, KnownCamera]) -> s
     own, other = (_in_widths(one.camera) for one in (known, camera))
     if not np.allclose(own, other, atol=SAME_VIEW):
         return "its focal length or centre is another than the camera's"
-    return ""
+    beside_m = math.dist(known.camera.center, camera.camera.center)
+    return f"its lens is {beside_m:.3f} m beside the camera's, by P of camera_info" if beside_m > SAME_PLACE_M else ""
 
 
 SAME_VIEW = 0.02
 """Of the width: focal lengths and centres that differ by less are of the same view."""
+
+
+SAME_PLACE_M = 0.005
+"""Lenses that are nearer to each other are of the same view."""
 
 
 def _in_widths(camera: PinholeCamera) -> tuple[float, ...]:

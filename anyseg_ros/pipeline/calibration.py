@@ -88,6 +88,7 @@ class Calibration:
             return None
         camera = self.alignment.drawn_in(camera)
         extrinsics, source, missing = self._extrinsics(lookup)
+        source += _beside_its_frame(camera) if source else ""
         known = camera, extrinsics.tobytes(), source, missing, self.optical_frame, sensor
         if known != self._known:
             self._known = known
@@ -125,3 +126,12 @@ class Calibration:
         if not self.optical_frame:
             return "camera_info has no frame_id that TF could be asked for"
         return f"TF does not connect {self.lidar_frame.lstrip('/')} with {self.optical_frame} at that time"
+
+
+def _beside_its_frame(camera: PinholeCamera) -> str:
+    """How far from its frame camera_info puts the lens, in words: of a driver that names the right camera's own frame
+    the distance counts twice. Empty for a lens at its frame."""
+    if not any(camera.center):
+        return ""
+    right, down = camera.center
+    return f"; camera_info's P puts the lens {right:.3f} m to the right of its frame and {down:.3f} m below it"

@@ -98,7 +98,7 @@ class Nearing:
         if rig is None or twist is None:
             self._seen.clear()
             return
-        twist = twist.seen_from(rig.camera_from_lidar)
+        twist = twist.seen_from(rig.picture_from_lidar)
         for sensor, view in views.items():
             if isinstance(view, (DepthView, LidarView)):
                 if sensor not in self._seen:

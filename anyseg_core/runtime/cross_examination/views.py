@@ -144,7 +144,7 @@ class LidarView(OutlinedView):
         """All points in the axes of the camera, [3, N] in metres; none without a rig."""
         if self._rig is None:
             return np.zeros((3, 0), np.float32)
-        rotation, translation = (part.astype(np.float32) for part in np.split(self._rig.camera_from_lidar[:3], [3], 1))
+        rotation, translation = (part.astype(np.float32) for part in np.split(self._rig.picture_from_lidar[:3], [3], 1))
         return rotation @ self._points.T + translation
 
     @cached_property

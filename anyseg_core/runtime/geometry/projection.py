@@ -31,13 +31,27 @@ class PinholeCamera:
     distortion: Distortion | None = None
     rectification: tuple[float, ...] = ()
     """`R` of sensor_msgs/CameraInfo, row by row: the rotation into the axes of a rectified image; empty = none."""
+    center: tuple[float, float] = (0.0, 0.0)
+    """Where the lens is in the rectified axes of its optical frame, in metres to the right and down: the right camera
+    of a stereo pair names the left one's frame, and `P` of sensor_msgs/CameraInfo says how far beside it it sits."""
 
     def __post_init__(self) -> None:
-        numbers = (self.fx, self.fy, self.cx, self.cy)
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.center)
         if self.width <= 0 or self.height <= 0:
             raise ValueError(f"camera size {self.width}x{self.height} must be positive")
         if not all(np.isfinite(numbers)) or self.fx <= 0 or self.fy <= 0:
-            raise ValueError(f"camera intrinsics fx, fy, cx, cy = {numbers} must be finite, focal lengths positive")
+            raise ValueError(
+                f"camera intrinsics fx, fy, cx, cy, center = {numbers} must be finite, focal lengths positive"
+            )
+
+    @property
+    def picture_from_optical(self) -> NDArray[np.float64]:
+        """4x4, from the optical frame, which TF knows, to the axes that the picture is projected in."""
+        transform = np.eye(4)
+        if self.rectification:
+            transform[:3, :3] = np.reshape(self.rectification, (3, 3))
+        transform[:2, 3] = np.negative(self.center)
+        return transform
 
     @property
     def undistorted(self) -> PinholeCamera:
@@ -81,6 +95,11 @@ class Rig:
         transform = np.asarray(self.camera_from_lidar)
         if transform.shape != (4, 4) or not np.isfinite(transform).all():
             raise ValueError("camera_from_lidar must be a finite 4x4 matrix")
+
+    @property
+    def picture_from_lidar(self) -> NDArray[np.float64]:
+        """4x4, from the LiDAR frame to the axes that the camera's picture is projected in."""
+        return self.camera.picture_from_optical @ self.camera_from_lidar
 
     def odd_axes(self, lidar_frame: str) -> str:
         """What is odd about the extrinsics of a LiDAR of that frame, in words; empty where nothing is.
@@ -204,7 +223,7 @@ class PointsInView:
     index: NDArray[np.int64]
     """[K], into the cloud."""
     xyz: NDArray[np.float32]
-    """[3, K], in metres in the camera's optical frame."""
+    """[3, K], in metres in the axes that the picture is projected in."""
 
 
 def points_in_view(
@@ -217,9 +236,7 @@ def points_in_view(
         min_depth: metres; nearer points and points behind the camera are dropped.
     """
     camera = rig.camera.resized(height, width)
-    extrinsics = rig.camera_from_lidar
-    if camera.rectification:
-        extrinsics = np.reshape(camera.rectification, (3, 3)) @ extrinsics[:3]  # [3, 4]
+    extrinsics = rig.picture_from_lidar
     rotation, translation = extrinsics[:3, :3].astype(np.float32), extrinsics[:3, 3:].astype(np.float32)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         xyz = rotation @ points[:, :3].T + translation  # [3, N]: coordinates apart, so that each step is contiguous
@@ -237,10 +254,11 @@ def points_in_view(
 
 
 def in_optical_frame(points: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.float32]:
-    """Points [N, 3] in the axes of a rectified picture -> those of the optical frame, which TF knows."""
-    if not camera.rectification:
+    """Points [N, 3] in the axes that a picture is projected in -> those of the optical frame, which TF knows."""
+    if not camera.rectification and not any(camera.center):
         return points
-    return points @ np.reshape(camera.rectification, (3, 3)).astype(np.float32)
+    rotation, translation = np.split(camera.picture_from_optical[:3].astype(np.float32), [3], axis=1)
+    return (points - translation.T) @ rotation
 
 
 def project_points(

@@ -11,7 +11,7 @@ import pytest
 from camera_infos import camera_info
 
 from anyseg_core.runtime.geometry.distortion import Distortion
-from anyseg_core.runtime.geometry.projection import Rig, project_points
+from anyseg_core.runtime.geometry.projection import Rig, in_optical_frame, points_in_view, project_points
 from anyseg_ros.messages.conversions import ConversionError, is_rectified, pinhole_camera
 from anyseg_ros.messages.default_topics import camera_info_topic
 
@@ -77,6 +77,26 @@ def test_the_rotation_of_rectification_turns_the_points() -> None:
     found = drawn(info(r=r), rectified=True)
     assert found is not None
     assert found[0] == int(380 * x / z + 330.5)
+
+
+def test_the_right_camera_of_a_stereo_pair_sits_beside_the_left_one_s_frame() -> None:
+    """P[3] = -fx * baseline, as sensor_msgs/CameraInfo has it: `P [X Y Z 1]'` is the pixel in both pictures."""
+    p = np.array([[380.0, 0, 330, -380 * 0.12], [0, 380, 236, 380 * 0.01], [0, 0, 1, 0]])
+    message = info(p=p.ravel().tolist())
+    col, row, depth = p @ [*POINT[0, :3], 1.0]
+    assert drawn(message, rectified=True) == (int(col / depth + 0.5), int(row / depth + 0.5))
+    camera = pinhole_camera(message, rectified=True)
+    assert camera.center == pytest.approx((0.12, -0.01))
+    assert camera.resized(240, 320).center == camera.center
+    assert pinhole_camera(message).center == (0.0, 0.0)  # P is of rectified pictures
+    back = in_optical_frame(points_in_view(POINT, Rig(camera), camera.height, camera.width).xyz.T, camera)
+    np.testing.assert_allclose(back, POINT[:, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("column", [float("nan"), float("inf"), 380 * 1000.0])
+def test_a_lens_far_beside_its_frame_is_refused(column: float) -> None:
+    with pytest.raises(ConversionError, match=r"P puts the lens .* beside its frame"):
+        pinhole_camera(info(p=[380.0, 0, 330, column, 0, 380, 236, 0, 0, 0, 1, 0]), rectified=True)
 
 
 def test_binning_and_a_region_of_interest_move_the_pixels() -> None:

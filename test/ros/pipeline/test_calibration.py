@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -40,6 +41,18 @@ def test_tf_comes_before_the_parameters(frame: str) -> None:
         rig = calibration(parameters, frame).rig(tf)
         assert rig is not None
         assert (rig.missing, rig.source, rig.frame_id) == ("", "TF (lidar in optical)", "optical")
+
+
+def test_a_lens_beside_its_frame_is_said_and_seen_by_who_is_taken_for_aligned() -> None:
+    found = Calibration(RigParameters())
+    found.set_camera(CAMERA, replace(LENS, center=(0.12, 0.0)), "optical")
+    found.set_camera(DEPTH, LENS, "optical")
+    found.lidar_frame = "lidar"
+    rig = found.rig(tf)
+    assert rig is not None
+    beside = "camera_info's P puts the lens 0.120 m to the right of its frame and 0.000 m below it"
+    assert rig.source == f"TF (lidar in optical); {beside}"
+    assert found.unregistered == {DEPTH: "its lens is 0.120 m beside the camera's, by P of camera_info"}
 
 
 @pytest.mark.parametrize(
