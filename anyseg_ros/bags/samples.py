@@ -203,8 +203,8 @@ class BagSamples:
             (companions.camera_info, self._info_handler(Sensor.CAMERA, rig)),
             (companions.depth_info, self._info_handler(Sensor.DEPTH, rig)),
             (companions.event_info, self._info_handler(Sensor.EVENT, rig)),
-            (companions.tf, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
-            (companions.tf_static, lambda m, now: self._on_calibration(m, now, rig, rig.on_transforms)),
+            (companions.tf, self._transform_handler(rig, is_static=False)),
+            (companions.tf_static, self._transform_handler(rig, is_static=True)),
             (companions.clock, lambda _m, _now: iter(())),
             (companions.odometry, lambda m, now: self._on_odometry(m, now, rig)),
         ]
@@ -212,6 +212,10 @@ class BagSamples:
 
     def _info_handler(self, sensor: Sensor, rig: BagRig) -> _Handler:
         return lambda message, now_ns: self._on_calibration(message, now_ns, rig, partial(rig.on_camera_info, sensor))
+
+    def _transform_handler(self, rig: BagRig, *, is_static: bool) -> _Handler:
+        take = partial(rig.on_transforms, is_static=is_static)
+        return lambda message, now_ns: self._on_calibration(message, now_ns, rig, take)
 
     def _sensor_handler(self, modality: Sensor, choice: TopicChoice, rig: BagRig) -> _Handler:
         frames_of = self._converter(modality, choice.msgtype, rig)
@@ -233,8 +237,8 @@ class BagSamples:
                 self._look_at_times(frame)
                 if frame.kind.is_points and len(frame.data):
                     self.newest_scan = frame
-                if modality.kind.is_points and rig.lidar_frame != frame.frame_id:
-                    rig.lidar_frame = frame.frame_id
+                if modality.kind.is_points:
+                    rig.on_scan(frame)
                     yield from self._changed_rig(rig, now_ns)
                 yield FrameSample(now_ns, frame)
 

@@ -41,6 +41,8 @@ _KEPT_FRAMES = 40
 
 
 SPLITS = ("train", "val", "test")
+_SAME_PLACE = 1e-3
+"""Of a LiDAR, in metres and radians: less is the noise of a transform that is sent again and again."""
 _OFFSET_MS = 15.0
 """Sensors whose frames lie further than this from their moments, in the median, are said to."""
 _SCANS_LOOKED_AT = 20
@@ -164,6 +166,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         *collector.offsets(),
         *collector.depth_range(description),
         *collector.left_out(),
+        *collector.moved_lidar(),
         *_about_labels(written, connections, topics, options),
         *_about_validation(written, options),
     ]
@@ -311,6 +314,7 @@ class _Collector:
         self._frames: dict[Sensor, deque[SensorFrame]] = {m: deque(maxlen=_KEPT_FRAMES) for m in modalities}
         self._waiting: deque[_Moment] = deque()
         self._last_ns: int | None = None
+        self._lidar_moves = False
 
     def complete_moments(
         self, samples: Iterable[object]
@@ -318,7 +322,7 @@ class _Collector:
         """Stamp, frames and labels of each moment that every sensor saw."""
         for sample in samples:
             if isinstance(sample, RigSample):
-                self.rig = sample.rig
+                self._take_rig(sample.rig)
             elif isinstance(sample, LabelSample):
                 self._take(_Moment(sample.stamp_ns, sample.labels))
             elif isinstance(sample, FrameSample):
@@ -328,6 +332,20 @@ class _Collector:
                     self._take_frame(frame.stamp_ns)
                 yield from self._ready(frame.stamp_ns - 2 * self._reach_ns)
         yield from self._ready(None)
+
+    def _take_rig(self, rig: Rig) -> None:
+        if not rig.missing and self.rig is not None and not self.rig.missing:
+            self._lidar_moves |= not np.allclose(rig.picture_from_lidar, self.rig.picture_from_lidar, atol=_SAME_PLACE)
+        self.rig = rig
+
+    def moved_lidar(self) -> list[str]:
+        """That one calibration cannot hold for all samples."""
+        if not self._lidar_moves:
+            return []
+        return [
+            f"the LiDAR moves against the camera within the bag, and {RIG_NAME} has its last place for all samples: "
+            "leave it out with --map lidar:=, or cut the bag where it moves"
+        ]
 
     def _take_frame(self, stamp_ns: int) -> None:
         """A moment at a frame of the first sensor; with a folder of labels only where one is near."""

@@ -18,7 +18,6 @@ from anyseg_core.runtime.geometry.poses import PoseHistory
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.geometry.rigid_transform import rigid_transform
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
-from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.messages.conversions import ConversionError, is_rectified, pinhole_camera
 from anyseg_ros.messages.conversions import stamp_ns as message_stamp_ns
 from anyseg_ros.messages.headers import STATE_QOS
@@ -27,7 +26,7 @@ from anyseg_ros.messages.types import install_command, message_class
 from anyseg_ros.node.inference_worker import InferenceWorker
 from anyseg_ros.node.sensor_input import WARN_PERIOD_S, sensor_qos
 from anyseg_ros.pipeline.alignment import REGISTERED_BY
-from anyseg_ros.pipeline.calibration import Calibration
+from anyseg_ros.pipeline.calibration import MAX_TF_AGE_NS, Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 
 try:
@@ -36,8 +35,6 @@ except ImportError:  # the wheels have none: the rig.* parameters give the extri
     tf2_ros = None
 
 ODOMETRY_QUEUE_DEPTH = 20
-MAX_TF_AGE_NS = 100 * NS_PER_MS
-"""Of a moving transform beside the scan's stamp: publishers of 10 Hz and more are always near enough."""
 
 
 class RigSource:

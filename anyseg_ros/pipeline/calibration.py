@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.time_units import NS_PER_MS
 from anyseg_ros.pipeline.alignment import REGISTERED_BY, Alignment, KnownCamera, Lookup, why_unregistered
 from anyseg_ros.pipeline.parameters import RigParameters
 
+MAX_TF_AGE_NS = 100 * NS_PER_MS
+"""Of a moving transform beside the scan's stamp: publishers of 10 Hz and more are always near enough."""
 FROM_TF, FROM_PARAMETERS = "TF", "the parameters rig.camera_from_lidar_*"
 
 ASSUMED_PLACE = (

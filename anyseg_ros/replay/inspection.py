@@ -14,8 +14,7 @@ from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame
 from anyseg_core.runtime.time_units import NS_PER_MS, NS_PER_S
 from anyseg_core.wording import counted
-from anyseg_ros.bags.reader import BagReader
-from anyseg_ros.bags.rig import TransformTree
+from anyseg_ros.bags.reader import BagMessage, BagReader
 from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, RigSample, look_ahead
 from anyseg_ros.bags.topics import (
     CompanionTopics,
@@ -25,6 +24,7 @@ from anyseg_ros.bags.topics import (
     find_topics,
     left_out,
 )
+from anyseg_ros.bags.transforms import TransformTree
 from anyseg_ros.messages.header_stamp import header_stamp_ns
 from anyseg_ros.pipeline.parameters import Parameters
 from anyseg_ros.pipeline.presets import matching_presets, notes_of
@@ -195,7 +195,7 @@ def _read_all(
         facts.delivered += 1
         facts.last_ns = message.received_ns
         if message.msgtype == _TF_TYPE and facts.delivered <= _TRANSFORMS_LOOKED_AT:
-            _add_transforms(store, message.cdr, transforms)
+            _add_transforms(store, message, transforms)
         sensor = sensor_of.get(message.topic)
         if sensor is not None and len(stamps.setdefault(sensor, [])) < _KEPT_STAMPS:
             stamp_ns = header_stamp_ns(message.cdr)
@@ -206,10 +206,10 @@ def _read_all(
     return stamps
 
 
-def _add_transforms(store: Any, cdr: bytes | memoryview, transforms: TransformTree) -> None:
+def _add_transforms(store: Any, message: BagMessage, transforms: TransformTree) -> None:
     """Of a message that is one; of another the calibration says that it is missing."""
     try:
-        transforms.add(store.deserialize_cdr(cdr, _TF_TYPE))
+        transforms.add(store.deserialize_cdr(message.cdr, _TF_TYPE), is_static=message.topic.endswith("_static"))
     except Exception:  # bytes that are no such message
         return
 

@@ -34,7 +34,6 @@ from small_bags import (
     Written,
     drive,
     image,
-    transforms,
     write_ros1,
     write_ros2,
 )
@@ -46,7 +45,6 @@ from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.segmenter import Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_ros.bags.ground_truth import FolderLabels, GroundTruthError, stamp_of
-from anyseg_ros.bags.rig import TransformTree
 from anyseg_ros.bags.topics import TopicError
 from anyseg_ros.messages.conversions import camera_frame
 from anyseg_ros.pipeline.parameters import ParameterError, Parameters, from_values, load_parameters
@@ -483,21 +481,6 @@ def test_the_shipped_parameter_file_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("/**: {ros__parameters: {sync: {deadline_mss: 7.0}}}")
     with pytest.raises(ParameterError, match=r"mine\.yaml: unknown parameter sync\.deadline_mss: did you mean"):
         load_parameters(tmp_path / "mine.yaml")
-
-
-def test_transforms_are_chained_both_ways() -> None:
-    """camera and lidar are both bolted to the vehicle; a broken transform is left out."""
-    tree = TransformTree()
-    half = 0.5**0.5
-    tree.add(transforms("base_link", "camera", (0.0, 0.0, half, half), 0))  # a quarter turn to the left
-    tree.add(transforms("/base_link", "lidar", (0.0, 0.0, 0.0, 1.0), 0))
-    tree.add(transforms("base_link", "lidar", (0.0, 0.0, 0.0, 0.0), 0))
-    turn, back = tree.lookup("camera", "lidar"), tree.lookup("lidar", "camera")
-    assert turn is not None
-    assert back is not None
-    np.testing.assert_allclose(turn[:3, :3] @ [1.0, 0.0, 0.0], [0.0, -1.0, 0.0], atol=1e-9)
-    np.testing.assert_allclose(turn @ back, np.eye(4), atol=1e-9)
-    assert tree.lookup("camera", "radar") is None
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
