@@ -64,8 +64,8 @@ class DriveConfig:
     """Whether it carries a thermal camera as well, which looks where the camera does. The others see the same."""
 
     def __post_init__(self) -> None:
-        if self.duration_s <= 0 or self.rate_hz <= 0:
-            raise ValueError(f"duration_s {self.duration_s} and rate_hz {self.rate_hz} must be positive")
+        if not (0 < self.duration_s < np.inf and 0 < self.rate_hz < np.inf):
+            raise ValueError(f"duration_s {self.duration_s} and rate_hz {self.rate_hz} must be positive and finite")
         if self.width < 32 or self.height < 32:
             raise ValueError(f"image size {self.width}x{self.height} is too small: at least 32x32 pixels")
         if not 20 <= self.horizontal_fov_deg <= 140:

@@ -20,7 +20,7 @@ from rclpy.clock import Clock, ClockType  # pyright: ignore[reportPrivateImportU
 from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_srvs.srv import Trigger
 
 from anyseg_core.injection import INJECTION_KINDS, ActiveInjection, InjectionSchedule, InjectionScheduleError
@@ -32,7 +32,10 @@ from anyseg_ros.inject.messages import MessageInjector, SensorMessage
 from anyseg_ros.messages.headers import STATE_QOS, time_message
 from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES, default_topic
 from anyseg_ros.messages.types import install_command, message_class
+from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
+from anyseg_ros.process.start_parameters import refuse_changes, require_declared
+from anyseg_ros.process.topic_names import full_topic_name
 
 NAME = "injector"
 INPUT_PREFIX = "in/"
@@ -46,7 +49,7 @@ RELEASE_PERIOD_S = 0.005
 """Between looks at delayed messages, while there are any."""
 
 
-class InjectorNode(Node):
+class InjectorNode(GuardedCallbacks, Node):
     """Relays the sensors' topics, broken as the parameter `injections` says.
 
     Raises InjectionScheduleError for a scenario that cannot be played, and ValueError for topics that cannot be used.
@@ -64,9 +67,11 @@ class InjectorNode(Node):
         self._injector = _injector_of(self.declare_parameter("injections", "").value, self._others)
         sensors = in_order({*DEFAULT_SENSORS, *self._others, *self._injector.schedule.declared})
         self._relays = [relay for sensor in sensors if (relay := self._relay(sensor)) is not None]
+        require_declared(self)
         self._faults_publisher = self.create_publisher(DiagnosticArray, "~/active_faults", STATE_QOS)
         self.create_service(Trigger, "~/start", self._on_start)
         self.create_service(Trigger, "~/stop", self._on_stop)
+        refuse_changes(self, may_change=("injections",))
         self.add_on_set_parameters_callback(self._on_parameters)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # /clock may stand still
         self.create_timer(CONNECT_PERIOD_S, self._connect, clock=steady)
@@ -83,7 +88,13 @@ class InjectorNode(Node):
         target = self.declare_parameter(f"topics.{modality}.output", usual).value
         if not source or not target:
             return None
-        if self.resolve_topic_name(source) == self.resolve_topic_name(target):
+        full = []
+        for way, topic in (("input", source), ("output", target)):
+            try:
+                full.append(full_topic_name(self, topic))
+            except ValueError as error:
+                raise ValueError(f"topics.{modality}.{way}: {error}") from None
+        if full[0] == full[1]:
             raise ValueError(f"topics.{modality}: input and output are both {source}; the node would hear itself")
         return _Relay(self, modality, source, target)
 
@@ -121,7 +132,9 @@ class InjectorNode(Node):
 
     def _deliver(self, elapsed_s: float) -> None:
         for arrival in self._injector.arrivals(elapsed_s):
-            arrival.item.origin.publish(arrival.item.cdr)
+            message = arrival.item
+            if message.msgtype == message.origin.msgtype:  # else its driver has come back with another one meanwhile
+                message.origin.publish(message.cdr)
         if self._injector.next_arrival_s() < math.inf:
             if self._release_timer.is_canceled():
                 self._release_timer.reset()
@@ -173,7 +186,7 @@ class InjectorNode(Node):
         self._start_ns, self._autostart = None, False
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
-        """Another scenario starts at once, if one was running; other parameters are read at the start only."""
+        """Another scenario starts at once, if one was running."""
         for parameter in parameters:
             if parameter.name != "injections":
                 continue
@@ -234,15 +247,24 @@ class _Relay:
         return self._node.resolve_topic_name(self._source), self._node.resolve_topic_name(self._target)
 
     def publish(self, cdr: bytes | memoryview) -> None:
-        """Send a serialized message on."""
-        self._publisher.publish(bytes(cdr))
+        """Send a serialized message on, unless its driver has gone meanwhile and another one is looked for."""
+        if self._publisher is not None:
+            self._publisher.publish(bytes(cdr))
 
     def find_driver(self) -> bool:
-        """Whether it has just been found. The output, offered from now on, has the input's type and reliability."""
-        publishers = self._node.get_publishers_info_by_topic(self._source) if not self.msgtype else []
-        if not publishers:
+        """Whether one has just been found, or has come back as another one. The output, offered from now on, has the
+        input's type and reliability."""
+        publishers = self._node.get_publishers_info_by_topic(self._source)
+        types = [publisher.topic_type for publisher in publishers]
+        if not types:
+            return False  # it may come back: who listens stays connected
+        reliability = _heard_by_all([publisher.qos_profile for publisher in publishers])
+        msgtype = self.msgtype if self.msgtype in types else types[0]
+        if (msgtype, reliability) == (self.msgtype, self._qos.reliability):
             return False
-        msgtype = publishers[0].topic_type
+        if self.msgtype:  # a topic has one type in a process until its old publisher is gone: on the next look
+            self._end()
+            return False
         message_type = message_class(msgtype)
         if message_type is None:
             remedy = install_command(msgtype.split("/")[0])
@@ -250,10 +272,19 @@ class _Relay:
             return False
         if msgtype not in SENSOR_MESSAGES[self.modality.kind].types:
             self._complain(f"{self._source} is {msgtype}, unusual for {self.modality}: only its timing can be broken")
-        self._qos = QoSProfile(depth=QUEUE_DEPTH, reliability=publishers[0].qos_profile.reliability)
+        self._qos = QoSProfile(depth=QUEUE_DEPTH, reliability=reliability)
         self.msgtype = msgtype
         self._publisher = self._node.create_publisher(message_type, self._target, self._qos)
         return True
+
+    def _end(self) -> None:
+        """Of the way for a driver that has come back as another one."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        if self._publisher is not None:
+            self._node.destroy_publisher(self._publisher)
+        self._publisher = self._subscription = None
+        self.msgtype = ""
 
     def subscribe_when_needed(self) -> None:
         """Take the driver's messages from the moment on that there is somebody to send them to."""
@@ -269,6 +300,12 @@ class _Relay:
         if complaint != self._complaint:
             self._node.get_logger().warning(complaint)
         self._complaint = complaint
+
+
+def _heard_by_all(offers: list[QoSProfile]) -> ReliabilityPolicy:
+    """The most that each of these publishers offers: who asks for more hears nothing, without an error."""
+    are_reliable = all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+    return ReliabilityPolicy.RELIABLE if are_reliable else ReliabilityPolicy.BEST_EFFORT
 
 
 def active_faults_message(active: list[ActiveInjection], now_ns: int, start_ns: int) -> DiagnosticArray:

@@ -58,6 +58,7 @@ from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.memory import give_back_memory
 from anyseg_ros.process.node_process import run
 from anyseg_ros.process.service_manager import READY, WATCHDOG, notify
+from anyseg_ros.process.topic_names import full_topic_name
 
 NAME = "segmentation_node"
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -123,6 +124,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             lag_ns=self._lag.lag_ns,
         )
         self._settings = node_parameters.from_values(self._parameter_values())
+        self._check_topics()
         model = self._settings.model
         card = self._card = worker.open(model.student, engine_settings(model))
         self._modalities()
@@ -137,6 +139,14 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         if notice := usage_notice(card):
             self.get_logger().warning(notice)
         self._log_engine(worker.engine_state)
+
+    def _check_topics(self) -> None:
+        """Raises ParameterError for a name that no topic can have: activating would end with it."""
+        for name, topic in node_parameters.topics_of(self._settings).items():
+            try:
+                full_topic_name(self, topic)
+            except ValueError as error:
+                raise ParameterError(f"{name}: {error}") from None
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and segment."""

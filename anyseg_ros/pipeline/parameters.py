@@ -489,6 +489,13 @@ def changeable_at_run_time(name: str) -> bool:
     return parts[0] in ("modalities", "faults", "sync", "cross_examination", "output") or name.startswith(_FOREIGN)
 
 
+def topics_of(parameters: Parameters) -> dict[str, str]:
+    """Every name of a topic that a user may set, by its parameter; those that are empty are left out."""
+    rig = {f"rig.{name}": getattr(parameters.rig, name) for name in ("odometry_topic", *INFO_PARAMETERS.values())}
+    named = {f"modalities.{m}.topic": one.topic for m, one in parameters.modalities.items()}
+    return {name: topic for name, topic in (named | rig).items() if topic}
+
+
 def may_change_to(name: str, before: Any, value: Any) -> bool:
     """Whether a configured node accepts this value: any that it has already, as in a dump of its own parameters."""
     return changeable_at_run_time(name) or (before == value and type(before) is type(value))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyseg_ros.process.namesakes import warn_of_namesakes
 from anyseg_ros.process.ros_arguments import RosArgumentError, check_ros_arguments, ros_domain
 from anyseg_ros.process.setup import set_up_process
+from anyseg_ros.process.topic_names import named_refusal
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -50,12 +51,13 @@ def run(
 
     `start` is called with the node before it spins; an exit code from it ends the process. An exception of `bad_input`
     from `create`, or of `fatal` from a callback, is the user's to mend: its message is printed. The codes are those of
-    the command line: 2 for bad input, and for arguments and environment variables that ROS 2 does not take; 1 for what
-    fails later.
+    the command line: 2 for bad input, and for names, arguments and environment variables that ROS 2 does not take; 1
+    for what fails later.
     `finished` is asked while it spins, and an exit code from it ends the process as well.
     """
     set_up_process()
     import rclpy  # deferred: Fast DDS and the allocator read their settings when they are loaded
+    from rclpy.exceptions import NameValidationException
 
     asked_to_stop = _StopFlag()
     try:
@@ -67,6 +69,10 @@ def run(
         node = create()
     except bad_input as error:
         print(f"error: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 2
+    except NameValidationException as error:  # of namespace, node, or a topic below them: together they may be too long
+        print(f"error: {named_refusal(error)}", file=sys.stderr)
         rclpy.shutdown()
         return 2
     warn_of_namesakes(node)

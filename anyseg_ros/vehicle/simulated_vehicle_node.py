@@ -22,14 +22,16 @@ from std_msgs.msg import Header
 
 from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.sim.drive import SLOW_SHARE, Drive, DriveConfig, DriveFrame, rig_of
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, user_cache_folder
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
 from anyseg_core.sim.render_process import RenderError, RenderProcess
+from anyseg_core.sim.thermal import THERMAL
 from anyseg_core.sim.weather import Weather
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.process.node_process import run
+from anyseg_ros.process.start_parameters import refuse_changes, require_declared
 from anyseg_ros.vehicle.injections import VehicleInjections
 from anyseg_ros.vehicle.publisher import VehiclePublisher
 
@@ -59,6 +61,9 @@ class SimulatedVehicleNode(Node):
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
         self._declare_parameters()
+        require_declared(self)
+        refuse_changes(self)
+        self._awaited = _sensors_named(str(self.get_parameter("await_subscribers").value))
         faults = self.get_parameter("injections").value
         self._faults = VehicleInjections(InjectionSchedule.load(faults) if faults else InjectionSchedule())
         self._rendering: RenderProcess | None = None
@@ -93,11 +98,10 @@ class SimulatedVehicleNode(Node):
         return DriveConfig(values["seed"], weather, duration_s, rate_hz, thermal=values["thermal"])
 
     def _drive(self, source: FrameSource, vehicle: VehiclePublisher) -> None:
-        loop, names = (self.get_parameter(name).value for name in ("loop", "await_subscribers"))
-        awaited = [Sensor(name) for name in str(names).split(",") if name]
         if self.get_parameter("unpack_first").value:
             source = _Unpacked(source)
-        _Driver(self, vehicle, source, self._faults, bool(loop), awaited)
+        loop = bool(self.get_parameter("loop").value)
+        _Driver(self, vehicle, source, self._faults, loop, self._awaited)
 
     def _drive_when_rendered(self, config: DriveConfig) -> None:
         """Now, where the cache holds the drive; else as soon as a process has rendered it."""
@@ -202,6 +206,16 @@ class _Driver:
                 f"{1 / self._period_s:.1f} Hz",
                 once=True,
             )
+
+
+def _sensors_named(listed: str) -> list[Sensor]:
+    """`camera,depth` -> those sensors. Raises ValueError for one that no drive has."""
+    known = {str(sensor): sensor for sensor in (*DEFAULT_SENSORS, THERMAL)}
+    names = [name.strip() for name in listed.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"await_subscribers: no sensor {name!r}; there are {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def _period_s(source: FrameSource) -> float:

@@ -40,6 +40,7 @@ class NodeView:
         """Take in a DiagnosticArray of `~/modality_status`."""
         with self._lock:
             self._last_s = now_s
+            self._keep_only({sensor_named(status_key(status.name)) for status in array.status})
             for status in array.status:
                 key, values = status_key(status.name), _values_of(status)
                 if key == MASK:
@@ -81,7 +82,7 @@ class NodeView:
                 "history_s": HISTORY_S,
                 "inference": self._statuses.get("inference", {}),
                 "engine": self._statuses.get("engine", {}),
-                "mask": self._mask,
+                "mask": self._mask if self._mask_times else {},
                 "mask_hz": sum(now_s - time_s <= RATE_WINDOW_S for time_s in self._mask_times) / RATE_WINDOW_S,
                 "sensors": [
                     {"name": name, **values, "spans": [_span_before(span, now_s) for span in self._spans[name]]}
@@ -100,6 +101,11 @@ class NodeView:
             if spans and now_s - spans[-1]["end_s"] <= LOST_S:  # else nothing was known in between
                 start_s = spans[-1]["end_s"]
             spans.append({**what, "start_s": start_s, "end_s": now_s})
+
+    def _keep_only(self, told: set[str | None]) -> None:
+        """Each array tells of every sensor that the node has: one with another student has others."""
+        for name in self._sensors.keys() - told:
+            del self._sensors[name], self._spans[name]
 
     def _forget_before(self, now_s: float) -> None:
         while self._mask_times and now_s - self._mask_times[0] > RATE_WINDOW_S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ PAGE = Path(__file__).with_name("page.html")
 PICTURES = ("camera", "overlay")
 PICTURE_S = 2.0
 """An older picture is not shown as if it were of now."""
+
+REQUEST_S = 10.0
+"""A browser that takes longer to ask, or to take its answer, is let go: each holds a thread."""
 
 
 class WatchError(Exception):
@@ -55,12 +59,11 @@ class PageServer:
 
     def __init__(self, host: str, port: int, state: Callable[[], dict[str, Any]], pictures: NewestPictures) -> None:
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(state, pictures))
+            self._server = _Server((host, port), _handler(state, pictures))
         except (OSError, OverflowError) as error:
             raise WatchError(
                 f"cannot serve the page on {host}:{port}: {error}; give another --port (0 takes a free one) or --host"
             ) from error
-        self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="page", daemon=True)
         self._thread.start()
@@ -72,8 +75,21 @@ class PageServer:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    """One thread a connection; the process ends without waiting for them."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that closes the page, or is too slow, is no fault; anything else is told as usual."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
 def _handler(state: Callable[[], dict[str, Any]], pictures: NewestPictures) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = REQUEST_S
+
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             name = path.removeprefix("/").removesuffix(".jpg")

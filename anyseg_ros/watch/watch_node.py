@@ -17,6 +17,7 @@ from anyseg_ros.messages.conversions import ConversionError
 from anyseg_ros.messages.headers import STATE_QOS
 from anyseg_ros.messages.sensor_messages import SENSOR_MESSAGES
 from anyseg_ros.messages.types import message_class
+from anyseg_ros.process.guarded_callbacks import GuardedCallbacks
 from anyseg_ros.process.node_process import run
 from anyseg_ros.watch.node_view import NodeView
 from anyseg_ros.watch.page_server import NewestPictures, PageServer, WatchError
@@ -43,7 +44,7 @@ def serve(watched: str, host: str, port: int, say: Callable[[str], None]) -> int
     return run(create, start, bad_input=(WatchError,))
 
 
-class WatchNode(Node):
+class WatchNode(GuardedCallbacks, Node):
     """Serves the page of `watched`, the full name of a segmentation_node. Destroying it ends the page.
 
     Raises WatchError where host and port cannot be listened on.
@@ -116,7 +117,8 @@ class WatchNode(Node):
             return
         scale = LONGEST_SIDE / max(rgb.shape[:2])
         if scale < 1:
-            rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            size = [max(1, round(scale * side)) for side in rgb.shape[1::-1]]  # a line of pixels stays one
+            rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         is_encoded, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if is_encoded:

@@ -15,11 +15,15 @@ import yaml
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: pip install anyseg_ros[ros], or source a ROS 2")
 
+from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from node_processes import output_until, shared_memory, shared_memory_of, start  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 from ros_harness import TIMEOUT_S, SpunNodes, live_frame  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -223,3 +227,81 @@ def test_wrong_parameters_are_named(tmp_path: Path) -> None:
         create(injections=str(tmp_path / "none.yaml"))
     with pytest.raises(ValueError, match=r"topics\.camera: input and output are both"):
         create(**{"topics.camera.input": "camera/image_raw"})
+    with pytest.raises(ValueError, match=r"topics\.camera\.input: '1st' is no name of a topic"):
+        create(**{"topics.camera.input": "1st"})
+    with pytest.raises(ValueError, match=r"unknown parameter injection: did you mean injections\?"):
+        create(injection="faults.yaml")
+    with pytest.raises(ValueError, match=r"unknown parameter topics\.thermal\.input"):  # not among `sensors`
+        create(**{"topics.thermal.input": "thermal"})
+
+
+def test_what_is_read_at_the_start_cannot_be_changed_later() -> None:
+    with rig() as one:
+        for name in ("topics.camera.input", "sensors"):
+            done = one.node.set_parameters([Parameter(name, value="other")])[0]
+            assert (done.successful, done.reason.startswith(f"{name} is read at the start only")) == (False, True)
+        assert one.node.set_parameters([Parameter("use_sim_time", value=True)])[0].successful
+
+
+def test_a_driver_that_comes_back_as_another_one_is_relayed_again() -> None:
+    with rig() as one:
+        one.relayed(0)
+        one.driver.destroy_publisher(one.camera)
+        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        one.driver.create_subscription(Image, "camera/image_raw", one.heard["camera"].append, best_effort, raw=True)
+        one.camera = one.driver.create_publisher(Image, "in/camera/image_raw", best_effort)
+
+        def is_heard() -> bool:
+            one.send(1)
+            return len(one.heard["camera"]) > count
+
+        count = len(one.heard["camera"])
+        one.spin_until(is_heard, "a frame of a driver that offers less")
+
+
+def test_a_clock_that_tells_no_time_does_not_end_the_node() -> None:
+    """A simulator that is being reset: rclpy raises for times before 1970, in the callback."""
+    with rig(use_sim_time=True) as one:
+        clock = one.driver.create_publisher(Clock, "/clock", 10)
+        one.spin_until(lambda: clock.get_subscription_count() > 0, "the node at the clock")
+        clock.publish(Clock(clock=Time(sec=-5)))
+        one.spin_until(lambda: one.node.callback_errors > 0, "the time that is none")
+        one.relayed(0)
+
+
+@contextmanager
+def alone() -> Iterator[tuple[Any, Any]]:
+    """A node and its executor with a participant of their own: one has one type for each topic."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("driver", namespace=NS, context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield node, executor
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        context.shutdown()
+
+
+def test_a_driver_that_comes_back_with_another_type_is_relayed_again() -> None:
+    node = InjectorNode(namespace=NS)
+    executor = new_executor()
+    executor.add_node(node)
+    try:
+        for message in (Image(), CompressedImage(format="jpeg", data=b"\xff\xd8\xff")):
+            heard: list[Any] = []
+            with alone() as (driver, own_executor):
+                publisher = driver.create_publisher(type(message), "in/camera/image_raw", 5)
+                driver.create_subscription(type(message), "camera/image_raw", heard.append, 5)
+                end = time.monotonic() + TIMEOUT_S
+                while not heard and time.monotonic() < end:
+                    publisher.publish(message)
+                    executor.spin_once(timeout_sec=0.02)
+                    own_executor.spin_once(timeout_sec=0.02)
+            assert heard, type(message)
+    finally:
+        executor.remove_node(node)
+        node.destroy_node()
+        executor.shutdown()

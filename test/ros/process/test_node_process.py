@@ -138,6 +138,7 @@ def test_a_node_that_starts_itself_and_cannot_be_configured_ends_with_1_and_says
         ([], "abc", "ROS_DOMAIN_ID=abc is no domain"),
         ([], "233", "whole number from 0 to 232"),
         ([], "-1", "ROS_DOMAIN_ID=-1"),
+        (["-r", "__ns:=/" + "n" * 230], "7", "topic length should not exceed 247 characters: '/nnn"),
     ],
 )
 def test_what_ros_does_not_take_is_one_line_and_code_2(

@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-from anyseg_ros.watch.node_view import HISTORY_S, LOST_S, NodeView
+from anyseg_ros.watch.node_view import HISTORY_S, LOST_S, RATE_WINDOW_S, NodeView
 
 NODE = "/car/segmentation_node"
 
@@ -85,6 +85,22 @@ def test_levels_are_named_and_topics_are_known() -> None:
     assert view.snapshot(0.0)["inference"]["level"] == "WARN"
     assert view.topic_of("camera") == "/car/camera/image_raw"
     assert view.topic_of("depth") is None
+
+
+def test_sensors_of_another_student_do_not_stay_on_the_page() -> None:
+    view = NodeView(NODE)
+    view.add_status(array(status("camera status", state="active"), status("lidar status", state="active")), 0.0)
+    view.add_status(camera("active", "true"), 1.0)
+    assert [sensor["name"] for sensor in view.snapshot(1.0)["sensors"]] == ["camera"]
+
+
+def test_how_a_mask_was_made_is_not_told_when_none_comes_any_more() -> None:
+    view = NodeView(NODE)
+    view.add_status(array(status("mask", used="camera")), 0.0)
+    assert view.snapshot(RATE_WINDOW_S)["mask"] == {"used": "camera"}
+    view.add_status(camera("failed", "false"), RATE_WINDOW_S + 0.1)
+    later = view.snapshot(RATE_WINDOW_S + 0.1)
+    assert (later["is_there"], later["mask"]) == (True, {})
 
 
 def test_masks_are_counted() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -90,6 +92,36 @@ def test_pictures_are_wanted_only_while_somebody_asks(pictures: NewestPictures) 
 def test_nothing_else_is_served(address: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(address + path)
+
+
+def test_a_browser_that_goes_away_or_never_asks_leaves_no_traceback(
+    address: str, pictures: NewestPictures, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many at once, with a picture larger than the sockets' buffers."""
+    pictures.put("overlay", bytes(64 << 20))
+    place = ("127.0.0.1", int(address.rpartition(":")[2]))
+    before = threading.active_count()
+    for request in [b"GET /overlay.jpg HTTP/1.0\r\n\r\n"] * 20 + [b"\x16\x03\x01\x00\r\n\r\n", b"GET\r\n\r\n"]:
+        with socket.create_connection(place) as browser:
+            browser.sendall(request)
+            browser.recv(16)
+            browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # gone: reset
+    end = time.monotonic() + 20
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.02)
+    assert threading.active_count() == before
+    assert get(address)[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_browser_that_asks_for_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_server, "REQUEST_S", 0.2)
+    server = PageServer("127.0.0.1", 0, lambda: STATE, NewestPictures())
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as browser:
+            assert browser.recv(16) == b""
+    finally:
+        server.close()
 
 
 def test_a_port_that_is_taken_is_an_error_with_a_remedy() -> None:
