@@ -98,7 +98,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         self.build_failed = False
         """The engine that was being built when the node was configured could not be built."""
         self._failed = ""
-        """The transition that failed last, and why; empty once the node is configured."""
+        """The transition that failed last, and why, or that there will be none; empty once the node is configured."""
         self._configured: list[Callable[[], Any]] = []  # what ends what a configured node has, newest last
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._offer_services()
@@ -218,6 +218,7 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """End whatever runs."""
+        self._failed = "it was shut down, and ROS 2 lets none come back: start the process again"
         return self._done("shut down", self._end_everything) or super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -399,6 +400,8 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
             change = Parameter(f"modalities.{modality}.enabled", value=request.data)
             result = self.set_parameters([change])[0]
             response.success, response.message = result.successful, result.reason
+            if result.successful and self._card is not None and modality not in self._card.modalities:
+                response.message = f"it makes no difference: student {self._card.name} takes no {modality}"
             return response
 
         self.create_service(SetBool, f"~/set_{modality}_enabled", on_request)

@@ -469,3 +469,24 @@ def test_the_lifecycle_goes_round_twice(tmp_path: Path) -> None:
             assert getattr(vehicle.node, f"trigger_{transition}")().name == "SUCCESS"
         vehicle.masks.clear()
         vehicle.spin_masks(2)
+
+
+def test_a_switch_of_a_sensor_that_the_student_does_not_take_says_so(tmp_path: Path) -> None:
+    sensors = (Sensor.CAMERA, Sensor.LIDAR)
+    with running(toy_parameters(tmp_path, sensors), sensors=sensors) as vehicle:
+        of_depth = vehicle.call(SetBool, "set_depth_enabled", SetBool.Request(data=False))
+        of_camera = vehicle.call(SetBool, "set_camera_enabled", SetBool.Request(data=False))
+        assert (of_depth.success, of_depth.message) == (True, "it makes no difference: student toy takes no depth")
+        assert (of_camera.success, of_camera.message) == (True, "")
+
+
+def test_a_node_that_was_shut_down_says_that_it_cannot_come_back(tmp_path: Path) -> None:
+    with running(toy_parameters(tmp_path)) as vehicle:
+        assert vehicle.node.trigger_shutdown().name == "SUCCESS"
+        words = "the node is not configured: it was shut down"
+
+        def says_so() -> bool:
+            return bool(vehicle.diagnostics) and words in vehicle.diagnostics[-1].status[0].message
+
+        vehicle.spin_until(says_so, words)
+        assert vehicle.node.trigger_configure().name == "ERROR"
