@@ -167,6 +167,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         *collector.depth_range(description),
         *collector.left_out(),
         *collector.moved_lidar(),
+        *collector.bent_pictures(),
         *_about_labels(written, connections, topics, options),
         *_about_validation(written, options),
     ]
@@ -337,6 +338,15 @@ class _Collector:
         if not rig.missing and self.rig is not None and not self.rig.missing:
             self._lidar_moves |= not np.allclose(rig.picture_from_lidar, self.rig.picture_from_lidar, atol=_SAME_PLACE)
         self.rig = rig
+
+    def bent_pictures(self) -> list[str]:
+        """That the data set's calibration has no lens, as the node's has."""
+        if Sensor.LIDAR not in self.modalities or self.rig is None or self.rig.camera.distortion is None:
+            return []
+        return [
+            f"camera_info tells of a lens' distortion, which {RIG_NAME} does not hold: LiDAR is drawn beside its place "
+            "in training, and where it belongs in the node; set rig.rectify in --params-file, for both"
+        ]
 
     def moved_lidar(self) -> list[str]:
         """That one calibration cannot hold for all samples."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_bags import PERIOD_NS, START_NS, TF, TYPES, Written, drive, transforms, write_ros2
+from small_bags import INFO, PERIOD_NS, START_NS, TF, TYPES, Written, drive, transforms, write_ros2
 
 from anyseg_core.runtime.model_card import find_student, load_card
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
@@ -17,7 +17,7 @@ from anyseg_ros.bags.samples import BagSamples, BagTopics, FrameSample, RigSampl
 from anyseg_ros.bags.to_folder import FolderOptions, write_folder
 from anyseg_ros.bags.topics import find_companions, find_topics
 from anyseg_ros.bags.transforms import TransformTree
-from anyseg_ros.pipeline.parameters import Parameters
+from anyseg_ros.pipeline.parameters import Parameters, from_values
 
 LEVEL = (0.0, 0.0, 0.0, 1.0)
 QUARTER = (0.0, 0.0, 0.5**0.5, 0.5**0.5)
@@ -123,3 +123,17 @@ def test_a_data_set_has_one_place_of_the_lidar_and_one_that_moved_is_said(tmp_pa
         said[name] = [each for each in written.advice if "moves" in each]
     assert said["still"] == []
     assert "rig.json has its last place for all samples" in said["rising"][0]
+
+
+def test_a_lens_that_the_data_set_cannot_hold_is_said_unless_it_is_taken_out(tmp_path: Path) -> None:
+    def bent(written: Written) -> Written:
+        if written.topic == INFO:
+            written.message.d[0] = -0.3
+        return written
+
+    bag, card = write_ros2(tmp_path / "bent", map(bent, drive())), load_card(find_student("vehicle_sim"), verify=False)
+    for rectify in (False, True):
+        parameters = from_values({"rig.rectify": rectify})
+        options = FolderOptions(every_s=0.1, mapping=("depth:=",), parameters=parameters)
+        advice = write_folder(bag, tmp_path / f"set_{rectify}", card, options).advice
+        assert any("rig.json does not hold" in each for each in advice) != rectify

@@ -486,7 +486,7 @@ def test_a_node_that_was_shut_down_says_that_it_cannot_come_back(tmp_path: Path)
         words = "the node is not configured: it was shut down"
 
         def says_so() -> bool:
-            return bool(vehicle.diagnostics) and words in vehicle.diagnostics[-1].status[0].message
+            return any(words in status.message for array in vehicle.diagnostics[-1:] for status in array.status)
 
         vehicle.spin_until(says_so, words)
         assert vehicle.node.trigger_configure().name == "ERROR"
