@@ -46,7 +46,7 @@ class VehiclePublisher:
             Sensor.DEPTH: node.create_publisher(CameraInfo, DEPTH_INFO, QUEUE_DEPTH),
         }
         self._labels = node.create_publisher(Image, GROUND_TRUTH, QUEUE_DEPTH)
-        log = node.declare_parameter("publish_log", "").value
+        log = node.get_parameter("publish_log").value if node.has_parameter("publish_log") else ""
         # Written line by line, until the process ends.
         self._log = Path(log).open("w", buffering=1) if log else None  # noqa: SIM115
 

@@ -89,6 +89,7 @@ class SimulatedVehicleNode(Node):
         self.declare_parameter("weather", str(Weather.SUN))
         self.declare_parameter("duration_s", DURATION_S)
         self.declare_parameter("rate_hz", DriveConfig.rate_hz)
+        self.declare_parameter("publish_log", "")  # a CSV file of when each message was sent: for benchmarks
         self.declare_parameter("thermal", DriveConfig.thermal)  # a fifth sensor: thermal/image_raw
 
     def _drive_config(self) -> DriveConfig:

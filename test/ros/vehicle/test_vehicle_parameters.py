@@ -37,7 +37,7 @@ def test_wrong_parameters_are_named_before_anything_is_rendered(parameters: dict
 
 def test_what_is_read_at_the_start_cannot_be_changed_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimulatedVehicleNode, "_drive_when_rendered", lambda *_: None)
-    node = vehicle(await_subscribers="camera, thermal")
+    node = vehicle(await_subscribers="camera, thermal", publish_log="")
     try:
         done = node.set_parameters([Parameter("rate_hz", value=5.0)])[0]
         assert (done.successful, done.reason) == (
