@@ -6,6 +6,7 @@ The node and the replay of bags decide by this same file. Nothing is guessed: ex
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ class Calibration:
 
     def set_camera(self, sensor: Sensor, camera: PinholeCamera, frame_id: str) -> None:
         """Intrinsics of the pictures of `Sensor.CAMERA`, `DEPTH` or `EVENT`, and their optical frame."""
+        if not self._parameters.stereo_offset:
+            camera = replace(camera, center=(0.0, 0.0))
         known = KnownCamera(camera, frame_id.lstrip("/"))
         if self._cameras.get(sensor) != known:  # a camera_info comes with every picture
             self._cameras = {**self._cameras, sensor: known}
@@ -91,7 +94,10 @@ class Calibration:
             return None
         camera = self.alignment.drawn_in(camera)
         extrinsics, source, missing = self._extrinsics(lookup)
-        source += _beside_its_frame(camera) if source else ""
+        if source == FROM_PARAMETERS:
+            extrinsics = _from_frame(camera) @ extrinsics
+        elif source:
+            source += _beside_its_frame(camera)
         known = camera, extrinsics.tobytes(), source, missing, self.optical_frame, sensor
         if known != self._known:
             self._known = known
@@ -131,10 +137,19 @@ class Calibration:
         return f"TF does not connect {self.lidar_frame.lstrip('/')} with {self.optical_frame} at that time"
 
 
+def _from_frame(camera: PinholeCamera) -> NDArray[np.float64]:
+    """4x4, from the lens, in the axes of the optical frame, to that frame."""
+    transform = np.eye(4)
+    transform[:3, 3] = np.linalg.inv(camera.picture_from_optical)[:3, 3]
+    return transform
+
+
 def _beside_its_frame(camera: PinholeCamera) -> str:
-    """How far from its frame camera_info puts the lens, in words: of a driver that names the right camera's own frame
-    the distance counts twice. Empty for a lens at its frame."""
+    """How far from its frame camera_info puts the lens, and the remedy if that is wrong; empty for one at its frame."""
     if not any(camera.center):
         return ""
     right, down = camera.center
-    return f"; camera_info's P puts the lens {right:.3f} m to the right of its frame and {down:.3f} m below it"
+    return (
+        f"; P of camera_info puts the lens {right:.3f} m to the right of that frame and {down:.3f} m below it: if it "
+        "is the lens' own, set rig.stereo_offset to false"
+    )

@@ -179,7 +179,7 @@ class RigParameters:
     use_tf: bool = True
     """Take the extrinsics from TF where tf2_ros is installed and the transform exists."""
     camera_from_lidar_translation_m: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Position of the LiDAR in the camera's optical frame (x right, y down, z forward)."""
+    """Position of the LiDAR from the camera's lens, in the axes of its optical frame (x right, y down, z forward)."""
     camera_from_lidar_rotation_xyzw: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     """Quaternion of the LiDAR's axes in the optical frame; zeros = not known, and without TF the LiDAR is not used.
     (0.5, -0.5, 0.5, 0.5) is a LiDAR that looks where the camera does (x forward, y left, z up)."""
@@ -189,6 +189,9 @@ class RigParameters:
     """Of the camera; empty = `camera_info` beside its image, as image_transport has it."""
     depth_info_topic: str = ""
     """The same of the depth camera."""
+    stereo_offset: bool = True
+    """Put the lens where `P[3]` of a rectified picture's camera_info says, beside its frame: the right camera of a
+    stereo pair names the left one's. False for a driver that names the right camera's own, which is there already."""
     rectify: bool = False
     """Take the lens' distortion out of raw pictures of camera and depth camera, by their camera_info."""
     register_depth: bool = False

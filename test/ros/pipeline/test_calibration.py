@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.health.monitor import HealthConfig
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_ros.pipeline.alignment import Lookup
 from anyseg_ros.pipeline.calibration import Calibration
 from anyseg_ros.pipeline.parameters import RigParameters
 from anyseg_ros.pipeline.pipeline import Pipeline, SyncConfig
@@ -50,9 +51,35 @@ def test_a_lens_beside_its_frame_is_said_and_seen_by_who_is_taken_for_aligned() 
     found.lidar_frame = "lidar"
     rig = found.rig(tf)
     assert rig is not None
-    beside = "camera_info's P puts the lens 0.120 m to the right of its frame and 0.000 m below it"
-    assert rig.source == f"TF (lidar in optical); {beside}"
+    beside = "P of camera_info puts the lens 0.120 m to the right of that frame and 0.000 m below it"
+    assert rig.source.startswith(f"TF (lidar in optical); {beside}")
+    assert "set rig.stereo_offset to false" in rig.source
     assert found.unregistered == {DEPTH: "its lens is 0.120 m beside the camera's, by P of camera_info"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "lookup", "place"),
+    [
+        pytest.param(RigParameters(), tf, (-0.12, 0.0, 0.0), id="TF of the left one's frame"),
+        pytest.param(RigParameters(stereo_offset=False), tf, (0.0, 0.0, 0.0), id="TF of its own frame"),
+        pytest.param(
+            replace(SET, camera_from_lidar_translation_m=(0.1, 0.2, 0.3)),
+            None,
+            (-0.2, 0.1, 0.3),
+            id="measured by a user",
+        ),
+    ],
+)
+def test_a_baseline_counts_once(
+    parameters: RigParameters, lookup: Lookup | None, place: tuple[float, float, float]
+) -> None:
+    turned_left = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    found = Calibration(parameters)
+    found.set_camera(CAMERA, replace(LENS, center=(0.12, 0.0), rectification=turned_left), "optical")
+    found.lidar_frame = "lidar"
+    rig = found.rig(lookup)
+    assert rig is not None
+    assert np.allclose(rig.picture_from_lidar[:3, 3], place)
 
 
 @pytest.mark.parametrize(
