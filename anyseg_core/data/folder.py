@@ -21,7 +21,7 @@ from anyseg_core.data.files import (
 from anyseg_core.data.sample import DataError, Sample
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.input_images import InputError, encode_frame
-from anyseg_core.runtime.label_files import is_same_view
+from anyseg_core.runtime.label_files import files_at_other_depths, is_same_view
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.model_faults import faults_of
@@ -121,11 +121,21 @@ class Folder(FileSamples):
             for path in (place / self.split).glob(f"*/*{ending}")
             if not any(path.name.endswith(own) for own in every if own != ending and own.endswith(ending))
         }  # of camera, not of front_camera
+        self._require_none_elsewhere(place / self.split, wanted)
         if not found:
             what = "labels" if self.labelled else f"{self.inputs[0].modality} frames"
             where = f"{place}/{self.split}/*"
             raise DataError(f"no {what} *{wanted[0]} in {where}; the layout is in docs/training/data_sets.md")
         return sorted(found)
+
+    def _require_none_elsewhere(self, folder: Path, wanted: Sequence[str]) -> None:
+        """Raises DataError where files lie where no sample is looked for: they would be left out in silence."""
+        lost = [path for ending in wanted for path in files_at_other_depths(folder, ending, depth=1)]
+        if lost:
+            raise DataError(
+                f"{lost[0]} is not in a folder of a drive, {folder}/<drive>/*{wanted[0]}, and would be left out, as "
+                f"{len(lost)} such files would: move them there, or out of {folder}"
+            )
 
     @property
     def description(self) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anyseg_core.data.files import read_image
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.label_files import files_at_other_depths
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ClassSpec
 
@@ -41,6 +42,8 @@ def import_labels(source: Path, out: Path, classes: Sequence[ClassSpec], form: F
     found = _form_of(source) if form == "auto" else form
     if out.resolve() == source.resolve():
         raise DataError(f"{out} is where the labels come from: they would be overwritten; choose another folder")
+    if source.is_dir():
+        _require_none_deeper(source, ".json" if found == "labelme" else ".png", out)
     index_of = {entry.name: number for number, entry in enumerate(classes)}
     pictures = _from_colors(source, classes) if found == "colors" else _FORMS[found](source, index_of)
     out.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,18 @@ def import_labels(source: Path, out: Path, classes: Sequence[ClassSpec], form: F
     if not written:
         raise DataError(f"{source} has no labels of any picture")
     return list(written)
+
+
+def _require_none_deeper(folder: Path, ending: str, out: Path) -> None:
+    """Raises DataError where labels lie in folders below, which are not entered: names might stand there twice."""
+    lost = [
+        path for path in files_at_other_depths(folder, ending, depth=0) if out.resolve() not in path.resolve().parents
+    ]
+    if lost:
+        raise DataError(
+            f"{lost[0]} lies in a folder below {folder}, and would be left out, as {len(lost)} such files would: "
+            "import each folder by itself, or move them"
+        )
 
 
 def _form_of(source: Path) -> Form:

@@ -6,6 +6,7 @@ unlabelled. What would give wrong classes in silence is refused by name: a JPEG,
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -61,6 +62,14 @@ def decode_labels(content: bytes, name: str, num_classes: int | None = None, *, 
     if depth < 8:  # spread over 0..255 by the decoder
         samples = samples // (255 // ((1 << depth) - 1))
     return _within(samples, name, num_classes)
+
+
+def files_at_other_depths(folder: Path, ending: str, depth: int) -> list[Path]:
+    """Files below `folder` whose names end so and that are not in a folder `depth` below it, sorted: what lies a folder
+    too deep is found by nobody who looks at one depth.
+    """
+    found = (Path(name) for name in glob(f"**/*{ending}", root_dir=folder, recursive=True))  # noqa: PTH207  # enters links
+    return sorted(folder / path for path in found if len(path.parts) != depth + 1)
 
 
 def check_classes(labels: Labels, num_classes: int, name: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.runtime.label_files import LabelFileError, read_labels
+from anyseg_core.runtime.label_files import LabelFileError, files_at_other_depths, read_labels
 from anyseg_core.runtime.time_units import NS_PER_S
 
 Labels = NDArray[np.uint8]
@@ -98,6 +98,7 @@ class FolderLabels:
             raise GroundTruthError(
                 f"{folder} is not a folder; a topic of label images is named with --map labels:=TOPIC"
             )
+        _require_one_each(found, folder)
         if not found:
             raise GroundTruthError(
                 f"no label image in {folder}: name PNGs by the stamp of the camera image in nanoseconds, "
@@ -132,6 +133,22 @@ class FolderLabels:
 
     def is_decided(self, stamp_ns: int) -> bool:  # noqa: ARG002
         return True
+
+
+def _require_one_each(found: Mapping[int, Path], folder: Path) -> None:
+    """Raises GroundTruthError where two label images of `folder` have one stamp, or some lie in folders below it."""
+    for path in folder.glob("*.png"):
+        chosen = found.get(stamp) if (stamp := stamp_of(path.stem)) is not None else None
+        if chosen is not None and chosen != path:
+            raise GroundTruthError(
+                f"{path} and {chosen} have one stamp, and only one of them can be its label image: remove the other"
+            )
+    deeper = [p for p in files_at_other_depths(folder, ".png", depth=0) if stamp_of(p.stem) not in (None, *found)]
+    if deeper:
+        raise GroundTruthError(
+            f"{deeper[0]} lies in a folder below {folder}, where label images are not looked for, as {len(deeper)} of "
+            f"them do: move them up, or out of {folder}"
+        )
 
 
 def _any_within(stamps: Iterable[int], start_ns: int, end_ns: int) -> bool:

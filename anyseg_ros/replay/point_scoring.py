@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from anyseg_core.runtime.label_files import files_at_other_depths
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.metrics import ConfusionMatrix
 from anyseg_core.runtime.points.label_files import SUFFIX, PointLabelError, id_table, load_names, read_point_labels
@@ -101,6 +102,11 @@ class PointTruth:
         """`stamps_ns` are those of the bag's scans in their order. Raises PointLabelError where no file fits any."""
         self._table = table
         numbers = {path: path.stem for path in sorted(folder.glob(f"*{SUFFIX}"))}
+        if deeper := files_at_other_depths(folder, SUFFIX, depth=0):
+            raise PointLabelError(
+                f"{deeper[0]} lies in a folder below {folder}, where labels of points are not looked for: give the "
+                "folder that they are in"
+            )
         self._files: dict[int, Path] = {}
         for path, stem in numbers.items():
             if stem.isdigit() and len(stem) <= _MOST_DIGITS_OF_A_NUMBER:

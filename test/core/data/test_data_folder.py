@@ -111,6 +111,13 @@ def test_a_broken_file_is_named(root: Path, file: str, content: bytes | None, sa
         _ = dataset[0]
 
 
+@pytest.mark.parametrize("place", ["train/drive_1/second", "train"])
+def test_labels_at_another_depth_are_not_left_out_in_silence(root: Path, place: str) -> None:
+    write_sample(root / place, "000007", frames(7), np.zeros((40, 80), np.uint8))
+    with pytest.raises(DataError, match=f"{place}/000007_label.png is not in a folder of a drive.*move them there"):
+        Folder(root, "train", SIZE)
+
+
 def test_images_of_the_wrong_kind_are_named(root: Path) -> None:
     folder = root / "train" / "drive_1"
     write_png(folder / "000000_depth.png", np.zeros((40, 80, 3), np.uint8))

@@ -123,3 +123,16 @@ def test_colour_codes_that_mean_two_classes_or_would_be_lost_are_refused(tmp_pat
         import_labels(tmp_path, tmp_path, CLASSES)
     (written,) = import_labels(tmp_path, tmp_path / "out", CLASSES)
     assert (read_labels(written, 2) == 1).all()
+
+
+def test_labels_in_a_folder_below_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    for name in ("labels/frame_1.json", "labels/second_drive/frame_2.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(LABELME))
+    with pytest.raises(DataError, match=r"second_drive/frame_2\.json lies in a folder below"):
+        import_labels(tmp_path / "labels", tmp_path / "out", CLASSES)
+    colors = tmp_path / "colors"
+    colors.mkdir()
+    cv2.imwrite(str(colors / "a.png"), np.zeros((4, 4, 3), np.uint8))
+    for _ in range(2):  # what it wrote into a folder below is no label to import
+        assert len(import_labels(colors, colors / "out", CLASSES)) == 1

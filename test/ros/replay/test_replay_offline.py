@@ -315,6 +315,19 @@ def test_a_folder_without_labels(tmp_path: Path) -> None:
         FolderLabels(tmp_path)
 
 
+def test_label_images_in_a_folder_below_or_of_one_stamp_are_told(tmp_path: Path) -> None:
+    (tmp_path / "7.png").touch()
+    (tmp_path / "preview").mkdir()
+    (tmp_path / "preview" / "7.png").touch()  # of a label image that is counted
+    assert FolderLabels(tmp_path).available == 1
+    (tmp_path / "preview" / "8.png").touch()
+    with pytest.raises(GroundTruthError, match=r"8\.png lies in a folder below .*move them up"):
+        FolderLabels(tmp_path)
+    (tmp_path / "color_7.png").touch()
+    with pytest.raises(GroundTruthError, match="one stamp"):
+        FolderLabels(tmp_path)
+
+
 def test_without_labels_scenarios_are_compared_with_all_sensors(tmp_path: Path, segmenter: Segmenter) -> None:
     bag = write_ros2(tmp_path / "bag", drive(5, {CAMERA, DEPTH}))
     result = replay(bag, tmp_path / "out", ReplayOptions(subsets=True), segmenter=segmenter)

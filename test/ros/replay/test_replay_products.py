@@ -145,6 +145,14 @@ def test_a_folder_without_labels_of_points_is_refused(tmp_path: Path) -> None:
         PointTruth(tmp_path, id_table(NAMES), [1, 2])
 
 
+def test_labels_of_points_in_a_folder_below_are_told(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for name in ("000000.label", "labels/000001.label"):
+        (tmp_path / name).touch()
+    with pytest.raises(PointLabelError, match=r"labels/000001\.label lies in a folder below"):
+        PointTruth(tmp_path, id_table(NAMES), [1, 2])
+
+
 def test_a_torn_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "1.label").write_bytes(b"12345")
     with pytest.raises(PointLabelError, match="5 bytes"):
