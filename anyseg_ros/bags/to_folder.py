@@ -23,6 +23,7 @@ from anyseg_core.runtime.sample_folder import (
     RIG_NAME,
     FolderDescription,
     RigSpec,
+    endings,
     write_description,
     write_rig,
     write_sample,
@@ -134,7 +135,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     collector = _Collector(tuple(m for m in card.modalities if m in sensors), topics, options)
     if collector.folder is not None and not timing.uses_stamps:
         collector.folder.require_within(reader.start_ns - NS_PER_S, reader.end_ns + NS_PER_S)
-    drive = bag.stem if bag.is_file() else bag.name
+    drive = drive_name(bag)
     span_ns = (1 - options.val_share) * (reader.end_ns - reader.start_ns)
     cut_ns: float | None = None  # from here on samples are for validation
     written = Written(modalities=collector.modalities)
@@ -143,20 +144,17 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
             check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
         cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
         validates = options.val_share > 0 and stamp_ns >= cut_ns
+        split, name = "val" if validates else options.split, f"{stamp_ns:019d}"
+        _require_in_no_other_split(root, drive, split, f"{name}{endings(collector.modalities[0])[0]}")
         stored = [_in_units_of(description, frame, full_intensity) for frame in frames]
-        write_sample(root / ("val" if validates else options.split) / drive, f"{stamp_ns:019d}", stored, labels)
+        write_sample(root / split / drive, name, stored, labels)
         written.samples += 1
         written.validation += validates
         written.labelled += labels is not None
     written.incomplete = collector.incomplete
     written.rejected = samples.rejected.total()
     written.problems = [problem.text for problem in reader.problems] + _unusable(samples, timing)
-    if not written.samples:
-        why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
-        raise NothingToWriteError(
-            f"{bag} has no moment that {', '.join(collector.modalities)} all saw within {options.max_time_diff_s:g} s "
-            f"({collector.incomplete} moments, {written.rejected} bad messages): {why}"
-        )
+    _require_samples(written, bag, options)
     if collector.rig is not None:
         _write_rigs(collector.rig, root, drive, {options.split, "val"} if written.validation else {options.split})
     if not (root / DESCRIPTION_NAME).exists():
@@ -172,6 +170,32 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         *_about_validation(written, options),
     ]
     return written
+
+
+def _require_samples(written: Written, bag: Path, options: FolderOptions) -> None:
+    if written.samples:
+        return
+    why = "; ".join(written.problems) or "raise --max-time-diff-s, or leave a sensor out with --map ROLE:="
+    raise NothingToWriteError(
+        f"{bag} has no moment that {', '.join(written.modalities)} all saw within {options.max_time_diff_s:g} s "
+        f"({written.incomplete} moments, {written.rejected} bad messages): {why}"
+    )
+
+
+def drive_name(bag: Path) -> str:
+    """What the drive of a bag is called: as its folder or file, also where that was given as `.`."""
+    named = bag if bag.name not in ("", "..") else bag.resolve()
+    return named.stem if named.is_file() else named.name
+
+
+def _require_in_no_other_split(root: Path, drive: str, split: str, file: str) -> None:
+    """Raises NothingToWriteError where a sample would be in two splits: a network is not scored on what it learned."""
+    for folder in (root / other / drive for other in SPLITS if other != split):
+        if (folder / file).exists():
+            raise NothingToWriteError(
+                f"{file} is in {folder} already, and would be in {split}, too, where scores on it would flatter: take "
+                f"another bag or data set, or remove that folder if {split} is right"
+            )
 
 
 def _mapping(options: FolderOptions, connections: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -204,12 +228,19 @@ def _with_their_rig(
         if number == 0 and collector.rig is not None and not collector.rig.missing:
             own = RigSpec.of(collector.rig).model_dump(mode="json")
             for path in (root / split / drive / RIG_NAME for split in splits):
-                if path.is_file() and json.loads(path.read_bytes()) != own:
+                if path.is_file() and _stored_rig(path) != own:
                     raise NothingToWriteError(
                         f"{path} is another calibration than this bag's, and would hold for its samples, too: rename "
                         f"the bag, or, where it is the bag that {path.parent} was made of, remove that file"
                     )
         yield moment
+
+
+def _stored_rig(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise NothingToWriteError(f"{path} is no JSON file ({error}): remove it, and it is written anew") from None
 
 
 def _write_rigs(rig: Rig, root: Path, drive: str, splits: set[str]) -> None:

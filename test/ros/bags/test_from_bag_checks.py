@@ -67,6 +67,16 @@ def test_each_drive_keeps_its_calibration(tmp_path: Path) -> None:
     assert Folder(root, "train", (48, 64)).fingerprint != fingerprint  # a cache is not used after a new calibration
 
 
+def test_a_damaged_calibration_of_a_drive_is_named(tmp_path: Path) -> None:
+    bag = write_ros2(tmp_path / "bag", with_focal_length(50.0))
+    assert from_bag(bag, tmp_path / "mine").exit_code == 0
+    rig = tmp_path / "mine" / "train" / "bag" / RIG_NAME
+    rig.write_bytes(rig.read_bytes()[:30])
+    refused = from_bag(bag, tmp_path / "mine")
+    assert refused.exit_code == 2
+    assert "rig.json is no JSON file" in refused.stderr
+
+
 def test_another_bag_of_the_same_name_does_not_change_the_calibration_of_what_is_there(tmp_path: Path) -> None:
     root, bag = tmp_path / "mine", write_ros2(tmp_path / "monday" / "bag", with_focal_length(50.0))
     assert from_bag(bag, root).exit_code == 0

@@ -8,7 +8,7 @@ import pytest
 from small_bags import CAMERA, DEPTH, INFO, LABELS, drive, write_ros2
 
 from anyseg_core.runtime.model_card import ModelCard, find_student, load_card
-from anyseg_ros.bags.to_folder import FolderOptions, write_folder
+from anyseg_ros.bags.to_folder import FolderOptions, NothingToWriteError, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +51,19 @@ def test_labelled_moments_that_are_left_out_are_told(bag: Path, card: ModelCard,
     written = write_folder(bag, tmp_path, card, FolderOptions(every_s=0.35))
     assert written.samples == 3
     assert any("7 labelled moments less than 0.35 s" in advice for advice in written.advice)
+
+
+@pytest.mark.parametrize("second", [FolderOptions(split="val", every_s=0.0), FolderOptions(every_s=0.0, val_share=0.2)])
+def test_a_sample_is_never_in_two_splits(bag: Path, card: ModelCard, tmp_path: Path, second: FolderOptions) -> None:
+    write_folder(bag, tmp_path, card, FolderOptions(every_s=0.0))
+    with pytest.raises(NothingToWriteError, match=r"is in .*train/drive already, and would be in val, too"):
+        write_folder(bag, tmp_path, card, second)
+    write_folder(bag, tmp_path, card, FolderOptions(every_s=0.0))  # the same once more is no fault
+
+
+def test_a_bag_that_is_given_as_here_has_its_folders_name(
+    bag: Path, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bag)
+    write_folder(Path(), tmp_path, card, FolderOptions())
+    assert [path.name for path in (tmp_path / "train").iterdir()] == ["drive"]
