@@ -147,14 +147,15 @@ def train(
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.checkpoint import CheckpointError
     from anyseg_core.training.config import ConfigError, load_config
-    from anyseg_core.training.loop import METRICS_NAME, TrainingError
+    from anyseg_core.training.loop import TrainingError
     from anyseg_core.training.loop import train as run_training
+    from anyseg_core.training.run_log import read_metrics
 
     with errors_reported(ConfigError, DataError, CheckpointError, TrainingError, OSError):
         checkpoint = run_training(load_config(config, set_ or []), out, resume=resume)
     run = checkpoint.parents[1]
     console.print(f"checkpoint: {checkpoint}", soft_wrap=True)
-    print_metrics(json.loads((run / METRICS_NAME).read_text()))
+    print_metrics(read_metrics(run))
     words = shlex.quote(str(run))
     print_next(
         f"anyseg evaluate {words} --out {shlex.quote(str(run / 'report'))}",

@@ -21,12 +21,14 @@ import numpy as np
 import yaml
 
 from anyseg_core.benchmarks.plan import Plan, Run, plan_runs
+from anyseg_core.data.datasets import DataConfig, require_splits
 from anyseg_core.training.checkpoint import find_checkpoint
-from anyseg_core.training.config import parse_config
+from anyseg_core.training.config import ConfigError, parse_config
 from anyseg_core.training.evaluation import with_all_modalities
 from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully
-from anyseg_core.training.loop import CONFIG_NAME, METRICS_NAME, train
+from anyseg_core.training.loop import CONFIG_NAME, train
 from anyseg_core.training.robustness import missing_metrics
+from anyseg_core.training.run_log import METRICS_NAME, read_metrics
 
 PLAN_NAME, SCORES_NAME, LOG_NAME = "plan.yaml", "test_metrics.json", "log.txt"
 _MAY_DIFFER = ("description", "machine", "record")
@@ -64,6 +66,7 @@ def run_plan(
     """
     notes: list[str] = []
     names = list(only or plan.variants)
+    _require_data(plan_runs(plan, seeds, out, names), plan.split)
     if plan.gate and any(plan.teacher_of(name) == plan.gate.teacher for name in plan.with_needs(names)):
         plan, note = _pass_gate(plan, seeds, out, jobs, report)
         notes.append(note)
@@ -79,6 +82,16 @@ def run_plan(
     for run in runs:
         _score(run, plan.split, limit)
     return Outcome(plan, runs, notes)
+
+
+def _require_data(runs: Iterable[Run], split: str) -> None:
+    """Raises DataError, before hours of training, where a split that it or the table takes is not there."""
+    checked: list[DataConfig] = []
+    for run in runs:
+        data = run.config.data
+        if data not in checked:
+            require_splits(data, (data.train_split, data.val_split, split))
+            checked.append(data)
 
 
 def _pass_gate(plan: Plan, seeds: Sequence[int], out: Path, jobs: int, report: Report) -> tuple[Plan, str]:
@@ -120,7 +133,7 @@ def _best_variants(runs: Sequence[Run], count: int) -> list[str]:
 
 def _metrics(run: Run) -> dict[str, Any]:
     """What the training has found on the validation split at its end."""
-    return json.loads((run.folder / METRICS_NAME).read_text())
+    return read_metrics(run.folder)
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -141,7 +154,12 @@ def _is_done(run: Run) -> bool:
     """Whether the run has been trained to its end. Raises AblationError where its folder holds another run."""
     stored = run.folder / CONFIG_NAME
     if stored.is_file():
-        found = parse_config(yaml.safe_load(stored.read_text()), str(stored))
+        try:
+            found = parse_config(yaml.safe_load(stored.read_bytes()), str(stored))
+        except (ConfigError, yaml.YAMLError) as error:
+            raise AblationError(
+                f"{stored} cannot be used: remove {run.folder}, or give another --out: {error}"
+            ) from None
         names = [name for name in type(found).model_fields if name not in _MAY_DIFFER]
         changed = [name for name in names if getattr(found, name) != getattr(run.config, name)]
         if changed:
@@ -179,12 +197,24 @@ def _train_apart(run: Run) -> Run:
 # --- scoring --------------------------------------------------------------------------------------------------
 
 
+def read_scores(run: Run) -> dict[str, Any]:
+    """What a run reaches on the table's split; raises AblationError where the file is damaged."""
+    file = run.folder / SCORES_NAME
+    try:
+        scores = json.loads(file.read_bytes())
+        if not {"mean", "miou", "emm"} <= scores.keys():
+            raise ValueError("mean, miou or emm is missing")
+    except (ValueError, AttributeError) as error:
+        raise AblationError(f"{file} is damaged ({error}): remove it, and the run is scored anew") from None
+    return scores
+
+
 def _score(run: Run, split: str, limit: int | None) -> None:
     """Write the scores of the table's split, unless they are there."""
     asked = {"split": split, "limit": limit}
     file = run.folder / SCORES_NAME
     if file.is_file():
-        stored = json.loads(file.read_text())
+        stored = read_scores(run)
         if {key: stored.get(key) for key in asked} == asked:
             return
     if split == run.config.data.val_split and limit is None:  # which training has scored at its end

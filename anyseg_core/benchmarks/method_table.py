@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anyseg_core.benchmarks.ablation import SCORES_NAME
+from anyseg_core.benchmarks.ablation import SCORES_NAME, read_scores
 from anyseg_core.benchmarks.claims import Rows, Verdict
 from anyseg_core.benchmarks.intervals import Difference, estimate, paired_difference
 from anyseg_core.benchmarks.plan import Run
 from anyseg_core.methods import TaughtConfig
-from anyseg_core.training.loop import METRICS_NAME
+from anyseg_core.training.run_log import read_metrics
 
 TABLE_NAME = "table.json"
 COSTS = ("train_min", "parameters_m", "deployed_m", "peak_mb")
@@ -40,7 +39,7 @@ def table(runs: Sequence[Run], *, costs: bool = False) -> dict[str, dict[str, An
 
 
 def _figures(run: Run) -> dict[str, float]:
-    scores = json.loads((run.folder / SCORES_NAME).read_text())
+    scores = read_scores(run)
     return {"mean": scores["mean"], "EMM": scores["emm"], **scores["miou"]}
 
 
@@ -57,7 +56,7 @@ def _summary(runs: Sequence[Run], values: Sequence[float]) -> dict[str, Any]:
 def _costs(run: Run, runs: Sequence[Run]) -> dict[str, float]:
     """What it takes to get the networks: training the teacher, and what either continues, included."""
     folders = [run.folder, *_needed(run, {other.folder: other for other in runs})]
-    spent = [json.loads((folder / METRICS_NAME).read_text())["cost"] for folder in folders]
+    spent = [read_metrics(folder)["cost"] for folder in folders]
     clock = "cpu_s" if run.config.machine.accelerator == "cpu" else "elapsed_s"
     taught = [folders[0], run.config.method.teacher] if isinstance(run.config.method, TaughtConfig) else folders[:1]
     trained = [spent[folders.index(folder)]["parameters"] for folder in taught]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -275,6 +275,20 @@ def mixture_inputs(config: DataConfig) -> tuple[InputSpec, ...]:
 def open_files(config: DataConfig, split: str) -> FileDataset:
     """A split of the configured data set, read from its files; raises DataError."""
     return DATASETS[config.kind].open(config, split)
+
+
+def require_splits(config: DataConfig, splits: Iterable[str]) -> None:
+    """Raises DataError where one of these splits is not there: their files are looked for, and none is read."""
+    for split in dict.fromkeys(splits):
+        if config.kind != "mixture":
+            open_files(config, split)
+            continue
+        own = [(part, split_of_part(config, part, split)) for part in parts_of(config, split)]
+        having = [(part, name) for part, name in own if has_split(part, name)]
+        if not having:
+            raise DataError(f"none of the parts of the mixture has a split {split}")
+        for part, name in having:
+            open_files(part, name)
 
 
 def _open_mixture_files(_config: DataConfig, _split: str) -> FileDataset:

@@ -73,7 +73,7 @@ def fingerprint_of(files: Iterable[Path], *settings: object) -> str:
                 f"{file} is missing, though its sample's label is there. "
                 "Restore it, or set data.skip_broken to leave such samples out"
             ) from None
-        digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}".encode())
+        digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -26,9 +26,12 @@ class PackedDataset:
         folder = cache / self.fingerprint[:24]
         if not folder.is_dir():
             _pack(source, folder)
-        self._images = np.load(folder / _IMAGES, mmap_mode="r")  # [N, M, H, W, 3]
-        self._labels = np.load(folder / _LABELS, mmap_mode="r")  # [N, H, W]
-        self._names = (folder / _NAMES).read_text().splitlines()
+        try:
+            self._images, self._labels, self._names = _read(folder)
+            if self._images.shape != _shape(source):
+                raise ValueError(f"{self._images.shape} is packed, not {_shape(source)}")
+        except (OSError, EOFError, ValueError) as error:
+            raise DataError(f"{folder} is damaged ({error}): remove it, and its samples are packed anew") from None
 
     def __len__(self) -> int:
         return len(self._names)
@@ -39,6 +42,20 @@ class PackedDataset:
     def pixel_counts(self) -> NDArray[np.int64]:
         """See the function below."""
         return pixel_counts(self)
+
+
+def _shape(source: SegmentationDataset) -> tuple[int, ...]:
+    """Of the packed images, [N, M, H, W, 3]."""
+    return (len(source), len(source.inputs), *source.size, 3)
+
+
+def _read(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
+    """Images [N, M, H, W, 3], labels [N, H, W] and names. Raises OSError, EOFError or ValueError for damaged files."""
+    images, labels = (np.load(folder / name, mmap_mode="r") for name in (_IMAGES, _LABELS))
+    names = (folder / _NAMES).read_text(errors="surrogateescape").split("\n")
+    if labels.shape != (len(images), *images.shape[2:4]) or len(names) != len(images):
+        raise ValueError(f"{len(images)} images, labels {labels.shape} and {len(names)} names")
+    return images, labels, names
 
 
 def pixel_counts(dataset: SegmentationDataset) -> NDArray[np.int64]:
@@ -54,8 +71,7 @@ def _pack(source: SegmentationDataset, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        shape = (len(source), len(source.inputs), *source.size, 3)
-        images = _new_array(partial / _IMAGES, shape)
+        images = _new_array(partial / _IMAGES, _shape(source))
         labels = _new_array(partial / _LABELS, (len(source), *source.size))
         names = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -65,7 +81,7 @@ def _pack(source: SegmentationDataset, folder: Path) -> None:
                 names.append(sample.name)
         images.flush()
         labels.flush()
-        (partial / _NAMES).write_text("\n".join(names))
+        (partial / _NAMES).write_text("\n".join(names), errors="surrogateescape")
         if not folder.is_dir():  # another run may have packed the same data meanwhile
             partial.rename(folder)
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,7 +14,8 @@ wait_without_spinning()
 from anyseg_core.data.sample import DataError  # noqa: E402
 from anyseg_core.training.checkpoint import CheckpointError  # noqa: E402
 from anyseg_core.training.config import ConfigError, load_config  # noqa: E402
-from anyseg_core.training.loop import METRICS_NAME, TrainingError, train  # noqa: E402
+from anyseg_core.training.loop import TrainingError, train  # noqa: E402
+from anyseg_core.training.run_log import read_metrics  # noqa: E402
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return 0  # the first process reports for all
-    metrics = json.loads((checkpoint.parents[1] / METRICS_NAME).read_text())
+    metrics = read_metrics(checkpoint.parents[1])
     print(f"{checkpoint}\nmean mIoU over subsets {metrics['mean']}: {metrics['miou']}")
     return 0
 

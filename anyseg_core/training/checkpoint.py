@@ -51,6 +51,8 @@ class TrainingState(BaseModel):
     classes: tuple[ClassSpec, ...]
     data: str
     """Description of the training samples."""
+    fingerprints: dict[str, str] = {}
+    """By the name of a split: of its files and settings, so that a resumed run notices that they have changed."""
     git_revision: str
     command: str
     step: int = 0

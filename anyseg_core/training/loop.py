@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -59,11 +58,11 @@ from anyseg_core.training.evaluation import (
 )
 from anyseg_core.training.evaluation_plots import plot_confusion, sample_grid
 from anyseg_core.training.process import peak_memory_mb, tune_process
-from anyseg_core.training.run_log import RunLog
+from anyseg_core.training.run_log import RunLog, write_metrics
 from anyseg_core.training.same_meaning import require_same_classes
 from anyseg_core.training.schedule import Phase, learning_rate, phases, progress
 
-METRICS_NAME, CONFIG_NAME = "metrics.json", "config.yaml"
+CONFIG_NAME = "config.yaml"
 CALIBRATION_SAMPLES = 32
 """From which an encoder that comes without batch norm's statistics takes them."""
 FEW_STEPS = 200
@@ -127,7 +126,7 @@ class _Trainer:
         samples_per_step = config.optim.batch_size * config.optim.accumulate * fabric.world_size
         self.budget = config.budget.in_steps(len(self.train_set), samples_per_step)
         torch.manual_seed(config.seed)
-        self.state = _initial_state(config, self.train_set)
+        self.state = _initial_state(config, self.train_set, self.val_set)
         self.network = build_model(self.state)
         self.optimizer = make_optimizer(self.network, config.optim)
         self.method = self._make_method()
@@ -181,12 +180,8 @@ class _Trainer:
             checkpoint = newest_checkpoint(self.run)
             stored = load_state(checkpoint)
             _check_same_run(stored, self.state)
-            if stored.data != self.state.data and self.fabric.is_global_zero:
-                print(
-                    f"warning: the run was begun with {stored.data}, and goes on with {self.state.data}: its weights "
-                    "will not be those of an unbroken run",
-                    file=sys.stderr,
-                )
+            if self.fabric.is_global_zero:
+                _warn_of_changed_data(stored, self.state)
             progressed = {key: getattr(stored, key) for key in ("step", "elapsed_s", "cpu_s", "loss_scaler")}
             self.state = self.state.model_copy(update=progressed)
             if stored.loss_scaler:
@@ -415,7 +410,7 @@ class _Trainer:
                 )
             metrics = {"data": self.val_set.description} | scores | {"cost": cost}
             update_metrics(checkpoint, state.model_copy(update={"metrics": metrics}))
-            (self.run / METRICS_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
+            write_metrics(self.run, metrics)
             self.log.close()
         self.fabric.barrier()
         return checkpoint
@@ -447,7 +442,24 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[tuple[Batch, ...]]
     return zip(*[iter(batches)] * size, strict=False)
 
 
-def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> TrainingState:
+def _warn_of_changed_data(stored: TrainingState, wanted: TrainingState) -> None:
+    """Say where a run that is resumed would go on with other samples than it was begun with."""
+    changed = [name for name, now in wanted.fingerprints.items() if stored.fingerprints.get(name, now) != now]
+    data = wanted.config.data
+    if stored.data != wanted.data:
+        told = f"the run was begun with {stored.data}, and goes on with {wanted.data}"
+    elif changed:
+        told = f"files of {data.root}, split {' and '.join(changed)}, are not those that the run was begun with (by "
+        told += "name, size and time of change; if they were only copied anew, all is well)"
+    else:
+        return
+    print(f"warning: {told}: its weights will not be those of an unbroken run", file=sys.stderr)
+    if data.val_split in changed:
+        print("warning: its best checkpoint so far was chosen on other samples", file=sys.stderr)
+
+
+def _initial_state(config: TrainConfig, dataset: SegmentationDataset, val_set: SegmentationDataset) -> TrainingState:
+    data = config.data
     licence, non_commercial = _terms(config)
     return TrainingState(
         licence=licence,
@@ -458,6 +470,7 @@ def _initial_state(config: TrainConfig, dataset: SegmentationDataset) -> Trainin
             ClassSpec(name=entry.name, color=entry.color, surface=entry.surface) for entry in dataset.classes
         ),
         data=dataset.description,
+        fingerprints={data.train_split: dataset.fingerprint, data.val_split: val_set.fingerprint},
         git_revision=git_revision(),
         command=command_line(),
     )

@@ -1,8 +1,9 @@
-"""What a run writes down while it trains: TensorBoard's log, and a line per validation in `history.jsonl`."""
+"""What a run writes down: TensorBoard's log, a line per validation in `history.jsonl`, and at its end metrics.json."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-HISTORY_NAME = "history.jsonl"
+from anyseg_core.training.checkpoint import CheckpointError
+
+HISTORY_NAME, METRICS_NAME = "history.jsonl", "metrics.json"
+_ENTRY = {"step": int, "elapsed_s": (int, float), "mean": (int, float), "miou": dict, "iou": dict}
+"""What a line of the history holds."""
 
 
 class RunLog:
@@ -27,7 +32,7 @@ class RunLog:
         self._writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
         self._history = run / HISTORY_NAME
         kept = [entry for entry in read_history(run) if entry["step"] <= step]
-        self._history.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        _replace(self._history, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def scalars(self, values: Mapping[str, float], group: str, step: int) -> None:
         """Curves named `group/name`."""
@@ -57,16 +62,53 @@ class RunLog:
 def read_history(run: Path) -> list[dict[str, Any]]:
     """The validations of a run, a dict of step, elapsed_s, mean, miou and iou each; nothing where there were none.
 
-    A line that a kill has cut off is left out.
+    A line that a kill has cut off, or that is damaged, is left out, and told.
     """
     path = run / HISTORY_NAME
-    entries = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    entries = [entry for line in lines if (entry := _entry(line)) is not None]
+    if len(entries) < len(lines):
+        print(
+            f"warning: {len(lines) - len(entries)} of {len(lines)} lines of {path} are damaged or cut off, and left "
+            "out: its curves lack these validations; nothing else needs them",
+            file=sys.stderr,
+        )
     return entries
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    is_whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items())
+    return entry if is_whole else None
+
+
+def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
+    """Write metrics.json of a run that has come to its end."""
+    _replace(run / METRICS_NAME, json.dumps(metrics, indent=2) + "\n")
+
+
+def read_metrics(run: Path) -> dict[str, Any]:
+    """The inverse; raises CheckpointError where the file is damaged or missing."""
+    path = run / METRICS_NAME
+    try:
+        metrics = json.loads(path.read_bytes())
+        if not {"mean", "miou"} <= metrics.keys():
+            raise ValueError("mean or miou is missing")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be used ({error}): remove it and resume the run, which writes it again at its end"
+        ) from None
+    return metrics
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that a kill leaves whole, as it was before or as it is to be."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def curves(history: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[float | None]]:

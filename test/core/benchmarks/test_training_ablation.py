@@ -15,16 +15,18 @@ from shapes_dataset import toy_encoder, write_shapes
 from typer.testing import CliRunner
 
 from anyseg_core.benchmarks import ablation
-from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, run_plan
+from anyseg_core.benchmarks.ablation import SCORES_NAME, AblationError, read_scores, run_plan
 from anyseg_core.benchmarks.method_table import differences, markdown, table
 from anyseg_core.benchmarks.plan import Plan, Run, load_plan, plan_runs
 from anyseg_core.data.datasets import describe_data
+from anyseg_core.data.sample import DataError
 from anyseg_core.methods import METHODS, AnySegConfig, Batch
 from anyseg_core.models.base import SegmentationModel
 from anyseg_core.runtime.model_card import ClassSpec
-from anyseg_core.training.checkpoint import TrainingState, build_model
+from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_model
 from anyseg_core.training.config import ConfigError
-from anyseg_core.training.loop import CONFIG_NAME, METRICS_NAME
+from anyseg_core.training.loop import CONFIG_NAME
+from anyseg_core.training.run_log import METRICS_NAME
 from anyseg_ros.cli import app
 
 SHIPPED = sorted((REPOSITORY / "config" / "train" / "ablation").glob("*.yaml"))
@@ -111,6 +113,26 @@ def test_all_variants_of_a_seed_start_from_the_same_weights(path: Path) -> None:
         shared = weights.keys() & same.keys()
         assert len(shared) >= len(same) - 2
         assert all(torch.equal(weights[name], same[name]) for name in shared), run.variant
+
+
+def test_a_split_that_is_not_there_is_told_before_any_training(
+    plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "train", None)
+    plan = load_plan(plan_file, []).model_copy(update={"split": "test"})
+    with pytest.raises(DataError, match=r"no labels in .*/test"):
+        run_plan(plan, [1], tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '{"mean": 1', "[]", "\0"])
+def test_damaged_files_of_a_run_are_named(plan_file: Path, tmp_path: Path, content: str) -> None:
+    run = plan_runs(load_plan(plan_file, []), [1], tmp_path)[0]
+    run.folder.mkdir()
+    for name in (METRICS_NAME, SCORES_NAME, CONFIG_NAME):
+        (run.folder / name).write_text(content)
+    for read, name in ((ablation._metrics, METRICS_NAME), (read_scores, SCORES_NAME), (ablation._is_done, CONFIG_NAME)):
+        with pytest.raises((CheckpointError, AblationError), match=f"{name} .*remove"):
+            read(run)
 
 
 @pytest.mark.usefixtures("one_torch_thread")
@@ -208,8 +230,8 @@ def test_a_failed_run_in_a_process_of_its_own_names_its_log(
     plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    plan = load_plan(plan_file, ["data.root=nowhere", "model.backbone=mit_b0"])
-    with pytest.raises(AblationError, match=r"full, seed 1 failed .*log\.txt\): error: no data at nowhere"):
+    plan = load_plan(plan_file, ["model.pretrained=nowhere.pth", "model.backbone=mit_b0"])
+    with pytest.raises(AblationError, match=r"full, seed 1 failed .*log\.txt\): error: nowhere\.pth does not hold"):
         run_plan(plan, [1], tmp_path, jobs=2)
 
 

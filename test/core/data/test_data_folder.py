@@ -290,3 +290,24 @@ def test_what_a_data_set_is_can_be_told_without_its_files(root: Path, tmp_path: 
 def test_a_setting_of_another_data_set_is_refused(settings: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         parse_config({"name": "x", "data": {"root": "d"} | settings, "budget": {"max_steps": 1}}, "test")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "names.txt"])
+@pytest.mark.parametrize("kept", [0, 0.5, None], ids=["empty", "cut", "missing"])
+def test_a_damaged_cache_is_named(root: Path, tmp_path: Path, name: str, kept: float | None) -> None:
+    config = DataConfig(kind="folder", root=root, cache=tmp_path / "cache", size=SIZE)
+    open_dataset(config, "train")
+    (file,) = (tmp_path / "cache").glob(f"*/{name}")
+    if kept is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
+    with pytest.raises(DataError, match=f"{file.parent} is damaged .*remove it"):
+        open_dataset(config, "train")
+
+
+def test_a_file_name_that_is_no_unicode_can_be_packed(root: Path, tmp_path: Path) -> None:
+    drive = root / "train" / "drive_1"
+    drive.rename(drive.with_name("\udce4"))
+    config = DataConfig(kind="folder", root=root, cache=tmp_path / "cache", size=SIZE)
+    assert open_dataset(config, "train")[0].name == open_dataset(config, "train")[0].name == "train/\udce4/000000"

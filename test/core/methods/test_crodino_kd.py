@@ -32,7 +32,8 @@ from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.training.batches import Batches
 from anyseg_core.training.checkpoint import CheckpointError
 from anyseg_core.training.config import ConfigError
-from anyseg_core.training.loop import METRICS_NAME, train
+from anyseg_core.training.loop import train
+from anyseg_core.training.run_log import METRICS_NAME
 
 RESNET = {"backbone": "resnet18", "head_width": 16, "width": 0.125, "aspp_rates": [1, 1, 1], "label_stride": 2}
 

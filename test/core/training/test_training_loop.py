@@ -37,7 +37,8 @@ from anyseg_core.training.checkpoint import (
     save_checkpoint,
 )
 from anyseg_core.training.evaluation import decide_labels, evaluate, subset_logits, subset_name
-from anyseg_core.training.loop import METRICS_NAME, TrainingError, make_optimizer, train
+from anyseg_core.training.loop import TrainingError, make_optimizer, train
+from anyseg_core.training.run_log import METRICS_NAME
 from anyseg_ros.cli import app
 
 
@@ -244,6 +245,19 @@ def test_labels_without_a_class_and_data_that_has_changed_are_told(
     assert "was begun with" in told
     assert "6 samples" in told
     assert "5 samples" in told
+
+
+def test_as_many_samples_that_are_others_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_shapes(tmp_path / "shapes")
+    config = shapes_config(root, budget={"max_steps": 1}, data={"cache": None})
+    train(config, tmp_path / "run", show_progress=False)
+    train(config, tmp_path / "run", resume=True, show_progress=False)
+    assert "begun with" not in capsys.readouterr().err
+    for split, says in (("train", "split train, are not those"), ("val", "chosen on other samples")):
+        label = root / f"semantic/sun/{split}/MAP_1_point0/000001_semantic_front.png"
+        write_png(label, np.ones((SIDE, SIDE, 3), np.uint8))
+        train(config, tmp_path / "run", resume=True, show_progress=False)
+        assert says in capsys.readouterr().err
 
 
 def test_the_encoder_can_start_from_a_checkpoint(trained: Path) -> None:

@@ -23,8 +23,8 @@ from anyseg_core.training.checkpoint import (
     newest_checkpoint,
 )
 from anyseg_core.training.evaluation_plots import letters
-from anyseg_core.training.loop import METRICS_NAME, minutes, train
-from anyseg_core.training.run_log import RunLog, read_history
+from anyseg_core.training.loop import minutes, train
+from anyseg_core.training.run_log import HISTORY_NAME, METRICS_NAME, RunLog, read_history
 from anyseg_ros.cli import app
 
 SCORES = (10.0, 30.0, 20.0, 25.0)
@@ -191,3 +191,16 @@ def test_durations_are_told_in_fitting_units() -> None:
 def test_sensors_of_any_name_have_a_short_form() -> None:
     assert letters("camera+depth") == "CD"
     assert letters("camera+thermal") == "C+thermal"
+
+
+def test_a_damaged_history_costs_its_lines_and_not_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"step": 1, "elapsed_s": 1.0, "mean": 5.0, "miou": {"camera": 5.0}, "iou": {}}
+    whole = json.dumps(entry).encode()
+    (tmp_path / HISTORY_NAME).write_bytes(b"\xff\n7\n{}\n" + whole + b"\n" + whole[:20])
+    log = RunLog(tmp_path, 3)
+    log.close()
+    assert "4 of 5 lines" in capsys.readouterr().err
+    assert read_history(tmp_path) == [entry]
+    assert not capsys.readouterr().err
+    (tmp_path / HISTORY_NAME).write_bytes(b"")
+    assert read_history(tmp_path) == []
