@@ -13,6 +13,7 @@ import typer
 
 from anyseg_core import cli as core
 from anyseg_core.completion import complete_scenarios, complete_students
+from anyseg_core.runtime.user_paths import from_home
 from anyseg_core.terminal import set_verbosity
 from anyseg_ros.bench.commands import bench
 from anyseg_ros.process.extras import missing_part_named
@@ -584,8 +585,15 @@ def _run_node(node_main: Callable[[], None], arguments: list[str]) -> None:
 
 def main() -> None:
     """Entry point `anyseg`; a part that was not installed is named with its extra."""
+    sys.argv[1:] = [as_a_shell_would(word) for word in sys.argv[1:]]
     with missing_part_named():
         app()
+
+
+def as_a_shell_would(word: str) -> str:
+    """A word of the command line with `~/` as the home folder, also in `--out=~/runs`, which no shell reads."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{from_home(value)}" if value.startswith("~/") else word
 
 
 if __name__ == "__main__":

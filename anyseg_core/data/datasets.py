@@ -28,6 +28,7 @@ from anyseg_core.runtime.label_sets import CITYSCAPES, NYU40, LabelClass
 from anyseg_core.runtime.model_card import InputSpec
 from anyseg_core.runtime.sample_folder import DESCRIPTION_NAME
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, Sensor
+from anyseg_core.runtime.user_paths import UserPath
 
 DataDescription = tuple[tuple[InputSpec, ...], tuple[LabelClass, ...]]
 """Inputs and classes."""
@@ -41,9 +42,9 @@ class DataConfig(BaseModel):
     kind: str = "deliver"
     """A name of `DATASETS`: `folder` is one's own data; `pictures` and `scans` are described by a layout, `mixture` is
     several data sets at once: docs/training/data_sets.md."""
-    root: Path
+    root: UserPath
     """Folder of the data set; of a mixture, the folder that its parts' roots are in."""
-    cache: Path | None = Path("datasets/cache")
+    cache: UserPath | None = Path("datasets/cache")
     """Folder for the decoded samples; null decodes them anew each time, for data sets too large for the disk."""
     train_split: str = "train"
     """The split that is trained on."""
@@ -86,7 +87,7 @@ class DataConfig(BaseModel):
     """Of the data, for the student's card; that of a known layout, and of a mixture's parts, is known."""
     non_commercial: bool = False
     """Whether the licence allows research and non-commercial use only: the robot says so when it loads the student."""
-    labels: Path | None = None
+    labels: UserPath | None = None
     """Of a `folder`: where its label pictures are, if not beside the frames."""
     held_out: str = "dataset1"
     """Of `pothole`: the drive that val and test are; all other drives are for training."""

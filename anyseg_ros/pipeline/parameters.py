@@ -32,6 +32,7 @@ from anyseg_core.runtime.ranges import Range, Ranges, check_ranges
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, DEPTH, LIDAR, Sensor, SensorKind, in_order
 from anyseg_core.runtime.strict_yaml import load_yaml_file
 from anyseg_core.runtime.time_units import NS_PER_MS
+from anyseg_core.runtime.user_paths import from_home
 from anyseg_ros.messages.default_topics import DEFAULT_TOPICS, ODOMETRY, camera_info_topic
 from anyseg_ros.messages.sensor_messages import default_topic
 from anyseg_ros.pipeline.engine_recovery import FALLBACK, ON_ENGINE_FAILURE
@@ -161,7 +162,7 @@ class ModelParameters:
 
     def build_options(self) -> BuildOptions:
         """How an engine that has to be built is built."""
-        cache = Path(self.engine_cache_dir).expanduser() if self.engine_cache_dir else None
+        cache = from_home(self.engine_cache_dir) if self.engine_cache_dir else None
         return BuildOptions(precision=self.precision, cache_dir=cache)
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from anyseg_core.runtime.extras import missing_part
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS
-from anyseg_ros.cli import app
+from anyseg_ros.cli import app, as_a_shell_would
 
 ROOT = typer.main.get_command(app)
 MAIN = "import sys; from anyseg_ros.cli import main; sys.argv = ['anyseg', *sys.argv[2:]]; main()"
@@ -265,3 +265,20 @@ def test_a_table_in_a_file_is_wide_enough_to_be_read(columns: str | None, width:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == width
+
+
+@pytest.mark.parametrize(
+    ("word", "read"),
+    [
+        ("--out=~/runs", "--out=/home/ann/runs"),
+        ("~/bag", "/home/ann/bag"),
+        ("--set=data.cache=~/x", "--set=data.cache=~/x"),  # the configuration reads that
+        ("a~/b", "a~/b"),
+        ("~nobody_here/b", "~nobody_here/b"),
+    ],
+)
+def test_the_home_folder_in_an_option_is_no_folder_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, word: str, read: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert as_a_shell_would(word) == read

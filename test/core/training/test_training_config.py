@@ -171,6 +171,13 @@ def test_a_bundled_student_is_a_start_by_its_name(tmp_path: Path, monkeypatch: p
     assert named.first_weights == Path("vehicle_sim")
 
 
+def test_the_home_folder_may_be_written_as_in_a_shell(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = load_config(config_file, ["data.cache=~/cache", "data.root=~/data", "model.init_from=~nobody_here/run"])
+    assert (config.data.cache, config.data.root) == (Path("/home/ann/cache"), Path("/home/ann/data"))
+    assert config.model.init_from == Path("~nobody_here/run")
+
+
 def test_the_starter_file_names_every_choice_that_it_marks() -> None:
     config = load_config(REPOSITORY / "config" / "train" / "my_robot.yaml")
     assert config.data.kind == "folder"
