@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import asdict
 from enum import Enum
@@ -27,6 +28,30 @@ if TYPE_CHECKING:
 
 simulate = typer.Typer(no_args_is_help=True, help="The simulated vehicle: data set, bag, recorded drive, live sensors.")
 data_commands = typer.Typer(no_args_is_help=True, help="Data sets: check one, make one of a bag.")
+
+
+def writable_file(path: Path | None) -> Path | None:
+    """Of an option: a file that can be written at the end; what cannot is told before the work, not after it."""
+    if path is not None and path.is_dir():
+        raise fail(f"{path} is a folder: name a file in it")
+    return _in_a_writable_folder(path)
+
+
+def writable_folder(path: Path | None) -> Path | None:
+    """Of an option: a folder that can be written to, or made."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise fail(f"{path} is a file: name a folder")
+    return _in_a_writable_folder(path)
+
+
+def _in_a_writable_folder(path: Path | None) -> Path | None:
+    if path is not None:
+        nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        if nearest != path.absolute() and not nearest.is_dir():
+            raise fail(f"{path} cannot be written: {nearest} is a file")
+        if not os.access(nearest, os.W_OK):
+            raise fail(f"{path} cannot be written: {nearest} is read-only")
+    return path
 
 
 class BagStorage(str, Enum):
@@ -80,7 +105,7 @@ def simulate_dataset(
 
 @simulate.command("drive")
 def simulate_drive(
-    file: Annotated[Path, typer.Argument(help="The recording, *.npz.")],
+    file: Annotated[Path, typer.Argument(callback=writable_file, help="The recording, *.npz.")],
     seed: Seed = 0,
     weather: WeatherName = "sun",
     duration_s: DurationS = 20.0,
@@ -97,7 +122,7 @@ def simulate_drive(
 
 @simulate.command("bag")
 def simulate_bag(  # noqa: PLR0913  # options of a command
-    folder: Annotated[Path, typer.Argument(help="The bag's folder; must not exist.")],
+    folder: Annotated[Path, typer.Argument(callback=writable_folder, help="The bag's folder; must not exist.")],
     *,
     seed: Seed = 0,
     weather: WeatherName = "sun",
@@ -136,7 +161,9 @@ def record(
 
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, such as config/train/vehicle_sim.yaml.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=writable_folder, help="Folder of the run; default runs/<name>.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint of the run, if any.")] = False,
     set_: Overrides = None,
 ) -> None:
@@ -167,8 +194,13 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder or one of its checkpoints.")],
     split: Annotated[str | None, typer.Option(help="Split to score; default: the run's validation split.")] = None,
     data: Annotated[Path | None, typer.Option(help="Another data set of the same kind.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the scores here, too.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for metrics.json, report.md and report.html.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=writable_file, help="Write the scores here, too.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(callback=writable_folder, help="Folder for metrics.json, report.md and report.html."),
+    ] = None,
     robustness: Annotated[
         bool, typer.Option(help="Randomly missing and noisy modalities, too: several times the work.")
     ] = False,
@@ -183,7 +215,7 @@ def evaluate(
     from anyseg_core.training.evaluation_report import EvaluationOptions, evaluate_fully, write_report
 
     options = EvaluationOptions(split, data, limit, robustness, released_protocol)
-    with errors_reported(DataError, CheckpointError):
+    with errors_reported(DataError, CheckpointError, OSError):
         evaluation = evaluate_fully(checkpoint, options)
     print_metrics(evaluation.metrics)
     if evaluation.metrics["expected_emm"]:  # not of a mixture, whose samples lack sensors anyway
@@ -200,7 +232,7 @@ def evaluate(
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A run's folder or one of its checkpoints.")],
-    folder: Annotated[Path, typer.Argument(help="The student's folder; made where missing.")],
+    folder: Annotated[Path, typer.Argument(callback=writable_folder, help="The student's folder; made where missing.")],
     precision: Annotated[str, typer.Option(help="fp32, fp16, bf16 or int8 (S8S8 QDQ).")] = "fp32",
     size: Annotated[tuple[int, int] | None, typer.Option(help="Height and width; default: as trained.")] = None,
     label_stride: Annotated[int | None, typer.Option(help="Grid of the labels: 1, 2 or 4.")] = None,
@@ -312,7 +344,9 @@ def data_check(
     sheet: Annotated[Path, typer.Option(help="Contact sheet to write, a file per split.")] = Path("out/data.png"),
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the network's images.")] = (256, 256),
     set_: Overrides = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file, too.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=writable_file, help="Write what was found to this file, too.")
+    ] = None,
 ) -> None:
     """Read every file of a data set, count its classes, and draw a contact sheet; exits with 1 if a file is broken."""
     from anyseg_core.data.sample import DataError

@@ -74,7 +74,9 @@ Schedule = Annotated[
         help="Schedule of injections, such as config/injections/camera_lost.yaml.", autocompletion=complete_scenarios
     ),
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this JSON file, too.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", callback=core.writable_file, help="Write the results to this JSON file, too.")
+]
 TopicMap = Annotated[
     list[str] | None, typer.Option("--map", metavar="SENSOR:=TOPIC", help="Which topic is a sensor's; repeatable.")
 ]

@@ -16,7 +16,9 @@ bench = typer.Typer(
     no_args_is_help=True, help="Measure on this machine; a table also goes to a file, by --json or in --out."
 )
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", callback=core.writable_file, help="Write the figures here, too.")
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads of torch; 0 = its choice.")]
 
 

@@ -282,3 +282,24 @@ def test_the_home_folder_in_an_option_is_no_folder_of_that_name(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     assert as_a_shell_would(word) == read
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate run --json {place}",
+        "evaluate run --out {place}",
+        "export run {place}",
+        "train train.yaml --out {place}",
+        "simulate drive {place}",
+        "simulate bag {place}",
+        "replay bag --json {place}",
+        "bench train --json {place}",
+        "data check data --json {place}",
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, command.format(place=tmp_path / "file" / "x.npz").split())
+    assert result.exit_code == 2
+    assert f"cannot be written: {tmp_path / 'file'} is a file" in result.stderr
