@@ -24,6 +24,8 @@ from anyseg_core.runtime.model_card import ClassSpec
 
 Labels = NDArray[np.uint8]
 Form = Literal["auto", "colors", "cvat", "labelme", "coco"]
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, cv2.error)
+"""What a file of another tool raises where something in it is not what it should be."""
 _Source = Callable[[Path, Mapping[str, int]], Iterator[tuple[str, Labels]]]
 
 
@@ -89,9 +91,12 @@ def _index(name: str, index_of: Mapping[str, int], file: object) -> int:
 
 
 def _filled(labels: Labels, points: Any, index: int) -> None:
-    """Draw a polygon [N, 2] of x and y."""
-    polygon = np.rint(np.asarray(points, np.float64).reshape(-1, 2)).astype(np.int32)
-    cv2.fillPoly(labels, [polygon], [float(index)])
+    """Draw a polygon [N, 2] of x and y. Raises ValueError for one that is not of this picture."""
+    polygon = np.rint(np.asarray(points, np.float64).reshape(-1, 2))
+    height, width = labels.shape
+    if not np.isfinite(polygon).all() or (polygon.min(0) >= (width, height)).any() or (polygon.max(0) < 0).any():
+        raise ValueError(f"an outline lies outside of its picture of {width}x{height}: {polygon[:3].tolist()} ...")
+    cv2.fillPoly(labels, [polygon.astype(np.int32)], [float(index)])
 
 
 def _empty(height: Any, width: Any) -> Labels:
@@ -100,7 +105,7 @@ def _empty(height: Any, width: Any) -> Labels:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())  # of bytes: tools of Windows begin a file with a mark
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no JSON file: {error}") from None
 
@@ -143,9 +148,10 @@ def _from_labelme(folder: Path, index_of: Mapping[str, int]) -> Iterator[tuple[s
                 if shape.get("shape_type", "polygon") != "polygon":
                     raise DataError(f"{path} has a {shape['shape_type']}: only polygons mark pixels")
                 _filled(labels, shape["points"], _index(shape["label"], index_of, path))
-            yield content.get("imagePath") or path.name, labels
-        except (KeyError, TypeError, ValueError) as error:
+            name = str(content.get("imagePath") or path.name)
+        except _MALFORMED as error:
             raise DataError(f"{path} is no file of Labelme: {error!r}") from None
+        yield name, labels
 
 
 def _from_coco(path: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, Labels]]:
@@ -153,7 +159,8 @@ def _from_coco(path: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, L
     try:
         names = {entry["id"]: entry["name"] for entry in content["categories"]}
         pictures = {
-            entry["id"]: (entry["file_name"], _empty(entry["height"], entry["width"])) for entry in content["images"]
+            entry["id"]: (str(entry["file_name"]), _empty(entry["height"], entry["width"]))
+            for entry in content["images"]
         }
         for annotation in content["annotations"]:
             picture, labels = pictures[annotation["image_id"]]
@@ -167,9 +174,9 @@ def _from_coco(path: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, L
                     _filled(labels, polygon, index)
             else:
                 labels[_coco_mask(segmentation)] = index
-        yield from pictures.values()
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except _MALFORMED as error:
         raise DataError(f"{path} is no instances file of COCO: {error!r}") from None
+    yield from pictures.values()
 
 
 def _coco_mask(segmentation: Mapping[str, Any]) -> NDArray[np.bool_]:
@@ -206,7 +213,7 @@ def _from_cvat(path: Path, index_of: Mapping[str, int]) -> Iterator[tuple[str, L
             for shape in sorted(picture, key=lambda each: int(each.get("z_order", 0))):
                 _draw_cvat(labels, shape, index_of, path)
             yield picture.attrib["name"], labels
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
+    except (ElementTree.ParseError, OSError, *_MALFORMED) as error:
         raise DataError(f"{path} is no file of CVAT for images: {error!r}") from None
 
 

@@ -31,6 +31,13 @@ class KittiDrive:
         scans = files_below(root, "velodyne*/**/*.bin")
         if not images or len(images) != len(scans):
             raise DataError(f"{root} has {len(images)} pictures in image*/ and {len(scans)} scans in velodyne*/")
+        apart = next(((i, s) for i, s in zip(images, scans, strict=True) if i.stem != s.stem), None)
+        if apart is not None:
+            raise DataError(
+                f"{apart[0]} and {apart[1]} are not of one moment: remove what has no partner of its number"
+            )
+        if not 0 <= first <= last <= 1:
+            raise DataError(f"a part of a drive is from 0 to 1, such as 0.2 0.5, not {first:g} {last:g}")
         begin, end = round(first * len(images)), round(last * len(images))
         if begin >= end:
             raise DataError(f"no frame of {root} lies between {first:g} and {last:g} of its {len(images)}")
@@ -65,12 +72,14 @@ def read_points(path: Path) -> NDArray[np.float32]:
 
 def read_rig(path: Path, width: int, height: int) -> Rig:
     """The rectified colour camera 2 and where the LiDAR is seen from it. Raises DataError."""
-    lines = [line.partition(":") for line in path.read_text().splitlines()]
+    lines = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]
     texts = {key.strip(): text for key, _, text in lines}
     matrices = {}
     for name, shape in _MATRICES.items():
         try:
             matrices[name] = np.array(texts[name].split(), float).reshape(shape)
+            if not np.isfinite(matrices[name]).all() or not np.linalg.det(matrices[name][:, :3]):
+                raise ValueError(name)
         except (KeyError, ValueError):
             raise DataError(f"{path} has no {name} of {shape[0]} x {shape[1]} numbers") from None
     projection, rectify, camera_from_lidar = np.eye(4), np.eye(4), np.eye(4)

@@ -6,7 +6,7 @@ import colorsys
 import json
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ClassSpec
@@ -32,12 +32,12 @@ def parse_classes(text: str) -> tuple[ClassSpec, ...]:
 
 def _read(path: Path) -> tuple[ClassSpec, ...]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         entries = content["classes"] if isinstance(content, dict) else content
         return TypeAdapter(tuple[ClassSpec, ...]).validate_python(entries)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (KeyError, json.JSONDecodeError, ValidationError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path} is no list of classes with name and color: {error}") from None
 
 

@@ -89,6 +89,12 @@ def test_runs_in_coco_s_text() -> None:
         ("a.xml", cvat('<skeleton label="hole"><points points="1,1"/></skeleton>'), "has a skeleton"),
         ("coco.json", json.dumps(coco([])), r"has a hole in a/frame_1\.jpg without outline or mask"),
         ("a.xml", "<annotations>", "no file of CVAT"),
+        ("a.xml", cvat('<mask label="hole" left="-1" top="1" width="4" height="4" rle="0,16"/>'), "no file of CVAT"),
+        ("coco.json", json.dumps(coco([[20, 1, 22, 2, 23, 3]])), "lies outside of its picture of 10x8"),
+        ("coco.json", json.dumps(coco([[float("nan"), 1, 2, 2, 3, 3]])), "lies outside of its picture"),
+        ("coco.json", json.dumps(coco([[]])), "no instances file"),
+        ("coco.json", json.dumps(coco([1, 2])), "no instances file"),
+        ("coco.json", json.dumps(coco("text")), "no instances file"),
         ("a.json", "[]", "no instances file"),
         ("a.txt", "", "no folder, .xml or .json file"),
     ],
@@ -136,3 +142,16 @@ def test_labels_in_a_folder_below_are_not_left_out_in_silence(tmp_path: Path) ->
     cv2.imwrite(str(colors / "a.png"), np.zeros((4, 4, 3), np.uint8))
     for _ in range(2):  # what it wrote into a folder below is no label to import
         assert len(import_labels(colors, colors / "out", CLASSES)) == 1
+
+
+@pytest.mark.parametrize("shapes", [["hole"], [{"label": "hole", "points": []}], [7], None])
+def test_malformed_files_of_labelme_are_named(tmp_path: Path, shapes: object) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(LABELME | {"shapes": shapes}))
+    with pytest.raises(DataError, match=r"a\.json is no file of Labelme"):
+        import_labels(tmp_path, tmp_path / "out", CLASSES)
+
+
+def test_a_file_with_the_mark_that_tools_of_windows_write_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(LABELME).encode().replace(b", ", b",\r\n"))
+    (written,) = import_labels(tmp_path, tmp_path / "out", CLASSES)
+    np.testing.assert_array_equal(read_labels(written, 2), EXPECTED)

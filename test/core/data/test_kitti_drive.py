@@ -50,6 +50,9 @@ def test_a_part_keeps_the_stamps_of_the_whole(drive: Path) -> None:
     assert [stamp for stamp, _ in KittiDrive(drive, 0.34, 1.0).frames()] == [11 * 10**8, 12 * 10**8]
     with pytest.raises(DataError, match=r"no frame of .* lies between 0\.5 and 0\.5"):
         KittiDrive(drive, 0.5, 0.5)
+    for part in ((-0.5, 1.0), (0.0, float("nan")), (20, 50)):
+        with pytest.raises(DataError, match="from 0 to 1"):
+            KittiDrive(drive, *part)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,10 @@ def test_a_part_keeps_the_stamps_of_the_whole(drive: Path) -> None:
         (lambda root: (root / "calib.txt").write_text("P2: 1 2"), "has no P2 of 3 x 4 numbers"),
         (lambda root: (root / "velodyne_points/data/1.bin").unlink(), "3 pictures in .* and 2 scans"),
         (lambda root: (root / "velodyne_points/data/1.bin").write_bytes(bytes(20)), "1.bin holds 5 numbers"),
+        (lambda root: (root / "velodyne_points/data/1.bin").rename(root / "velodyne_points/data/7.bin"), "partner"),
+        (lambda root: (root / "calib.txt").write_bytes(b"\xff\xfe"), "has no P2 of 3 x 4 numbers"),
+        (lambda root: (root / "calib.txt").write_text(CALIBRATION.replace("7.2e+01", "nan")), "has no P2"),
+        (lambda root: (root / "calib.txt").write_text(CALIBRATION.replace("7.2e+01", "0")), "has no P2"),
     ],
 )
 def test_what_is_missing_or_torn_is_named(drive: Path, spoil, message: str) -> None:
