@@ -352,6 +352,8 @@ def data_check(
     from anyseg_core.data.sample import DataError
     from anyseg_core.training.config import ConfigError, load_config, parse_data
 
+    if sheet.suffix.lower() not in (".png", ".jpg"):
+        raise fail(f"{sheet} cannot be written as a picture: its name must end in .png or .jpg")
     found: list[SplitCheck] = []
     with errors_reported(ConfigError, DataError, OSError):
         if root.suffix in (".yaml", ".yml"):

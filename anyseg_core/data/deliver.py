@@ -23,7 +23,7 @@ from anyseg_core.data.files import (
     Size,
     files_below,
     known_words,
-    read_image,
+    read_image_of_8_bits,
     read_label_image,
     require_same_view,
     resize_nearest,
@@ -138,7 +138,7 @@ class Deliver(FileSamples):
 
     def _image(self, index: int, modality: Sensor, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         path = self.image_path(index, modality)
-        image = read_image(path)
+        image = read_image_of_8_bits(path)
         require_same_view(path, image, self._labels[index], labels)
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)

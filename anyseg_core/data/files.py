@@ -34,6 +34,14 @@ def read_image(path: Path) -> NDArray[Any]:
     return image if image.ndim == 2 else np.ascontiguousarray(image[..., 2::-1])
 
 
+def read_image_of_8_bits(path: Path) -> NDArray[np.uint8]:
+    """As `read_image`; raises DataError for one of 16 bits, whose values would be cut to their lower byte."""
+    image = read_image(path)
+    if image.dtype != np.uint8:
+        raise DataError(f"{path} is {image.dtype} {list(image.shape)}: an image of 8 bits was expected. {_REMEDY}")
+    return image
+
+
 def read_label_image(path: Path, num_classes: int | None = None, *, first_channel: bool = False) -> NDArray[np.uint8]:
     """A PNG of class indices as stored; see `runtime.label_files`. Raises DataError."""
     try:

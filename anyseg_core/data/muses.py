@@ -26,6 +26,7 @@ from anyseg_core.data.files import (
     fingerprint_of,
     known_words,
     read_image,
+    read_image_of_8_bits,
     read_label_image,
     require_same_view,
     resize_nearest,
@@ -154,7 +155,7 @@ class Muses(FileSamples):
             return released_image(read_stored(self._file(index, spec.modality)), self.size)
         if spec.modality is Sensor.CAMERA:
             path = self._file(index, spec.modality)
-            image = read_image(path)
+            image = read_image_of_8_bits(path)
             require_same_view(path, image, self._label(index), labels)
             return camera_image(image, self.size)
         return self._events(index, spec) if spec.modality is Sensor.EVENT else self._lidar(index, spec)

@@ -81,8 +81,8 @@ class ExportOptions:
             raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, not {self.precision!r}")
         if self.size and any(side <= 0 or side % 32 for side in self.size):
             raise ValueError(f"size must be two positive multiples of 32, not {self.size}")
-        if not self.max_loss >= 0:  # nor NaN, which no loss is above
-            raise ValueError(f"max_loss must be 0 or more points of mIoU, not {self.max_loss:g}")
+        if np.isnan(self.max_loss):
+            raise ValueError("max_loss must be a number of points of mIoU: no loss is above nan")
         if self.label_stride not in (None, 1, 2, 4):
             raise ValueError(f"label_stride must be 1, 2 or 4, not {self.label_stride}")
         for name in ("calibration_samples", "scoring_samples"):

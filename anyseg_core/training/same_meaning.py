@@ -14,10 +14,12 @@ from anyseg_core.training.checkpoint import CheckpointError, TrainingState
 def open_same(state: TrainingState, data: DataConfig, split: str) -> SegmentationDataset:
     """A split of the data that a network was trained on, or of other data.
 
-    Raises DataError where it cannot be opened, CheckpointError where its classes or encodings are not the network's.
+    Raises DataError where it cannot be opened, CheckpointError where its classes, sensors or encodings are not the
+    network's, in its order.
     """
     dataset = open_dataset(data, split)
     require_same_classes(state.classes, dataset.classes, data.root)
+    _require_same_sensors(state, dataset, data)
     _require_same_encodings(state, dataset, data)
     return dataset
 
@@ -32,6 +34,16 @@ def require_same_classes(learned: Sequence[ClassSpec], there: Sequence[ClassSpec
         raise CheckpointError(
             f"{where} has {kind}: {', '.join(found)}; the network has learned {', '.join(known)}. Labels are "
             "numbers: bring the data's labels into the network's order"
+        )
+
+
+def _require_same_sensors(state: TrainingState, dataset: SegmentationDataset, data: DataConfig) -> None:
+    """A network knows a sensor by its place: of fewer ones, or others, each would be taken for another one."""
+    learned, there = ([str(spec.modality) for spec in inputs] for inputs in (state.inputs, dataset.inputs))
+    if learned != there:
+        raise CheckpointError(
+            f"{data.root} is of {', '.join(there)}; the network has learned {', '.join(learned)}, in this order: bring "
+            "the data's inputs into it, or set data.modalities"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from anyseg_core.runtime.geometry.depth_geometry import measured_pixels
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.label_files import check_classes
+from anyseg_core.runtime.label_files import check_classes, is_same_view
 from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, LidarEncoding, ModelCard
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     MAX_DEPTH_M,
@@ -44,6 +45,8 @@ _KEPT_FRAMES = 40
 SPLITS = ("train", "val", "test")
 _SAME_PLACE = 1e-3
 """Of a LiDAR, in metres and radians: less is the noise of a transform that is sent again and again."""
+_LONGEST_S = 1e6
+"""Between samples, and between the frames of one; nobody means more, and nanoseconds still fit 64 bits."""
 _OFFSET_MS = 15.0
 """Sensors whose frames lie further than this from their moments, in the median, are said to."""
 _SCANS_LOOKED_AT = 20
@@ -79,6 +82,9 @@ class FolderOptions:
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is not known; known: {', '.join(SPLITS)}")
+        for name in ("every_s", "max_time_diff_s"):
+            if not 0 <= getattr(self, name) <= _LONGEST_S:
+                raise ValueError(f"{name} must be seconds from 0 to {_LONGEST_S:g}, not {getattr(self, name):g}")
         if not 0 <= self.val_share < 1:
             raise ValueError(f"the share of the bag for val must be from 0 to below 1, not {self.val_share:g}")
 
@@ -141,7 +147,7 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
     written = Written(modalities=collector.modalities)
     for stamp_ns, frames, labels in _with_their_rig(collector, samples, root, drive, options):
         if labels is not None:
-            check_classes(labels, len(description.classes), f"the label image of {stamp_ns}")
+            _check_labels(labels, f"the label image of {stamp_ns}", len(description.classes), frames)
         cut_ns = stamp_ns + span_ns if cut_ns is None else cut_ns
         validates = options.val_share > 0 and stamp_ns >= cut_ns
         split, name = "val" if validates else options.split, f"{stamp_ns:019d}"
@@ -170,6 +176,18 @@ def write_folder(bag: Path, root: Path, card: ModelCard, options: FolderOptions)
         *_about_validation(written, options),
     ]
     return written
+
+
+def _check_labels(labels: NDArray[np.uint8], name: str, classes: int, frames: Sequence[SensorFrame]) -> None:
+    """Raises ValueError where labels have other classes, or do not show what the first picture of the frames shows."""
+    check_classes(labels, classes, name)
+    picture = next((frame for frame in frames if not frame.kind.is_points), None)
+    if picture is not None and not is_same_view(picture.data.shape, labels.shape):
+        size, label_size = (f"{shape[1]}x{shape[0]}" for shape in (picture.data.shape, labels.shape))
+        raise NothingToWriteError(
+            f"{name} is {label_size}, but the {picture.modality} is {size}: they do not show the same view. Give the "
+            "label images of these pictures"
+        )
 
 
 def _require_samples(written: Written, bag: Path, options: FolderOptions) -> None:
@@ -268,7 +286,7 @@ def _description_for(
     try:
         there = FolderDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise NothingToWriteError(f"{path} is not valid: {error}") from None
+        raise NothingToWriteError(f"{path} is not valid: {'; '.join(faults_of(error, FolderDescription))}") from None
     if options.classes and [c.name for c in there.classes] != [c.name for c in options.classes]:
         raise NothingToWriteError(f"{path} has other classes: leave out --classes, or choose another folder")
     lacking = [spec.modality for spec in there.inputs if spec.modality not in sensors]
@@ -338,6 +356,8 @@ class _Collector:
         self.thinned = 0
         """Labelled moments that came too soon after the one before."""
         self.folder = FolderLabels(options.labels) if options.labels else None
+        self._matched: set[int] = set()
+        """Stamps of the label images that are of a frame."""
         self._has_labels = topics.companions.labels is not None
         self._apart_ms: dict[Sensor, list[float]] = {}
         self._depths_m: dict[Sensor, list[float]] = {}
@@ -393,6 +413,7 @@ class _Collector:
         if self.folder is None:
             self._take(_Moment(stamp_ns, None))
         elif (truth := self.folder.near(stamp_ns, self._reach_ns // 2)) is not None:
+            self._matched.add(truth.stamp_ns)
             self._take(_Moment(stamp_ns, truth.labels))
 
     def offsets(self) -> list[str]:
@@ -405,11 +426,16 @@ class _Collector:
         ]
 
     def left_out(self) -> list[str]:
-        """Labels are dear: how many of them came too soon to be taken."""
-        if not self.thinned:
-            return []
+        """Labels are dear: how many of them came too soon to be taken, or are of no frame."""
         apart = f"less than {self._every_ns / NS_PER_S:g} s after another"
-        return [f"{self.thinned} labelled moments {apart} were left out: --every-s 0 takes all"]
+        told = [f"{self.thinned} labelled moments {apart} were left out: --every-s 0 takes all"] if self.thinned else []
+        lost = self.folder.available - len(self._matched) if self.folder is not None else 0
+        if self.folder is not None and lost:
+            told.append(
+                f"{lost} of {self.folder.available} label images in {self.folder.origin} are of no frame of "
+                f"{self.modalities[0]}: name them by its stamps"
+            )
+        return told
 
     def depth_range(self, description: FolderDescription) -> list[str]:
         """What the encoding's range should be, by the depths that were measured."""

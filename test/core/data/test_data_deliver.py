@@ -43,6 +43,16 @@ def test_drives_may_be_links_to_another_disk(root: Path, tmp_path: Path) -> None
     np.testing.assert_array_equal(here[0].images, there[0].images)
 
 
+def test_raw_depth_of_16_bits_is_not_taken_for_an_encoded_image(root: Path, tmp_path: Path) -> None:
+    file = Deliver(root, "train", SIZE).image_path(0, Sensor.DEPTH)
+    cv2.imwrite(str(file), np.full(SIZE, 3000, np.uint16))
+    dataset = Deliver(root, "train", SIZE)
+    with pytest.raises(DataError, match=f"{file} is uint16 .*8 bits was expected"):
+        dataset[0]
+    with pytest.raises(DataError, match="8 bits was expected"):  # which cut such values to their lower byte
+        PackedDataset(dataset, tmp_path / "cache")
+
+
 def test_the_release_s_protocol_resizes_bilinearly(root: Path) -> None:
     small = (SIDE // 2, SIDE // 2)
     ours, released = Deliver(root, "train", small), Deliver(root, "train", small, released_protocol=True)

@@ -163,7 +163,9 @@ def test_another_size_and_stride_are_those_of_the_written_student(checkpoint: Pa
 
 
 @pytest.mark.parametrize(
-    "options", [{"precision": "fp8"}, {"size": (30, 64)}, {"label_stride": 3}, {"scoring_samples": 0}], ids=str
+    "options",
+    [{"precision": "fp8"}, {"size": (30, 64)}, {"label_stride": 3}, {"scoring_samples": 0}, {"max_loss": float("nan")}],
+    ids=str,
 )
 def test_unknown_export_options_are_refused_by_name(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):

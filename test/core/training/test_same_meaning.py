@@ -30,6 +30,14 @@ def state(root: Path, **changes: Any) -> Any:
     return SimpleNamespace(**{"classes": classes, "inputs": deliver_inputs(root), **changes})
 
 
+def test_other_sensors_and_another_order_of_them_are_refused(root: Path) -> None:
+    data = parse_data({"kind": "deliver", "root": str(root), "size": [SIDE, SIDE], "cache": None}, [])
+    inputs = state(root).inputs
+    for learned in (inputs[::-1], inputs[:2], ()):
+        with pytest.raises(CheckpointError, match="is of camera, depth, event, lidar; the network has learned"):
+            open_same(state(root, inputs=learned), data, "train")
+
+
 def test_classes_in_another_order_and_other_encodings_are_refused(root: Path) -> None:
     data = parse_data({"kind": "deliver", "root": str(root), "size": [SIDE, SIDE], "cache": None}, [])
     assert len(open_same(state(root), data, "train"))

@@ -106,6 +106,7 @@ def test_a_bag_without_labels_gives_frames_to_label(bag: Path, tmp_path: Path) -
     [
         (["from-bag", "nowhere", "out"], "no bag at nowhere"),
         (["check", "nowhere"], "no data set that is known"),
+        (["check", ".", "--sheet", "sheet.pngg"], "its name must end in .png or .jpg"),
         (["check", ".", "--kind", "sonar"], "kind: 'sonar' is unknown; known kinds of data sets: deliver"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from small_bags import CAMERA, DEPTH, INFO, LABELS, drive, write_ros2
 
@@ -67,3 +69,27 @@ def test_a_bag_that_is_given_as_here_has_its_folders_name(
     monkeypatch.chdir(bag)
     write_folder(Path(), tmp_path, card, FolderOptions())
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["drive"]
+
+
+def test_label_images_of_another_view_or_of_no_frame_are_told(bag: Path, card: ModelCard, tmp_path: Path) -> None:
+    write_folder(bag, tmp_path / "first", card, FolderOptions(every_s=0.0))
+    labels, height_and_width = tmp_path / "labels", (48, 64)
+    labels.mkdir()
+    for number, stamp in enumerate(stamps(tmp_path / "first" / "train" / "drive")):
+        name = stamp if number < 2 else stamp + 10**12
+        cv2.imwrite(str(labels / f"{name}.png"), np.zeros(height_and_width, np.uint8))
+    options = FolderOptions(every_s=0.0, labels=labels)
+    written = write_folder(bag, tmp_path / "second", card, options)
+    assert (written.samples, written.labelled) == (2, 2)
+    assert any("8 of 10 label images in" in advice for advice in written.advice)
+    for file in labels.iterdir():
+        cv2.imwrite(str(file), np.zeros((24, 64), np.uint8))
+    with pytest.raises(NothingToWriteError, match="is 64x24, but the camera is 64x48"):
+        write_folder(bag, tmp_path / "third", card, options)
+
+
+@pytest.mark.parametrize("field", ["every_s", "max_time_diff_s"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_times_that_are_none_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field} must be seconds"):
+        FolderOptions(**{field: value})  # type: ignore[arg-type]
