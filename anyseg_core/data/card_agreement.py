@@ -28,6 +28,8 @@ def write_expected_agreement(folder: Path, dataset: SegmentationDataset, progres
     if dataset.inputs and [spec.modality for spec in dataset.inputs] != list(card.modalities):
         names = ", ".join(spec.modality for spec in dataset.inputs)
         raise DataError(f"the samples are of {names}; student {card.name} takes {', '.join(card.modalities)}")
+    if tuple(dataset.size) != tuple(card.input_size):
+        raise DataError(f"the samples are {dataset.size}; student {card.name} takes {card.input_size}: set data.size")
     segmenter = Segmenter.open(folder)
     try:
         found = _disagreements(segmenter, dataset, progress)

@@ -41,6 +41,8 @@ def import_weights(source: Path, out: Path, config: TrainConfig | None = None) -
     Raises CheckpointError when the file is damaged or unsafe, or its weights do not all fit; of a student's folder
     StudentError and DataError, too.
     """
+    if any((out / "checkpoints").glob("step_*")):
+        raise CheckpointError(f"{out} holds a run already, whose checkpoints would stay the newer ones: another folder")
     if source.is_dir():
         return import_student(source, out, _needed(config, source))
     weights = read_weights(source)

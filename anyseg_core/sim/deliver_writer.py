@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ FOLDER_OF: dict[Sensor, tuple[str, str]] = {
 LABEL_FOLDER = ("semantic", "semantic")
 INPUTS_NAME = "inputs.json"
 
+_LONGEST_S = 3600.0
 _FIRST_SEED = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 _PNG_FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
@@ -75,20 +77,42 @@ def simulate_dataset(  # noqa: PLR0913 - the choices of one data set, named by k
     Each drive has its own world; no seed is in two splits. Weathers take turns from drive to drive. Frames are
     `every_s` apart, while events are those of the 10 Hz period before each frame. Re-running overwrites.
 
-    Raises ValueError for counts that are negative or leave nothing to render.
+    Raises ValueError for counts that are negative or leave nothing to render, and where `root` holds other frames, of
+    which a training would take those, too.
     """
     counts = {"train": train_drives, "val": val_drives, "test": test_drives}
     if min(counts.values()) < 0 or sum(counts.values()) == 0 or frames_per_drive < 1:
         raise ValueError(f"nothing to simulate: drives {counts}, frames_per_drive {frames_per_drive}")
-    every = max(round(every_s * 10), 1)
+    if not 0 < every_s <= _LONGEST_S or abs(every_s * 10 - round(every_s * 10)) > 1e-6:
+        raise ValueError(f"every_s must be tenths of seconds up to {_LONGEST_S:g}, not {every_s:g}")
+    every = round(every_s * 10)
     jobs = [
         DriveJob(root, split, drive_config(split, k, frames_per_drive * every / 10), every, size)
         for split, count in counts.items()
         for k in range(count)
     ]
+    _require_same_settings(root, jobs, {every * (k + 1) - 1 for k in range(frames_per_drive)}, size)
     root.mkdir(parents=True, exist_ok=True)
     write_inputs(root, size)
     return sum(map_over_processes(write_drive, jobs, workers, progress))
+
+
+def _require_same_settings(root: Path, jobs: Sequence[DriveJob], indices: Collection[int], size: Size) -> None:
+    """Raises ValueError where a folder holds images that were encoded otherwise, or frames that would be left over."""
+    there = sorted((root / LABEL_FOLDER[0]).glob("*/*/*/*.png"))
+    if not there:
+        return
+    if not (root / INPUTS_NAME).is_file() or (root / INPUTS_NAME).read_text() != _inputs_as_json(size):
+        raise ValueError(
+            f"{root} holds a data set of other images or another size: choose another folder, or remove it"
+        )
+    planned = {_path(job, index, *LABEL_FOLDER) for job in jobs for index in indices}
+    left = [path for path in there if path not in planned and path.parent.parent.name in {job.split for job in jobs}]
+    if left:
+        raise ValueError(
+            f"{root} holds {len(left)} frames of other settings, such as {left[0]}, which would be trained on, too: "
+            "choose another folder, or remove it"
+        )
 
 
 def drive_config(split: str, number: int, duration_s: float) -> DriveConfig:
@@ -98,11 +122,15 @@ def drive_config(split: str, number: int, duration_s: float) -> DriveConfig:
     return DriveConfig(seed, WEATHERS[number % len(WEATHERS)], duration_s, speed_mps=speed)
 
 
-def write_inputs(root: Path, size: tuple[int, int]) -> None:
+def write_inputs(root: Path, size: Size) -> None:
     """Write the `InputSpec`s as a JSON list; LiDAR's says that points were drawn at the images' size."""
+    (root / INPUTS_NAME).write_text(_inputs_as_json(size))
+
+
+def _inputs_as_json(size: Size) -> str:
     inputs = [spec.encoded_with(drawn_at=size) if spec.modality == Sensor.LIDAR else spec for spec in VEHICLE_INPUTS]
     specs = [spec.model_dump(mode="json") for spec in inputs]
-    (root / INPUTS_NAME).write_text(json.dumps(specs, indent=2) + "\n")
+    return json.dumps(specs, indent=2) + "\n"
 
 
 def write_drive(job: DriveJob) -> int:

@@ -69,6 +69,13 @@ def test_too_few_samples_are_refused(student: Path) -> None:
         write_expected_agreement(student, Samples(load_card(student).inputs, count=3))
 
 
+def test_samples_of_another_size_are_refused(student: Path) -> None:
+    samples = Samples(load_card(student).inputs)
+    samples.size = (32, 32)
+    with pytest.raises(DataError, match=r"are \(32, 32\); .*set data\.size"):
+        write_expected_agreement(student, samples)
+
+
 def test_samples_of_other_sensors_are_refused(student: Path) -> None:
     with pytest.raises(DataError, match="takes camera, depth, event, lidar"):
         write_expected_agreement(student, Samples(load_card(student).inputs[:2]))

@@ -209,3 +209,6 @@ def test_the_command(network: AnymodalSegmenter, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "--config", str(config)])
     assert done.exit_code == 0, done.output
     assert load_anymodal(tmp_path / "run" / "checkpoints" / "step_00000000")[1].step == 0
+    again = CliRunner().invoke(app, [*words, "--config", str(config)])
+    assert again.exit_code == 2
+    assert "holds a run already" in again.stderr

@@ -102,6 +102,30 @@ def test_simulate_dataset_writes_every_split(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / INPUTS_NAME).is_file()
 
 
+def test_frames_of_other_settings_are_not_mixed_with_new_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anyseg_core.sim.deliver_writer.write_drive", lambda _job: 0)
+    write_inputs(tmp_path, (64, 64))
+    for index in (7, 15):
+        frame = tmp_path / f"semantic/sun/train/MAP_1000001_point0/{index:06d}_semantic_front.png"
+        frame.parent.mkdir(parents=True, exist_ok=True)
+        frame.touch()
+    weather = drive_config("train", 1, 1.0).weather
+    (tmp_path / "semantic" / "sun").rename(tmp_path / "semantic" / str(weather))
+    simulate_dataset(tmp_path, 2, 0, 2, size=(64, 64), workers=0)  # the same again
+    simulate_dataset(tmp_path, 0, 0, 1, test_drives=1, size=(64, 64), workers=0)  # another split
+    with pytest.raises(ValueError, match="another size"):
+        simulate_dataset(tmp_path, 2, 0, 2, size=(32, 64), workers=0)
+    for drives, frames in ((2, 1), (1, 2)):
+        with pytest.raises(ValueError, match="frames of other settings"):
+            simulate_dataset(tmp_path, drives, 0, frames, size=(64, 64), workers=0)
+
+
+@pytest.mark.parametrize("every_s", [0.25, float("nan"), float("inf"), 0.0])
+def test_frames_are_apart_by_tenths_of_seconds(tmp_path: Path, every_s: float) -> None:
+    with pytest.raises(ValueError, match="every_s must be tenths"):
+        simulate_dataset(tmp_path, 1, 0, 1, every_s=every_s)
+
+
 @pytest.mark.parametrize("counts", [(0, 0, 5), (-1, 5, 5), (1, 1, 0)])
 def test_empty_data_set_is_refused(tmp_path: Path, counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="nothing to simulate"):
