@@ -47,6 +47,10 @@ SLOW_SHARE = 0.8
 """Of the drive's rate: one that is published more slowly than that is told to be slow."""
 
 
+MAX_DURATION_S, MAX_RATE_HZ = 86400.0, 1000.0
+"""Of a drive: a day would already be rendered for weeks."""
+
+
 @dataclass(frozen=True)
 class DriveConfig:
     """One simulated drive. Two drives with the same config are the same, bit for bit."""
@@ -64,8 +68,15 @@ class DriveConfig:
     """Whether it carries a thermal camera as well, which looks where the camera does. The others see the same."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.duration_s < np.inf and 0 < self.rate_hz < np.inf):
-            raise ValueError(f"duration_s {self.duration_s} and rate_hz {self.rate_hz} must be positive and finite")
+        if not 0 < self.duration_s <= MAX_DURATION_S or not 0 < self.rate_hz <= MAX_RATE_HZ:
+            raise ValueError(
+                f"duration_s {self.duration_s} and rate_hz {self.rate_hz} must be positive, at most "
+                f"{MAX_DURATION_S:g} s and {MAX_RATE_HZ:g} Hz"
+            )
+        if round(self.duration_s * self.rate_hz) < 1:
+            raise ValueError(f"{self.duration_s:g} s at {self.rate_hz:g} Hz have no frame: raise duration_s or rate_hz")
+        if self.seed < 0:
+            raise ValueError(f"seed must be 0 or more, not {self.seed}")
         if self.width < 32 or self.height < 32:
             raise ValueError(f"image size {self.width}x{self.height} is too small: at least 32x32 pixels")
         if not 20 <= self.horizontal_fov_deg <= 140:

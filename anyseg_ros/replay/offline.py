@@ -283,7 +283,9 @@ class _Replay:
             if self.options.resume:
                 _check_same(self.out / RUN, about)
                 self._plan_resume(path)
-            (self.out / RUN).write_text(json.dumps(about, indent=2) + "\n")
+            partial = self.out / f"{RUN}.partial"
+            partial.write_text(json.dumps(about, indent=2) + "\n")
+            partial.replace(self.out / RUN)  # whole, whenever the run is killed: it cannot be resumed without
             self.log = MaskLog(path, resume=self.options.resume)
             self._known = read_records(path)
         except ValueError as error:
@@ -518,7 +520,10 @@ def _check_same(path: Path, about: dict[str, Any]) -> None:
     """Raises ValueError that names what differs from the run to be resumed."""
     if not path.is_file():
         return
-    before = json.loads(path.read_text())
-    different = [name for name in about if before.get(name) != about[name]]
+    try:
+        before = json.loads(path.read_bytes())
+        different = [name for name in about if before.get(name) != about[name]]
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from None
     if different:
         raise ValueError(f"the interrupted run had other {', '.join(different)}")

@@ -94,7 +94,15 @@ def test_a_setting_that_training_does_not_know(tmp_path: Path) -> None:
 @simulator
 @pytest.mark.parametrize(
     ("options", "says"),
-    [(["--weather", "hail"], "unknown weather 'hail'"), (["--duration-s", "0"], "must be positive")],
+    [
+        (["--weather", "hail"], "unknown weather 'hail'"),
+        (["--duration-s", "0"], "must be positive"),
+        (["--duration-s", "nan"], "must be positive"),
+        (["--duration-s", "inf"], "at most 86400 s"),
+        (["--duration-s", "0.01"], "have no frame"),
+        (["--seed", "-1"], "seed must be 0 or more"),
+        (["--rate-hz", "1e9"], "at most 86400 s and 1000 Hz"),
+    ],
 )
 @pytest.mark.parametrize("command", ["drive", "bag"])
 def test_a_drive_that_cannot_be(tmp_path: Path, command: str, options: list[str], says: str) -> None:

@@ -480,6 +480,12 @@ def test_a_run_is_not_resumed_with_other_options(tmp_path: Path, bag: Path, segm
     other = ReplayOptions(parameters=from_values({"sync.deadline_ms": 20.0}), engine_ms=5.0, resume=True)
     with pytest.raises(ReplayError, match=r"other parameters, engine_ms\. Run it without --resume"):
         replay(bag, tmp_path, other, segmenter=segmenter)
+    about = (tmp_path / "run.json").read_text()
+    for damaged in (about[:40], "[]", ""):
+        (tmp_path / "run.json").write_text(damaged)
+        with pytest.raises(ReplayError, match=r"run\.json is damaged .*without --resume"):
+            replay(bag, tmp_path, ReplayOptions(resume=True), segmenter=segmenter)
+    (tmp_path / "run.json").write_text(about)
     (tmp_path / MASKS).write_text("{}\n")
     with pytest.raises(ReplayError, match="no record of a mask"):
         replay(bag, tmp_path, ReplayOptions(resume=True), segmenter=segmenter)
