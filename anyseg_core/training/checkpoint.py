@@ -31,6 +31,7 @@ from anyseg_core.models.resnet import ResNet, load_resnet_weights
 from anyseg_core.models.student_weights import read_student
 from anyseg_core.models.unimodal import DisentangledNetworks, RegeneratingNetworks, UnimodalNetworks
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, InputSpec, sha256_of
+from anyseg_core.runtime.model_faults import faults_of
 from anyseg_core.training.config import TrainConfig
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -197,8 +198,14 @@ def load_state(checkpoint: Path) -> TrainingState:
     """Read state.json; raises CheckpointError when it is missing or invalid."""
     try:
         return TrainingState.model_validate_json((checkpoint / STATE).read_bytes())
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise CheckpointError(f"{checkpoint / STATE} cannot be used: {error}") from None
+    except ValidationError as error:
+        faults = "; ".join(faults_of(error, TrainingState))
+        raise CheckpointError(
+            f"{checkpoint / STATE} cannot be used: {faults}. Where it is damaged, remove {checkpoint}, and the one "
+            "before is taken; where it is of another version, install that one"
+        ) from None
 
 
 def load_model(checkpoint: Path) -> tuple[SegmentationModel, TrainingState]:

@@ -171,6 +171,11 @@ def test_damaged_checkpoints_are_named(trained: Path, tmp_path: Path) -> None:
     (copy / MODEL).write_bytes(b"rubbish")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         load_anymodal(copy)
+    (copy / "state.json").write_bytes((copy / "state.json").read_bytes()[:100])
+    with pytest.raises(
+        CheckpointError, match=r"state\.json cannot be used: .*remove .*copy, and the one before is taken"
+    ):
+        load_anymodal(copy)
 
 
 def test_a_damaged_optimiser_is_named(trained: Path, root: Path, tmp_path: Path) -> None:
@@ -213,7 +218,7 @@ def test_a_run_that_cannot_be_written_ends_the_command_with_the_reason(root: Pat
     config.write_text(yaml.safe_dump(shapes_config(root).model_dump(mode="json")))
     done = CliRunner().invoke(app, ["train", str(config), "--out", str(config / "run")])
     assert done.exit_code == 2
-    assert "Not a directory" in done.stderr
+    assert f"cannot be written: {config} is a file" in done.stderr
 
 
 def test_a_machine_that_is_not_there_is_named(root: Path, tmp_path: Path) -> None:
