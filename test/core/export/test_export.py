@@ -215,7 +215,7 @@ def test_a_student_is_not_imported_with_data_of_fewer_sensors(checkpoint: Path, 
     root = load_anymodal(checkpoint)[1].config.data.root
     config = shapes_config(root, data={"modalities": ["camera", "lidar"]})
     with pytest.raises(
-        CheckpointError, match=r"is of camera, lidar, .* of camera, depth, event, lidar: set data\.modalities$"
+        CheckpointError, match=r"is of camera, lidar; the network has learned camera, depth.* or set data\.modalities$"
     ):
         import_weights(student, tmp_path / "run", config)
 
