@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from declared_requirements import declared_setup, names_of
@@ -55,6 +56,14 @@ def test_every_imported_module_is_a_robot_s_or_an_extra_s() -> None:
     robot = names_of(declared_setup()["install_requires"])
     others = {module for module in imported() if distribution(module).lower() not in robot}
     assert others - OF_A_DISTRIBUTION - OPTIONAL - {"PIL"} <= set(EXTRA_OF)
+
+
+def test_every_ros_package_that_is_imported_is_a_dependency_of_package_xml() -> None:
+    declared = {element.text for element in ElementTree.parse(REPOSITORY / "package.xml").iter("exec_depend")}
+    of_ros = {name for name in imported() if name in OF_A_DISTRIBUTION or distribution(name).startswith("ros-")}
+    keys = {"tf2_ros": "tf2_ros_py"}
+    assert of_ros >= {"rclpy", "sensor_msgs", "launch_ros"}
+    assert {keys.get(name, name) for name in of_ros} <= declared
 
 
 def test_every_module_of_the_table_comes_with_its_extra() -> None:
