@@ -34,6 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from anyseg_core.benchmarks.claims import Claim
 from anyseg_core.methods import TAUGHT_METHODS
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.training.config import (
     ConfigError,
     TrainConfig,
@@ -156,7 +157,7 @@ def load_plan(path: Path, overrides: list[str]) -> Plan:
     try:
         plan = Plan(base=tree, **own)
     except ValidationError as error:
-        raise ConfigError(f"{path} is no plan of an ablation: {error}") from None
+        raise ConfigError(f"{path} is no plan of an ablation: {told(error, Plan)}") from None
     for teacher in {plan.teacher, *map(plan.teacher_of, plan.variants)} - {None, *plan.variants}:
         if "/" not in str(teacher):
             known = ", ".join(plan.variants)

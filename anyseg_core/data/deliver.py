@@ -16,7 +16,7 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from anyseg_core.data.files import (
     FileSamples,
@@ -32,6 +32,7 @@ from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Samp
 from anyseg_core.runtime.input_images import camera_image
 from anyseg_core.runtime.label_sets import DELIVER, UNLABELLED, LabelClass
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 
 INPUTS_NAME = "inputs.json"
@@ -184,5 +185,5 @@ def _read_inputs(root: Path) -> tuple[InputSpec, ...]:
         return _PUBLISHED_INPUTS
     try:
         return TypeAdapter(tuple[InputSpec, ...]).validate_python(json.loads(path.read_text()))
-    except (json.JSONDecodeError, ValidationError) as error:
-        raise DataError(f"{path} is not a list of input specs: {error}") from None
+    except ValueError as error:  # ValidationError is a ValueError
+        raise DataError(f"{path} is not a list of input specs: {told(error, InputSpec)}") from None

@@ -24,7 +24,7 @@ from anyseg_core.runtime.input_images import InputError, encode_frame
 from anyseg_core.runtime.label_files import files_at_other_depths, is_same_view
 from anyseg_core.runtime.label_sets import UNLABELLED, LabelClass
 from anyseg_core.runtime.model_card import InputSpec
-from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     LABEL_ENDING,
@@ -47,8 +47,7 @@ def read_description(root: Path) -> FolderDescription:
             f"{path} is missing: `anyseg data from-bag` writes it, docs/training/data_sets.md describes it"
         ) from None
     except ValidationError as error:
-        faults = "; ".join(faults_of(error, FolderDescription))
-        raise DataError(f"{path} is not valid: {faults}") from None
+        raise DataError(f"{path} is not valid: {told(error, FolderDescription)}") from None
 
 
 def read_rig(drive: Path) -> RigSpec | None:
@@ -59,8 +58,7 @@ def read_rig(drive: Path) -> RigSpec | None:
     try:
         return RigSpec.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise DataError(f"{path} is not valid: {faults}") from None
+        raise DataError(f"{path} is not valid: {told(error, RigSpec)}") from None
 
 
 def folder_inputs(description: FolderDescription, modalities: Sequence[Sensor]) -> tuple[InputSpec, ...]:

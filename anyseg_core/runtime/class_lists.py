@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from anyseg_core.runtime.label_sets import UNLABELLED
 from anyseg_core.runtime.model_card import ClassSpec
+from anyseg_core.runtime.model_faults import told
 
 _GOLDEN_ANGLE = 0.618034
 """Of the circle of hues: neighbouring classes get colours that are far apart."""
@@ -33,12 +34,12 @@ def parse_classes(text: str) -> tuple[ClassSpec, ...]:
 def _read(path: Path) -> tuple[ClassSpec, ...]:
     try:
         content = json.loads(path.read_bytes())
-        entries = content["classes"] if isinstance(content, dict) else content
+        entries = content.get("classes") if isinstance(content, dict) else content
         return TypeAdapter(tuple[ClassSpec, ...]).validate_python(entries)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path} is no list of classes with name and color: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is no list of classes with name and color: {told(error, ClassSpec)}") from None
 
 
 def _named(names: list[str]) -> tuple[ClassSpec, ...]:

@@ -33,14 +33,13 @@ from pydantic import (
     Field,
     PositiveFloat,
     SerializeAsAny,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from anyseg_core.runtime.known_answer import KnownAnswer
 from anyseg_core.runtime.label_sets import UNLABELLED, Surface
-from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.runtime.network_content import NetworkContent, NetworkFileError, inside
 from anyseg_core.runtime.sensors import CAMERA, DEPTH, EVENT, LIDAR, Sensor, SensorKind, point_sensor
 from anyseg_core.runtime.user_paths import from_home
@@ -410,7 +409,7 @@ def load_card(folder: Path, *, verify: bool = True) -> ModelCard:
     try:
         card = ModelCard.model_validate(_card_content(path.read_bytes()))
     except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
-        faults = "; ".join(faults_of(error, ModelCard)) if isinstance(error, ValidationError) else error
+        faults = told(error, ModelCard)
         raise StudentError(f"{path} is not a valid model card ({faults}). Export the student again.") from None
     if verify:
         read_networks(folder, card)

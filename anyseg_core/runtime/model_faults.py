@@ -14,8 +14,14 @@ MAX_DEPTH = 2
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A line for each fault: the setting's dotted name, and what is wrong with it or what was probably meant."""
-    return [f"{_dotted(fault) or 'config'}: {_in_words(fault, model)}" for fault in error.errors()]
+    """A line for each fault: the setting's dotted name, where it has one, and what is wrong with it or what was probably meant."""
+    named = ((_dotted(fault), _in_words(fault, model)) for fault in error.errors())
+    return [f"{name}: {words}" if name else words for name, words in named]
+
+
+def told(error: Exception, model: type[BaseModel]) -> str:
+    """The faults in one line, of settings or of the text that they were read from."""
+    return "; ".join(faults_of(error, model)) if isinstance(error, ValidationError) else str(error)
 
 
 def _dotted(fault: ErrorDetails) -> str:

@@ -31,7 +31,7 @@ from anyseg_core.models.resnet import ResNet, load_resnet_weights
 from anyseg_core.models.student_weights import read_student
 from anyseg_core.models.unimodal import DisentangledNetworks, RegeneratingNetworks, UnimodalNetworks
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, InputSpec, sha256_of
-from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.training.config import TrainConfig
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -201,10 +201,9 @@ def load_state(checkpoint: Path) -> TrainingState:
     except OSError as error:
         raise CheckpointError(f"{checkpoint / STATE} cannot be used: {error}") from None
     except ValidationError as error:
-        faults = "; ".join(faults_of(error, TrainingState))
         raise CheckpointError(
-            f"{checkpoint / STATE} cannot be used: {faults}. Where it is damaged, remove {checkpoint}, and the one "
-            "before is taken; where it is of another version, install that one"
+            f"{checkpoint / STATE} cannot be used: {told(error, TrainingState)}. Where it is damaged, remove "
+            f"{checkpoint}, and the one before is taken; where it is of another version, install that one"
         ) from None
 
 

@@ -17,7 +17,7 @@ from anyseg_core.runtime.geometry.depth_geometry import measured_pixels
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.label_files import check_classes, is_same_view
 from anyseg_core.runtime.model_card import ClassSpec, DepthEncoding, InputSpec, LidarEncoding, ModelCard
-from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.runtime.sample_folder import (
     DESCRIPTION_NAME,
     MAX_DEPTH_M,
@@ -286,7 +286,7 @@ def _description_for(
     try:
         there = FolderDescription.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise NothingToWriteError(f"{path} is not valid: {'; '.join(faults_of(error, FolderDescription))}") from None
+        raise NothingToWriteError(f"{path} is not valid: {told(error, FolderDescription)}") from None
     if options.classes and [c.name for c in there.classes] != [c.name for c in options.classes]:
         raise NothingToWriteError(f"{path} has other classes: leave out --classes, or choose another folder")
     lacking = [spec.modality for spec in there.inputs if spec.modality not in sensors]

@@ -30,7 +30,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anyseg_core.runtime.metrics import ConfusionMatrix
-from anyseg_core.runtime.model_faults import faults_of
+from anyseg_core.runtime.model_faults import told
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
 from anyseg_core.runtime.strict_yaml import load_yaml_file
 from anyseg_ros.replay.mask_records import LABELS, MaskRecord
@@ -195,8 +195,7 @@ def _entry(content: Any, place: str) -> Condition | Group:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        mistakes = "; ".join(faults_of(error, kind))
-        raise ConditionError(f"{place}: {mistakes}") from None
+        raise ConditionError(f"{place}: {told(error, kind)}") from None
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def test_mistakes_in_a_plan_are_named(plan_file: Path) -> None:
         ("reference", "nobody", "reference nobody is none of the variants"),
         ("gate", {"teacher": "full", "student": "nobody"}, r"gate\.student nobody is none"),
         ("variants", {"one": {"continues": "two"}, "two": {"continues": "one"}, "full": {}}, "in a circle"),
-        ("more", {"best": 0, "seeds": 1}, "no plan of an ablation"),
+        ("more", {"best": 0, "seeds": 1}, "no plan of an ablation: more.best: Input should be greater"),
     ):
         bad.write_text(yaml.safe_dump(yaml.safe_load(plan_file.read_text()) | {key: value}))
         with pytest.raises(ConfigError, match=words):

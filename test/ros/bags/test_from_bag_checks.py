@@ -197,9 +197,11 @@ def test_classes_are_read_from_names_or_a_file(tmp_path: Path) -> None:
     path = tmp_path / "classes.json"
     path.write_text(json.dumps({"classes": [{"name": "a", "color": [1, 2, 3]}, {"name": "b", "color": [4, 5, 6]}]}))
     assert [c.name for c in parse_classes(str(path))] == ["a", "b"]
-    path.write_text("[1]")
-    with pytest.raises(ValueError, match="no list of classes"):
-        parse_classes(str(path))
+    for content in ("[1]", "{}", '[{"name": "a"}]', '{"classes": 3}', "[", "null"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="no list of classes") as error:
+            parse_classes(str(path))
+        assert "pydantic" not in str(error.value)
 
 
 def with_full_intensity(full_scale: float) -> Iterator[Written]:
