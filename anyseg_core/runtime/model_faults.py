@@ -14,7 +14,7 @@ MAX_DEPTH = 2
 
 
 def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A line for each fault: the setting's dotted name, where it has one, and what is wrong with it or what was probably meant."""
+    """A line for each fault: the setting's dotted name, if any, and what is wrong or what was probably meant."""
     named = ((_dotted(fault), _in_words(fault, model)) for fault in error.errors())
     return [f"{name}: {words}" if name else words for name, words in named]
 

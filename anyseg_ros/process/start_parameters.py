@@ -12,16 +12,27 @@ if TYPE_CHECKING:
 
 _ROS_OWN = ("use_sim_time", "start_type_description_service")
 _ROS_PREFIX = "qos_overrides."
+_MISTYPED = 0.85
+"""Names that are as alike as this (difflib's ratio) are the same, mistyped."""
+_MOST_NAMED = 5
 
 
 def require_declared(node: Node) -> None:
-    """Raises ValueError for a parameter that was set at the start and that the node, all declared, does not have."""
+    """Raises ValueError for a parameter set at the start that looks like a mistyped one of the node's, all declared.
+
+    Others are named in one warning: a file of a whole vehicle, `/**`, has those of other nodes, too.
+    """
+    known = sorted(node.get_parameters_by_prefix(""))
+    unknown = []
     for name in node._parameter_overrides:  # pyright: ignore[reportPrivateUsage]  # rclpy tells them nowhere else
-        if not node.has_parameter(name) and name not in _ROS_OWN and not name.startswith(_ROS_PREFIX):
-            known = sorted(node.get_parameters_by_prefix(""))
-            near = difflib.get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"unknown parameter {name}: {remedy}")
+        if node.has_parameter(name) or name in _ROS_OWN or name.startswith(_ROS_PREFIX):
+            continue
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=_MISTYPED):
+            raise ValueError(f"unknown parameter {name}: did you mean {near[0]}?")
+        unknown.append(name)
+    if unknown:
+        shown = ", ".join(unknown[:_MOST_NAMED]) + (" ..." if len(unknown) > _MOST_NAMED else "")
+        node.get_logger().warning(f"of no effect here: {shown}; known are {', '.join(known)}")
 
 
 def refuse_changes(node: Node, may_change: Collection[str] = ()) -> None:

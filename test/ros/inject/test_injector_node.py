@@ -22,14 +22,17 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
+from repository import REPOSITORY  # noqa: E402
 from ros_harness import TIMEOUT_S, SpunNodes, live_frame  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from anyseg_core.runtime.sensors import Sensor  # noqa: E402
+from anyseg_core.runtime.strict_yaml import load_yaml_file  # noqa: E402
 from anyseg_ros.inject.injector_node import InjectorNode  # noqa: E402
 from anyseg_ros.messages.headers import STATE_QOS  # noqa: E402
+from anyseg_ros.pipeline.parameters import flattened  # noqa: E402
 from anyseg_ros.process.node_process import new_executor  # noqa: E402
 from anyseg_ros.vehicle.publisher import camera_message, lidar_message  # noqa: E402
 
@@ -231,8 +234,15 @@ def test_wrong_parameters_are_named(tmp_path: Path) -> None:
         create(**{"topics.camera.input": "1st"})
     with pytest.raises(ValueError, match=r"unknown parameter injection: did you mean injections\?"):
         create(injection="faults.yaml")
-    with pytest.raises(ValueError, match=r"unknown parameter topics\.thermal\.input"):  # not among `sensors`
-        create(**{"topics.thermal.input": "thermal"})
+
+
+def test_a_file_of_the_whole_vehicle_is_no_mistake(capfd: pytest.CaptureFixture[str]) -> None:
+    """`/**` of config/vehicle.yaml is for every node; a sensor's topic that is not among `sensors` has no effect."""
+    content = load_yaml_file(REPOSITORY / "config" / "vehicle.yaml")
+    values = {"topics.thermal.input": "thermal", **flattened(content["/**"]["ros__parameters"])}
+    node = InjectorNode(namespace="whole", parameter_overrides=[Parameter(name, value=values[name]) for name in values])
+    node.destroy_node()
+    assert "of no effect here: topics.thermal.input, modalities." in capfd.readouterr().err
 
 
 def test_what_is_read_at_the_start_cannot_be_changed_later() -> None:
