@@ -118,22 +118,17 @@ def _pass_gate(plan: Plan, seeds: Sequence[int], out: Path, jobs: int, report: R
 
 def _with_all_sensors(runs: Iterable[Run], variant: str) -> float:
     """mIoU with all sensors on the validation split, mean over the runs of a variant."""
-    scores = [_metrics(run)["miou"] for run in runs if run.variant == variant]
+    scores = [read_metrics(run.folder)["miou"] for run in runs if run.variant == variant]
     return float(np.mean([with_all_modalities(miou) for miou in scores]))
 
 
 def _best_variants(runs: Sequence[Run], count: int) -> list[str]:
     """The best first, by the mean over subsets and runs on the validation split."""
     means = {
-        variant: float(np.mean([_metrics(run)["mean"] for run in runs if run.variant == variant]))
+        variant: float(np.mean([read_metrics(run.folder)["mean"] for run in runs if run.variant == variant]))
         for variant in dict.fromkeys(run.variant for run in runs)
     }
     return sorted(means, key=lambda name: -means[name])[:count]
-
-
-def _metrics(run: Run) -> dict[str, Any]:
-    """What the training has found on the validation split at its end."""
-    return read_metrics(run.folder)
 
 
 # --- training -------------------------------------------------------------------------------------------------
@@ -147,7 +142,7 @@ def _train_all(plan: Plan, runs: Iterable[Run], jobs: int, report: Report) -> No
             # The memory of a run can be told only in a process of its own.
             here = jobs == 1 and not plan.costs and all(run.config.machine.devices == 1 for run in together)
             for run in map(_train_here, together) if here else pool.map(_train_apart, together):
-                report(f"{run}: mean mIoU {_metrics(run)['mean']:.2f} on {run.config.data.val_split}")
+                report(f"{run}: mean mIoU {read_metrics(run.folder)['mean']:.2f} on {run.config.data.val_split}")
 
 
 def _is_done(run: Run) -> bool:
@@ -218,7 +213,7 @@ def _score(run: Run, split: str, limit: int | None) -> None:
         if {key: stored.get(key) for key in asked} == asked:
             return
     if split == run.config.data.val_split and limit is None:  # which training has scored at its end
-        metrics = _metrics(run)
+        metrics = read_metrics(run.folder)
         metrics |= missing_metrics(metrics["miou"])
     else:
         options = EvaluationOptions(split=split, limit=limit, pictures=0)

@@ -196,8 +196,7 @@ def open_mixture(config: DataConfig, split: str) -> Mixture:
     """A split of a mixture: the parts that have it. Raises DataError, also where none has."""
     parts = [
         MixturePart(open_dataset(part, own), part_meaning(part), name, part.weight)
-        for name, part in named_parts(config, split)
-        if has_split(part, own := split_of_part(config, part, split))
+        for name, part, own in parts_with_split(config, split)
     ]
     inputs, classes = describe_data(config)
     return Mixture(parts, inputs, classes, config.size)
@@ -249,6 +248,12 @@ def has_split(part: PartConfig, split: str) -> bool:
     return not layout.splits or split in layout.splits
 
 
+def parts_with_split(config: DataConfig, split: str) -> list[tuple[str, PartConfig, str]]:
+    """Name and configuration of a mixture's parts that have a split, and what it is called in each."""
+    own = [(name, part, split_of_part(config, part, split)) for name, part in named_parts(config, split)]
+    return [(name, part, called) for name, part, called in own if has_split(part, called)]
+
+
 def part_meaning(part: PartConfig) -> dict[str, tuple[str, ...]]:
     """What a part's classes are in the mixture's terms: by its layout, and by the configuration, which goes first."""
     if part.kind == "pictures":
@@ -284,12 +289,11 @@ def require_splits(config: DataConfig, splits: Iterable[str]) -> None:
         if config.kind != "mixture":
             open_files(config, split)
             continue
-        own = [(part, split_of_part(config, part, split)) for part in parts_of(config, split)]
-        having = [(part, name) for part, name in own if has_split(part, name)]
+        having = parts_with_split(config, split)
         if not having:
             raise DataError(f"none of the parts of the mixture has a split {split}")
-        for part, name in having:
-            open_files(part, name)
+        for _, part, own in having:
+            open_files(part, own)
 
 
 def _open_mixture_files(_config: DataConfig, _split: str) -> FileDataset:

@@ -21,7 +21,6 @@ from pydantic import TypeAdapter
 from anyseg_core.data.files import (
     FileSamples,
     Size,
-    files_below,
     known_words,
     read_image_of_8_bits,
     read_label_image,
@@ -29,6 +28,7 @@ from anyseg_core.data.files import (
     resize_nearest,
 )
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
+from anyseg_core.runtime.files import files_below
 from anyseg_core.runtime.input_images import camera_image
 from anyseg_core.runtime.label_sets import DELIVER, UNLABELLED, LabelClass
 from anyseg_core.runtime.model_card import DepthEncoding, EventEncoding, InputSpec, LidarEncoding, RgbEncoding

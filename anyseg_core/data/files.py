@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -62,12 +61,6 @@ def resize_nearest(image: NDArray[Any], size: Size) -> NDArray[Any]:
     if image.shape[:2] == size:
         return image
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-
-
-def files_below(root: Path, pattern: str) -> list[Path]:
-    """As `Path.glob`, sorted, and `**` enters links to folders, too: data sets are often linked from another disk."""
-    found = glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207  # which Path.glob does not enter
-    return sorted(root / name for name in found)
 
 
 def fingerprint_of(files: Iterable[Path], *settings: object) -> str:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import files_below, read_image
+from anyseg_core.data.files import read_image
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.files import files_below
 from anyseg_core.runtime.geometry.projection import PinholeCamera, Rig
 from anyseg_core.runtime.sensors import Sensor, SensorFrame
 

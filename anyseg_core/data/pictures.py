@@ -9,7 +9,6 @@ import numpy as np
 from anyseg_core.data.files import (
     FileSamples,
     Size,
-    files_below,
     read_image,
     read_label_image,
     require_same_view,
@@ -17,6 +16,7 @@ from anyseg_core.data.files import (
 )
 from anyseg_core.data.layouts import PictureLayout
 from anyseg_core.data.sample import IMAGENET_MEAN, IMAGENET_STD, DataError, Sample
+from anyseg_core.runtime.files import files_below
 from anyseg_core.runtime.input_images import camera_image
 from anyseg_core.runtime.model_card import InputSpec, RgbEncoding
 from anyseg_core.runtime.sensors import Sensor

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anyseg_core.data.files import Size, files_below, known_words, optional_module
+from anyseg_core.data.files import Size, known_words, optional_module
 from anyseg_core.data.rgbd import RgbdDataset, camera_frame, depth_frame, rgbd_inputs
 from anyseg_core.data.sample import DataError
+from anyseg_core.runtime.files import files_below
 from anyseg_core.runtime.label_sets import POTSDAM, UNLABELLED
 from anyseg_core.runtime.model_card import DepthEncoding, InputSpec
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, SensorFrame

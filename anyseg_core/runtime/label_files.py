@@ -6,7 +6,6 @@ unlabelled. What would give wrong classes in silence is refused by name: a JPEG,
 
 from __future__ import annotations
 
-from glob import glob
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from anyseg_core.runtime.files import files_below
 from anyseg_core.runtime.image_files import JPEG_MAGIC, PNG_MAGIC, ImageFileError, PngChunk, decode_picture, png_chunks
 from anyseg_core.runtime.label_sets import UNLABELLED
 
@@ -68,8 +68,8 @@ def files_at_other_depths(folder: Path, ending: str, depth: int) -> list[Path]:
     """Files below `folder` whose names end so and that are not in a folder `depth` below it, sorted: what lies a folder
     too deep is found by nobody who looks at one depth.
     """
-    found = (Path(name) for name in glob(f"**/*{ending}", root_dir=folder, recursive=True))  # noqa: PTH207  # enters links
-    return sorted(folder / path for path in found if len(path.parts) != depth + 1)
+    own = len(folder.parts) + depth + 1
+    return [path for path in files_below(folder, f"**/*{ending}") if len(path.parts) != own]
 
 
 def check_classes(labels: Labels, num_classes: int, name: str) -> None:

@@ -47,6 +47,8 @@ SLOW_SHARE = 0.8
 """Of the drive's rate: one that is published more slowly than that is told to be slow."""
 
 
+CARRIED = (*DEFAULT_SENSORS, THERMAL)
+"""The sensors that a drive can have."""
 MAX_DURATION_S, MAX_RATE_HZ = 86400.0, 1000.0
 """Of a drive: a day would already be rendered for weeks."""
 
@@ -87,7 +89,7 @@ class DriveConfig:
     @property
     def sensors(self) -> tuple[Sensor, ...]:
         """What the vehicle carries."""
-        return (*DEFAULT_SENSORS, THERMAL) if self.thermal else DEFAULT_SENSORS
+        return CARRIED if self.thermal else DEFAULT_SENSORS
 
     def camera(self) -> PinholeCamera:
         """The camera's intrinsics, principal point in the middle."""

@@ -30,6 +30,7 @@ from anyseg_core.models.encoders import ENCODERS, NoPretrainedWeightsError, enco
 from anyseg_core.models.resnet import ResNet, load_resnet_weights
 from anyseg_core.models.student_weights import read_student
 from anyseg_core.models.unimodal import DisentangledNetworks, RegeneratingNetworks, UnimodalNetworks
+from anyseg_core.runtime.files import replace_text
 from anyseg_core.runtime.model_card import CARD_NAME, ClassSpec, InputSpec, sha256_of
 from anyseg_core.runtime.model_faults import told
 from anyseg_core.training.config import TrainConfig
@@ -150,10 +151,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def mark_best(checkpoint: Path, score: float) -> None:
     """Make a checkpoint the result of its run, with what the best is chosen by, in percent."""
-    pointer = checkpoint.parent / BEST
-    partial = pointer.with_name(pointer.name + ".partial")
-    partial.write_text(json.dumps({"checkpoint": checkpoint.name, "score": score}) + "\n")
-    partial.replace(pointer)
+    replace_text(checkpoint.parent / BEST, json.dumps({"checkpoint": checkpoint.name, "score": score}) + "\n")
 
 
 def best_score(run: Path) -> float:
@@ -165,9 +163,7 @@ def best_score(run: Path) -> float:
 
 def update_metrics(folder: Path, state: TrainingState) -> None:
     """Replace the JSON part of a checkpoint, atomically."""
-    partial = folder / f"{STATE}.partial"
-    partial.write_text(state.model_dump_json(indent=2) + "\n")
-    partial.replace(folder / STATE)
+    replace_text(folder / STATE, state.model_dump_json(indent=2) + "\n")
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from anyseg_core.runtime.files import replace_text
 from anyseg_core.training.checkpoint import CheckpointError
 
 HISTORY_NAME, METRICS_NAME = "history.jsonl", "metrics.json"
@@ -32,7 +33,7 @@ class RunLog:
         self._writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
         self._history = run / HISTORY_NAME
         kept = [entry for entry in read_history(run) if entry["step"] <= step]
-        _replace(self._history, "".join(json.dumps(entry) + "\n" for entry in kept))
+        replace_text(self._history, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def scalars(self, values: Mapping[str, float], group: str, step: int) -> None:
         """Curves named `group/name`."""
@@ -87,7 +88,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 
 def write_metrics(run: Path, metrics: Mapping[str, Any]) -> None:
     """Write metrics.json of a run that has come to its end."""
-    _replace(run / METRICS_NAME, json.dumps(metrics, indent=2) + "\n")
+    replace_text(run / METRICS_NAME, json.dumps(metrics, indent=2) + "\n")
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
@@ -102,13 +103,6 @@ def read_metrics(run: Path) -> dict[str, Any]:
             f"{path} cannot be used ({error}): remove it and resume the run, which writes it again at its end"
         ) from None
     return metrics
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file that a kill leaves whole, as it was before or as it is to be."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def curves(history: Sequence[Mapping[str, Any]], key: str) -> dict[str, list[float | None]]:

@@ -88,13 +88,8 @@ class InjectorNode(GuardedCallbacks, Node):
         target = self.declare_parameter(f"topics.{modality}.output", usual).value
         if not source or not target:
             return None
-        full = []
-        for way, topic in (("input", source), ("output", target)):
-            try:
-                full.append(full_topic_name(self, topic))
-            except ValueError as error:
-                raise ValueError(f"topics.{modality}.{way}: {error}") from None
-        if full[0] == full[1]:
+        heard = full_topic_name(self, f"topics.{modality}.input", source)
+        if heard == full_topic_name(self, f"topics.{modality}.output", target):
             raise ValueError(f"topics.{modality}: input and output are both {source}; the node would hear itself")
         return _Relay(self, modality, source, target)
 

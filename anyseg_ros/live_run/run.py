@@ -19,11 +19,10 @@ from sensor_msgs.msg import Image
 from anyseg_core.runtime.geometry.projection import Rig
 from anyseg_core.runtime.health.monitor import State
 from anyseg_core.runtime.model_card import find_student, load_card
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
+from anyseg_core.runtime.sensors import Sensor
 from anyseg_core.runtime.time_units import NS_PER_S
-from anyseg_core.sim.drive import base_from_lidar
+from anyseg_core.sim.drive import CARRIED, base_from_lidar
 from anyseg_core.sim.recorded_drive import RecordedDrive
-from anyseg_core.sim.thermal import THERMAL
 from anyseg_ros.live_run.child_process import LiveRunError, child_process, ros_arguments, transform_parameters
 from anyseg_ros.live_run.recording import ReceivedMask, Recording, StatusSample
 from anyseg_ros.messages.conversions import stamp_ns
@@ -135,7 +134,7 @@ def extrinsics_parameters(rig: Rig) -> dict[str, list[float]]:
 
 def _vehicle_arguments(run: LiveRun) -> dict[str, Any]:
     taken = load_card(find_student(run.student), verify=False).modalities
-    heard = ",".join(str(sensor) for sensor in (*DEFAULT_SENSORS, THERMAL) if sensor in taken)  # those that it has
+    heard = ",".join(str(sensor) for sensor in CARRIED if sensor in taken)  # those that it has
     arguments = {"recording": run.drive, "loop": run.loop_s is not None, "await_subscribers": heard}
     return {**arguments, **({"injections": run.injections} if run.injections else {}), **run.vehicle_parameters}
 

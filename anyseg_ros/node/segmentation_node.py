@@ -144,9 +144,9 @@ class SegmentationNode(GuardedCallbacks, LifecycleNode):
         """Raises ParameterError for a name that no topic can have: activating would end with it."""
         for name, topic in node_parameters.topics_of(self._settings).items():
             try:
-                full_topic_name(self, topic)
+                full_topic_name(self, name, topic)
             except ValueError as error:
-                raise ParameterError(f"{name}: {error}") from None
+                raise ParameterError(str(error)) from None
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and segment."""

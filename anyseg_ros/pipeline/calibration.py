@@ -95,7 +95,7 @@ class Calibration:
         camera = self.alignment.drawn_in(camera)
         extrinsics, source, missing = self._extrinsics(lookup)
         if source == FROM_PARAMETERS:
-            extrinsics = _from_frame(camera) @ extrinsics
+            extrinsics[:3, 3] += camera.lens  # who measured them saw its picture
         elif source:
             source += _beside_its_frame(camera)
         known = camera, extrinsics.tobytes(), source, missing, self.optical_frame, sensor
@@ -135,13 +135,6 @@ class Calibration:
         if not self.optical_frame:
             return "camera_info has no frame_id that TF could be asked for"
         return f"TF does not connect {self.lidar_frame.lstrip('/')} with {self.optical_frame} at that time"
-
-
-def _from_frame(camera: PinholeCamera) -> NDArray[np.float64]:
-    """4x4, from the lens, in the axes of the optical frame, to that frame."""
-    transform = np.eye(4)
-    transform[:3, 3] = np.linalg.inv(camera.picture_from_optical)[:3, 3]
-    return transform
 
 
 def _beside_its_frame(camera: PinholeCamera) -> str:

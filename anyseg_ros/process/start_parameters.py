@@ -1,4 +1,4 @@
-"""Parameters of a node that reads them once, when it starts: one that would have no effect is refused, not taken."""
+"""Parameters of a node that reads them once, when it starts: one that is mistyped, or set too late, is refused."""
 
 from __future__ import annotations
 

@@ -8,15 +8,16 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-def full_topic_name(node: Node, name: str) -> str:
-    """The name with the node's namespace and remappings. Raises ValueError where ROS 2 would take none of that name."""
+def full_topic_name(node: Node, parameter: str, name: str) -> str:
+    """A parameter's name of a topic, with the node's namespace and remappings. Raises ValueError, which names the
+    parameter, where ROS 2 would take none of that name."""
     from rclpy.validate_full_topic_name import validate_full_topic_name
 
     try:
         full = node.resolve_topic_name(name)
         validate_full_topic_name(full)
     except Exception as error:  # of rclpy's own C++ part, another class in each distribution
-        raise ValueError(f"{_shown(name)} is no name of a topic: {_why(error)}") from None
+        raise ValueError(f"{parameter}: {_shown(name)} is no name of a topic: {_why(error)}") from None
     return full
 
 

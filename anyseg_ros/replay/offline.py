@@ -32,6 +32,7 @@ import numpy as np
 
 from anyseg_core.runtime.cross_examination.agreement import Shown
 from anyseg_core.runtime.engines.protocol import EngineError
+from anyseg_core.runtime.files import replace_text
 from anyseg_core.runtime.input_images import InputError
 from anyseg_core.runtime.segmenter import Segmentation, Segmenter
 from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor, in_order
@@ -283,9 +284,7 @@ class _Replay:
             if self.options.resume:
                 _check_same(self.out / RUN, about)
                 self._plan_resume(path)
-            partial = self.out / f"{RUN}.partial"
-            partial.write_text(json.dumps(about, indent=2) + "\n")
-            partial.replace(self.out / RUN)  # whole, whenever the run is killed: it cannot be resumed without
+            replace_text(self.out / RUN, json.dumps(about, indent=2) + "\n")  # without which no run is resumed
             self.log = MaskLog(path, resume=self.options.resume)
             self._known = read_records(path)
         except ValueError as error:

@@ -31,11 +31,11 @@ POINT_FIELDS = ("x", "y", "z", "intensity")
 class VehiclePublisher:
     """Publishes frames as drivers do: reliable, relative topic names, camera_info beside each image.
 
-    With the node's parameter `publish_log` it writes a CSV file: a message's stamp, its modality and the system time
+    `log` is a CSV file to write: a message's stamp, its modality and the system time
     just before it went to the middleware, both in nanoseconds.
     """
 
-    def __init__(self, node: Node, rig: Rig, sensors: Sequence[Sensor] = DEFAULT_SENSORS) -> None:
+    def __init__(self, node: Node, rig: Rig, sensors: Sequence[Sensor] = DEFAULT_SENSORS, log: str = "") -> None:
         self._rig = rig
         self._sensors = {
             sensor: node.create_publisher(_MESSAGES[sensor.kind][0], default_topic(sensor), QUEUE_DEPTH)
@@ -46,7 +46,6 @@ class VehiclePublisher:
             Sensor.DEPTH: node.create_publisher(CameraInfo, DEPTH_INFO, QUEUE_DEPTH),
         }
         self._labels = node.create_publisher(Image, GROUND_TRUTH, QUEUE_DEPTH)
-        log = node.get_parameter("publish_log").value if node.has_parameter("publish_log") else ""
         # Written line by line, until the process ends.
         self._log = Path(log).open("w", buffering=1) if log else None  # noqa: SIM115
 

@@ -22,12 +22,11 @@ from std_msgs.msg import Header
 
 from anyseg_core.injection import InjectionSchedule
 from anyseg_core.runtime.geometry.projection import Rig
-from anyseg_core.runtime.sensors import DEFAULT_SENSORS, Sensor
-from anyseg_core.sim.drive import SLOW_SHARE, Drive, DriveConfig, DriveFrame, rig_of
+from anyseg_core.runtime.sensors import Sensor
+from anyseg_core.sim.drive import CARRIED, SLOW_SHARE, Drive, DriveConfig, DriveFrame, rig_of
 from anyseg_core.sim.drive_cache import is_recorded, recording_path, user_cache_folder
 from anyseg_core.sim.recorded_drive import RecordedDrive, RecordingError
 from anyseg_core.sim.render_process import RenderError, RenderProcess
-from anyseg_core.sim.thermal import THERMAL
 from anyseg_core.sim.weather import Weather
 from anyseg_ros.messages.headers import time_message
 from anyseg_ros.process.node_process import run
@@ -70,12 +69,12 @@ class SimulatedVehicleNode(Node):
         recording = self.get_parameter("recording").value
         if recording:
             drive = RecordedDrive.load(Path(recording))
-            self._drive(drive, VehiclePublisher(self, drive.rig(), drive.sensors))
+            self._drive(drive, self._vehicle_publisher(drive.rig(), drive.sensors))
         elif self.get_parameter("render_first").value:
             self._drive_when_rendered(self._drive_config())
         else:
             drive = Drive(self._drive_config())
-            self._drive(drive, VehiclePublisher(self, drive.rig(), drive.config.sensors))
+            self._drive(drive, self._vehicle_publisher(drive.rig(), drive.config.sensors))
 
     def _declare_parameters(self) -> None:
         self.declare_parameter("recording", "")  # a recorded drive; without it the drive is rendered
@@ -98,6 +97,9 @@ class SimulatedVehicleNode(Node):
         duration_s, rate_hz = float(values["duration_s"]), float(values["rate_hz"])
         return DriveConfig(values["seed"], weather, duration_s, rate_hz, thermal=values["thermal"])
 
+    def _vehicle_publisher(self, rig: Rig, sensors: Sequence[Sensor]) -> VehiclePublisher:
+        return VehiclePublisher(self, rig, sensors, log=str(self.get_parameter("publish_log").value))
+
     def _drive(self, source: FrameSource, vehicle: VehiclePublisher) -> None:
         if self.get_parameter("unpack_first").value:
             source = _Unpacked(source)
@@ -106,8 +108,8 @@ class SimulatedVehicleNode(Node):
 
     def _drive_when_rendered(self, config: DriveConfig) -> None:
         """Now, where the cache holds the drive; else as soon as a process has rendered it."""
-        vehicle = VehiclePublisher(
-            self, rig_of(config), config.sensors
+        vehicle = self._vehicle_publisher(
+            rig_of(config), config.sensors
         )  # drivers that are up and have nothing to say yet
         path = recording_path(config, user_cache_folder())
         if is_recorded(path):
@@ -211,7 +213,7 @@ class _Driver:
 
 def _sensors_named(listed: str) -> list[Sensor]:
     """`camera,depth` -> those sensors. Raises ValueError for one that no drive has."""
-    known = {str(sensor): sensor for sensor in (*DEFAULT_SENSORS, THERMAL)}
+    known = {str(sensor): sensor for sensor in CARRIED}
     names = [name.strip() for name in listed.split(",") if name.strip()]
     for name in names:
         if name not in known:

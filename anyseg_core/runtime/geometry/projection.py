@@ -54,6 +54,11 @@ class PinholeCamera:
         return transform
 
     @property
+    def lens(self) -> NDArray[np.float64]:
+        """Where it is in its optical frame, [3] in metres."""
+        return np.asarray(np.linalg.inv(self.picture_from_optical)[:3, 3], np.float64)
+
+    @property
     def undistorted(self) -> PinholeCamera:
         """The same camera after its lens' distortion was taken out of the picture."""
         return replace(self, distortion=None)

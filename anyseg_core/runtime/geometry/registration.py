@@ -109,8 +109,7 @@ class EventRegistration:
         if camera.distortion is not None:
             raise ValueError("camera has a distortion: events are registered to rectified pictures only")
         self._size = camera.height, camera.width
-        lens = in_optical_frame(np.zeros((1, 3), np.float32), camera)[0]
-        self._offset = event_from_camera[:3, :3] @ lens + event_from_camera[:3, 3]
+        self._offset = event_from_camera[:3, :3] @ camera.lens + event_from_camera[:3, 3]
         self._focal_px, self._distance_m = camera.fx, distance_m
         # Events of a finer camera are looked up at their own resolution and then averaged, so that none is left out.
         finer = min(max(1, round(event_camera.fx / camera.fx)), _FINEST)

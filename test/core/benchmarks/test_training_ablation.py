@@ -26,7 +26,7 @@ from anyseg_core.runtime.model_card import ClassSpec
 from anyseg_core.training.checkpoint import CheckpointError, TrainingState, build_model
 from anyseg_core.training.config import ConfigError
 from anyseg_core.training.loop import CONFIG_NAME
-from anyseg_core.training.run_log import METRICS_NAME
+from anyseg_core.training.run_log import METRICS_NAME, read_metrics
 from anyseg_ros.cli import app
 
 SHIPPED = sorted((REPOSITORY / "config" / "train" / "ablation").glob("*.yaml"))
@@ -130,9 +130,13 @@ def test_damaged_files_of_a_run_are_named(plan_file: Path, tmp_path: Path, conte
     run.folder.mkdir()
     for name in (METRICS_NAME, SCORES_NAME, CONFIG_NAME):
         (run.folder / name).write_text(content)
-    for read, name in ((ablation._metrics, METRICS_NAME), (read_scores, SCORES_NAME), (ablation._is_done, CONFIG_NAME)):
+    for read, name in (
+        (lambda: read_metrics(run.folder), METRICS_NAME),
+        (lambda: read_scores(run), SCORES_NAME),
+        (lambda: ablation._is_done(run), CONFIG_NAME),
+    ):
         with pytest.raises((CheckpointError, AblationError), match=f"{name} .*remove"):
-            read(run)
+            read()
 
 
 @pytest.mark.usefixtures("one_torch_thread")
